@@ -1,0 +1,76 @@
+"""The layout of the tables as data: rows, columns, the baseline of each row (`configs/tables.yaml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hafabench.recipes import Task
+from hafabench.yamlfile import YamlFile
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(_Strict):
+    """One column.
+
+    Attributes:
+        key: the metric's name in the paper's values (``params_m``, ``gflops``, ``top1``, ``box_ap``, ...).
+        header: its heading, plain text.
+        task: the task whose records fill it.
+        metric: name of the record's metric, where it is not ``key``.
+        factor: from the record's unit to the column's (1e-6 for millions of parameters).
+        decimals: digits after the point, as the paper prints them.
+        delta: whether rows with a baseline print their difference in brackets.
+        latency: name of the latency measurement that fills it.
+    """
+
+    key: str
+    header: str
+    task: Task
+    metric: str | None = None
+    factor: float = 1.0
+    decimals: int = Field(1, ge=0, le=4)
+    delta: bool = False
+    latency: str | None = None
+
+
+class Row(_Strict):
+    """One row: a model under the paper's label, its group and the model that its deltas are against.
+
+    Attributes:
+        row: the row's name in the paper's values, where it is not ``model``.
+    """
+
+    model: str
+    label: str
+    group: str
+    baseline: str | None = None
+    row: str | None = None
+
+
+class TableLayout(_Strict):
+    """One table of the paper."""
+
+    id: str = Field(pattern=r"^table[1-9]$")
+    title: str
+    columns: list[Column] = Field(min_length=1)
+    rows: list[Row] = Field(min_length=1)
+
+    @property
+    def number(self) -> str:
+        """The paper's number of the table."""
+        return self.id.removeprefix("table")
+
+
+class _LayoutFile(_Strict):
+    tables: list[TableLayout]
+
+
+def load_layout(path: Path) -> list[TableLayout]:
+    """The tables of a layout file, in its order; raises `UserError` with every problem."""
+    return YamlFile(path).validate(_LayoutFile).tables

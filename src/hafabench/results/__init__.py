@@ -1,0 +1,1 @@
+"""Records on disk and the pandas frame made of them."""

@@ -1,0 +1,113 @@
+"""YAML files read with the line of every key, and validated into pydantic models with all problems at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hafabench.errors import Problem, UserError
+
+KeyPath = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class YamlFile:
+    """The content of a YAML file and where each key of it stands.
+
+    Attributes:
+        path: the file as the user named it.
+        content: plain Python containers.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(Problem(str(path), "", "no such file; expected a YAML configuration")) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(Problem(str(path), "", f"cannot be read as UTF-8 text: {error}")) from None
+        self._lines: dict[KeyPath, int] = {}
+        try:
+            root = yaml.compose(text, Loader=yaml.CSafeLoader)
+            self.content: Any = yaml.load(text, Loader=yaml.CSafeLoader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else None
+            message = f"not valid YAML: {error.problem or error.context}"
+            raise UserError(Problem(str(path), "", message, line)) from None
+        if not isinstance(self.content, dict):
+            raise UserError(Problem(str(path), "", "expected a mapping of keys at the top"))
+        self._duplicates: list[Problem] = []
+        self._index(root, ())
+        if self._duplicates:
+            raise UserError(self._duplicates)
+
+    def _index(self, node: yaml.Node, at: KeyPath) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    name = dotted((*at, key.value))
+                    self._duplicates.append(Problem(str(self.path), name, "key given twice", line))
+                seen.add(key.value)
+                self._lines[(*at, key.value)] = line
+                self._index(value, (*at, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self._lines[(*at, index)] = value.start_mark.line + 1
+                self._index(value, (*at, index))
+
+    def line(self, at: KeyPath) -> int | None:
+        """Line of the key at ``at``, or of its nearest enclosing key that stands in the file."""
+        while at:
+            if at in self._lines:
+                return self._lines[at]
+            at = at[:-1]
+        return None
+
+    def problem(self, at: KeyPath, message: str) -> Problem:
+        """A problem with the key at ``at``, with its line."""
+        return Problem(str(self.path), dotted(at), message, self.line(at))
+
+    def validate(self, model: type[Model]) -> Model:
+        """The content as ``model``; raises `UserError` with every problem found."""
+        try:
+            return model.model_validate(self.content)
+        except ValidationError as error:
+            raise UserError(self.problems_of(error)) from None
+
+    def problems_of(self, error: ValidationError, at: KeyPath = ()) -> list[Problem]:
+        """The problems of a pydantic validation of the value that stands at ``at``."""
+        return [self.problem((*at, *_key_path(item["loc"])), describe(item)) for item in error.errors()]
+
+
+def dotted(at: KeyPath) -> str:
+    """``("seeds", 0)`` -> ``seeds[0]``."""
+    text = ""
+    for part in at:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _key_path(loc: tuple[str | int, ...]) -> KeyPath:
+    # pydantic adds validator and union tags such as "function-before[...]" to a location; they are no keys.
+    return tuple(part for part in loc if isinstance(part, int) or "[" not in part)
+
+
+def describe(item: dict[str, Any]) -> str:
+    """One pydantic error as a clause: what was expected and what was found."""
+    given = item.get("input")
+    match item["type"]:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing":
+            return "required key is missing"
+        case "value_error" | "assertion_error":
+            return str(item["ctx"]["error"])
+        case _:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            return f"{message}, found {given!r}" if not isinstance(given, dict | list) else message
