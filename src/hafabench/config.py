@@ -196,9 +196,7 @@ def load_experiment(path: Path) -> Experiment:
     for task in TASKS:
         _collect(
             problems,
-            lambda task=task: recipes.update(
-                {task: load_recipe(folder / config.recipes / f"{task}.yaml", task)}
-            ),
+            lambda task=task: recipes.update({task: load_recipe(folder / config.recipes / f"{task}.yaml", task)}),
         )
     layouts: list[TableLayout] = []
     _collect(problems, lambda: layouts.extend(load_layout(folder / config.tables)))
@@ -210,9 +208,7 @@ def load_experiment(path: Path) -> Experiment:
     for task, dataset in config.datasets.items():
         if dataset.layout != LAYOUT_OF_TASK[task]:
             at = ("datasets", task, "layout")
-            problems.append(
-                source.problem(at, f"expected {LAYOUT_OF_TASK[task]!r}, found {dataset.layout!r}")
-            )
+            problems.append(source.problem(at, f"expected {LAYOUT_OF_TASK[task]!r}, found {dataset.layout!r}"))
     for index, override in enumerate(config.overrides):
         _check_override(source, index, override, problems)
     if problems:
@@ -227,9 +223,7 @@ def _collect(problems: list[Problem | str], load) -> None:
         problems.extend(error.problems)
 
 
-def _models(
-    source: YamlFile, config: ExperimentConfig, problems: list[Problem | str]
-) -> dict[str, ModelSpec]:
+def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem | str]) -> dict[str, ModelSpec]:
     models = dict(CATALOG)
     for name, entry in config.models.items():
         at = ("models", name)
@@ -262,9 +256,7 @@ def _check_names(
     source: YamlFile, config: ExperimentConfig, models: dict[str, ModelSpec], problems: list[Problem | str]
 ) -> None:
     named = [
-        (("train", task, index), name)
-        for task, names in config.train.items()
-        for index, name in enumerate(names)
+        (("train", task, index), name) for task, names in config.train.items() for index, name in enumerate(names)
     ]
     for index, group in enumerate(config.latency):
         at = ("latency", index)
@@ -288,9 +280,7 @@ def _check_layout_models(
         for row in layout.rows:
             for name in filter(None, (row.model, row.baseline)):
                 if name not in models:
-                    problems.append(
-                        Problem(str(file), f"{layout.id}.{row.label}", unknown_model(name, models))
-                    )
+                    problems.append(Problem(str(file), f"{layout.id}.{row.label}", unknown_model(name, models)))
 
 
 def _check_override(source: YamlFile, index: int, override: Override, problems: list[Problem | str]) -> None:

@@ -136,18 +136,13 @@ def _resolve(
         recipe = RECIPE_TYPES[task].model_validate(values)
     except ValidationError as error:
         raise UserError(
-            [
-                Problem(str(experiment.file), f"{identifier}: {e['loc'][0]}", describe(e))
-                for e in error.errors()
-            ]
+            [Problem(str(experiment.file), f"{identifier}: {e['loc'][0]}", describe(e)) for e in error.errors()]
         ) from None
     parent = None
     if task != "classification":
         parent = runs.get(run_id("classification", name, seed))
         if parent is None:
-            message = (
-                f"starts from the classification run of {name!r}, which train.classification does not list"
-            )
+            message = f"starts from the classification run of {name!r}, which train.classification does not list"
             raise UserError(Problem(str(experiment.file), f"train.{task}", message))
     dataset = experiment.config.datasets[task]
     return Run(

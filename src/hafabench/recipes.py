@@ -36,9 +36,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     # How a run is operated, not what it computes: these do not enter its fingerprint.
-    operational: ClassVar[frozenset[str]] = frozenset(
-        {"workers", "checkpoint_every", "log_every", "eval_batch_size"}
-    )
+    operational: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "log_every", "eval_batch_size"})
 
     optimizer: Literal["adamw", "sgd"]
     lr: float = Field(gt=0)

@@ -23,9 +23,7 @@ class Progress:
         history: the history file, or None to keep none (ranks other than the first).
     """
 
-    def __init__(
-        self, label: str, total: int, *, start: int, every: int, batch_size: int, history: Path | None
-    ):
+    def __init__(self, label: str, total: int, *, start: int, every: int, batch_size: int, history: Path | None):
         self._label, self._total, self._every, self._batch = label, total, every, batch_size
         self._history = history
         self._start = self._mark_step = start
