@@ -6,10 +6,11 @@ Imports no torch. `load_experiment` is the one entry; `hafabench.matrix` turns t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from hafabench.catalog import CATALOG, FIDELITIES, ModelSpec, derive, merger_problem
 from hafabench.errors import Problem, UserError
@@ -152,6 +153,7 @@ class Experiment:
         models: every model name that it may use.
         recipes: the recipe file of each task.
         layouts: the tables, in order.
+        layout_file: where they are written down.
         paper_values: the paper's printed values (CSV).
     """
 
@@ -160,6 +162,7 @@ class Experiment:
     models: dict[str, ModelSpec]
     recipes: dict[str, RecipeFile]
     layouts: list[TableLayout]
+    layout_file: Path
     paper_values: Path
 
     @property
@@ -213,7 +216,7 @@ def load_experiment(path: Path) -> Experiment:
         _check_override(source, index, override, problems)
     if problems:
         raise UserError(problems)
-    return Experiment(source.path, config, models, recipes, layouts, paper_values)
+    return Experiment(source.path, config, models, recipes, layouts, folder / config.tables, paper_values)
 
 
 def _collect(problems: list[Problem | str], load) -> None:
@@ -245,8 +248,6 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
 
 def unknown_model(name: str, models: dict[str, ModelSpec]) -> str:
     """A sentence for a name that is no model, with the nearest names that are."""
-    from difflib import get_close_matches
-
     near = get_close_matches(name, models, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`hafabench models` lists the known ones"
     return f"unknown model {name!r}; {hint}"
@@ -295,9 +296,8 @@ def _check_override(source: YamlFile, index: int, override: Override, problems: 
         if key not in kind.model_fields:
             problems.append(source.problem((*at, "set", key), f"unknown key of the {task} recipe"))
             continue
+        field = kind.model_fields[key]
         try:
-            kind.__pydantic_validator__.validate_assignment(kind.model_construct(), key, value)
+            TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
         except ValidationError as error:
-            if any(item["type"] == "frozen_instance" for item in error.errors()):
-                continue
-            problems += source.problems_of(error, (*at, "set"))
+            problems += source.problems_of(error, (*at, "set", key))

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hafabench.catalog import ModelSpec
 from hafabench.config import DatasetConfig, Experiment, LatencyConfig
 from hafabench.errors import Problem, UserError
-from hafabench.recipes import RECIPE_TYPES, Recipe
+from hafabench.recipes import RECIPE_TYPES, TASKS, Recipe
 from hafabench.yamlfile import describe
 
 
@@ -100,7 +100,7 @@ def expand(experiment: Experiment) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     problems: list[Problem | str] = []
     matched = [False] * len(config.overrides)
-    for task in ("classification", "segmentation", "detection"):
+    for task in TASKS:
         for name in config.train.get(task, []):
             for seed in config.seeds:
                 try:
@@ -200,6 +200,31 @@ def latency_fingerprint(experiment: Experiment, group: LatencyConfig) -> str:
     names = [group.baseline, *group.models]
     models = {name: _identity(experiment.models[name]) for name in names}
     return fingerprint({"latency": group.model_dump(mode="json"), "models": models})
+
+
+def dataset_report(experiment: Experiment, task: str) -> Path:
+    """Where the report of the task's verified data set lies."""
+    return experiment.results / "data" / f"{task}.json"
+
+
+def complexity_record(experiment: Experiment, task: str) -> Path:
+    """Where the complexity record of a task lies."""
+    return experiment.results / "complexity" / f"{task}.json"
+
+
+def latency_record(experiment: Experiment, group: LatencyConfig) -> Path:
+    """Where the record of a latency group lies."""
+    return experiment.results / "latency" / f"{group.name}.json"
+
+
+def expected_records(experiment: Experiment) -> dict[Path, str]:
+    """Every record that the experiment's tables are made of, with the fingerprint it has to carry."""
+    expected = {run.record: run.fingerprint for run in expand(experiment).values()}
+    for task in TASKS:
+        expected[complexity_record(experiment, task)] = complexity_fingerprint(experiment, task)
+    for group in experiment.config.latency:
+        expected[latency_record(experiment, group)] = latency_fingerprint(experiment, group)
+    return expected
 
 
 def dataset_fingerprint(dataset: DatasetConfig) -> str:

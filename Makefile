@@ -1,0 +1,55 @@
+# make demo: the embedded experiment, from a clean checkout to Tables 1-6. make test: the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXPERIMENT ?= configs/digits.yaml
+SNAKEMAKE := $(BIN)/snakemake --profile workflow/profiles/local --configfile $(EXPERIMENT)
+
+.PHONY: help env demo test test-slow lint format lock clean
+
+help:
+	@echo "make demo       environment, then the embedded experiment: train, evaluate, measure, Tables 1-6"
+	@echo "make test       environment, then lint and the fast tests (minutes)"
+	@echo "make test-slow  the tests that train or run a whole workflow"
+	@echo "make env        only the environment in $(VENV)"
+	@echo "make lock       make the pinned requirements under envs/ anew"
+	@echo "make clean      remove results, reports of experiments and embedded data; keeps $(VENV)"
+
+env: $(INSTALLED)
+
+$(INSTALLED): envs/requirements.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned requirements into $(VENV) (about 6 GB, minutes)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: env
+	@$(SNAKEMAKE) all
+	@echo
+	@echo "Tables 1-6 of the embedded experiment:"
+	@echo "  reports/digits/tables.md                      all six, to read"
+	@ls reports/digits/tables/table?.md reports/digits/tables/table?.tex reports/digits/tables/table?.csv | sed 's/^/  /'
+
+test: env lint
+	@$(BIN)/pytest -n 2 --dist loadfile
+
+test-slow: env
+	@$(BIN)/pytest -m slow
+
+lint: env
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/snakefmt --check --quiet Snakefile workflow
+
+format: env
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/snakefmt --quiet Snakefile workflow
+
+lock:
+	@sh envs/lock.sh $(PYTHON)
+
+clean:
+	rm -rf results/digits data/digits .snakemake

@@ -1,0 +1,66 @@
+"""hafabench: train, fine-tune, evaluate and measure every model of an experiment; make Tables 1-6.
+
+snakemake --profile workflow/profiles/local all                                 the embedded experiment
+snakemake --profile workflow/profiles/local --configfile configs/paper.yaml -n  the paper's matrix, dry run
+"""
+
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+from hafabench.config import load_experiment
+from hafabench.data.verify import missing_datasets
+from hafabench.errors import UserError
+from hafabench.matrix import expand as expand_runs
+
+
+configfile: "configs/digits.yaml"
+
+
+# Experiment files are read whole by hafabench, never merged key by key: the last one named is the experiment.
+EXPERIMENT_FILE = (workflow.overwrite_configfiles or workflow.configfiles)[-1]
+try:
+    EXPERIMENT = load_experiment(EXPERIMENT_FILE)
+    RUNS = expand_runs(EXPERIMENT)
+except UserError as error:
+    raise WorkflowError(f"the experiment is not in order:\n{error}") from None
+
+MISSING_DATA = missing_datasets(EXPERIMENT.config.datasets)
+for sentence in MISSING_DATA if workflow.is_main_process else []:
+    print(f"missing data: {sentence}", file=sys.stderr)
+
+# The jobs' `hafabench` is the one beside this Python, whether or not its environment was activated.
+os.environ["PATH"] = os.pathsep.join(
+    [os.path.dirname(sys.executable), os.environ["PATH"]]
+)
+
+RESULTS = str(EXPERIMENT.results)
+REPORTS = str(EXPERIMENT.reports)
+
+
+wildcard_constraints:
+    task="classification|segmentation|detection",
+    model=r"[\w.]+",
+    seed=r"\d+",
+
+
+onstart:
+    if MISSING_DATA:
+        raise WorkflowError(
+            "no job started, data is missing:\n" + "\n".join(MISSING_DATA)
+        )
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    """Tables 1-6 and the figures."""
+    default_target: True
+    input:
+        rules.write_report.output,

@@ -1,0 +1,219 @@
+"""Records become one tidy pandas frame: one row per metric, with the provenance that tables and checks need.
+
+The frame is what tables, figures and comparisons are made of; nothing downstream opens a record again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hafabench.config import Experiment
+from hafabench.errors import Problem, UserError
+from hafabench.files import atomic_path
+from hafabench.matrix import expected_records
+from hafabench.results.record import Record, read_record
+
+# Nullable types throughout: an unknown seed is missing, not a float, also in a frame without rows.
+DTYPES: dict[str, str] = {
+    "experiment": "string",
+    "scale": "string",
+    "origin": "string",
+    "verb": "string",
+    "id": "string",
+    "task": "string",
+    "model": "string",
+    "seed": "Int64",
+    "name": "string",
+    "value": "Float64",
+    "unit": "string",
+    "low": "Float64",
+    "high": "Float64",
+    "repeats": "Int64",
+    "convention": "string",
+    "fingerprint": "string",
+    "git_commit": "string",
+    "git_dirty": "boolean",
+    "device": "string",
+    "threads": "Int64",
+    "host": "string",
+    "started": "string",
+    "duration_s": "Float64",
+    "peak_memory_mb": "Float64",
+    "checkpoint_sha256": "string",
+    "dataset_digest": "string",
+    "training_seconds": "Float64",
+    "training_steps": "Int64",
+    "record": "string",
+}
+
+# Where records lie in an experiment's results; anything else there (reports on data, configurations) is none.
+RECORD_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json")
+
+_PROVENANCE = ("git_commit", "git_dirty", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
+_ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
+
+
+def find_records(results: Path) -> list[Path]:
+    """Every record in an experiment's results folder, sorted.
+
+    Raises:
+        UserError: where the folder does not exist.
+    """
+    if not results.is_dir():
+        raise UserError(Problem(str(results), "", "no such folder; expected the results of an experiment"))
+    return sorted(path for pattern in RECORD_PATTERNS for path in results.glob(pattern))
+
+
+def collect(paths: Iterable[Path]) -> pd.DataFrame:
+    """One row per metric of the given records.
+
+    Args:
+        paths: the records' files, in any order.
+
+    Returns:
+        Columns and types of `DTYPES` (also without rows), sorted by experiment, verb, id, task, model, seed and name.
+
+    Raises:
+        UserError: for unreadable records (all of them at once), records of two scales, a metric given twice, or one
+            that is not a finite number.
+    """
+    read: list[tuple[Path, Record]] = []
+    problems: list[Problem | str] = []
+    for path in paths:
+        try:
+            read.append((path, read_record(path)))
+        except UserError as error:
+            problems.extend(error.problems)
+    problems += [*_two_scales(read), *_not_finite(read)]
+    if problems:
+        raise UserError(problems)
+    rows = [row for path, record in read for row in _rows(path, record)]
+    columns = {name: [row[name] for row in rows] for name in DTYPES}
+    frame = pd.DataFrame({name: pd.array(columns[name], dtype=dtype) for name, dtype in DTYPES.items()})
+    frame = frame.sort_values([*_ORDER, "record"], kind="stable", ignore_index=True)
+    _refuse_duplicates(frame)
+    return frame
+
+
+def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]]:
+    """Collect the records that an experiment's tables are made of, and write the frame beside them.
+
+    Returns:
+        The frame, and the records that are not there yet.
+
+    Raises:
+        UserError: as `collect`, and for a record made under another configuration than the experiment's present one.
+    """
+    expected = expected_records(experiment)
+    present = [path for path in expected if path.is_file()]
+    frame = collect(present)
+    found = dict(zip(frame["record"], frame["fingerprint"], strict=True))
+    stale = [
+        Problem(
+            str(path),
+            "fingerprint",
+            f"made under another configuration: expected {expected[path]}, found {found[str(path)]}; "
+            "make it again or delete it",
+        )
+        for path in present
+        if found[str(path)] != expected[path]
+    ]
+    if stale:
+        raise UserError(stale)
+    write_frame(frame, experiment.results)
+    return frame, [path for path in expected if path not in set(present)]
+
+
+def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``frame.parquet`` and ``frame.csv`` into ``folder``, each whole or not at all."""
+    parquet, csv = folder / "frame.parquet", folder / "frame.csv"
+    with atomic_path(parquet) as temporary:
+        frame.to_parquet(temporary, index=False)
+    with atomic_path(csv) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    return [parquet, csv]
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a frame back from its parquet or CSV file, equal to what was written.
+
+    Raises:
+        UserError: for a missing file, one that cannot be read, or other columns.
+    """
+    if not path.is_file():
+        raise UserError(Problem(str(path), "", "no such frame; `hafabench collect` makes it from the records"))
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            # Only an empty field is missing: a model may well be called "NA".
+            frame = pd.read_csv(
+                path, dtype=DTYPES, na_values=[""], keep_default_na=False, float_precision="round_trip"
+            )
+    except (ValueError, OSError) as error:  # pyarrow's and pandas' parser errors are both of these
+        raise UserError(Problem(str(path), "", f"not a readable frame: {str(error).splitlines()[0]}")) from None
+    if list(frame.columns) != list(DTYPES):
+        unlike = sorted(set(frame.columns) ^ set(DTYPES))
+        message = f"not a frame of this version (columns differ: {', '.join(unlike) or 'their order'})"
+        raise UserError(Problem(str(path), "", f"{message}; `hafabench collect` makes it again"))
+    return frame.astype(DTYPES)
+
+
+def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
+    provenance = record.provenance
+    training = record.training or {}
+    shared = {
+        "experiment": record.experiment,
+        "scale": record.scale,
+        "origin": record.origin,
+        "verb": record.verb,
+        "id": record.id,
+        "fingerprint": record.fingerprint,
+        **{name: getattr(provenance, name) for name in _PROVENANCE},
+        "checkpoint_sha256": provenance.checkpoint_sha256,
+        "dataset_digest": provenance.dataset_digest,
+        "training_seconds": training.get("seconds"),
+        "training_steps": training.get("steps"),
+        "record": str(path),
+    }
+    # An empty text and a missing one are the same thing in CSV, so they are here.
+    return [
+        {**shared, **{k: None if v == "" else v for k, v in metric.model_dump().items()}} for metric in record.metrics
+    ]
+
+
+def _two_scales(read: list[tuple[Path, Record]]) -> list[Problem]:
+    scales: dict[str, Path] = {}
+    for path, record in read:
+        scales.setdefault(record.scale, path)
+    if len(scales) < 2:
+        return []
+    (one, first), (other, second) = sorted(scales.items())
+    message = f"{other!r} here, but {first} is {one!r}: embedded and full-scale numbers are never collected together"
+    return [Problem(str(second), "scale", message)]
+
+
+def _not_finite(read: list[tuple[Path, Record]]) -> list[Problem]:
+    return [
+        Problem(str(path), f"metrics[{index}].value", f"{metric.name} of {metric.model} is {metric.value}")
+        for path, record in read
+        for index, metric in enumerate(record.metrics)
+        if not math.isfinite(metric.value)
+    ]
+
+
+def _refuse_duplicates(frame: pd.DataFrame) -> None:
+    problems = []
+    for _, group in frame[frame.duplicated(_ORDER, keep=False)].groupby(_ORDER, dropna=False, sort=False):
+        first, *others = group.itertuples()
+        for other in others:
+            where = "the same record" if other.record == first.record else first.record
+            message = f"{other.name} of {other.model} is given twice: also in {where}"
+            problems.append(Problem(other.record, other.id, message))
+    if problems:
+        raise UserError(problems)

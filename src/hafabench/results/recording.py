@@ -1,0 +1,109 @@
+"""Measurements become records: each function measures, adds provenance and writes one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from hafabench.config import Experiment, LatencyConfig
+from hafabench.errors import Problem, UserError
+from hafabench.files import sha256_of
+from hafabench.matrix import (
+    Run,
+    complexity_fingerprint,
+    complexity_models,
+    complexity_record,
+    dataset_report,
+    latency_fingerprint,
+    latency_record,
+)
+from hafabench.results.provenance import Stopwatch
+from hafabench.results.record import Metric, Record, write_record
+
+
+def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[[Run, Path], list[Metric]]) -> Record:
+    """Evaluate the run's final checkpoint with ``evaluate`` and write ``run.record``."""
+    from hafabench.engines.checkpoint import expect_meta, load_checkpoint
+
+    watch = Stopwatch()
+    meta = load_checkpoint(run.checkpoint).get("meta", {})
+    expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
+    metrics = evaluate(run, run.checkpoint)
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        verb="evaluate",
+        id=run.id,
+        fingerprint=run.fingerprint,
+        metrics=metrics,
+        provenance=watch.provenance(
+            **_device(),
+            checkpoint_sha256=sha256_of(run.checkpoint),
+            dataset_digest=_dataset_digest(experiment, run.task),
+        ),
+        training=meta.get("training"),
+    )
+    write_record(run.record, record)
+    return record
+
+
+def record_complexity(experiment: Experiment, task: str) -> Record:
+    """Count every model that the tables need for ``task`` and write the record."""
+    from hafabench.measure import complexity
+
+    watch = Stopwatch()
+    config = experiment.config.complexity
+    models = complexity_models(experiment, task)
+    metrics = complexity.metrics(models, task, config.image_size[task], config.num_classes[task])
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        verb="complexity",
+        id=f"complexity/{task}",
+        fingerprint=complexity_fingerprint(experiment, task),
+        metrics=metrics,
+        provenance=watch.provenance(device="meta", threads=1),
+    )
+    write_record(complexity_record(experiment, task), record)
+    return record
+
+
+def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:
+    """Time one group and write the record."""
+    from hafabench.measure import latency
+
+    watch = Stopwatch()
+    models = {name: experiment.models[name] for name in [group.baseline, *group.models]}
+    metrics = latency.measure(group, models)
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        verb="latency",
+        id=f"latency/{group.name}",
+        fingerprint=latency_fingerprint(experiment, group),
+        metrics=metrics,
+        provenance=watch.provenance(**_device()),
+    )
+    write_record(latency_record(experiment, group), record)
+    return record
+
+
+def _device() -> dict[str, str | int]:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"device": device, "threads": torch.get_num_threads()}
+
+
+def _dataset_digest(experiment: Experiment, task: str) -> str | None:
+    """The digest that `hafabench data prepare` verified, or None where it has not run."""
+    path = dataset_report(experiment, task)
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["digest"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise UserError(
+            Problem(str(path), "digest", "not a report of `hafabench data prepare`; run it again")
+        ) from None

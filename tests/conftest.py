@@ -1,0 +1,39 @@
+"""Fixtures that several kinds of tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture
+def write_experiment(tmp_path: Path) -> Callable[..., Path]:
+    """Write a changed copy of an experiment file and return its path.
+
+    The copy names the repository's recipes, tables and paper values by absolute path; ``change`` edits its content.
+    """
+
+    def write(change: Callable[[dict[str, Any]], None] | None = None, base: str = "digits") -> Path:
+        content = yaml.safe_load((REPOSITORY / "configs" / f"{base}.yaml").read_text())
+        content["recipes"] = str(REPOSITORY / "configs/recipes")
+        content["tables"] = str(REPOSITORY / "configs/tables.yaml")
+        content["paper_values"] = str(REPOSITORY / "configs/paper_values.csv")
+        if change is not None:
+            change(content)
+        path = tmp_path / f"{base}.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write

@@ -1,0 +1,117 @@
+"""Experiment files: everything wrong with them is said at once, with file, line, key and expectation."""
+
+from __future__ import annotations
+
+import pytest
+
+from hafabench.catalog import CATALOG, merger_problem
+from hafabench.config import load_experiment
+from hafabench.errors import UserError
+
+
+def problems_of(path) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load_experiment(path)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("name", ["digits", "paper"])
+def test_tracked_experiments_load(name, repository):
+    experiment = load_experiment(repository / "configs" / f"{name}.yaml")
+    assert experiment.name == name
+    assert [layout.id for layout in experiment.layouts] == [f"table{n}" for n in range(1, 7)]
+
+
+def test_all_problems_at_once_with_lines(tmp_path, repository):
+    text = (repository / "configs/digits.yaml").read_text()
+    text = text.replace("scale: embedded", "scale: tiny").replace("seeds: [0]", "seeds: [zero]\ncolour: red")
+    path = tmp_path / "digits.yaml"
+    path.write_text(text)
+    lines = {key: n for n, line in enumerate(text.splitlines(), 1) for key in [line.split(":")[0]]}
+    found = problems_of(path)
+    assert f"{path}:{lines['scale']}: scale: input should be 'embedded' or 'full', found 'tiny'" in found
+    assert any(p.startswith(f"{path}:{lines['seeds']}: seeds[0]: input should be a valid integer") for p in found)
+    assert f"{path}:{lines['colour']}: colour: unknown key" in found
+    assert len(found) == 3
+
+
+def test_unknown_key_inside_a_dataset(write_experiment):
+    found = problems_of(write_experiment(lambda c: c["datasets"]["detection"].update(rot="x")))
+    assert len(found) == 1
+    assert "datasets.detection.rot: unknown key" in found[0]
+
+
+def test_unknown_model_names_the_nearest(write_experiment):
+    found = problems_of(write_experiment(lambda c: c["train"]["classification"].append("pvt_tiny_haffa")))
+    assert len(found) == 1
+    assert "train.classification[11]: unknown model 'pvt_tiny_haffa'; did you mean pvt_tiny_hafa" in found[0]
+
+
+def test_model_that_is_not_built_yet_cannot_train(write_experiment):
+    found = problems_of(write_experiment(lambda c: c["train"]["classification"].append("dynamicvit_lvs_0.5")))
+    assert "not built yet" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("mergers", "expected"),
+    [
+        (["grid", "laa", "laa", "lsa"], "unknown merger 'lsa' on stage 4; expected one of grid, laa, sia, conv"),
+        (["laa", "laa", "laa", "sia"], "stage 1 is the patch embedding"),
+        (["grid", "laa", "sia", "sia"], "PVT v1 takes 'sia' on stage 4 only"),
+        (["grid", "laa", "sia"], "3 mergers given, expected 4"),
+    ],
+)
+def test_wrong_mergers(write_experiment, mergers, expected):
+    def change(content):
+        content["models"] = {"mine": {"base": "pvt_tiny", "mergers": mergers}}
+
+    found = problems_of(write_experiment(change))
+    assert len(found) == 1
+    assert "models.mine.mergers: " in found[0]
+    assert expected in found[0]
+
+
+def test_grid_after_clustering_is_refused():
+    assert "cluster tokens have no grid" in merger_problem("pvt_v2", ("grid", "sia", "laa", "sia"))
+    assert "takes no mergers" in merger_problem("resnet", ("grid", "laa", "laa", "sia"))
+
+
+def test_every_catalogued_plugin_model_has_mergers_that_fit():
+    for spec in CATALOG.values():
+        if spec.is_plugin:
+            assert merger_problem(spec.family, spec.mergers) is None, spec.name
+
+
+def test_own_variant_of_an_experiment(write_experiment):
+    def change(content):
+        content["models"] = {"mine": {"base": "pvt_tiny", "mergers": ["grid", "laa", "grid", "sia"], "variant": "qkv"}}
+        content["train"]["classification"].append("mine")
+
+    experiment = load_experiment(write_experiment(change))
+    assert experiment.models["mine"].mergers == ("grid", "laa", "grid", "sia")
+    assert experiment.models["mine"].architecture == "pvt_tiny"
+
+
+def test_override_keys_and_values_are_checked(write_experiment):
+    def change(content):
+        content["overrides"] += [
+            {"runs": "classification/*", "why": "test", "set": {"learning_rate": 1.0}},
+            {"runs": "segmentation/*", "why": "test", "set": {"iterations": "many"}},
+            {"runs": "everything", "why": "test", "set": {"lr": 1.0}},
+        ]
+
+    found = problems_of(write_experiment(change))
+    assert len(found) == 3
+    assert "overrides[3].set.learning_rate: unknown key of the classification recipe" in found[0]
+    assert "overrides[4].set.iterations: input should be a valid integer" in found[1]
+    assert "overrides[5].runs: expected a pattern that starts with a task" in found[2]
+
+
+def test_missing_file_bad_yaml_and_repeated_key(tmp_path):
+    assert "no such file" in problems_of(tmp_path / "none.yaml")[0]
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("experiment: [digits\nseeds: 1\n")
+    assert "not valid YAML" in problems_of(broken)[0]
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("experiment: a\ntitle: b\nexperiment: c\n")
+    assert problems_of(twice) == [f"{twice}:3: experiment: key given twice"]

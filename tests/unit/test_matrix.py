@@ -1,0 +1,118 @@
+"""Experiment -> runs: pure, ordered, with fingerprints that follow meaning."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hafabench.config import load_experiment
+from hafabench.errors import UserError
+from hafabench.matrix import complexity_models, expand
+
+
+def fingerprints(path) -> dict[str, str]:
+    return {name: run.fingerprint for name, run in expand(load_experiment(path)).items()}
+
+
+def override(runs: str, **values):
+    return lambda content: content["overrides"].append({"runs": runs, "why": "a test", "set": values})
+
+
+def test_digits_trains_what_the_tables_need(repository):
+    runs = expand(load_experiment(repository / "configs/digits.yaml"))
+    assert len(runs) == 11 + 4 + 4
+    run = runs["detection/pvt_tiny_hafa/seed0"]
+    assert run.parent is runs["classification/pvt_tiny_hafa/seed0"]
+    assert str(run.checkpoint) == "results/digits/detection/pvt_tiny_hafa/seed0/checkpoint.pth"
+    assert list(runs).index(run.parent.id) < list(runs).index(run.id)
+
+
+def test_paper_has_every_available_row(repository):
+    experiment = load_experiment(repository / "configs/paper.yaml")
+    runs = expand(experiment)
+    tasks = {"top1": "classification", "miou": "segmentation", "box_ap": "detection"}
+    for layout in experiment.layouts:
+        for column in layout.columns:
+            if column.key in tasks:
+                for row in layout.rows:
+                    if experiment.models[row.model].available:
+                        assert f"{tasks[column.key]}/{row.model}/seed0" in runs, (layout.id, row.label)
+
+
+def test_a_changed_learning_rate_changes_that_run_and_its_dependants_only(write_experiment):
+    before = fingerprints(write_experiment())
+    after = fingerprints(write_experiment(override("classification/pvt_tiny/*", lr=0.123)))
+    assert {name for name in before if before[name] != after[name]} == {
+        "classification/pvt_tiny/seed0",
+        "segmentation/pvt_tiny/seed0",
+        "detection/pvt_tiny/seed0",
+    }
+
+
+def test_how_a_run_is_operated_does_not_change_it(write_experiment):
+    before = fingerprints(write_experiment())
+    after = fingerprints(
+        write_experiment(override("classification/*", workers=7, log_every=3, checkpoint_every=5, eval_batch_size=2))
+    )
+    assert before == after
+
+    def elsewhere(content):
+        content["datasets"]["classification"]["root"] = "/elsewhere"
+
+    assert fingerprints(write_experiment(elsewhere)) == before
+
+
+def test_data_and_seed_change_a_run(write_experiment):
+    before = fingerprints(write_experiment())
+
+    def other_data(content):
+        content["datasets"]["segmentation"]["generator"]["seed"] = 1
+
+    changed = fingerprints(write_experiment(other_data))
+    assert {n.split("/")[0] for n in before if before[n] != changed[n]} == {"segmentation"}
+    seeds = fingerprints(write_experiment(lambda content: content.update(seeds=[0, 1])))
+    assert len(seeds) == 2 * len(before)
+    assert len(set(seeds.values())) == len(seeds)
+
+
+def test_equal_variants_of_different_names_are_the_same_work(write_experiment):
+    def change(content):
+        content["models"] = {"mine": {"base": "pvt_tiny", "mergers": ["grid", "laa", "laa", "sia"]}}
+        content["train"]["classification"].append("mine")
+
+    found = fingerprints(write_experiment(change))
+    assert found["classification/mine/seed0"] == found["classification/pvt_tiny_hafa/seed0"]
+
+
+def test_override_that_matches_nothing_is_refused(write_experiment):
+    experiment = load_experiment(write_experiment(override("classification/pvt_huge/*", lr=0.1)))
+    with pytest.raises(UserError, match=r"overrides\[3\].runs: pattern 'classification/pvt_huge/\*' matches no run"):
+        expand(experiment)
+
+
+def test_dense_run_without_its_classification_run_is_refused(write_experiment):
+    experiment = load_experiment(write_experiment(lambda c: c["train"]["classification"].remove("pvt_tiny")))
+    with pytest.raises(UserError, match="starts from the classification run of 'pvt_tiny'"):
+        expand(experiment)
+
+
+def test_every_recipe_value_has_a_source(repository):
+    for run in expand(load_experiment(repository / "configs/paper.yaml")).values():
+        given = set(run.recipe.model_fields_set)
+        assert given == set(run.sources), run.id
+        assert all(run.sources.values())
+
+
+def test_complexity_covers_rows_that_do_not_train(repository):
+    experiment = load_experiment(repository / "configs/digits.yaml")
+    names = [model.name for model in complexity_models(experiment, "classification")]
+    assert {"resnext101_64x4d", "pvt_large_hafa", "swin_tiny_hafa"} <= set(names)
+    assert not any(name.startswith("dynamic") for name in names)
+
+
+@pytest.mark.parametrize("module", ["hafabench", "hafabench.matrix", "hafabench.config", "hafabench.cli"])
+def test_light_modules_load_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

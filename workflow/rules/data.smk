@@ -1,0 +1,14 @@
+from hafabench.matrix import dataset_fingerprint
+
+
+rule prepare_dataset:
+    """Make the data set where it can be made; verify it in any case."""
+    output:
+        f"{RESULTS}/data/{{task}}.json",
+    priority: 100
+    params:
+        fingerprint=lambda wildcards: dataset_fingerprint(
+            EXPERIMENT.config.datasets[wildcards.task]
+        ),
+    shell:
+        f"hafabench data prepare {{wildcards.task}} --experiment {EXPERIMENT_FILE}"

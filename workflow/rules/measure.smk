@@ -1,0 +1,36 @@
+from hafabench.matrix import complexity_fingerprint, latency_fingerprint
+
+LATENCY_GROUPS = {group.name: group for group in EXPERIMENT.config.latency}
+
+
+rule count_complexity:
+    """Count parameters and multiply-accumulates of every model that the tables need for one task."""
+    output:
+        f"{RESULTS}/complexity/{{task}}.json",
+    log:
+        f"{RESULTS}/complexity/{{task}}.log",
+    resources:
+        mem_mb=2000,
+    params:
+        fingerprint=lambda wildcards: complexity_fingerprint(EXPERIMENT, wildcards.task),
+    shell:
+        f"hafabench complexity --task {{wildcards.task}} --format record --experiment {EXPERIMENT_FILE} > {{log}} 2>&1"
+
+
+rule measure_latency:
+    """Time the models of one group against their baseline, interleaved in one process with the machine to itself."""
+    output:
+        f"{RESULTS}/latency/{{group}}.json",
+    log:
+        f"{RESULTS}/latency/{{group}}.log",
+    # All local cores, so that no other job runs beside it and disturbs the clock.
+    threads: workflow.cores or 1
+    resources:
+        gpu=0 if EXPERIMENT.config.scale == "embedded" else 1,
+        mem_mb=2000,
+    params:
+        fingerprint=lambda wildcards: latency_fingerprint(
+            EXPERIMENT, LATENCY_GROUPS[wildcards.group]
+        ),
+    shell:
+        f"hafabench latency {{wildcards.group}} --experiment {EXPERIMENT_FILE} > {{log}} 2>&1"

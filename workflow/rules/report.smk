@@ -1,0 +1,35 @@
+from hafabench.matrix import expected_records, fingerprint
+
+RECORDS = {str(path): mark for path, mark in expected_records(EXPERIMENT).items()}
+
+
+rule collect_records:
+    """Collect all records into one tidy frame."""
+    input:
+        list(RECORDS),
+    output:
+        f"{RESULTS}/frame.parquet",
+        f"{RESULTS}/frame.csv",
+    params:
+        fingerprint=fingerprint(RECORDS),
+    shell:
+        f"hafabench collect --experiment {EXPERIMENT_FILE}"
+
+
+rule write_report:
+    """Write Tables 1-6 and the figures."""
+    input:
+        frame=f"{RESULTS}/frame.parquet",
+        layout=str(EXPERIMENT.layout_file),
+        paper_values=str(EXPERIMENT.paper_values),
+    output:
+        expand(
+            f"{REPORTS}/tables/table{{number}}.{{suffix}}",
+            number=range(1, 7),
+            suffix=["md", "tex", "csv"],
+        ),
+        f"{REPORTS}/tables.md",
+        f"{REPORTS}/figures/learning_curves.svg",
+        f"{REPORTS}/figures/accuracy_vs_complexity.svg",
+    shell:
+        f"hafabench report --experiment {EXPERIMENT_FILE}"

@@ -1,0 +1,34 @@
+def run_of(wildcards):
+    """The run that a job's wildcards name."""
+    return RUNS[f"{wildcards.task}/{wildcards.model}/seed{wildcards.seed}"]
+
+
+def starting_weights(wildcards):
+    """A dense run starts from the weights of its classification run."""
+    parent = run_of(wildcards).parent
+    return [str(parent.checkpoint)] if parent else []
+
+
+# Periodic checkpoints lie in the run's work folder, which is no output: a failed job keeps them and resumes.
+# The fingerprint among the params makes a rerun follow from what a run means, not from files' bytes.
+rule train_run:
+    """Train one run to its final checkpoint, resuming from its work folder."""
+    input:
+        data=f"{RESULTS}/data/{{task}}.json",
+        weights=starting_weights,
+    output:
+        f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/checkpoint.pth",
+    log:
+        f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/train.log",
+    # Long jobs first, and the classification runs that others wait for before those that nobody waits for.
+    priority: 20
+    threads: 1
+    resources:
+        gpu=0 if EXPERIMENT.config.scale == "embedded" else 8,
+        mem_mb=4000,
+    params:
+        fingerprint=lambda wildcards: run_of(wildcards).fingerprint,
+        processes=lambda wildcards, resources: max(1, resources.gpu),
+    shell:
+        f"hafabench train {{wildcards.task}}/{{wildcards.model}}/seed{{wildcards.seed}} "
+        f"--experiment {EXPERIMENT_FILE} --threads {{threads}} --processes {{params.processes}} 2>&1 | tee {{log}}"
