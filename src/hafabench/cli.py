@@ -216,7 +216,7 @@ def evaluate(run_id: str, experiment: Path, threads: int | None) -> None:
     """Evaluate a trained run on its validation split and write its record."""
     run = _find_run(experiment, run_id)
     _set_threads(threads)
-    from hafabench.results.recording import record_evaluation
+    from hafabench.recording import record_evaluation
 
     record = record_evaluation(_load(experiment), run, _engine(run.task).evaluate)
     for metric in record.metrics:
@@ -234,7 +234,7 @@ def complexity(names: tuple[str, ...], task: str, style: str, experiment: Path) 
     Without MODEL, all models of the task's tables. ``--format record`` writes the experiment's complexity record.
     """
     _set_threads(1)
-    from hafabench.results.recording import record_complexity
+    from hafabench.recording import record_complexity
 
     loaded = _load(experiment)
     if style == "record":
@@ -260,7 +260,7 @@ def latency(group: str, experiment: Path) -> None:
         message = f"no group {group!r}; expected one of {', '.join(known) or 'none'}"
         raise UserError(Problem(str(experiment), "latency", message))
     _set_threads(known[group].threads)
-    from hafabench.results.recording import record_latency
+    from hafabench.recording import record_latency
 
     for metric in record_latency(loaded, known[group]).metrics:
         click.echo(
