@@ -84,7 +84,9 @@ def test_every_catalogued_plugin_model_has_mergers_that_fit():
 
 def test_own_variant_of_an_experiment(write_experiment):
     def change(content):
-        content["models"] = {"mine": {"base": "pvt_tiny", "mergers": ["grid", "laa", "grid", "sia"], "variant": "qkv"}}
+        content["models"] = {
+            "mine": {"base": "pvt_tiny", "mergers": ["grid", "laa", "grid", "sia"], "variant": "qkv"}
+        }
         content["train"]["classification"].append("mine")
 
     experiment = load_experiment(write_experiment(change))

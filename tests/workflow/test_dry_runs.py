@@ -1,0 +1,56 @@
+"""The DAGs of both experiments: job counts, missing data, bad configuration. No job runs."""
+
+from __future__ import annotations
+
+from tests.conftest import REPOSITORY
+from tests.workflow.driver import job_counts, snakemake
+
+
+def test_digits(tmp_path):
+    done = snakemake(tmp_path, REPOSITORY / "configs/digits.yaml", "--dry-run", "all")
+    assert done.returncode == 0, done.stdout
+    assert job_counts(done.stdout) == {
+        "all": 1,
+        "prepare_dataset": 3,
+        "train_run": 11 + 4 + 4,
+        "evaluate_run": 11 + 4 + 4,
+        "count_complexity": 3,
+        "measure_latency": 1,
+        "collect_records": 1,
+        "write_report": 1,
+        "total": 48,
+    }
+
+
+def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
+    done = snakemake(tmp_path, REPOSITORY / "configs/paper.yaml", "--dry-run", "all")
+    assert done.returncode == 0, done.stdout
+    assert job_counts(done.stdout) == {
+        "all": 1,
+        "prepare_dataset": 3,
+        "train_run": 25 + 10 + 10,
+        "evaluate_run": 25 + 10 + 10,
+        "count_complexity": 3,
+        "measure_latency": 4,
+        "collect_records": 1,
+        "write_report": 1,
+        "total": 103,
+    }
+    assert done.stdout.count("missing data: ") == 3
+
+
+def test_paper_without_its_data_starts_no_job(tmp_path):
+    done = snakemake(tmp_path, REPOSITORY / "configs/paper.yaml", "all")
+    assert done.returncode != 0
+    assert "no job started, data is missing" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_bad_configuration_is_refused_before_the_dag(tmp_path, write_experiment):
+    path = write_experiment(lambda c: c["train"]["classification"].append("pvt_gigantic"))
+    done = snakemake(tmp_path, path, "--dry-run", "all")
+    assert done.returncode != 0
+    assert "the experiment is not in order" in done.stdout
+    assert f"{path}:" in done.stdout
+    assert "train.classification[11]: unknown model 'pvt_gigantic'" in done.stdout
+    assert "Traceback" not in done.stdout

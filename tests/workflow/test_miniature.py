@@ -1,0 +1,151 @@
+"""A miniature of the embedded experiment, end to end; then what reruns, and what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.workflow.driver import job_counts, snakemake
+
+pytestmark = pytest.mark.slow
+
+
+def shrink(content: dict) -> None:
+    """Two classification models, one of them with both dense tasks; a handful of images and steps."""
+    content["train"] = {
+        "classification": ["resnet18", "pvt_tiny_hafa"],
+        "segmentation": ["pvt_tiny_hafa"],
+        "detection": ["pvt_tiny_hafa"],
+    }
+    content["datasets"]["classification"]["images"] = {"train": 20, "val": 10}
+    for task in ("segmentation", "detection"):
+        content["datasets"][task]["images"] = {"train": 4, "val": 3}
+    content["overrides"] += [
+        {"runs": "classification/*", "why": "miniature", "set": {"epochs": 1, "warmup_epochs": 0, "batch_size": 10}},
+        {"runs": "segmentation/*", "why": "miniature", "set": {"iterations": 2, "batch_size": 2}},
+        {"runs": "detection/*", "why": "miniature", "set": {"epochs": 1, "milestones": [], "batch_size": 2}},
+    ]
+    content["latency"][0].update(models=["pvt_v2_b1_hafa"], image_size=64, repeats=3, warmup=1)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("miniature")
+
+
+@pytest.fixture
+def experiment(workspace, monkeypatch) -> Path:
+    content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
+    for key, name in (("recipes", "recipes"), ("tables", "tables.yaml"), ("paper_values", "paper_values.csv")):
+        content[key] = str(REPOSITORY / "configs" / name)
+    shrink(content)
+    path = workspace / "digits.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def finished(workspace, experiment) -> Path:
+    """The workspace after a complete run; later calls find everything there."""
+    done = snakemake(workspace, experiment, "all")
+    assert done.returncode == 0, done.stdout[-6000:]
+    return workspace
+
+
+def planned(workspace: Path, experiment: Path) -> dict[str, int]:
+    done = snakemake(workspace, experiment, "--dry-run", "all")
+    assert done.returncode == 0, done.stdout
+    return job_counts(done.stdout)
+
+
+def test_tables_are_made_from_what_ran(finished):
+    for number in range(1, 7):
+        for suffix in ("md", "tex", "csv"):
+            assert (finished / f"reports/digits/tables/table{number}.{suffix}").stat().st_size > 0
+    record = json.loads((finished / "results/digits/classification/resnet18/seed0/evaluate.json").read_text())
+    top1 = next(metric["value"] for metric in record["metrics"] if metric["name"] == "top1")
+    row = next(
+        line for line in (finished / "reports/digits/tables/table1.md").read_text().splitlines() if "ResNet18" in line
+    )
+    assert f"{top1:.1f}" in row
+    assert record["training"]["steps"] == 2
+    assert record["provenance"]["dataset_digest"]
+
+
+def test_a_second_run_does_nothing(finished, experiment):
+    assert planned(finished, experiment) == {}
+
+
+def test_a_touched_source_file_reruns_nothing(finished, experiment):
+    for path in (REPOSITORY / "src/hafabench/models/pvt.py", REPOSITORY / "workflow/rules/train.smk"):
+        kept = path.stat()
+        os.utime(path)
+        try:
+            assert planned(finished, experiment) == {}
+        finally:
+            os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+
+
+def test_a_changed_learning_rate_reruns_that_run_and_its_dependants(finished, experiment):
+    content = yaml.safe_load(experiment.read_text())
+    content["overrides"].append({"runs": "classification/pvt_tiny_hafa/*", "why": "a test", "set": {"lr": 0.002}})
+    experiment.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert planned(finished, experiment) == {
+        "all": 1,
+        "train_run": 3,
+        "evaluate_run": 3,
+        "collect_records": 1,
+        "write_report": 1,
+        "total": 9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "rule"),
+    [
+        ("classification/resnet18/seed0/evaluate.json", "evaluate_run"),
+        ("complexity/segmentation.json", "count_complexity"),
+        ("latency/table4.json", "measure_latency"),
+    ],
+)
+def test_a_deleted_record_is_made_again_alone(finished, experiment, record, rule):
+    path = finished / "results/digits" / record
+    kept = path.read_bytes(), path.stat()
+    path.unlink()
+    try:
+        assert planned(finished, experiment) == {
+            "all": 1,
+            rule: 1,
+            "collect_records": 1,
+            "write_report": 1,
+            "total": 4,
+        }
+    finally:
+        path.write_bytes(kept[0])
+        os.utime(path, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
+
+
+def test_a_failing_job_leaves_the_others_and_is_repeatable(finished, experiment):
+    image = next((finished / "data/digits/imagenet/val").rglob("*.JPEG"))
+    record = finished / "results/digits/classification/resnet18/seed0/evaluate.json"
+    whole = image.read_bytes()
+    record.unlink()
+    image.write_bytes(whole[: len(whole) // 2])
+    try:
+        done = snakemake(finished, experiment, "--keep-going", "all")
+        assert done.returncode != 0
+        log = record.with_name("evaluate.log").read_text()
+        assert str(image.name) in log
+        assert "Traceback" not in log
+        assert not record.exists()
+    finally:
+        image.write_bytes(whole)
+    started = time.time()
+    assert snakemake(finished, experiment, "all").returncode == 0
+    assert record.stat().st_mtime > started
