@@ -1,0 +1,1 @@
+"""Numbers that depend on no training: parameters and multiply-accumulates, and latency (docs/measurement.md)."""
