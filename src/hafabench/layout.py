@@ -7,7 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from hafabench.recipes import Task
+from hafabench.results.record import Verb
 from hafabench.yamlfile import YamlFile
+
+# Metrics that are properties of a model and its input size, counted without training.
+COUNTED = ("params", "params_trainable", "gmacs")
 
 
 class _Strict(BaseModel):
@@ -26,6 +30,7 @@ class Column(_Strict):
         decimals: digits after the point, as the paper prints them.
         delta: whether rows with a baseline print their difference in brackets.
         latency: name of the latency measurement that fills it.
+        note: what a reader has to know about it, a clause for the legend.
     """
 
     key: str
@@ -36,6 +41,19 @@ class Column(_Strict):
     decimals: int = Field(1, ge=0, le=4)
     delta: bool = False
     latency: str | None = None
+    note: str | None = None
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the records' metric that fills it."""
+        return self.metric or self.key
+
+    @property
+    def verb(self) -> Verb:
+        """The verb whose records fill it."""
+        if self.latency is not None:
+            return "latency"
+        return "complexity" if self.metric_name in COUNTED else "evaluate"
 
 
 class Row(_Strict):

@@ -1,0 +1,1 @@
+"""What is made of the collected frame: tables, figures, the report."""

@@ -1,0 +1,103 @@
+"""The words around a table: the warning in front of it and the legend under it, as plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hafabench.layout import Column
+
+NOT_RUN = "\u2013"  # en dash
+IMPORTED = "†"
+
+_MEANING = {
+    "counted": "counted here on the full-size models, comparable with the paper",
+    "embedded": "trained and evaluated here on the embedded data",
+    "measured": "measured here",
+}
+
+
+def warning(title: str, scale: str) -> str:
+    """What has to be read before an embedded table; empty at full scale."""
+    return f"EMBEDDED DATA ({title}), not comparable with the paper's columns." if scale == "embedded" else ""
+
+
+def notes(
+    columns: Sequence[Column],
+    words: Sequence[str],
+    sources: Sequence[Sequence[Any]],
+    rows: Iterable[Any],
+    marks: set[str],
+    *,
+    experiment: str,
+    scale: str,
+) -> list[str]:
+    """The legend: what each column and mark is, and where the numbers come from.
+
+    Args:
+        columns, words: of the table, one word per column.
+        sources: per column, the frame's rows that fill it.
+        rows, marks: of the table.
+        experiment, scale: of the numbers.
+    """
+    cells = [cell for row in rows for cell in row.cells]
+    sentences = []
+    for word in dict.fromkeys(words):
+        same = (column for column, its_word in zip(columns, words, strict=True) if its_word == word)
+        sentences.append(f"{word}: {_MEANING[word]} ({_headers(same)}).")
+    blank = "; blank where it prints no number" if any(cell.paper is None for cell in cells) else ""
+    sentences.append(f"paper: cited from the paper{blank}.")
+    if "not run" in marks:
+        sentences.append(f"{NOT_RUN}: not run in this experiment.")
+    if "imported" in marks:
+        sentences.append(f"{IMPORTED}: imported, made outside this project.")
+    if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
+        sentences.append("In round brackets: difference to the row's baseline, of unrounded means.")
+    if any(cell.spread is not None for cell in cells):
+        sentences.append("±: standard deviation over seeds.")
+    if any(cell.low is not None for cell in cells):
+        sentences.append("In square brackets: first and third quartile of the repeats.")
+    sentences += _column_notes(columns, sources)
+    sentences.append(_provenance(sources, experiment, scale))
+    return sentences
+
+
+def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -> list[str]:
+    """How columns were counted or measured; columns that share it share the sentence."""
+    shared: dict[str, list[Column]] = {}
+    for column, metrics in zip(columns, sources, strict=True):
+        clauses = [column.note] if column.note else []
+        clauses += sorted({metric.convention for metric in metrics if metric.convention})
+        if column.verb == "latency":
+            clauses += sorted({_circumstances(metric) for metric in metrics})
+        if clauses:
+            shared.setdefault("; ".join(clauses), []).append(column)
+    return [f"{_headers(group)}: {text}." for text, group in shared.items()]
+
+
+def _circumstances(metric: Any) -> str:
+    threads = "1 thread" if metric.threads == 1 else f"{metric.threads} threads"
+    repeats = f"{metric.repeats} repeats, " if metric.repeats is not None else ""
+    return f"{repeats}{metric.device}, {threads}"
+
+
+def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -> str:
+    metrics = [metric for column in sources for metric in column]
+    facts = [f"Experiment {experiment}, {scale} scale"]
+    seeds = sorted({metric.seed for metric in metrics if metric.seed is not None})
+    if seeds:
+        facts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
+    commits = sorted({_commit(metric) for metric in metrics})
+    if commits:
+        facts.append(f"git commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
+    return "; ".join(facts) + "."
+
+
+def _commit(metric: Any) -> str:
+    if metric.git_commit is None:
+        return "unknown"
+    return metric.git_commit[:10] + (" with local changes" if metric.git_dirty else "")
+
+
+def _headers(columns: Iterable[Column]) -> str:
+    return ", ".join(column.header for column in columns)

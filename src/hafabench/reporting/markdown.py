@@ -1,0 +1,56 @@
+"""Tables as GitHub Markdown, aligned so that the raw text reads as a table too."""
+
+from __future__ import annotations
+
+from hafabench.reporting.tables import Cell, Table
+
+
+def render(table: Table) -> str:
+    """One table with its heading, warning and legend."""
+    warning = f"**{table.warning}** " if table.warning else ""
+    caption = f"{warning}{_escape(table.title)}, laid out as Table {table.number} of the paper."
+    notes = "\n".join(f"- {_escape(note)}" for note in table.notes)
+    return f"## Table {table.number}\n\n{caption}\n\n{_grid(table)}\n\n{notes}\n"
+
+
+def overview(tables: list[Table], *, experiment: str, title: str, scale: str) -> str:
+    """All tables, one after another."""
+    head = f"# Tables of experiment {experiment}\n\n{_escape(title)}, {scale} scale.\n"
+    return "\n".join([head, *map(render, tables)])
+
+
+def _grid(table: Table) -> str:
+    header, left = ["Model"], [True]
+    for column, word in zip(table.columns, table.words, strict=True):
+        header += [f"{column.header}, {word}", "paper"]
+        # Numbers end in line; where a difference follows some of them, they begin in line.
+        left += [column.delta, column.delta]
+    lines: list[list[str]] = []
+    for block in table.groups:
+        if lines:
+            lines.append([""] * len(header))  # GitHub's tables have no rules: an empty row parts the groups
+        for row in block:
+            pairs = zip(table.columns, row.cells, strict=True)
+            lines.append([row.label, *(text for column, cell in pairs for text in _pair(cell, column.decimals))])
+    header = [_escape(text) for text in header]
+    lines = [[_escape(text) for text in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rule = [
+        (":" + "-" * (w - 1)) if at_left else ("-" * (w - 1) + ":") for w, at_left in zip(widths, left, strict=True)
+    ]
+    body = [[_pad(t, w, at) for t, w, at in zip(line, widths, left, strict=True)] for line in [header, *lines]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [body[0], rule, *body[1:]])
+
+
+def _pair(cell: Cell, decimals: int) -> tuple[str, str]:
+    return " ".join(filter(None, cell.ours(decimals))), " ".join(filter(None, cell.cited(decimals)))
+
+
+def _pad(text: str, width: int, at_left: bool) -> str:
+    return text.ljust(width) if at_left else text.rjust(width)
+
+
+def _escape(text: str) -> str:
+    for character in "\\|*_<>`":
+        text = text.replace(character, "\\" + character)
+    return text

@@ -1,0 +1,86 @@
+"""The paper's printed values, read from `configs/paper_values.csv`: cited, never computed with."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from hafabench.errors import Problem, UserError
+
+COLUMNS = ["table", "row", "label", "group", "baseline", "metric", "value", "printed_delta"]
+
+
+@dataclass(frozen=True)
+class PaperValue:
+    """One printed cell.
+
+    Attributes:
+        table: ``table1`` ... ``table6``, or where else in the paper it stands (``latency``, ``text4.4``).
+        row, metric: its place in the table.
+        label, group, baseline: of its row.
+        value: as printed; None where the paper leaves the cell empty.
+        delta: the difference printed in brackets behind it, where there is one.
+    """
+
+    table: str
+    row: str
+    metric: str
+    label: str
+    group: str
+    baseline: str | None
+    value: float | None
+    delta: float | None
+
+
+PaperValues = dict[tuple[str, str, str], PaperValue]
+
+
+def load_paper_values(path: Path) -> PaperValues:
+    """The paper's values by (table, row, metric).
+
+    Raises:
+        UserError: with every problem: missing file, other columns, a value that is no number, a cell given twice.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            header, lines = reader.fieldnames, [(reader.line_num, line) for line in reader]
+    except FileNotFoundError:
+        raise UserError(Problem(str(path), "", "no such file; expected the paper's values as CSV")) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(Problem(str(path), "", f"cannot be read as CSV: {error}")) from None
+    if header != COLUMNS:
+        message = f"expected the columns {','.join(COLUMNS)}; found {','.join(header or []) or 'none'}"
+        raise UserError(Problem(str(path), "", message, 1))
+    values: PaperValues = {}
+    problems: list[Problem | str] = []
+    for number, line in lines:
+        if None in line or None in line.values():
+            problems.append(Problem(str(path), "", f"expected {len(COLUMNS)} fields", number))
+            continue
+        numbers = {}
+        for column in ("value", "printed_delta"):
+            try:
+                numbers[column] = float(line[column]) if line[column] else None
+            except ValueError:
+                problems.append(Problem(str(path), column, f"expected a number, found {line[column]!r}", number))
+        if len(numbers) < 2:
+            continue
+        table = f"table{line['table']}" if line["table"].isdecimal() else line["table"]
+        key = (table, line["row"], line["metric"])
+        if key in values:
+            problems.append(Problem(str(path), "/".join(key), "cell given twice", number))
+        values[key] = PaperValue(
+            table=table,
+            row=line["row"],
+            metric=line["metric"],
+            label=line["label"],
+            group=line["group"],
+            baseline=line["baseline"] or None,
+            value=numbers["value"],
+            delta=numbers["printed_delta"],
+        )
+    if problems:
+        raise UserError(problems)
+    return values

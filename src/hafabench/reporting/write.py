@@ -1,0 +1,56 @@
+"""Writing the tables of an experiment in all their formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from hafabench.files import write_text
+from hafabench.layout import TableLayout
+from hafabench.reporting import cells_csv, latex, markdown
+from hafabench.reporting.paper import load_paper_values
+from hafabench.reporting.tables import build_table
+
+
+def write_tables(
+    layouts: Sequence[TableLayout],
+    frame: pd.DataFrame,
+    paper_values: Path,
+    folder: Path,
+    *,
+    experiment: str,
+    title: str,
+    scale: str,
+) -> list[Path]:
+    """Write each table as ``folder/<id>.{md,tex,csv}``, all as ``folder/tables.tex`` and ``folder/../tables.md``.
+
+    Nothing is written where any table cannot be made; the same input gives the same bytes.
+
+    Args:
+        layouts: the tables.
+        frame: of `hafabench.results.collect`.
+        paper_values: the paper's values (CSV).
+        folder: of the tables.
+        experiment, title, scale: of the experiment that the frame has to be of.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: as `build_table` and `load_paper_values`, or where a file cannot be written.
+    """
+    about = {"experiment": experiment, "title": title, "scale": scale}
+    paper = load_paper_values(paper_values)
+    tables = [build_table(layout, frame, paper, **about) for layout in layouts]
+    texts: dict[Path, str] = {}
+    for table in tables:
+        texts[folder / f"{table.id}.md"] = markdown.render(table)
+        texts[folder / f"{table.id}.tex"] = latex.render(table)
+        texts[folder / f"{table.id}.csv"] = cells_csv.render(table)
+    texts[folder / "tables.tex"] = latex.document(tables, **about)
+    texts[folder.parent / "tables.md"] = markdown.overview(tables, **about)
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)

@@ -1,0 +1,92 @@
+"""Records and frames made up for tests of what is made of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from hafabench.results.collect import collect
+from hafabench.results.record import Metric, Provenance, Record, write_record
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def provenance(**changes) -> Provenance:
+    values = {
+        "command": "hafabench evaluate",
+        "git_commit": COMMIT,
+        "git_dirty": False,
+        "packages": {"torch": "2.14.1"},
+        "python": "3.11.2",
+        "device": "cpu",
+        "threads": 1,
+        "host": "node1",
+        "started": "2026-01-02T03:04:05+00:00",
+        "duration_s": 1.5,
+        "peak_memory_mb": 512.0,
+    }
+    return Provenance(**(values | changes))
+
+
+def evaluation(task: str, model: str, seed: int | None, values: dict[str, float], **changes) -> Record:
+    """The record of one run's evaluation; ``changes`` are fields of the record or of its provenance."""
+    about = {key: changes.pop(key) for key in list(changes) if key in Provenance.model_fields}
+    fields = {
+        "experiment": "digits",
+        "scale": "embedded",
+        "verb": "evaluate",
+        "id": f"{task}/{model}/seed{seed}",
+        "fingerprint": "0" * 12,
+        "metrics": [
+            Metric(task=task, model=model, seed=seed, name=name, value=value, unit="%")
+            for name, value in values.items()
+        ],
+        "provenance": provenance(**about),
+    }
+    return Record(**(fields | changes))
+
+
+def complexity(task: str, values: dict[str, dict[str, float]], convention: str | None = None, **changes) -> Record:
+    """The complexity record of a task: ``{model: {metric: value}}``."""
+    metrics = [
+        Metric(task=task, model=model, name=name, value=value, unit="1", convention=convention)
+        for model, numbers in values.items()
+        for name, value in numbers.items()
+    ]
+    return evaluation(task, "any", None, {}, verb="complexity", id=f"complexity/{task}", metrics=metrics, **changes)
+
+
+def latency(name: str, values: dict[str, tuple[float, float, float]], **changes) -> Record:
+    """The record of a latency group: ``{model: (first quartile, median, third quartile)}``."""
+    metrics = [
+        Metric(
+            task="classification",
+            model=model,
+            name="latency_ms",
+            value=median,
+            unit="ms",
+            low=low,
+            high=high,
+            repeats=20,
+        )
+        for model, (low, median, high) in values.items()
+    ]
+    return evaluation(
+        "classification", "any", None, {}, verb="latency", id=f"latency/{name}", metrics=metrics, **changes
+    )
+
+
+def write_records(folder: Path, records: list[Record]) -> list[Path]:
+    """Write each record where its kind lies in an experiment's results."""
+    paths = []
+    for record in records:
+        path = folder / record.id / "evaluate.json" if record.verb == "evaluate" else folder / f"{record.id}.json"
+        write_record(path, record)
+        paths.append(path)
+    return paths
+
+
+def frame_of(folder: Path, *records: Record) -> pd.DataFrame:
+    """The frame collected from ``records``."""
+    return collect(write_records(folder, list(records)))
