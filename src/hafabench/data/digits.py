@@ -1,0 +1,213 @@
+"""The embedded data: scenes of handwritten digits, written in the layouts of the real data sets.
+
+- ``imagenet``: one digit an image, classes ``digit_0`` to ``digit_9``.
+- ``coco``: several digits an image; category ids 1-10. An instance is the visible part of a digit's silhouette, as
+  polygons: the eye of a 6 belongs to it, as the gap between arm and body does in COCO's own polygons, which cannot
+  say holes. No digit lies wholly inside another. Area and box are those of the polygons.
+- ``ade20k``: the same kind of scenes with index masks: 0 unlabelled (pixels half covered by ink), 1-10 the ink of
+  ``digit_0`` to ``digit_9``, 11 background. With ADE20K's ``reduce_zero_label`` these are classes 0-10.
+
+Scene i of a split depends on the seed, the layout, the split and i alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from hafabench.config import DatasetConfig, DigitsGenerator
+from hafabench.data import manifest, paths
+from hafabench.data.scans import split_scans
+from hafabench.data.scenes import Scene, compose_portrait, compose_scene
+from hafabench.errors import Problem, UserError
+from hafabench.files import atomic_folder
+
+DIGIT_NAMES = [f"digit_{label}" for label in range(10)]
+CLASSES = {"imagenet": DIGIT_NAMES, "coco": DIGIT_NAMES, "ade20k": [*DIGIT_NAMES, "background"]}
+_BACKGROUND = 11
+_CLOSE_UP_EVERY = 4
+_JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}
+_OUTLINE_SAMPLES = 4  # per pixel: outlines are traced finer than pixels
+_LEAST_PART = 4.0  # pixels: smaller separate parts of an instance get no polygon
+
+Scans = dict[str, list[int]]
+
+
+def make_digits(dataset: DatasetConfig) -> None:
+    """Make an embedded data set: whole, or not at all.
+
+    Args:
+        dataset: with a ``digits`` generator; its folder is replaced where it was made by this function before.
+
+    Raises:
+        UserError: for a configuration that the generator cannot meet, a folder that holds something else, or a
+            full disk.
+    """
+    generator = _checked(dataset)
+    started = time.perf_counter()
+    with atomic_folder(dataset.root) as folder:
+        there = dataset.model_copy(update={"root": folder})
+        scans = _WRITERS[dataset.layout](there, generator)
+        manifest.write_manifest(folder, dataset, classes=CLASSES[dataset.layout], scans=scans)
+    total = sum(dataset.images.values())
+    print(f"{dataset.root}: made {total} images in {time.perf_counter() - started:.1f} s", file=sys.stderr)
+
+
+def _checked(dataset: DatasetConfig) -> DigitsGenerator:
+    """The generator, where it can make what the configuration asks for."""
+    name = f"data set {dataset.name!r} ({dataset.layout})"
+    if dataset.generator is None:
+        raise UserError(Problem(name, "generator", "none is configured, so it cannot be made; it has to be there"))
+    problems: list[Problem | str] = []
+    classes = len(CLASSES[dataset.layout])
+    if dataset.num_classes != classes:
+        problems.append(Problem(name, "num_classes", f"digits have {classes}, found {dataset.num_classes}"))
+    least = 10 if dataset.layout == "imagenet" else 1
+    for split in paths.SPLITS:
+        asked = dataset.images.get(split, 0)
+        if asked < least:
+            problems.append(Problem(name, f"images.{split}", f"expected {least} or more, found {asked}"))
+    root = dataset.root
+    if root.exists() and manifest.read_manifest(root) is None and (not root.is_dir() or any(root.iterdir())):
+        message = f"not overwritten: it holds files but no {manifest.NAME}, so it was not made here; move it away"
+        problems.append(Problem(str(root), "", message))
+    if problems:
+        raise UserError(problems)
+    return dataset.generator
+
+
+def _write_imagenet(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:
+    pools = split_scans(generator.seed)
+    used: Scans = {}
+    for split in paths.SPLITS:
+        shown = []
+        for name in DIGIT_NAMES:
+            (paths.imagenet_folder(dataset, split) / name).mkdir(parents=True)
+        for index in range(dataset.images[split]):
+            label = index % 10
+            # Every scan of a class is shown once before any is shown again.
+            pool = pools[split][label]
+            scan = int(pool[index // 10 % len(pool)])
+            rng = _generator(generator, "imagenet", split, index)
+            scene = compose_portrait(rng, label, scan, generator.image_size)
+            file = paths.imagenet_folder(dataset, split) / DIGIT_NAMES[label] / f"{split}_{index:05d}.JPEG"
+            Image.fromarray(scene.image).save(file, **_JPEG)
+            shown.append(scan)
+        used[split] = sorted(set(shown))
+    return used
+
+
+def _write_ade20k(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:
+    used: Scans = {}
+    for split in paths.SPLITS:
+        images, masks = paths.ade20k_images(dataset, split), paths.ade20k_masks(dataset, split)
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        shown: set[int] = set()
+        for index, scene in _scenes(dataset, generator, split):
+            stem = f"ADE_{split}_{index + 1:08d}"
+            Image.fromarray(scene.image).save(images / f"{stem}.jpg", **_JPEG)
+            Image.fromarray(scene.index_mask(_BACKGROUND)).save(masks / f"{stem}.png")
+            shown.update(instance.scan for instance in scene.instances)
+        used[split] = sorted(shown)
+    return used
+
+
+def _write_coco(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:
+    side = generator.image_size
+    used: Scans = {}
+    # Ids are unique over both splits, as in COCO.
+    first_id, ids = 1, count(1)
+    for split in paths.SPLITS:
+        folder, file = paths.coco_images(dataset, split), paths.coco_annotations(dataset, split)
+        folder.mkdir(parents=True)
+        file.parent.mkdir(exist_ok=True)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        shown: set[int] = set()
+        for index, scene in _scenes(dataset, generator, split):
+            image_id = first_id + index
+            name = f"{image_id:012d}.jpg"
+            Image.fromarray(scene.image).save(folder / name, **_JPEG)
+            images.append({"id": image_id, "file_name": name, "width": side, "height": side, **_IMAGE_FIELDS})
+            for instance in scene.instances:
+                labelled = {"id": next(ids), "image_id": image_id, "category_id": instance.label + 1, "iscrowd": 0}
+                annotations.append(labelled | annotate(instance.visible))
+                shown.add(instance.scan)
+        content = {"info": _INFO, "licenses": _LICENSES, "images": images}
+        content |= {"annotations": annotations, "categories": _CATEGORIES}
+        file.write_text(json.dumps(content), encoding="utf-8")
+        used[split] = sorted(shown)
+        first_id += len(images)
+    return used
+
+
+def annotate(visible: np.ndarray) -> dict[str, Any]:
+    """Outline, area and box of an instance, as COCO writes them.
+
+    Args:
+        visible: (H, W) float32, the share of each pixel that the instance covers.
+
+    Returns:
+        ``segmentation`` (polygons ``[x0, y0, x1, y1, ...]`` in pixels, the corner of the image at 0, 0), ``area``
+        (pixels, of the polygons drawn as a mask) and ``bbox`` (x, y, width, height).
+    """
+    height, width = visible.shape
+    size = (width * _OUTLINE_SAMPLES, height * _OUTLINE_SAMPLES)
+    fine = (cv2.resize(visible, size, interpolation=cv2.INTER_LINEAR) > 0.5).astype(np.uint8)
+    outlines, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outlines = sorted(outlines, key=cv2.contourArea, reverse=True)
+    least = _LEAST_PART * _OUTLINE_SAMPLES**2
+    kept = [outline for index, outline in enumerate(outlines) if index == 0 or cv2.contourArea(outline) >= least]
+    polygons = []
+    for outline in kept:
+        points = cv2.approxPolyDP(outline, 1.0, closed=True)[:, 0]
+        polygons.append(np.round((points + 0.5) / _OUTLINE_SAMPLES, 2))
+    corners = np.concatenate(polygons)
+    low, high = corners.min(0), corners.max(0)
+    segmentation = [polygon.ravel().tolist() for polygon in polygons]
+    drawn = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    return {
+        "segmentation": segmentation,
+        "area": float(coco_mask.area(drawn)),
+        "bbox": np.round([*low, *(high - low)], 2).tolist(),
+    }
+
+
+def _scenes(dataset: DatasetConfig, generator: DigitsGenerator, split: str) -> Iterator[tuple[int, Scene]]:
+    pool = split_scans(generator.seed)[split]
+    for index in range(dataset.images[split]):
+        rng = _generator(generator, dataset.layout, split, index)
+        close_up = index % _CLOSE_UP_EVERY == 0
+        yield index, compose_scene(rng, pool, generator.image_size, generator.max_objects, close_up=close_up)
+
+
+def _generator(generator: DigitsGenerator, layout: str, split: str, index: int) -> np.random.Generator:
+    return np.random.default_rng([generator.seed, 2, list(CLASSES).index(layout), paths.SPLITS.index(split), index])
+
+
+_INFO = {
+    "description": "Handwritten digits on textured backgrounds, in the layout of COCO 2017",
+    "url": "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
+    "version": str(manifest.COMPOSITION),
+    "year": 1998,
+    "contributor": "scans: E. Alpaydin, C. Kaynak; scenes: hafabench",
+    "date_created": "1998/07/01",
+}
+_LICENSES = [{"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}]
+_IMAGE_FIELDS = {"license": 1, "coco_url": "", "flickr_url": "", "date_captured": "1998-07-01 00:00:00"}
+_CATEGORIES = [{"id": label + 1, "name": name, "supercategory": "digit"} for label, name in enumerate(DIGIT_NAMES)]
+_WRITERS: dict[str, Callable[[DatasetConfig, DigitsGenerator], Scans]] = {
+    "imagenet": _write_imagenet,
+    "coco": _write_coco,
+    "ade20k": _write_ade20k,
+}

@@ -1,0 +1,212 @@
+"""Scenes: scans of digits painted on textured backgrounds, with what is visible of each.
+
+Everything is drawn from one random generator, so equal generators give equal scenes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from hafabench.data.scans import Glyph, Pose, draw_glyph, load_scans
+from hafabench.data.textures import clouds, draw_background, lab, random_colour
+
+# How much of a digit may lie behind others or outside the image before it is placed elsewhere: it stays readable.
+_LEAST_INSIDE = 0.8
+_LEAST_UNCOVERED = 0.75
+# A close-up fills this share of the image: at 128 x 128 its mask is a large object of COCO (over 96 x 96 pixels).
+_CLOSE_UP_SHARE = 0.6
+_CLOSE_UP_INSIDE = 0.75
+_CLOSE_UP_UNCOVERED = 0.95
+_ATTEMPTS = 40
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One digit of a scene.
+
+    Attributes:
+        label: 0-9.
+        scan: index of its source scan.
+        glyph: as it was drawn, before anything covered it.
+        visible: (H, W) float32, the part of its silhouette that no later digit's silhouette covers.
+        least_uncovered: share of its silhouette that has to stay visible.
+    """
+
+    label: int
+    scan: int
+    glyph: Glyph
+    visible: np.ndarray
+    least_uncovered: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image and its digits, the furthest back first.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        instances: every digit in it; all of them are visible.
+    """
+
+    image: np.ndarray
+    instances: list[Instance]
+
+    def index_mask(self, background: int) -> np.ndarray:
+        """(H, W) uint8: label + 1 on ink, ``background`` off it, 0 (unlabelled) on pixels that are half of each."""
+        mask = np.full(self.image.shape[:2], background, np.uint8)
+        for instance in self.instances:
+            stroke = instance.glyph.stroke
+            mask[stroke > 1 / 3] = 0
+            mask[stroke > 2 / 3] = instance.label + 1
+        return mask
+
+
+def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int) -> Scene:
+    """One digit, filling most of a square image."""
+    image = draw_background(rng, side)
+    pose = Pose(
+        x=side * rng.uniform(0.43, 0.57),
+        y=side * rng.uniform(0.45, 0.55),
+        height=side * rng.uniform(0.58, 0.85),
+        **_gestures(rng),
+    )
+    instance = _instance(label, scan, pose, side)
+    _paint(rng, image, instance.glyph)
+    return Scene(_developed(rng, image), [instance])
+
+
+def compose_scene(
+    rng: np.random.Generator, pool: dict[int, np.ndarray], side: int, max_objects: int, *, close_up: bool
+) -> Scene:
+    """Several digits of different sizes, nearer ones over further ones.
+
+    Args:
+        rng: what decides everything.
+        pool: scan indices by label, to draw from.
+        side: of the square image, pixels.
+        max_objects: most digits; there are at least two where this allows, fewer where no room is left.
+        close_up: whether the furthest digit fills most of the image.
+    """
+    image = draw_background(rng, side)
+    count = int(rng.integers(min(2, max_objects), max_objects + 1))
+    small = rng.random(count) < 0.45
+    heights = np.where(small, rng.uniform(0.19, 0.3, count), rng.uniform(0.36, 0.78, count))
+    instances: list[Instance] = []
+    if close_up:
+        instances.append(_close_up(rng, pool, side))
+        heights = rng.uniform(0.19, 0.32, count - 1)
+    # Smaller digits lie nearer, or the large ones would leave nothing of them.
+    for height in sorted(heights, reverse=True):
+        instances = _with_another(rng, instances, pool, side, side * float(height))
+    for instance in instances:
+        _paint(rng, image, instance.glyph)
+    return Scene(_developed(rng, image), instances)
+
+
+def _with_another(
+    rng: np.random.Generator, instances: list[Instance], pool: dict[int, np.ndarray], side: int, height: float
+) -> list[Instance]:
+    """``instances`` with one more in front, or as they are where every attempt would hide too much."""
+    label, scan = _draw(rng, pool)
+    gestures = _gestures(rng)
+    for _ in range(_ATTEMPTS):
+        x, y = rng.uniform(0.05, 0.95, 2) * side
+        new = _instance(label, scan, Pose(x=x, y=y, height=height, **gestures), side)
+        if new.glyph.inside < _LEAST_INSIDE:
+            continue
+        behind = [replace(old, visible=old.visible * (1 - new.glyph.silhouette)) for old in instances]
+        if all(_stays_readable(old) for old in behind):
+            return [*behind, new]
+    return instances
+
+
+def _stays_readable(instance: Instance) -> bool:
+    whole, left = instance.glyph.silhouette.sum(), instance.visible.sum()
+    if left < instance.least_uncovered * whole:
+        return False
+    # A digit in the middle of another would be a hole in its mask, which polygons cannot say.
+    mask = (instance.visible > 0.5).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(mask.copy(), outlines, -1, 1, thickness=cv2.FILLED)
+    return bool((filled == mask).all())
+
+
+def _close_up(rng: np.random.Generator, pool: dict[int, np.ndarray], side: int) -> Instance:
+    """A bold digit over most of the image, partly outside; the fullest of some attempts."""
+    best: Instance | None = None
+    for _ in range(_ATTEMPTS):
+        label, scan = _draw(rng, pool)
+        pose = Pose(
+            x=side * rng.uniform(0.42, 0.58),
+            y=side * rng.uniform(0.45, 0.55),
+            height=side * rng.uniform(1.0, 1.2),
+            aspect=rng.uniform(1.15, 1.6),
+            rotation=rng.uniform(-12, 12),
+            weight=1.3,
+        )
+        new = replace(_instance(label, scan, pose, side), least_uncovered=_CLOSE_UP_UNCOVERED)
+        if new.glyph.inside < _CLOSE_UP_INSIDE:
+            continue
+        if best is None or new.visible.mean() > best.visible.mean():
+            best = new
+        if best.visible.mean() > _CLOSE_UP_SHARE:
+            break
+    assert best is not None  # heights near the image's own side always fit
+    return best
+
+
+def _draw(rng: np.random.Generator, pool: dict[int, np.ndarray]) -> tuple[int, int]:
+    label = int(rng.choice(list(pool)))
+    return label, int(rng.choice(pool[label]))
+
+
+def _gestures(rng: np.random.Generator) -> dict[str, float]:
+    return {
+        "aspect": rng.uniform(0.85, 1.25),
+        "rotation": rng.uniform(-18, 18),
+        "slant": rng.uniform(-0.15, 0.15),
+        "weight": rng.uniform(0, 1),
+    }
+
+
+def _instance(label: int, scan: int, pose: Pose, side: int) -> Instance:
+    glyph = draw_glyph(load_scans().images[scan], pose, side)
+    return Instance(label, scan, glyph, glyph.silhouette, _LEAST_UNCOVERED)
+
+
+def _paint(rng: np.random.Generator, image: np.ndarray, glyph: Glyph) -> None:
+    """Paint a digit into ``image`` in a colour that stands out from what lies under it."""
+    side = image.shape[0]
+    under = (image * glyph.stroke[..., None]).sum((0, 1)) / max(glyph.stroke.sum(), 1e-6)
+    if rng.random() < 0.4:
+        shift = np.float32([[1, 0, rng.uniform(-0.03, 0.03) * side], [0, 1, rng.uniform(0.01, 0.04) * side]])
+        shadow = cv2.GaussianBlur(cv2.warpAffine(glyph.stroke, shift, (side, side)), (0, 0), 0.015 * side)
+        image *= 1 - 0.45 * shadow[..., None]
+    ink = _standing_out(rng, under, rng.uniform(28, 60))
+    shade = ink * (1 + rng.uniform(0, 0.3) * (clouds(rng, side)[..., None] - 0.5))
+    _blend(image, shade, glyph.stroke)
+    if rng.random() < 0.3:
+        _blend(image, _standing_out(rng, ink, 25), glyph.core)
+
+
+def _blend(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
+    image += (colour - image) * coverage[..., None]
+
+
+def _standing_out(rng: np.random.Generator, other: np.ndarray, contrast: float) -> np.ndarray:
+    """A colour whose lightness differs from that of ``other`` by ``contrast`` of 100 or more, else black or white."""
+    lightness = lab(other)[0]
+    for _ in range(60):
+        colour = random_colour(rng, (0.1, 1), (0.15, 1))
+        if abs(lab(colour)[0] - lightness) > contrast:
+            return colour
+    return np.full(3, 8.0 if lightness > 50 else 247.0, np.float32)
+
+
+def _developed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Sensor noise and rounding."""
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 5)
+    return np.clip(image + noise, 0, 255).round().astype(np.uint8)
