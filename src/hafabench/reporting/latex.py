@@ -98,6 +98,11 @@ def document(tables: list[Table], *, experiment: str, title: str, scale: str) ->
 \usepackage{{booktabs,graphicx}}
 \usepackage{{caption}}
 \captionsetup{{font=small,labelfont=bf}}
+% Several tables may share a page.
+\renewcommand{{\topfraction}}{{0.95}}
+\renewcommand{{\bottomfraction}}{{0.95}}
+\renewcommand{{\textfraction}}{{0.02}}
+\renewcommand{{\floatpagefraction}}{{0.7}}
 \begin{{document}}
 \section*{{Tables of experiment {escape(experiment)}: {escape(title)} ({escape(scale)} scale)}}
 {inputs}

@@ -26,7 +26,7 @@ def notes(
     columns: Sequence[Column],
     words: Sequence[str],
     sources: Sequence[Sequence[Any]],
-    rows: Iterable[Any],
+    rows: Sequence[Any],
     marks: set[str],
     *,
     experiment: str,
@@ -41,6 +41,7 @@ def notes(
         experiment, scale: of the numbers.
     """
     cells = [cell for row in rows for cell in row.cells]
+    labels = {row.model: row.label for row in rows}
     sentences = []
     for word in dict.fromkeys(words):
         same = (column for column, its_word in zip(columns, words, strict=True) if its_word == word)
@@ -52,7 +53,8 @@ def notes(
     if "imported" in marks:
         sentences.append(f"{IMPORTED}: imported, made outside this project.")
     if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
-        sentences.append("In round brackets: difference to the row's baseline, of unrounded means.")
+        against = ", ".join(dict.fromkeys(labels.get(row.baseline, row.baseline) for row in rows if row.baseline))
+        sentences.append(f"In round brackets: difference to the baseline ({against}), of unrounded means.")
     if any(cell.spread is not None for cell in cells):
         sentences.append("±: standard deviation over seeds.")
     if any(cell.low is not None for cell in cells):
@@ -68,17 +70,9 @@ def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -
     for column, metrics in zip(columns, sources, strict=True):
         clauses = [column.note] if column.note else []
         clauses += sorted({metric.convention for metric in metrics if metric.convention})
-        if column.verb == "latency":
-            clauses += sorted({_circumstances(metric) for metric in metrics})
         if clauses:
             shared.setdefault("; ".join(clauses), []).append(column)
     return [f"{_headers(group)}: {text}." for text, group in shared.items()]
-
-
-def _circumstances(metric: Any) -> str:
-    threads = "1 thread" if metric.threads == 1 else f"{metric.threads} threads"
-    repeats = f"{metric.repeats} repeats, " if metric.repeats is not None else ""
-    return f"{repeats}{metric.device}, {threads}"
 
 
 def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -> str:
@@ -87,6 +81,10 @@ def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -
     seeds = sorted({metric.seed for metric in metrics if metric.seed is not None})
     if seeds:
         facts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
+    # Counting runs on no device.
+    devices = sorted({metric.device for metric in metrics if metric.verb != "complexity"})
+    if devices:
+        facts.append(f"device {', '.join(devices)}")
     commits = sorted({_commit(metric) for metric in metrics})
     if commits:
         facts.append(f"git commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")

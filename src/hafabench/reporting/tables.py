@@ -81,11 +81,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row with one cell per column; ``key`` is its name in the paper's values."""
+    """A row with one cell per column; ``key`` is its name in the paper's values, ``baseline`` a model."""
 
     key: str
+    model: str
     label: str
     group: str
+    baseline: str | None
     cells: tuple[Cell, ...]
 
 
@@ -145,8 +147,10 @@ def build_table(
     rows = tuple(
         TableRow(
             key=row.row or row.model,
+            model=row.model,
             label=row.label,
             group=row.group,
+            baseline=row.baseline,
             cells=tuple(
                 _cell(column, row, numbers, paper.get((layout.id, row.row or row.model, column.key)))
                 for column in layout.columns

@@ -1,0 +1,239 @@
+"""Figures: how the trainings went, and what accuracy costs.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart also by colour-blind readers; beyond
+eight lines the line style changes too. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hafabench.catalog import CATALOG, GRID_ONLY, ModelSpec
+from hafabench.engines.progress import read_history
+from hafabench.errors import Problem, UserError
+from hafabench.files import atomic_path
+from hafabench.recipes import TASKS
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+STYLES = ("-", "--", ":", "-.")
+BASELINE, PLUGIN, OTHER = COLOURS[0], COLOURS[1], "#767676"
+HEADLINE = {
+    "classification": ("top1", "top-1 (%)"),
+    "segmentation": ("miou", "mIoU (%)"),
+    "detection": ("box_ap", "box AP"),
+}
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    # Element ids of an SVG are random unless salted.
+    "svg.hashsalt": "hafabench",
+}
+
+
+def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
+    """Draw loss and learning rate over optimiser steps, one row of panels per task.
+
+    Args:
+        histories: run id -> its ``history.jsonl`` (keys ``step``, ``loss``, ``lr``).
+        path: of the figure; its suffix (``.svg``, ``.png``, ``.pdf``) chooses the format.
+
+    Raises:
+        UserError: for a history without those keys, or a figure that cannot be written.
+    """
+    curves = {run: _curve(Path(file)) for run, file in histories.items()}
+    curves = {run: curve for run, curve in curves.items() if curve["step"]}
+    tasks = [task for task in TASKS if any(_task(run) == task for run in curves)]
+    # A model keeps its colour over all panels.
+    looks = {model: i for i, model in enumerate(dict.fromkeys(_model(run) for run in curves))}
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(10, max(1.6, 2.9 * len(tasks))), layout="constrained")
+        if not tasks:
+            _say(figure, "no training has a history yet")
+            return _save(figure, path)
+        panels = figure.subplots(len(tasks), 2, squeeze=False, width_ratios=[3, 2])
+        for (loss, rate), task in zip(panels, tasks, strict=True):
+            for run, curve in curves.items():
+                if _task(run) != task:
+                    continue
+                look = looks[_model(run)]
+                style = {
+                    "color": COLOURS[look % len(COLOURS)],
+                    "linestyle": STYLES[look // len(COLOURS) % len(STYLES)],
+                    "linewidth": 1.4,
+                }
+                loss.plot(curve["step"], curve["loss"], label=run.removeprefix(f"{task}/"), **style)
+                rate.plot(curve["step"], curve["lr"], **style)
+            loss.set_title(task, loc="left", fontweight="bold")
+            loss.set_ylabel("training loss")
+            rate.set_ylabel("learning rate")
+            rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+            lines = len(loss.get_lines())
+            rate.legend(
+                handles=loss.get_lines(),
+                loc="upper left",
+                bbox_to_anchor=(1.02, 1.03),
+                borderaxespad=0,
+                fontsize=7.5,
+                ncols=1 + lines // 16,
+                labelspacing=0.35,
+            )
+            for axes in (loss, rate):
+                axes.set_xlim(left=0)
+                axes.set_ylim(bottom=0)
+                axes.set_xlabel("optimiser step")
+        _save(figure, path)
+
+
+def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str, ModelSpec] = CATALOG) -> None:
+    """Scatter each task's headline metric over multiply-accumulates, with arrows from a backbone to its variants.
+
+    Args:
+        frame: of `hafabench.results.collect`.
+        path: as in `learning_curves`.
+        models: what the frame's model names are; tells which models are variants of which.
+    """
+    points = {task: _points(frame, task) for task in TASKS}
+    points = {task: found for task, found in points.items() if found}
+    with mpl.rc_context(_STYLE):
+        rows = max([len(found) for found in points.values()], default=0)
+        figure = Figure(figsize=(max(5, 4.6 * len(points)), max(3.4, 1.4 + 0.2 * rows)), layout="constrained")
+        if not points:
+            _say(figure, "no evaluated model has its complexity counted yet")
+            return _save(figure, path)
+        if set(frame["scale"]) == {"embedded"}:
+            names = ", ".join(sorted(set(frame["experiment"])))
+            figure.suptitle(f"EMBEDDED DATA ({names}), not comparable with the paper", fontsize=9, fontweight="bold")
+        panels = figure.subplots(1, len(points), squeeze=False)[0]
+        for axes, (task, found) in zip(panels, points.items(), strict=True):
+            _scatter(axes, found, models)
+            axes.set_title(task, loc="left", fontweight="bold")
+            axes.set_xlabel("GMACs at the paper's input size")
+            axes.set_ylabel(HEADLINE[task][1])
+        figure.legend(handles=_key(), loc="outside lower center", ncols=3, fontsize=8)
+        _save(figure, path)
+
+
+@dataclass(frozen=True)
+class _Point:
+    model: str
+    gmacs: float
+    mean: float
+    spread: float | None
+
+
+def _points(frame: pd.DataFrame, task: str) -> list[_Point]:
+    of_task = frame[frame["task"] == task]
+    counted = of_task[(of_task["verb"] == "complexity") & (of_task["name"] == "gmacs")]
+    gmacs = dict(zip(counted["model"], counted["value"], strict=True))
+    headline = (of_task["verb"] == "evaluate") & (of_task["name"] == HEADLINE[task][0])
+    measured = of_task[headline & (of_task["origin"] == "measured")]
+    return [
+        _Point(model, gmacs[model], values.mean(), values.std() if len(values) > 1 else None)
+        for model, values in measured.groupby("model")["value"]
+        if model in gmacs
+    ]
+
+
+def _scatter(axes: Axes, points: list[_Point], models: Mapping[str, ModelSpec]) -> None:
+    by_model = {point.model: point for point in points}
+    bases = {point.model: _base_of(point.model, models) for point in points}
+    for point in points:
+        plugin = bases[point.model] is not None
+        base = by_model.get(bases[point.model] or "")
+        colour = PLUGIN if plugin else BASELINE if point.model in bases.values() else OTHER
+        if point.spread is not None:
+            axes.errorbar(point.gmacs, point.mean, yerr=point.spread, color=colour, linewidth=1, capsize=2)
+        axes.plot(point.gmacs, point.mean, "^" if plugin else "o", color=colour, markersize=6, zorder=3)
+        if base is not None:
+            arrow = {"arrowstyle": "->", "color": PLUGIN, "linewidth": 1.1, "shrinkA": 4, "shrinkB": 4}
+            axes.annotate("", xy=(point.gmacs, point.mean), xytext=(base.gmacs, base.mean), arrowprops=arrow)
+    axes.margins(x=0.12, y=0.12)
+    low, high = axes.get_ylim()
+    # Labels stand in a column beside the panel, spread so that none covers another, each tied to its point.
+    ordered = sorted(points, key=lambda point: (point.mean, point.model))
+    heights = _spread([(point.mean - low) / (high - low) for point in ordered], 1 / max(len(ordered), 14))
+    for point, height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            f"{point.model} {point.mean:.1f}",
+            xy=(point.gmacs, point.mean),
+            xytext=(1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=7,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "#b0b0b0", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 4},
+        )
+
+
+def _spread(heights: list[float], gap: float) -> list[float]:
+    """Ascending heights moved apart to at least ``gap``, kept within 0 and 1 where they fit."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    ceiling = 1.0
+    for index in range(len(placed) - 1, -1, -1):
+        placed[index] = min(placed[index], ceiling)
+        ceiling = placed[index] - gap
+    return placed
+
+
+def _base_of(model: str, models: Mapping[str, ModelSpec]) -> str | None:
+    """The plain architecture that ``model`` is a variant of; None for plain and unknown models."""
+    spec = models.get(model)
+    if spec is None or not spec.is_plugin:
+        return None
+    plain = (name for name, s in models.items() if s.mergers == GRID_ONLY and s.architecture == spec.architecture)
+    return next(plain, None)
+
+
+def _key() -> list[Line2D]:
+    looks = (("o", BASELINE, "backbone"), ("^", PLUGIN, "with HAFA mergers"), ("o", OTHER, "other"))
+    return [Line2D([], [], marker=m, color=c, linestyle="none", label=text) for m, c, text in looks]
+
+
+def _curve(file: Path) -> dict[str, list[float]]:
+    try:
+        entries = read_history(file)
+        return {key: [entry[key] for entry in entries] for key in ("step", "loss", "lr")}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(file), "", f"history cannot be read: {error}")) from None
+    except (KeyError, TypeError) as error:
+        raise UserError(Problem(str(file), "", f"not a training's history: no {error} in one of its lines")) from None
+
+
+def _task(run: str) -> str:
+    return run.split("/")[0]
+
+
+def _model(run: str) -> str:
+    return run.split("/")[1]
+
+
+def _say(figure: Figure, text: str) -> None:
+    figure.text(0.5, 0.5, text, ha="center", va="center")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    kind = Path(path).suffix.removeprefix(".")
+    known = sorted(figure.canvas.get_supported_filetypes())
+    if kind not in known:
+        raise UserError(
+            Problem(str(path), "", f"unknown kind of figure {kind!r}; expected one of {', '.join(known)}")
+        )
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with atomic_path(Path(path)) as temporary:
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)

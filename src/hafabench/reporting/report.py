@@ -1,0 +1,38 @@
+"""Everything that is generated from an experiment's frame: tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hafabench.config import Experiment
+from hafabench.matrix import expand
+from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
+from hafabench.reporting.write import write_tables
+from hafabench.results.collect import read_frame
+
+
+def write_report(experiment: Experiment) -> list[Path]:
+    """Write the experiment's tables and figures from its collected frame.
+
+    Returns:
+        The files written, all under the experiment's reports folder.
+
+    Raises:
+        UserError: without a frame, or where a table or figure cannot be made.
+    """
+    frame = read_frame(experiment.results / "frame.parquet")
+    written = write_tables(
+        experiment.layouts,
+        frame,
+        experiment.paper_values,
+        experiment.reports / "tables",
+        experiment=experiment.name,
+        title=experiment.config.title,
+        scale=experiment.config.scale,
+    )
+    figures = experiment.reports / "figures"
+    histories = {run.id: run.history for run in expand(experiment).values() if run.history.is_file()}
+    curves, complexity = figures / "learning_curves.svg", figures / "accuracy_vs_complexity.svg"
+    learning_curves(histories, curves)
+    accuracy_vs_complexity(frame, complexity, experiment.models)
+    return [*written, curves, complexity]
