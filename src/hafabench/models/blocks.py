@@ -1,0 +1,159 @@
+"""Transformer blocks of the pyramid backbones, on tokens with or without a grid.
+
+Pre-norm blocks with spatial-reduction attention (PVT, Wang et al., ICCV 2021). The feed-forward is PVT's, PVT-v2's
+with a depthwise convolution (Wang et al., CVMJ 2022), or TCFormer's, which takes tokens to a map for that convolution
+and back (Zeng et al., CVPR 2022).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import nn
+
+from hafabench.models.hafa.tokens import Context, Tokens
+
+MlpKind = Literal["plain", "depthwise", "token"]
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values may be spatially reduced or come from elsewhere.
+
+    Args:
+        dim: channels.
+        num_heads: heads, contiguous groups of channels.
+        sr_ratio: kernel and stride of the convolution that reduces keys and values; 1 for none.
+    """
+
+    def __init__(self, dim: int, num_heads: int, sr_ratio: int = 1):
+        super().__init__()
+        self.num_heads = num_heads
+        self.sr_ratio = sr_ratio
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        if sr_ratio > 1:
+            self.sr = nn.Conv2d(dim, dim, sr_ratio, sr_ratio)
+            self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tokens, context: Context | None = None) -> torch.Tensor:
+        """Attend from ``tokens`` (B, N, C), already normed, to themselves or to ``context``; returns (B, N, C)."""
+        source = tokens if context is None else context.tokens
+        scores = None if context is None else context.scores
+        keys = values = source.x
+        if self.sr_ratio > 1:
+            # Reduced on a map of the queries' size, whatever the source's own grid.
+            keys = values = self.norm(Tokens.from_map(self.sr(source.to_map(tokens.grid))).x)
+            if scores is not None:
+                score_map = source.with_x(scores).to_map(tokens.grid)
+                scores = Tokens.from_map(F.avg_pool2d(score_map, self.sr_ratio)).x
+        elif context is not None and context.encoders is not None:
+            features = source.to_map()
+            keys, values = (Tokens.from_map(encode(features)).x for encode in context.encoders)
+        bias = None if scores is None else scores.transpose(1, 2).unsqueeze(1)
+        return self.proj(self._attend(tokens.x, keys, values, bias))
+
+    def _attend(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        batch, count, dim = queries.shape
+        q = self._heads(self.q(queries))
+        if keys is values:
+            k, v = (self._heads(part) for part in self.kv(keys).chunk(2, dim=-1))
+        else:
+            weights, biases = self.kv.weight.chunk(2), self.kv.bias.chunk(2)
+            k, v = (self._heads(F.linear(x, weights[i], biases[i])) for i, x in enumerate((keys, values)))
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+        return x.transpose(1, 2).reshape(batch, count, dim)
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class DepthwiseMap(nn.Module):
+    """PVT-v2's 3x3 depthwise convolution between the linear layers, on grid tokens."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, tokens: Tokens) -> torch.Tensor:
+        return Tokens.from_map(self.dwconv(tokens.to_map())).x
+
+
+class ChannelScale(nn.Module):
+    """A weight per channel, (C, 1, 1), initialised as PyTorch does a depthwise convolution of width 1: U(-1, 1)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, 1, 1).uniform_(-1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight.flatten()
+
+
+class DepthwiseTokens(nn.Conv2d):
+    """TCFormer's counterpart on tokens: token -> map -> 3x3 depthwise convolution -> token, plus a scaled skip."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim, dim, 3, padding=1, groups=dim)
+        self.skip = ChannelScale(dim)
+
+    def forward(self, tokens: Tokens) -> torch.Tensor:
+        return self.skip(tokens.x) + tokens.gather_map(super().forward(tokens.to_map()))
+
+
+class Mlp(nn.Module):
+    """Linear, (depthwise convolution,) GELU, linear.
+
+    Args:
+        dim, hidden_dim: channels outside and inside.
+        kind: ``plain`` (PVT), ``depthwise`` (PVT-v2, grid tokens) or ``token`` (TCFormer, any tokens).
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, kind: MlpKind):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        if kind != "plain":
+            self.dwconv = DepthwiseMap(hidden_dim) if kind == "depthwise" else DepthwiseTokens(hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.kind = kind
+
+    def forward(self, tokens: Tokens) -> torch.Tensor:
+        x = self.fc1(tokens.x)
+        if self.kind != "plain":
+            x = self.dwconv(tokens.with_x(x))
+        return self.fc2(F.gelu(x))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; LayerNorm eps 1e-6, drop-path per sample on both branches.
+
+    Args:
+        dim, num_heads, sr_ratio: of the attention.
+        mlp_ratio: hidden over outer channels.
+        mlp: kind of the feed-forward.
+        drop_path: probability of dropping a branch.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, sr_ratio: int, mlp_ratio: float, mlp: MlpKind, drop_path: float = 0.0
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads, sr_ratio)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), mlp)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, tokens: Tokens, context: Context | None = None) -> Tokens:
+        """Tokens to tokens. A ``context`` passes the same first norm; the residual is the un-normalised query."""
+        if context is not None:
+            source = context.tokens.with_x(self.norm1(context.tokens.x))
+            context = Context(source, context.scores, context.encoders)
+        attended = self.attn(tokens.with_x(self.norm1(tokens.x)), context)
+        tokens = tokens.with_x(tokens.x + self.drop_path(attended))
+        return tokens.with_x(tokens.x + self.drop_path(self.mlp(tokens.with_x(self.norm2(tokens.x)))))

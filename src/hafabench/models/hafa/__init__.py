@@ -1,0 +1,21 @@
+"""HAFA's parts, independent of any backbone: tokens, clustering, LAA, SIA and the plugin that attaches them."""
+
+from hafabench.models.hafa.clustering import dpc_knn
+from hafabench.models.hafa.laa import LocalAdaptiveAggregation
+from hafabench.models.hafa.plugin import GridMerger, MergerStyle, build_merger, key_value_source
+from hafabench.models.hafa.sia import SemanticInformationAggregation
+from hafabench.models.hafa.tokens import Aggregation, CellTable, Context, Tokens
+
+__all__ = [
+    "Aggregation",
+    "CellTable",
+    "Context",
+    "GridMerger",
+    "LocalAdaptiveAggregation",
+    "MergerStyle",
+    "SemanticInformationAggregation",
+    "Tokens",
+    "build_merger",
+    "dpc_knn",
+    "key_value_source",
+]

@@ -1,0 +1,135 @@
+"""Semantic information aggregation (SIA): tokens clustered by similarity and merged by importance. HAFA section 3.3.
+
+One class serves all readings; they differ in where the stage's first block finds its keys and values:
+
+- ``separate``: in grid tokens of their own, from a strided depthwise path (the published code, paper Figure 4);
+- ``self``: in the cluster tokens themselves (``qkv`` of Table 5);
+- ``tokens``: in all tokens before merging (TCFormer, Zeng et al., CVPR 2022; the SIA-SIA rows of Table 4);
+- ``paper``: in all tokens before merging, at full resolution, with a convolutional position encoding for K and V
+  each (the text around equation 6). The paper does not write the encoding out. The reading here is that of CvT's
+  convolutional projection: a 3x3 depthwise convolution without bias and BatchNorm, between the block's norm and the
+  linear projection; the strided map is not added.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hafabench.models.hafa.clustering import dpc_knn
+from hafabench.models.hafa.tokens import EPS, Aggregation, CellTable, Context, Tokens
+
+KeyValueSource = Literal["separate", "self", "tokens", "paper"]
+RATIO = 0.25
+NEIGHBOURS = 5
+
+
+class PositionEncoding(nn.Sequential):
+    """3x3 depthwise convolution without bias, then BatchNorm: CvT's (Wu et al., ICCV 2021) implicit positions."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        self.norm = nn.BatchNorm2d(dim)
+
+
+class SemanticInformationAggregation(nn.Module):
+    """SIA: N tokens to ceil(N / 4) cluster tokens.
+
+    Args:
+        in_dim, out_dim: channels before and after.
+        key_values: where the first block's keys and values come from; see the module.
+        score_in_attention: whether that block adds the tokens' importance scores to its attention logits.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        key_values: KeyValueSource = "separate",
+        score_in_attention: bool = False,
+    ):
+        super().__init__()
+        self.key_values = key_values
+        self.score_in_attention = score_in_attention
+        self.map_conv = nn.Conv2d(in_dim, out_dim, 3, stride=2, padding=1)
+        self.token_proj = nn.Linear(in_dim, out_dim, bias=False)
+        self.token_norm = nn.LayerNorm(out_dim)
+        self.score = nn.Linear(out_dim, 1)
+        if key_values == "separate":
+            self.kv_proj = nn.Linear(in_dim, out_dim, bias=False)
+            self.kv_depthwise = nn.Conv2d(out_dim, out_dim, 5, stride=2, padding=2, groups=out_dim)
+            self.kv_pointwise = nn.Conv2d(out_dim, out_dim, 1)
+            self.kv_norm = nn.LayerNorm(out_dim)
+        elif key_values == "paper":
+            self.key_encoding = PositionEncoding(out_dim)
+            self.value_encoding = PositionEncoding(out_dim)
+        self.register_load_state_dict_pre_hook(_accept_pointwise_convolutions)
+
+    def forward(self, tokens: Tokens) -> Aggregation:
+        """Tokens (B, N, C) on an h x w grid to (B, ceil(N/4), C') on a ceil(h/2) x ceil(w/2) one, with their cells."""
+        coarse = self.map_conv(tokens.to_map())
+        x = self.token_norm(self.token_proj(tokens.x) + tokens.gather_map(coarse))
+        scores = self.score(x)
+        grid = (coarse.shape[-2], coarse.shape[-1])
+        num_clusters = max(math.ceil(x.shape[1] * RATIO), 1)
+        assignment = dpc_knn(x.detach(), num_clusters, NEIGHBOURS)
+        merged = merge_tokens(x, scores.float().exp(), assignment, num_clusters)
+        if tokens.table is None:
+            table = CellTable.build(assignment, tokens.grid, num_clusters)
+        else:
+            table = tokens.table.merge(assignment, num_clusters)
+        context = self._context(tokens, coarse, tokens.with_x(x), scores)
+        return Aggregation(Tokens(merged, grid, table), context)
+
+    def _context(
+        self, before: Tokens, coarse: torch.Tensor, unmerged: Tokens, scores: torch.Tensor
+    ) -> Context | None:
+        shown = scores if self.score_in_attention else None
+        match self.key_values:
+            case "separate":
+                source = before.with_x(self.kv_proj(before.x)).to_map()
+                source = Tokens.from_map(self.kv_pointwise(self.kv_depthwise(source)) + coarse)
+                if shown is not None:
+                    # Partial windows of odd grids are averaged over their real cells.
+                    score_map = before.with_x(shown).to_map()
+                    shown = Tokens.from_map(F.avg_pool2d(score_map, 2, ceil_mode=True)).x
+                return Context(source.with_x(self.kv_norm(source.x)), shown)
+            case "tokens":
+                return Context(unmerged, shown)
+            case "paper":
+                return Context(unmerged, shown, (self.key_encoding, self.value_encoding))
+        return None
+
+
+def merge_tokens(x: torch.Tensor, weight: torch.Tensor, assignment: torch.Tensor, num_clusters: int) -> torch.Tensor:
+    """Weighted mean of each cluster's tokens.
+
+    Args:
+        x: (B, N, C).
+        weight: (B, N, 1), positive.
+        assignment: (B, N) cluster of each token.
+
+    Returns:
+        (B, num_clusters, C), in the dtype of ``x``; the sum of weights in the denominator is raised by 1e-6.
+    """
+    batch, _, channels = x.shape
+    cluster = assignment + torch.arange(batch, device=x.device).unsqueeze(1) * num_clusters
+    cluster = cluster.flatten()
+    total = weight.new_zeros(batch * num_clusters, 1).index_add_(0, cluster, weight.flatten(0, 1))
+    share = weight.flatten(0, 1) / (total[cluster] + EPS)
+    weighted = (x.flatten(0, 1) * share).to(x.dtype)
+    merged = x.new_zeros(batch * num_clusters, channels).index_add_(0, cluster, weighted)
+    return merged.view(batch, num_clusters, channels)
+
+
+def _accept_pointwise_convolutions(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """The published code stores `token_proj` and `kv_proj` as convolutions of width 1, (out, in, 1)."""
+    for name in ("token_proj.weight", "kv_proj.weight"):
+        weight = state_dict.get(prefix + name)
+        if weight is not None and weight.ndim == 3:
+            state_dict[prefix + name] = weight.squeeze(-1)

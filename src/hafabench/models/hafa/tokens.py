@@ -1,0 +1,188 @@
+"""Tokens that may have left the grid, and the ways between tokens and maps.
+
+A token may cover any set of cells of the *initial grid*, the one on which clustering first happened. One index per
+cell is kept, the token it belongs to; everything else follows from it. Cell (i, j) of an H x W initial grid belongs
+to position (floor(i h / H), floor(j w / W)) of an h x w map. Averages divide by their count + 1e-6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """Which token each cell of the initial grid belongs to.
+
+    Attributes:
+        index: (B, H*W) token of each cell, row-major.
+        size: (H, W) of the initial grid.
+        order: (B*H*W,) cells of the flattened ``index``, sorted by sample and token.
+        offsets: (B*N,) where each token's cells start in ``order``.
+        counts: (B, N, 1) cells per token.
+    """
+
+    index: torch.Tensor
+    size: tuple[int, int]
+    order: torch.Tensor
+    offsets: torch.Tensor
+    counts: torch.Tensor
+
+    @classmethod
+    def build(cls, index: torch.Tensor, size: tuple[int, int], num_tokens: int) -> CellTable:
+        """Sort the cells by token once, so that every later mean over tokens is one segmented sum."""
+        batch, cells = index.shape
+        counts = index.new_zeros(batch, num_tokens).scatter_add_(1, index, torch.ones_like(index))
+        order = index.argsort(dim=1, stable=True)
+        order = (order + _sample_offsets(batch, cells, index.device)).flatten()
+        offsets = counts.flatten().cumsum(0) - counts.flatten()
+        return cls(index, size, order, offsets, counts.unsqueeze(-1))
+
+    def merge(self, assignment: torch.Tensor, num_tokens: int) -> CellTable:
+        """The table after token t of sample b became token ``assignment[b, t]`` of ``num_tokens``."""
+        return CellTable.build(assignment.gather(1, self.index), self.size, num_tokens)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Features of one stage.
+
+    Attributes:
+        x: (B, N, C) token features.
+        grid: (h, w) of the stage's map; N = h * w where tokens are that grid.
+        table: the cells of each token, or None where tokens are the row-major grid itself.
+    """
+
+    x: torch.Tensor
+    grid: tuple[int, int]
+    table: CellTable | None = None
+
+    @classmethod
+    def from_map(cls, x: torch.Tensor) -> Tokens:
+        """Row-major tokens of a map (B, C, H, W), as a view."""
+        height, width = x.shape[-2:]
+        return cls(x.flatten(2).transpose(1, 2), (height, width))
+
+    @property
+    def cells(self) -> torch.Tensor | None:
+        """(B, H0*W0) token index of each cell of the initial grid, or None for tokens that are the grid."""
+        return None if self.table is None else self.table.index
+
+    @property
+    def cell_grid(self) -> tuple[int, int]:
+        """(H0, W0): the initial grid; the stage's own grid where no clustering has happened."""
+        return self.grid if self.table is None else self.table.size
+
+    def with_x(self, x: torch.Tensor) -> Tokens:
+        """The same tokens with other features (B, N, C')."""
+        return replace(self, x=x)
+
+    def per_cell(self) -> torch.Tensor:
+        """Each cell's token: a map (B, C, H0, W0) at the resolution of the initial grid."""
+        x = self.x
+        if self.table is not None:
+            batch, num_tokens, channels = x.shape
+            index = self.table.index + _sample_offsets(batch, num_tokens, x.device)
+            x = F.embedding(index, x.reshape(batch * num_tokens, channels))
+        return _as_map(x, self.cell_grid)
+
+    def to_map(self, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """Mean of each map position's cells.
+
+        Args:
+            size: (h, w) of the map; the stage's own grid by default.
+
+        Returns:
+            (B, C, h, w); positions without a cell are 0.
+        """
+        size = self.grid if size is None else size
+        if self.table is None and size == self.grid:
+            return _as_map(self.x, size)
+        batch, num_tokens, channels = self.x.shape
+        device = self.x.device
+        order, offsets, counts = _cells_by_position(self.cell_grid, size, device)
+        # One token index per cell, the cells of a position side by side.
+        index = order.expand(batch, -1) if self.table is None else self.table.index[:, order]
+        index = index + _sample_offsets(batch, num_tokens, device)
+        starts = offsets + _sample_offsets(batch, len(order), device)
+        flat = self.x.reshape(batch * num_tokens, channels)
+        sums = F.embedding_bag(index.flatten(), flat, starts.flatten(), mode="sum")
+        means = sums.view(batch, -1, channels) / (counts + EPS)
+        return _as_map(means.to(self.x.dtype), size)
+
+    def gather_map(self, features: torch.Tensor) -> torch.Tensor:
+        """Mean over each token's cells of a map (B, C, h, w); returns (B, N, C)."""
+        batch, channels, *size = features.shape
+        size = (size[0], size[1])
+        if self.table is None:
+            if size != self.grid:
+                # A grid's token is one cell: its mean is a copy from the cell's position.
+                features = F.interpolate(features, size=self.grid, mode="nearest")
+            return features.flatten(2).transpose(1, 2)
+        positions = _position_of_cells(self.table.size, size, features.device)
+        positions = positions + _sample_offsets(batch, size[0] * size[1], features.device)
+        flat = features.flatten(2).transpose(1, 2).reshape(-1, channels)
+        sums = F.embedding_bag(positions.flatten()[self.table.order], flat, self.table.offsets, mode="sum")
+        return (sums.view(batch, -1, channels) / (self.table.counts + EPS)).to(features.dtype)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where the first block of a stage takes its keys and values from, other than its own tokens.
+
+    Attributes:
+        tokens: the source.
+        scores: (B, N, 1) importance added to the attention logits of each source token, or None.
+        encoders: modules on a map (B, C, H, W) that K and V pass, each its own, after the block's norm and before
+            their linear projections; None where K and V see the same features.
+    """
+
+    tokens: Tokens
+    scores: torch.Tensor | None = None
+    encoders: tuple[nn.Module, nn.Module] | None = None
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """What a merger gives to its stage: the stage's tokens, and their context where it is not the tokens."""
+
+    tokens: Tokens
+    context: Context | None = None
+
+
+def _as_map(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *size)
+
+
+def _sample_offsets(batch: int, items: int, device: torch.device) -> torch.Tensor:
+    """(B, 1): what to add to per-sample indices so that they count through a flattened batch."""
+    return torch.arange(batch, device=device).unsqueeze(1) * items
+
+
+def _position_of_cells(cells: tuple[int, int], size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """(H0*W0,): row-major position, on a map of ``size``, of each cell of the initial grid."""
+    rows = torch.arange(cells[0], device=device) * size[0] // cells[0]
+    columns = torch.arange(cells[1], device=device) * size[1] // cells[1]
+    return (rows.unsqueeze(1) * size[1] + columns).flatten()
+
+
+def _cells_by_position(
+    cells: tuple[int, int], size: tuple[int, int], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The cells sorted by map position, where each position's cells start, and how many they are (h*w, 1)."""
+    order = _position_of_cells(cells, size, device).argsort(stable=True)
+    rows, columns = (_cells_per_position(cells[axis], size[axis], device) for axis in (0, 1))
+    counts = (rows.unsqueeze(1) * columns).flatten()
+    return order, counts.cumsum(0) - counts, counts.unsqueeze(1)
+
+
+def _cells_per_position(cells: int, size: int, device: torch.device) -> torch.Tensor:
+    """(size,): how many i < cells have floor(i * size / cells) = r, for each r; in closed form, no counting."""
+    first = -(-torch.arange(size + 1, device=device) * cells // size)
+    return first.diff()

@@ -1,0 +1,113 @@
+"""Models by name: registration of the catalogue with timm, and one way to build any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from hafabench.catalog import CATALOG, ModelSpec, merger_problem
+from hafabench.errors import UserError
+from hafabench.models import pvt
+from hafabench.models.library import LibraryBackbone, create_library_model
+
+
+def is_own(spec: ModelSpec) -> bool:
+    """Whether this project builds the model; otherwise it is timm's."""
+    return spec.family == "pvt" or spec.is_plugin
+
+
+def create(
+    model: str | ModelSpec,
+    *,
+    dense: bool = False,
+    mergers: tuple[str, ...] | None = None,
+    variant: str | None = None,
+    fidelity: str | None = None,
+    **kwargs,
+) -> nn.Module:
+    """Build any model of the catalogue, or a variant of one.
+
+    Args:
+        model: a name of `hafabench.catalog.CATALOG` or a specification.
+        dense: build the backbone of a dense task: without classifier and class token, with ``channels`` and
+            ``forward_tokens(x)``, and no parameter that would stay without a gradient.
+        mergers, variant, fidelity: changes of the specification.
+        kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``features_only``, ...
+
+    Raises:
+        UserError: for an unknown or unavailable model, or mergers that it cannot take.
+    """
+    if isinstance(model, str):
+        if model not in CATALOG:
+            raise UserError(f"unknown model {model!r}; expected one of {', '.join(CATALOG)}")
+        model = CATALOG[model]
+    changes = {"mergers": mergers, "variant": variant, "fidelity": fidelity}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    return build_model(replace(model, **changes), dense=dense, **kwargs)
+
+
+def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs) -> nn.Module:
+    """The model that ``spec`` describes; see `create`."""
+    if not spec.available:
+        raise UserError(f"model {spec.name!r} is listed in the tables but not built by this version")
+    if spec.is_plugin and (problem := merger_problem(spec.family, tuple(spec.mergers))):
+        raise UserError(f"model {spec.name!r}: {problem}")
+    if not is_own(spec):
+        return LibraryBackbone(spec, **kwargs) if dense else create_library_model(spec, **kwargs)
+    net = _build_own(spec, **kwargs)
+    return net.as_backbone() if dense else net
+
+
+def _build_own(spec: ModelSpec, pretrained: bool = False, **kwargs) -> nn.Module:
+    if pretrained:
+        raise UserError(f"model {spec.name!r} has no published weights to load; train it, or load a checkpoint")
+    kwargs.setdefault("pretrained_cfg", _configuration(spec))
+    feature_cfg = {"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}
+    constructor = _CONSTRUCTORS[spec.family]
+    return build_model_with_cfg(partial(constructor, spec), spec.name, False, feature_cfg=feature_cfg, **kwargs)
+
+
+def _pvt(spec: ModelSpec, **kwargs) -> nn.Module:
+    dims = pvt.ARCHITECTURES[spec.architecture]
+    return pvt.PyramidVisionTransformer(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
+
+
+_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt}
+
+
+def _configuration(spec: ModelSpec) -> dict:
+    """timm's description of a model's input; evaluation resizes to 256 and crops 224 (HAFA section 4.1)."""
+    return {
+        "architecture": spec.name,
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stage1.merger.proj",
+        "classifier": "head",
+    }
+
+
+def _entrypoint(spec: ModelSpec) -> Callable[..., nn.Module]:
+    def build(pretrained: bool = False, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs) -> nn.Module:
+        # timm passes its own registry's configuration; `build_model` knows the same one from the specification.
+        return create(spec, pretrained=pretrained, **kwargs)
+
+    build.__name__ = build.__qualname__ = spec.name
+    build.__doc__ = f"{spec.architecture} with mergers {', '.join(spec.mergers)}."
+    return build
+
+
+OWN_MODELS: dict[str, ModelSpec] = {name: spec for name, spec in CATALOG.items() if spec.available and is_own(spec)}
+default_cfgs = generate_default_cfgs({name: _configuration(spec) for name, spec in OWN_MODELS.items()})
+for _spec in OWN_MODELS.values():
+    if _spec.family in _CONSTRUCTORS:
+        register_model(_entrypoint(_spec))
