@@ -1,0 +1,88 @@
+"""Requests to stop, and the processes of a training."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from hafabench.engines.distributed import World, joined_world
+from hafabench.engines.interrupt import EXIT_CODE, STOP_AFTER, StopRequest, leave_signals_to_parent
+from hafabench.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_is_a_request_and_handlers_come_back(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert stop.reason is None
+        os.kill(os.getpid(), number)
+        assert stop.reason == name
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with StopRequest(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_deadline_counts_from_the_start(monkeypatch):
+    monkeypatch.setenv(STOP_AFTER, "90")
+    now = 1000.0
+    with StopRequest(clock=lambda: now) as stop:
+        now += 89
+        assert stop.reason is None
+        now += 1
+        assert stop.reason == f"{STOP_AFTER}=90"
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "0", "nan"])
+def test_a_deadline_that_is_no_duration_is_refused(monkeypatch, text):
+    monkeypatch.setenv(STOP_AFTER, text)
+    with pytest.raises(UserError, match=f"{STOP_AFTER}: expected a positive number of seconds"):
+        StopRequest()
+
+
+def test_the_exit_code_says_try_again():
+    assert EXIT_CODE == 75
+
+
+def test_workers_ignore_what_is_meant_for_their_parent():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        leave_signals_to_parent()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def world(size: int) -> World:
+    return World(rank=0, local_rank=0, size=size, device=torch.device("cpu"))
+
+
+def test_a_batch_is_shared_equally_or_refused():
+    assert world(4).share_of(32) == 8
+    with pytest.raises(UserError, match="batch_size: 32 images cannot be shared equally by 3 processes"):
+        world(3).share_of(32)
+
+
+def test_alone_without_torchrun(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "7")
+    with joined_world() as alone:
+        assert (alone.size, alone.is_first, alone.mean(1.5, 2.0)) == (1, True, [1.5, 2.0])
+        model = torch.nn.Linear(1, 1)
+        assert alone.wrap(model) is model
+
+
+def test_half_an_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match="environment: RANK: expected the number that torchrun sets"), joined_world():
+        pass
