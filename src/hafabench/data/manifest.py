@@ -79,9 +79,9 @@ def content_digest(root: Path) -> str:
 
 
 def listing_digest(root: Path, paths: Iterable[Path]) -> str:
-    """SHA-256 over names and sizes: for data sets too large to read whole."""
+    """SHA-256 over names and sizes of ``paths`` (sorted): for data sets too large to read whole."""
     digest = hashlib.sha256()
-    for path in sorted(paths):
+    for path in paths:
         digest.update(f"{path.relative_to(root).as_posix()}\n{path.stat().st_size}\n".encode())
     return digest.hexdigest()
 

@@ -47,11 +47,15 @@ def required_paths(dataset: DatasetConfig) -> list[Path]:
     return [path(dataset, split) for split in SPLITS for path in of_layout[dataset.layout]]
 
 
+def is_image(path: Path | str) -> bool:
+    """Whether a file counts as an image of a data set, by its name; hidden files do not."""
+    path = Path(path)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
 def image_files(folder: Path) -> list[Path]:
-    """The images directly in ``folder``, sorted by name; hidden files are left out."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    """The images directly in ``folder``, sorted by name."""
+    return sorted(path for path in folder.iterdir() if is_image(path))
 
 
 def class_folders(folder: Path) -> list[Path]:

@@ -1,0 +1,85 @@
+"""Names and colours of classes."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from pathlib import Path
+from typing import Any
+
+from hafabench.config import DatasetConfig
+from hafabench.data import manifest, paths
+from hafabench.errors import Problem, UserError
+
+Colour = tuple[int, int, int]
+
+# Ten hues that stay apart on any background (matplotlib's tab10, brightened), then grey.
+_DISTINCT: list[Colour] = [
+    (31, 140, 220),
+    (255, 127, 14),
+    (44, 190, 44),
+    (230, 40, 40),
+    (160, 100, 230),
+    (160, 90, 70),
+    (240, 110, 200),
+    (250, 220, 40),
+    (150, 220, 60),
+    (23, 205, 220),
+    (130, 130, 130),
+]
+
+
+def imagenet_classes(dataset: DatasetConfig) -> list[str]:
+    """Names of the class folders of the training split, in the order of the class indices."""
+    folder = paths.imagenet_folder(dataset, "train")
+    if not folder.is_dir():
+        raise UserError(Problem(str(folder), "", "no such folder"))
+    return [path.name for path in paths.class_folders(folder)]
+
+
+def coco_classes(dataset: DatasetConfig) -> list[str]:
+    """Names of the categories in the order of the class indices: that of the annotation file, as mmdet reads it.
+
+    Raises:
+        UserError: where the validation annotations cannot be read.
+    """
+    file = paths.coco_annotations(dataset, "val")
+    try:
+        return [category["name"] for category in read_json(file)["categories"]]
+    except (KeyError, TypeError):
+        raise UserError(Problem(str(file), "categories", "expected a list of categories with names")) from None
+
+
+def segmentation_classes(dataset: DatasetConfig) -> list[str] | None:
+    """Names in the order of the classes after ``reduce_zero_label``; None where the data set has none (ADE20K)."""
+    found = manifest.read_manifest(dataset.root)
+    return found["classes"] if found else None
+
+
+def class_palette(count: int) -> list[Colour]:
+    """``count`` colours (RGB, 0-255), the same ones every time."""
+    if count <= len(_DISTINCT):
+        return _DISTINCT[:count]
+    colours = []
+    for index in range(count):
+        # Steps of the golden ratio never come back to a hue; three brightnesses part near ones.
+        hue, value = (index * 0.618034) % 1, (1.0, 0.75, 0.5)[index % 3]
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colours
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: for a missing file, or one that is not JSON, with the line where it stops being so.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(Problem(str(file), "", "no such file")) from None
+    except json.JSONDecodeError as error:
+        raise UserError(Problem(str(file), "", f"not valid JSON: {error.msg}", error.lineno)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(file), "", f"cannot be read as UTF-8 text: {error}")) from None
