@@ -7,7 +7,6 @@ Aware Feature Aggregation*, ICCV 2023.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from hafabench.catalog import GRID_ONLY
@@ -40,7 +39,12 @@ class PyramidVisionTransformer(PyramidTransformer):
         drop_rate: dropout before the classifier.
         drop_path_rate: of the last block.
         img_size: side of the square images for which position embeddings are made; others are interpolated.
+
+    Raises:
+        UserError: for a class token among cluster tokens, or an unknown pooling.
     """
+
+    poolings = ("token", "avg", "")
 
     def __init__(
         self,

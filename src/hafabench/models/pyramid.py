@@ -121,10 +121,18 @@ class PyramidTransformer(nn.Module):
         num_classes: outputs of the classifier; 0 for none.
         global_pool: ``token`` (class token), ``avg`` (unweighted mean of the tokens) or ``""`` (no pooling).
         drop_rate: dropout before the classifier.
+
+    Raises:
+        UserError: for a pooling that the subclass does not know.
     """
+
+    poolings: tuple[str, ...] = ("avg", "")
 
     def __init__(self, dims: Dimensions, num_classes: int, in_chans: int, global_pool: str, drop_rate: float):
         super().__init__()
+        if global_pool not in self.poolings:
+            expected = ", ".join(repr(pooling) for pooling in self.poolings)
+            raise UserError(f"global_pool={global_pool!r} is not supported; expected one of {expected}")
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.global_pool = global_pool
@@ -211,7 +219,7 @@ class PyramidTransformer(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 4, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Turn the classifier into a backbone of the stages up to the last of ``indices``: no parameter stays unused."""
+        """Turn the classifier into a backbone of the stages up to the last of ``indices``: nothing stays unused."""
         take = _taken(self.num_stages, indices)
         last = max(take)
         self.reset_classifier(0, "")

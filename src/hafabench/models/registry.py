@@ -12,7 +12,7 @@ from torch import nn
 
 from hafabench.catalog import CATALOG, ModelSpec, merger_problem
 from hafabench.errors import UserError
-from hafabench.models import pvt
+from hafabench.models import pvt, pvt_v2
 from hafabench.models.library import LibraryBackbone, create_library_model
 
 
@@ -77,7 +77,12 @@ def _pvt(spec: ModelSpec, **kwargs) -> nn.Module:
     return pvt.PyramidVisionTransformer(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
 
 
-_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt}
+def _pvt_v2(spec: ModelSpec, **kwargs) -> nn.Module:
+    dims = pvt_v2.ARCHITECTURES[spec.architecture]
+    return pvt_v2.PyramidVisionTransformerV2(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
+
+
+_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt, "pvt_v2": _pvt_v2}
 
 
 def _configuration(spec: ModelSpec) -> dict:

@@ -71,7 +71,7 @@ class SemanticInformationAggregation(nn.Module):
         self.register_load_state_dict_pre_hook(_accept_pointwise_convolutions)
 
     def forward(self, tokens: Tokens) -> Aggregation:
-        """Tokens (B, N, C) on an h x w grid to (B, ceil(N/4), C') on a ceil(h/2) x ceil(w/2) one, with their cells."""
+        """Tokens (B, N, C) to (B, ceil(N/4), C') with their cells; the grid's sides are halved, rounding up."""
         coarse = self.map_conv(tokens.to_map())
         x = self.token_norm(self.token_proj(tokens.x) + tokens.gather_map(coarse))
         scores = self.score(x)
