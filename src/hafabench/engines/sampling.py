@@ -7,12 +7,13 @@ under the same augmentations as one that ran through. No random state needs to b
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from hafabench.engines.interrupt import leave_signals_to_parent
 
@@ -102,9 +103,17 @@ class SeededSamples(Dataset):
 
 
 def batches(
-    dataset: Dataset, sampler: Iterable[list], *, workers: int, pin: bool
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of images (B, 3, H, W) and labels (B,), loaded by ``workers`` processes (0: by this one).
+    dataset: Dataset,
+    sampler: Iterable[list],
+    *,
+    workers: int,
+    pin: bool,
+    collate: Callable[[list], Any] = default_collate,
+) -> Iterator[Any]:
+    """Batches of ``dataset``, loaded by ``workers`` processes (0: by this one).
+
+    By default samples are (image, label) and a batch is images (B, 3, H, W) and labels (B,); ``collate`` makes
+    another kind of batch of a list of samples.
 
     Raises:
         UserError: for an image that cannot be read.
@@ -113,6 +122,7 @@ def batches(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
+        collate_fn=collate,
         pin_memory=pin,
         worker_init_fn=leave_signals_to_parent,
         # Its own generator: the loader's draw of a base seed must not touch the global one.
