@@ -211,7 +211,7 @@ class PyramidTransformer(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output format {output_fmt!r} is not supported; expected 'NCHW'")
-        take = _taken(self.num_stages, indices)
+        take = taken_stages(self.num_stages, indices)
         tokens = self.forward_tokens(x)
         maps = [tokens[index].to_map() for index in take]
         return maps if intermediates_only else (tokens[-1].x, maps)
@@ -220,7 +220,7 @@ class PyramidTransformer(nn.Module):
         self, indices: int | list[int] = 4, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Turn the classifier into a backbone of the stages up to the last of ``indices``: nothing stays unused."""
-        take = _taken(self.num_stages, indices)
+        take = taken_stages(self.num_stages, indices)
         last = max(take)
         self.reset_classifier(0, "")
         self.stages[-1].cls_token = None
@@ -271,8 +271,8 @@ class PyramidTransformer(nn.Module):
             stage.grad_checkpointing = enable
 
 
-def _taken(count: int, indices: int | list[int] | None) -> list[int]:
-    """timm's three ways to name stages: all, the last n, or a list with negative indices from the end."""
+def taken_stages(count: int, indices: int | list[int] | None) -> list[int]:
+    """timm's three ways to name ``count`` stages: all, the last n, or a list with negative indices from the end."""
     if indices is None:
         return list(range(count))
     if isinstance(indices, int):

@@ -12,7 +12,7 @@ from torch import nn
 
 from hafabench.catalog import CATALOG, ModelSpec, merger_problem
 from hafabench.errors import UserError
-from hafabench.models import pvt, pvt_v2
+from hafabench.models import pvt, pvt_v2, swin
 from hafabench.models.library import LibraryBackbone, create_library_model
 
 
@@ -82,11 +82,22 @@ def _pvt_v2(spec: ModelSpec, **kwargs) -> nn.Module:
     return pvt_v2.PyramidVisionTransformerV2(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
 
 
-_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt, "pvt_v2": _pvt_v2}
+def _swin(spec: ModelSpec, **kwargs) -> nn.Module:
+    dims = swin.ARCHITECTURES[spec.architecture]
+    return swin.SwinTransformerHafa(tuple(spec.mergers), spec.variant, spec.fidelity, **dims, **kwargs)
+
+
+_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt, "pvt_v2": _pvt_v2, "swin": _swin}
+_FIRST_CONV_AND_CLASSIFIER = {
+    "pvt": ("stage1.merger.proj", "head"),
+    "pvt_v2": ("stage1.merger.proj", "head"),
+    "swin": ("patch_embed.proj", "head.fc"),
+}
 
 
 def _configuration(spec: ModelSpec) -> dict:
     """timm's description of a model's input; evaluation resizes to 256 and crops 224 (HAFA section 4.1)."""
+    first_conv, classifier = _FIRST_CONV_AND_CLASSIFIER[spec.family]
     return {
         "architecture": spec.name,
         "num_classes": 1000,
@@ -96,8 +107,8 @@ def _configuration(spec: ModelSpec) -> dict:
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stage1.merger.proj",
-        "classifier": "head",
+        "first_conv": first_conv,
+        "classifier": classifier,
     }
 
 
@@ -114,5 +125,4 @@ def _entrypoint(spec: ModelSpec) -> Callable[..., nn.Module]:
 OWN_MODELS: dict[str, ModelSpec] = {name: spec for name, spec in CATALOG.items() if spec.available and is_own(spec)}
 default_cfgs = generate_default_cfgs({name: _configuration(spec) for name, spec in OWN_MODELS.items()})
 for _spec in OWN_MODELS.values():
-    if _spec.family in _CONSTRUCTORS:
-        register_model(_entrypoint(_spec))
+    register_model(_entrypoint(_spec))

@@ -131,6 +131,15 @@ class Tokens:
         sums = F.embedding_bag(positions.flatten()[self.table.order], flat, self.table.offsets, mode="sum")
         return (sums.view(batch, -1, channels) / (self.table.counts + EPS)).to(features.dtype)
 
+    def centres(self, grid: tuple[int, int]) -> torch.Tensor:
+        """(B or 1, N, 2): mean (y, x) of each token's cells, in positions of ``grid``: its first is (0, 0)."""
+        device, cells = self.x.device, self.cell_grid
+        axes = [(torch.arange(cells[i], device=device) + 0.5) * (grid[i] / cells[i]) - 0.5 for i in (0, 1)]
+        places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        if self.table is None:
+            return places.flatten(1).transpose(0, 1).unsqueeze(0)
+        return self.gather_map(places.expand(self.x.shape[0], -1, -1, -1))
+
 
 @dataclass(frozen=True)
 class Context:
