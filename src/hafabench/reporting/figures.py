@@ -201,7 +201,7 @@ def _base_of(model: str, models: Mapping[str, ModelSpec]) -> str | None:
 
 
 def _key() -> list[Line2D]:
-    looks = (("o", BASELINE, "backbone"), ("^", PLUGIN, "with HAFA mergers"), ("o", OTHER, "other"))
+    looks = (("o", BASELINE, "backbone"), ("^", PLUGIN, "with HAFA mergers"), ("o", OTHER, "other model"))
     return [Line2D([], [], marker=m, color=c, linestyle="none", label=text) for m, c, text in looks]
 
 
