@@ -104,6 +104,9 @@ def test_frame_that_is_missing_or_foreign(tmp_path):
     pd.DataFrame({"model": ["a"]}).to_parquet(tmp_path / "frame.parquet", index=False)
     with pytest.raises(UserError, match="columns differ"):
         read_frame(tmp_path / "frame.parquet")
+    pd.DataFrame({name: ["much"] for name in DTYPES}).to_parquet(tmp_path / "frame.parquet", index=False)
+    with pytest.raises(UserError, match="not a frame of this version"):
+        read_frame(tmp_path / "frame.parquet")
 
 
 def test_find_records_finds_records_only(tmp_path):

@@ -13,7 +13,7 @@ IMPORTED = "†"
 _MEANING = {
     "counted": "counted here on the full-size models, comparable with the paper",
     "embedded": "trained and evaluated here on the embedded data",
-    "measured": "measured here",
+    "measured": "evaluated or timed here",
 }
 
 
@@ -68,8 +68,8 @@ def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -
     """How columns were counted or measured; columns that share it share the sentence."""
     shared: dict[str, list[Column]] = {}
     for column, metrics in zip(columns, sources, strict=True):
-        clauses = [column.note] if column.note else []
-        clauses += sorted({metric.convention for metric in metrics if metric.convention})
+        clauses = sorted({metric.convention for metric in metrics if metric.convention})
+        clauses += [column.note] if column.note else []
         if clauses:
             shared.setdefault("; ".join(clauses), []).append(column)
     return [f"{_headers(group)}: {text}." for text, group in shared.items()]

@@ -156,12 +156,19 @@ def read_frame(path: Path) -> pd.DataFrame:
                 path, dtype=DTYPES, na_values=[""], keep_default_na=False, float_precision="round_trip"
             )
     except (ValueError, OSError) as error:  # pyarrow's and pandas' parser errors are both of these
-        raise UserError(Problem(str(path), "", f"not a readable frame: {str(error).splitlines()[0]}")) from None
+        raise UserError(Problem(str(path), "", f"not a readable frame: {_first_line(error)}")) from None
     if list(frame.columns) != list(DTYPES):
         unlike = sorted(set(frame.columns) ^ set(DTYPES))
         message = f"not a frame of this version (columns differ: {', '.join(unlike) or 'their order'})"
         raise UserError(Problem(str(path), "", f"{message}; `hafabench collect` makes it again"))
-    return frame.astype(DTYPES)
+    try:
+        return frame.astype(DTYPES)
+    except (ValueError, TypeError) as error:
+        raise UserError(Problem(str(path), "", f"not a frame of this version: {_first_line(error)}")) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
