@@ -117,7 +117,12 @@ def count_model(spec: ModelSpec, task: str, image_size: tuple[int, int], num_cla
         raise UserError(f"model {spec.name!r} is listed in the tables but not built yet: it cannot be counted")
     with torch.device("meta"):
         model = _build(spec, task, num_classes)
-    return count(model, image_size)
+    try:
+        return count(model, image_size)
+    except (AssertionError, RuntimeError) as error:
+        # On the meta device there is nothing but shapes to go wrong.
+        size = " x ".join(str(side) for side in image_size)
+        raise UserError(f"model {spec.name!r} cannot take images of {size} pixels: {error}") from error
 
 
 def _build(spec: ModelSpec, task: str, num_classes: int) -> nn.Module:

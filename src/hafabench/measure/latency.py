@@ -26,6 +26,7 @@ from torch import nn
 from hafabench.catalog import ModelSpec
 from hafabench.config import LatencyConfig, unknown_model
 from hafabench.errors import UserError
+from hafabench.measure.complexity import count_model
 from hafabench.results.record import Metric
 
 # Weights, input and the order within rounds follow from this seed.
@@ -70,7 +71,8 @@ def measure(group: LatencyConfig, models: Mapping[str, ModelSpec], device: str |
         1), the median of the ratios to the baseline round by round. Both carry their quartiles.
 
     Raises:
-        UserError: for names that are unknown or not built yet, or a batch that does not fit into the GPU's memory.
+        UserError: for names that are unknown or not built yet, an image size that a model cannot take, or a batch
+            that does not fit into the GPU's memory.
     """
     specs = _specs(group, models)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -156,6 +158,9 @@ def _specs(group: LatencyConfig, models: Mapping[str, ModelSpec]) -> list[ModelS
     problems += [f"model {s.name!r} is listed in the tables but not built yet" for s in specs if not s.available]
     if problems:
         raise UserError([f"latency group {group.name!r}: {problem}" for problem in problems])
+    for spec in specs:
+        # A forward pass without weights or data: refuses an image size before anything is allocated and timed.
+        count_model(spec, "classification", (group.image_size, group.image_size), NUM_CLASSES)
     return specs
 
 
