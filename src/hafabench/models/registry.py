@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from hafabench.catalog import CATALOG, ModelSpec, merger_problem
 from hafabench.errors import UserError
 from hafabench.models import pvt, pvt_v2, swin
 from hafabench.models.library import LibraryBackbone, create_library_model
+from hafabench.models.pyramid import Dimensions
 
 
 def is_own(spec: ModelSpec) -> bool:
@@ -37,7 +38,7 @@ def create(
         dense: build the backbone of a dense task: without classifier and class token, with ``channels`` and
             ``forward_tokens(x)``, and no parameter that would stay without a gradient.
         mergers, variant, fidelity: changes of the specification.
-        kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``features_only``, ...
+        kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``depths`` (blocks a stage), ``features_only`` ...
 
     Raises:
         UserError: for an unknown or unavailable model, or mergers that it cannot take.
@@ -72,19 +73,27 @@ def _build_own(spec: ModelSpec, pretrained: bool = False, **kwargs) -> nn.Module
     return build_model_with_cfg(partial(constructor, spec), spec.name, False, feature_cfg=feature_cfg, **kwargs)
 
 
-def _pvt(spec: ModelSpec, **kwargs) -> nn.Module:
-    dims = pvt.ARCHITECTURES[spec.architecture]
+def _dimensions(dims: Dimensions, depths: Sequence[int] | None) -> Dimensions:
+    if depths is None:
+        return dims
+    if len(depths) != 4 or min(depths) < 1:
+        raise UserError(f"depths={depths!r} is not supported; expected four positive numbers of blocks")
+    return replace(dims, depths=tuple(depths))
+
+
+def _pvt(spec: ModelSpec, depths: Sequence[int] | None = None, **kwargs) -> nn.Module:
+    dims = _dimensions(pvt.ARCHITECTURES[spec.architecture], depths)
     return pvt.PyramidVisionTransformer(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
 
 
-def _pvt_v2(spec: ModelSpec, **kwargs) -> nn.Module:
-    dims = pvt_v2.ARCHITECTURES[spec.architecture]
+def _pvt_v2(spec: ModelSpec, depths: Sequence[int] | None = None, **kwargs) -> nn.Module:
+    dims = _dimensions(pvt_v2.ARCHITECTURES[spec.architecture], depths)
     return pvt_v2.PyramidVisionTransformerV2(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
 
 
 def _swin(spec: ModelSpec, **kwargs) -> nn.Module:
-    dims = swin.ARCHITECTURES[spec.architecture]
-    return swin.SwinTransformerHafa(tuple(spec.mergers), spec.variant, spec.fidelity, **dims, **kwargs)
+    kwargs = {**swin.ARCHITECTURES[spec.architecture], **kwargs}
+    return swin.SwinTransformerHafa(tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
 
 
 _CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt, "pvt_v2": _pvt_v2, "swin": _swin}

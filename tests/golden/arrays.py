@@ -1,0 +1,36 @@
+"""The golden arrays: inputs, weights and outputs of the published modules at small size (evaluation mode)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hafabench.models.pyramid import Dimensions
+
+TOLERANCE = 1e-5
+
+
+def load(name: str) -> dict[str, torch.Tensor]:
+    """Every array of ``golden_<name>.npz``; half-precision inputs are cast to float32."""
+    with np.load(Path(__file__).parent / "data" / f"golden_{name}.npz") as file:
+        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    return {key: value.float() if value.dtype == torch.float16 else value for key, value in arrays.items()}
+
+
+def weights(arrays: dict[str, torch.Tensor], prefix: str = "param.") -> dict[str, torch.Tensor]:
+    """The arrays that are weights, by the names of the model's state."""
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def dimensions(arrays: dict[str, torch.Tensor]) -> Dimensions:
+    """Those of a narrow backbone."""
+    names = ("depths", "embed_dims", "num_heads", "mlp_ratios", "sr_ratios")
+    return Dimensions(**{name: tuple(arrays[name].tolist()) for name in names})
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """max |a - b| / max |b|."""
+    assert found.shape == expected.shape
+    return ((found - expected).abs().max() / expected.abs().max()).item()

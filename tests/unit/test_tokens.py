@@ -1,0 +1,111 @@
+"""Ways between tokens and maps, against loops over cells."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hafabench.models.hafa import CellTable, Tokens
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def clustered(cell_grid: tuple[int, int], count: int, channels: int = 3, batch: int = 2) -> Tokens:
+    cells = cell_grid[0] * cell_grid[1]
+    index = torch.randint(count, (batch, cells), generator=GENERATOR)
+    x = torch.randn(batch, count, channels, generator=GENERATOR)
+    return Tokens(x, (2, 3), CellTable.build(index, cell_grid, count))
+
+
+def position(cell: int, cell_grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    row, column = divmod(cell, cell_grid[1])
+    return row * size[0] // cell_grid[0], column * size[1] // cell_grid[1]
+
+
+def map_by_loops(tokens: Tokens, size: tuple[int, int]) -> torch.Tensor:
+    batch, _, channels = tokens.x.shape
+    sums = torch.zeros(batch, channels, *size)
+    counts = torch.zeros(*size)
+    for cell in range(tokens.cells.shape[1]):
+        row, column = position(cell, tokens.cell_grid, size)
+        counts[row, column] += 1
+        for sample in range(batch):
+            sums[sample, :, row, column] += tokens.x[sample, tokens.cells[sample, cell]]
+    return sums / (counts + 1e-6)
+
+
+def tokens_by_loops(tokens: Tokens, features: torch.Tensor) -> torch.Tensor:
+    sums = torch.zeros(*tokens.x.shape[:2], features.shape[1])
+    counts = torch.zeros(*tokens.x.shape[:2], 1)
+    for sample, cells in enumerate(tokens.cells.tolist()):
+        for cell, token in enumerate(cells):
+            row, column = position(cell, tokens.cell_grid, tuple(features.shape[-2:]))
+            sums[sample, token] += features[sample, :, row, column]
+            counts[sample, token] += 1
+    return sums / (counts + 1e-6)
+
+
+# Even ratios, odd ones, and a map finer than the cells, some of whose positions are empty.
+SIZES = [((8, 12), (4, 6)), ((7, 9), (4, 5)), ((5, 5), (3, 2)), ((3, 4), (5, 4))]
+
+
+@pytest.mark.parametrize(("cell_grid", "size"), SIZES)
+def test_clustered_tokens(cell_grid, size):
+    tokens = clustered(cell_grid, count=6)
+    torch.testing.assert_close(tokens.to_map(size), map_by_loops(tokens, size))
+    features = torch.randn(2, 5, *size, generator=GENERATOR)
+    torch.testing.assert_close(tokens.gather_map(features), tokens_by_loops(tokens, features))
+
+
+@pytest.mark.parametrize(("grid", "size"), [((8, 12), (4, 6)), ((7, 9), (4, 5))])
+def test_grid_tokens_to_another_size(grid, size):
+    tokens = Tokens.from_map(torch.randn(2, 3, *grid, generator=GENERATOR))
+    cells = torch.arange(grid[0] * grid[1]).expand(2, -1)
+    as_clusters = Tokens(tokens.x, grid, CellTable.build(cells, grid, cells.shape[1]))
+    torch.testing.assert_close(tokens.to_map(size), map_by_loops(as_clusters, size))
+    features = torch.randn(2, 3, *size, generator=GENERATOR)
+    torch.testing.assert_close(tokens.gather_map(features), tokens_by_loops(as_clusters, features))
+
+
+def test_grid_tokens_are_the_map():
+    features = torch.randn(2, 3, 4, 5)
+    tokens = Tokens.from_map(features)
+    assert tokens.cells is None
+    assert tokens.cell_grid == tokens.grid == (4, 5)
+    assert tokens.to_map().data_ptr() == features.data_ptr()
+    assert torch.equal(tokens.to_map(), features)
+
+
+def test_per_cell():
+    tokens = clustered((4, 4), count=3)
+    features = tokens.per_cell()
+    assert features.shape == (2, 3, 4, 4)
+    assert torch.equal(features[1, :, 2, 3], tokens.x[1, tokens.cells[1, 11]])
+
+
+def test_clustering_after_clustering():
+    table = clustered((4, 6), count=5).table
+    assignment = torch.tensor([[0, 1, 1, 0, 2], [2, 2, 0, 1, 1]])
+    merged = table.merge(assignment, 3)
+    for sample in range(2):
+        assert merged.index[sample].tolist() == [assignment[sample, token].item() for token in table.index[sample]]
+    assert merged.size == (4, 6)
+    assert merged.counts.sum().item() == 2 * 24
+
+
+def test_centres():
+    grid = Tokens(torch.zeros(1, 6, 1), (2, 3))
+    expected = [[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]
+    assert grid.centres((2, 3))[0].tolist() == expected
+    # On a grid of half the size a cell's centre lies a quarter beside a position's.
+    assert Tokens(torch.zeros(1, 4, 1), (2, 2)).centres((1, 1))[0].tolist()[0] == [-0.25, -0.25]
+    halves = Tokens(torch.zeros(1, 2, 1), (1, 2), CellTable.build(torch.tensor([[0, 0, 1, 1] * 2]), (2, 4), 2))
+    torch.testing.assert_close(halves.centres((1, 2)), torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))
+
+
+def test_gradients_of_both_ways():
+    tokens = clustered((4, 4), count=3, channels=2)
+    x = tokens.x.double().requires_grad_()
+    features = torch.randn(2, 2, 2, 2, dtype=torch.double, generator=GENERATOR, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: tokens.with_x(x).to_map((2, 2)), (x,))
+    assert torch.autograd.gradcheck(tokens.gather_map, (features,))
