@@ -1,0 +1,232 @@
+"""The test cluster itself: it does what the other tests rely on, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.slurm import cluster as cluster_module
+from tests.slurm.cluster import SYSTEM_CONF, ClusterUnavailable, SlurmCluster, linked_folder, why_unavailable
+from tests.slurm.processes import marked_processes
+from tests.slurm.waiting import NeverHappened, wait_until
+
+
+def state_of(cluster: SlurmCluster, job: str, state: str, timeout: float = 30) -> None:
+    wait_until(
+        lambda: cluster.job(job).state == state, lambda: f"job is {state} ({cluster.job(job)})", timeout=timeout
+    )
+
+
+def nothing_is_left(folder: Path) -> None:
+    assert marked_processes(folder) == []
+    assert not folder.exists()
+    assert not os.path.lexists(SYSTEM_CONF)
+    assert cluster_module._slurm_cgroups() == set()
+
+
+@pytest.fixture
+def own_cluster(tmp_path, monkeypatch):
+    """Makes clusters of a test's own; not while the session's runs, of which there can be only one on a machine."""
+    if linked_folder() is not None:
+        pytest.skip("these tests come first: a cluster runs already")
+    if reason := why_unavailable():
+        pytest.skip(reason)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return SlurmCluster
+
+
+def test_nothing_is_left_of_a_cluster_stopped_while_a_job_runs(own_cluster):
+    with own_cluster(nodes=1) as running:
+        folder = running.settings.folder
+        # A process without the submitter's environment that outlives its parent: the hardest to find again.
+        job = running.sbatch("env -i setsid sleep 600 & sleep 600")
+        state_of(running, job, "RUNNING")
+        assert len(marked_processes(folder)) > 4
+    nothing_is_left(folder)
+
+
+def test_nothing_is_left_of_a_cluster_that_does_not_come_up(own_cluster, monkeypatch):
+    def broken(settings):
+        return "NodeName=nonsense\n"
+
+    monkeypatch.setattr(cluster_module.configuration, "slurm_conf", broken)
+    monkeypatch.setattr(
+        cluster_module, "wait_until", lambda *a, **options: wait_until(*a, **{**options, "timeout": 2})
+    )
+    running = own_cluster(nodes=1)
+    with pytest.raises(ClusterUnavailable, match=r"did not come up: slurmctld answers: not within 2 s"):
+        running.start()
+    nothing_is_left(running.settings.folder)
+
+
+def test_stopping_twice_is_harmless(own_cluster):
+    running = own_cluster(nodes=1)
+    running.stop()
+    running.start()
+    running.stop()
+    running.stop()
+    nothing_is_left(running.settings.folder)
+
+
+def test_one_cluster_at_a_time_and_a_killed_one_is_cleared_away(own_cluster):
+    first = own_cluster(nodes=1)
+    first.start()
+    try:
+        with pytest.raises(ClusterUnavailable, match="runs already"):
+            own_cluster(nodes=1).start()
+        assert first.daemons.pid("slurmctld")
+        for name in first.daemons.running():
+            first.daemons.stop(name, number=signal.SIGKILL)
+        with own_cluster(nodes=1) as second:
+            assert second.nodes() == {"node1": "idle"}
+            assert not first.settings.folder.exists()
+    finally:
+        first.stop()
+
+
+def test_a_configuration_of_the_machine_is_left_alone(tmp_path, monkeypatch):
+    existing = tmp_path / "slurm.conf"
+    existing.write_text("ClusterName=production\n")
+    monkeypatch.setattr(cluster_module, "SYSTEM_CONF", existing)
+    monkeypatch.setattr(cluster_module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(cluster_module.os, "geteuid", lambda: 0)
+    assert "has a Slurm of its own" in why_unavailable()
+    with pytest.raises(ClusterUnavailable):
+        SlurmCluster(folder=tmp_path / "state").start()
+    assert existing.read_text() == "ClusterName=production\n"
+    assert not (tmp_path / "state").exists()
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(cluster_module.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(cluster_module.shutil, "which", lambda name: None if name == "slurmdbd" else name)
+    assert "not installed: slurmdbd;" in why_unavailable(accounting=True)
+
+
+def test_the_command_starts_and_stops_one_that_outlives_it(own_cluster, tmp_path):
+    def command(action: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.slurm.cluster", action],
+            cwd=REPOSITORY,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    try:
+        assert "idle node[1-2]" in command("up").stdout
+        folder = linked_folder()
+        assert command("env").stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
+        said = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True)
+        assert said.stdout == ""
+        assert "runs already" in command("up").stderr
+    finally:
+        assert command("down").returncode == 0
+    nothing_is_left(folder)
+    assert "no test cluster runs" in command("down").stderr
+
+
+def test_it_listens_on_loopback_only(cluster):
+    pids = set(marked_processes(cluster.settings.folder))
+    inodes = {}
+    for pid in pids:
+        for handle in Path(f"/proc/{pid}/fd").glob("*"):
+            target = str(handle.readlink())
+            if target.startswith("socket:["):
+                inodes[target[8:-1]] = pid
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                listening.append(fields[1].split(":")[0])
+    assert len(listening) >= 4
+    assert set(listening) == {"0100007F"}
+
+
+def test_gpus_are_counted(cluster):
+    jobs = [cluster.sbatch("sleep 600", "--gpus=fake:2", "--nodes=1") for _ in range(3)]
+    state_of(cluster, jobs[1], "RUNNING")
+    assert {cluster.job(job).node for job in jobs[:2]} == {"node1", "node2"}
+    wait_until(lambda: cluster.job(jobs[2]).reason == "Resources", "the third waits for GPUs", timeout=10)
+
+
+def test_a_job_sees_the_gpus_it_was_given(cluster, tmp_path):
+    job = cluster.sbatch(f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/gpus", "--gpus=2", "--nodes=1")
+    state_of(cluster, job, "COMPLETED")
+    assert (tmp_path / "gpus").read_text() == "0,1\n"
+
+
+def test_a_dead_node_takes_its_jobs_with_it_and_comes_back(cluster):
+    job = cluster.sbatch("sleep 600", "--requeue", "--nodelist=node1")
+    state_of(cluster, job, "RUNNING")
+    cluster.node_down("node1")
+    assert marked_processes(cluster.settings.folder, SLURMD_NODENAME="node1") == []
+    state_of(cluster, job, "PENDING")
+    cluster.node_up("node1")
+    state_of(cluster, job, "RUNNING")
+    assert cluster.details(job)["Restarts"] == "1"
+
+
+def test_a_node_that_dies_in_silence_is_found_out(cluster):
+    cluster.node_down("node2", announce=False)
+    assert cluster.nodes() == {"node1": "idle", "node2": "down"}
+
+
+def test_jobs_survive_a_restart_of_the_controller(cluster):
+    job = cluster.sbatch("sleep 600")
+    state_of(cluster, job, "RUNNING")
+    cluster.restart_controller()
+    assert cluster.job(job).state == "RUNNING"
+    assert cluster.details(job)["Restarts"] == "0"
+
+
+def test_preemptible_jobs_make_room_and_are_requeued(cluster):
+    weak = cluster.sbatch("sleep 600", "--partition=preemptible", "--gpus=4", "--nodes=2")
+    state_of(cluster, weak, "RUNNING")
+    strong = cluster.sbatch("sleep 600", "--gpus=1")
+    state_of(cluster, strong, "RUNNING")
+    assert cluster.job(weak).state == "PENDING"
+    cluster.scancel(strong)
+    state_of(cluster, weak, "RUNNING")
+    assert cluster.details(weak)["Restarts"] == "1"
+
+
+def test_a_partition_limits_run_time_and_refuses_more_nodes_than_there_are(cluster):
+    for options in (("--partition=short", "--time=10"), ("--nodes=3",)):
+        with pytest.raises(subprocess.SubprocessError, match=r"Requested time limit|Node count specification"):
+            cluster.sbatch("true", *options)
+
+
+def test_accounting_keeps_comment_and_every_attempt(cluster):
+    job = cluster.sbatch("sleep 600", "--comment=rule_train", "--gpus=1", "--requeue")
+    state_of(cluster, job, "RUNNING")
+    cluster.run("scontrol", "requeue", job)
+    state_of(cluster, job, "RUNNING")
+    cluster.scancel(job)
+
+    def attempts() -> list[dict[str, str]]:
+        rows = cluster.sacct("JobID", "State", "Comment", "AllocTRES", jobs=job)
+        return [row for row in rows if row["JobID"] == job]
+
+    wait_until(
+        lambda: [row["State"].split()[0] for row in attempts()] == ["REQUEUED", "CANCELLED"],
+        lambda: f"both attempts are there ({attempts()})",
+        timeout=30,
+    )
+    assert all(row["Comment"] == "rule_train" and "gres/gpu=1" in row["AllocTRES"] for row in attempts())
+
+
+def test_a_wait_ends(capsys):
+    with pytest.raises(NeverHappened, match=r"^the sky falls: not within 0\.05 s$"):
+        wait_until(lambda: False, "the sky falls", timeout=0.05, every=0.01)
+    with pytest.raises(NeverHappened, match=r"^the sky falls: it is up there$"):
+        wait_until(lambda: False, "the sky falls", timeout=60, give_up=lambda: "it is up there")
+    assert wait_until(lambda: 7, "seven", timeout=0) == 7
