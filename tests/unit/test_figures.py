@@ -123,6 +123,16 @@ def test_points_are_means_at_counted_cost(frame, tmp_path):
     assert "segmentation" not in shown
 
 
+def test_an_arrow_leads_from_backbone_to_variant(frame, tmp_path):
+    def strokes(name, shown):
+        accuracy_vs_complexity(shown, tmp_path / name)
+        return (tmp_path / name).read_text().lower().count(f"stroke: {figures.PLUGIN.lower()}")
+
+    alone = frame[~((frame["model"] == "pvt_tiny") & (frame["verb"] == "evaluate"))]
+    # An arrow is a line and a head.
+    assert strokes("pair.svg", frame) == strokes("alone.svg", alone) + 2
+
+
 def test_full_scale_figure_carries_no_warning(frame, tmp_path):
     accuracy_vs_complexity(frame.assign(scale="full"), tmp_path / "c.svg")
     assert not any("EMBEDDED" in text for text in texts(tmp_path / "c.svg"))
