@@ -1,0 +1,263 @@
+"""How long trainings take, from the sizes of models and stated rates: pure arithmetic on two tracked files.
+
+``throughput.yaml`` holds rates with their sources, ``complexity.csv`` the counted size of every model; both lie
+beside the tables' layout. What an experiment has counted or measured itself wins.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hafabench.catalog import ModelSpec
+from hafabench.config import Experiment
+from hafabench.errors import Problem, UserError
+from hafabench.matrix import Run, complexity_fingerprint, complexity_record
+from hafabench.recipes import ClassificationRecipe, DetectionRecipe, SegmentationRecipe
+from hafabench.results.record import read_record
+from hafabench.yamlfile import YamlFile
+
+# A step is a forward pass and a backward pass of twice its cost.
+PASSES = 3
+_COLUMNS = ["task", "model", "params", "gmacs"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rate(_Strict):
+    """A number and where it is written down."""
+
+    value: float = Field(gt=0)
+    source: str = Field(min_length=3)
+
+
+class Gpu(_Strict):
+    """The GPU that the rates are for."""
+
+    value: str
+    source: str = Field(min_length=3)
+
+
+class Rates(_Strict):
+    """Content of ``throughput.yaml``; each key is explained there."""
+
+    gpu: Gpu
+    gpus: Rate
+    images_per_s: dict[str, Rate]
+    tmacs_per_s: Rate
+    slowdown: dict[str, Rate]
+    slowdown_otherwise: Rate
+    dense_tmacs_per_s: Rate
+    dense_seconds_per_step: Rate
+    loader_images_per_s: Rate
+    startup_minutes: Rate
+    margin: Rate
+    cpu_gmacs_per_s: Rate
+    process_memory_mb: Rate
+    worker_memory_mb: Rate
+    workflow_memory_mb: Rate
+    embedded_memory_mb: Rate
+    dataset_kb_per_image: dict[str, Rate]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A counted model: parameters, and 10^9 multiply-accumulates of one image at the task's full size."""
+
+    params: int
+    gmacs: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A duration and what it rests on.
+
+    Attributes:
+        hours: wall-clock hours with ``gpus`` GPUs (0: on CPU).
+        images_per_s: over all GPUs; 0 where images are not what takes the time.
+        source: where the numbers behind it come from, one clause.
+    """
+
+    hours: float
+    gpus: int
+    images_per_s: float
+    source: str
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPUs times hours."""
+        return self.hours * self.gpus
+
+
+class Throughput:
+    """Rates and sizes of an experiment's models.
+
+    Raises:
+        UserError: with every problem of the two files.
+    """
+
+    def __init__(self, experiment: Experiment):
+        folder = experiment.layout_file.parent
+        self.experiment = experiment
+        self.rates = YamlFile(folder / "throughput.yaml").validate(Rates)
+        self._tracked = _read_sizes(folder / "complexity.csv")
+
+    @cached_property
+    def _counted(self) -> dict[tuple[str, str], Size]:
+        """What the experiment has counted itself; a record that cannot be read will be made again by the workflow."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for task in self.experiment.config.complexity.image_size:
+            path = complexity_record(self.experiment, task)
+            try:
+                record = read_record(path)
+            except UserError:
+                continue
+            if record.fingerprint != complexity_fingerprint(self.experiment, task):
+                continue
+            for metric in record.metrics:
+                found.setdefault((task, metric.model), {})[metric.name] = metric.value
+        source = "counted by this experiment"
+        return {key: Size(int(v["params"]), v["gmacs"], source) for key, v in found.items() if "gmacs" in v}
+
+    def size(self, task: str, model: ModelSpec) -> Size:
+        """The size of a model with the task's head.
+
+        A variant that nobody has counted is taken for the largest known model of its base architecture, a model of
+        an unknown architecture for the largest of the task.
+        """
+        for sizes in (self._counted, self._tracked):
+            if (task, model.name) in sizes:
+                return sizes[task, model.name]
+        known = {**self._tracked, **self._counted}
+        relatives = [
+            size
+            for (at, name), size in known.items()
+            if at == task and self.experiment.models[name].architecture == model.architecture
+        ]
+        if relatives:
+            nearest = max(relatives, key=lambda size: size.gmacs)
+            return Size(nearest.params, nearest.gmacs, f"not counted: taken for the largest {model.architecture}")
+        nearest = max((size for (at, _), size in known.items() if at == task), key=lambda size: size.gmacs)
+        return Size(nearest.params, nearest.gmacs, "not counted: taken for the task's largest model")
+
+    def gmacs(self, run: Run) -> float:
+        """10^9 multiply-accumulates of one of the run's training images: the counted ones, scaled by image area."""
+        height, width = self.experiment.config.complexity.image_size[run.task]
+        return self.size(run.task, run.model).gmacs * image_area(run) / (height * width)
+
+    def train(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
+        """How long the run's training takes from its first step.
+
+        Args:
+            run: any run of the experiment.
+            gpus: GPUs that share each batch; 0 trains on one CPU core.
+            speed: of one GPU, relative to the one that the rates are for.
+        """
+        images = total_steps(run) * run.recipe.batch_size
+        if not gpus:
+            rate = self.rates.cpu_gmacs_per_s.value / (PASSES * self.gmacs(run))
+            return self._estimate(images, rate, 0, f"{self._sized(run)}, {self.rates.cpu_gmacs_per_s.source}")
+        if run.task == "classification":
+            rate, source = self._classification_rate(run, gpus, speed)
+        else:
+            rate, source = self._dense_rate(run, gpus, speed)
+        return self._estimate(images, rate, gpus, source)
+
+    def evaluate(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
+        """How long the evaluation takes on ``gpus`` (0 or 1) GPUs: a third of a training step's work per image."""
+        images = run.dataset.images["val"]
+        train = self.train(run, gpus, speed)
+        if not gpus:
+            return self._estimate(images, train.images_per_s * PASSES, 0, train.source)
+        rate = train.images_per_s * PASSES
+        if run.task == "classification":
+            rate = min(rate, self._loader_rate(run, 1))
+        else:
+            # Images one by one, each at least as long as the least step.
+            rate = min(rate, 1 / self.rates.dense_seconds_per_step.value)
+        return self._estimate(images, rate, 1, train.source)
+
+    def _estimate(self, images: int, rate: float, gpus: int, source: str) -> Estimate:
+        return Estimate(images / rate / 3600, gpus, rate, source)
+
+    def _classification_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, str]:
+        published = self.rates.images_per_s.get(run.model.architecture)
+        if published is not None:
+            area = (224 / run.recipe.image_size) ** 2
+            rate, source = published.value * area, published.source
+        else:
+            achieved = self.rates.tmacs_per_s
+            rate, source = achieved.value * 1e3 / (PASSES * self.gmacs(run)), achieved.source
+        slower, why = self._slowdown(run.model)
+        rate, source = gpus * speed * rate / slower, source + why
+        loaded = self._loader_rate(run, gpus)
+        if loaded < rate:
+            return loaded, f"bound by data loading: {self.rates.loader_images_per_s.source}"
+        return rate, source
+
+    def _dense_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, str]:
+        achieved, least = self.rates.dense_tmacs_per_s, self.rates.dense_seconds_per_step
+        batch = run.recipe.batch_size
+        slower, why = self._slowdown(run.model)
+        seconds = batch / gpus * PASSES * self.gmacs(run) / (achieved.value * 1e3 * speed) * slower
+        source = f"{self._sized(run)}, {achieved.source}{why}"
+        if seconds < least.value * slower:
+            seconds, source = least.value * slower, f"{least.source}{why}"
+        return batch / seconds, source
+
+    def _loader_rate(self, run: Run, gpus: int) -> float:
+        return gpus * max(run.recipe.workers, 1) * self.rates.loader_images_per_s.value
+
+    def _slowdown(self, model: ModelSpec) -> tuple[float, str]:
+        if not model.is_plugin:
+            return 1.0, ""
+        mergers = "-".join(model.mergers[1:])
+        known = self.rates.slowdown
+        rate = known.get(f"{mergers}/{model.size}") or known.get(mergers) or self.rates.slowdown_otherwise
+        return rate.value, f"; x {rate.value:g} for {mergers}: {rate.source}"
+
+    def _sized(self, run: Run) -> str:
+        return f"{self.gmacs(run):.4g} GMACs an image ({self.size(run.task, run.model).source})"
+
+
+def total_steps(run: Run) -> int:
+    """Optimiser steps of the whole training, as the engines count them."""
+    recipe = run.recipe
+    if isinstance(recipe, SegmentationRecipe):
+        return recipe.iterations
+    assert isinstance(recipe, ClassificationRecipe | DetectionRecipe)
+    return recipe.epochs * max(run.dataset.images["train"] // recipe.batch_size, 1)
+
+
+def image_area(run: Run) -> int:
+    """Pixels of a training image; for detection of the usual 4:3 to 8:5 image within the limits."""
+    recipe: Any = run.recipe
+    if run.task == "classification":
+        return recipe.image_size**2
+    if run.task == "segmentation":
+        return recipe.crop_size**2
+    long, short = max(recipe.resize), min(recipe.resize)
+    return short * min(long, round(1.6 * short))
+
+
+def _read_sizes(path: Path) -> dict[tuple[str, str], Size]:
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            lines = list(csv.DictReader(handle))
+    except OSError as error:
+        raise UserError(Problem(str(path), "", f"cannot be read: {error.strerror}")) from None
+    try:
+        return {
+            (line["task"], line["model"]): Size(int(line["params"]), float(line["gmacs"]), path.name)
+            for line in lines
+        }
+    except (KeyError, TypeError, ValueError):
+        raise UserError(Problem(str(path), "", f"expected the columns {','.join(_COLUMNS)} with numbers")) from None
