@@ -190,7 +190,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
     }
     # An empty text and a missing one are the same thing in CSV, so they are here.
     return [
-        {**shared, **{k: None if v == "" else v for k, v in metric.model_dump().items()}} for metric in record.metrics
+        {**shared, **{k: v for k, v in metric.model_dump().items()}} for metric in record.metrics
     ]
 
 
