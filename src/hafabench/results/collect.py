@@ -151,9 +151,11 @@ def read_frame(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            # Only an empty field is missing: a model may well be called "NA".
+            # Only an empty field is missing: a model may well be called "NA". Read as nullable floats, numbers would
+            # lose their last bit whatever the precision asked for.
+            dtypes = {name: "float64" if dtype == "Float64" else dtype for name, dtype in DTYPES.items()}
             frame = pd.read_csv(
-                path, dtype=DTYPES, na_values=[""], keep_default_na=False, float_precision="round_trip"
+                path, dtype=dtypes, na_values=[""], keep_default_na=False, float_precision="round_trip"
             )
     except (ValueError, OSError) as error:  # pyarrow's and pandas' parser errors are both of these
         raise UserError(Problem(str(path), "", f"not a readable frame: {_first_line(error)}")) from None
@@ -190,7 +192,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
     }
     # An empty text and a missing one are the same thing in CSV, so they are here.
     return [
-        {**shared, **{k: v for k, v in metric.model_dump().items()}} for metric in record.metrics
+        {**shared, **{k: None if v == "" else v for k, v in metric.model_dump().items()}} for metric in record.metrics
     ]
 
 
