@@ -1,0 +1,1 @@
+"""A Slurm cluster: what a site calls things."""
