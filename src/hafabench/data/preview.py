@@ -25,7 +25,7 @@ LEGEND_COLUMNS = 6
 _GAP = 6
 _PAPER: Colour = (250, 250, 250)
 _INK: Colour = (30, 30, 30)
-_OPACITY = 0.45
+_OPACITY = 0.4
 
 Tile = tuple[Image.Image, str]
 Item = TypeVar("Item")
@@ -159,7 +159,7 @@ def _overlay_instance(
             ImageDraw.Draw(shape).polygon(outline, fill=255)
     picture.paste(colour, (0, 0), shape.point(lambda value: round(_OPACITY * value)))
     for outline in outlines:
-        ImageDraw.Draw(picture).line([*outline, *outline[:2]], fill=colour, width=1)
+        ImageDraw.Draw(picture).line([*outline, *outline[:2]], fill=colour, width=2)
 
 
 def _draw_box(picture: Image.Image, box: list[float], scale: float, colour: Colour, name: str) -> None:

@@ -166,7 +166,7 @@ def _draw(rng: np.random.Generator, pool: dict[int, np.ndarray]) -> tuple[int, i
 def _gestures(rng: np.random.Generator) -> dict[str, float]:
     return {
         "aspect": rng.uniform(0.85, 1.25),
-        "rotation": rng.uniform(-18, 18),
+        "rotation": rng.uniform(-15, 15),
         "slant": rng.uniform(-0.15, 0.15),
         "weight": rng.uniform(0, 1),
     }
@@ -178,32 +178,35 @@ def _instance(label: int, scan: int, pose: Pose, side: int) -> Instance:
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, glyph: Glyph) -> None:
-    """Paint a digit into ``image`` in a colour that stands out from what lies under it."""
+    """Paint a digit into ``image`` in a colour that stands out from what lies under it.
+
+    Ink is lighter than what it covers: with both polarities small networks spend a short training on that alone.
+    """
     side = image.shape[0]
     under = (image * glyph.stroke[..., None]).sum((0, 1)) / max(glyph.stroke.sum(), 1e-6)
     if rng.random() < 0.4:
         shift = np.float32([[1, 0, rng.uniform(-0.03, 0.03) * side], [0, 1, rng.uniform(0.01, 0.04) * side]])
         shadow = cv2.GaussianBlur(cv2.warpAffine(glyph.stroke, shift, (side, side)), (0, 0), 0.015 * side)
         image *= 1 - 0.45 * shadow[..., None]
-    ink = _standing_out(rng, under, rng.uniform(28, 60))
+    ink = _lighter(rng, under, rng.uniform(30, 55))
     shade = ink * (1 + rng.uniform(0, 0.3) * (clouds(rng, side)[..., None] - 0.5))
     _blend(image, shade, glyph.stroke)
-    if rng.random() < 0.3:
-        _blend(image, _standing_out(rng, ink, 25), glyph.core)
+    if rng.random() < 0.2:
+        _blend(image, random_colour(rng, (0.3, 1), (0.1, 0.5)), glyph.core)
 
 
 def _blend(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
     image += (colour - image) * coverage[..., None]
 
 
-def _standing_out(rng: np.random.Generator, other: np.ndarray, contrast: float) -> np.ndarray:
-    """A colour whose lightness differs from that of ``other`` by ``contrast`` of 100 or more, else black or white."""
-    lightness = lab(other)[0]
+def _lighter(rng: np.random.Generator, other: np.ndarray, contrast: float) -> np.ndarray:
+    """A colour whose lightness (0-100) is above that of ``other`` by ``contrast`` or more; white where none is."""
+    least = lab(other)[0] + contrast
     for _ in range(60):
-        colour = random_colour(rng, (0.1, 1), (0.15, 1))
-        if abs(lab(colour)[0] - lightness) > contrast:
+        colour = random_colour(rng, (0.05, 0.85), (0.5, 1))
+        if lab(colour)[0] > least:
             return colour
-    return np.full(3, 8.0 if lightness > 50 else 247.0, np.float32)
+    return np.full(3, 250, np.float32)
 
 
 def _developed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 Pattern = Callable[[np.random.Generator, int], np.ndarray]
 Range = tuple[float, float]
 
+_SATURATION, _VALUE = (0.05, 0.7), (0.12, 0.62)
+
 
 def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
     """A random textured background: (side, side, 3) float32 RGB, 0-255."""
@@ -118,10 +120,10 @@ def lab(colour: np.ndarray) -> np.ndarray:
 
 
 def _colour_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours near enough in lightness that a digit can stand out from both."""
-    first = random_colour(rng, (0.05, 0.65), (0.2, 0.95))
+    """Two colours, dark and near enough in lightness that a light digit stands out from both."""
+    first = random_colour(rng, _SATURATION, _VALUE)
     for _ in range(100):
-        second = random_colour(rng, (0.05, 0.65), (0.2, 0.95))
+        second = random_colour(rng, _SATURATION, _VALUE)
         if 8 < abs(lab(first)[0] - lab(second)[0]) < 24:
             break
     return first, second

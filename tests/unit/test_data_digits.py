@@ -1,0 +1,283 @@
+"""The embedded data: deterministic, disjoint, in the real layouts, annotated tightly, whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from hafabench.config import DatasetConfig
+from hafabench.data import digits, manifest, paths
+from hafabench.data.digits import annotate, make_digits
+from hafabench.data.scans import Pose, draw_glyph, load_scans, split_scans
+from hafabench.data.scenes import compose_scene
+from hafabench.errors import UserError
+
+LAYOUTS = ("imagenet", "coco", "ade20k")
+
+
+def config(layout: str, root: Path, seed: int = 0, train: int = 16, val: int = 10, **changes) -> DatasetConfig:
+    side = 64 if layout == "imagenet" else 128
+    content = {
+        "name": "digits",
+        "layout": layout,
+        "root": root,
+        "num_classes": 11 if layout == "ade20k" else 10,
+        "images": {"train": train, "val": val},
+        "generator": {"kind": "digits", "seed": seed, "image_size": side, "max_objects": 5},
+    }
+    return DatasetConfig.model_validate(content | changes)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, DatasetConfig]:
+    root = tmp_path_factory.mktemp("digits")
+    datasets = {layout: config(layout, root / layout) for layout in LAYOUTS}
+    for dataset in datasets.values():
+        make_digits(dataset)
+    return datasets
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_equal_seeds_give_equal_bytes_and_others_do_not(layout, made, tmp_path):
+    again, other = config(layout, tmp_path / "again"), config(layout, tmp_path / "other", seed=1)
+    make_digits(again)
+    make_digits(other)
+    digest = manifest.read_manifest(made[layout].root)["digest"]
+    assert manifest.content_digest(again.root) == digest == manifest.content_digest(made[layout].root)
+    assert manifest.content_digest(other.root) != digest
+
+
+def test_a_scene_does_not_depend_on_how_many_there_are(made, tmp_path):
+    fewer = config("coco", tmp_path / "fewer", train=3)
+    make_digits(fewer)
+    for file in paths.image_files(paths.coco_images(fewer, "train")):
+        assert file.read_bytes() == (paths.coco_images(made["coco"], "train") / file.name).read_bytes()
+
+
+def test_scans_are_disjoint_between_train_and_val_across_all_layouts(made):
+    shown = [manifest.read_manifest(dataset.root)["scans"] for dataset in made.values()]
+    train = {scan for scans in shown for scan in scans["train"]}
+    val = {scan for scans in shown for scan in scans["val"]}
+    assert len(train) > 50
+    assert len(val) > 20
+    assert not train & val
+
+
+def test_the_split_covers_every_scan_once_and_every_class():
+    parts = split_scans(3)
+    everything = np.concatenate([indices for part in parts.values() for indices in part.values()])
+    assert sorted(everything) == list(range(1797))
+    labels = load_scans().labels
+    for part in parts.values():
+        for label, indices in part.items():
+            assert len(indices) > 30
+            assert set(labels[indices]) == {label}
+
+
+def test_imagenet_layout_is_read_by_torchvision_with_balanced_classes(made):
+    from torchvision.datasets import ImageFolder
+
+    dataset = made["imagenet"]
+    folder = ImageFolder(str(dataset.root / "train"))
+    assert folder.classes == [f"digit_{label}" for label in range(10)]
+    assert np.bincount(folder.targets).tolist() == [2] * 6 + [1] * 4
+    image, _ = folder[0]
+    assert image.size == (64, 64)
+    assert len(ImageFolder(str(dataset.root / "val"))) == 10
+
+
+@pytest.fixture(scope="module")
+def coco(made) -> dict[str, COCO]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return {split: COCO(str(paths.coco_annotations(made["coco"], split))) for split in paths.SPLITS}
+
+
+def test_coco_layout_is_read_by_pycocotools(coco, made):
+    assert set(coco["train"].imgs).isdisjoint(coco["val"].imgs)
+    assert set(coco["train"].anns).isdisjoint(coco["val"].anns)
+    for split, count in (("train", 16), ("val", 10)):
+        content = coco[split]
+        assert set(content.dataset) == {"info", "licenses", "images", "annotations", "categories"}
+        assert len(content.imgs) == count
+        assert content.getCatIds() == list(range(1, 11))
+        for image in content.imgs.values():
+            with Image.open(paths.coco_images(made["coco"], split) / image["file_name"]) as picture:
+                assert picture.size == (image["width"], image["height"]) == (128, 128)
+            assert 1 <= len(content.getAnnIds(imgIds=image["id"])) <= 5
+
+
+def test_area_and_box_are_those_of_the_polygons(coco):
+    for content in coco.values():
+        for entry in content.anns.values():
+            mask = content.annToMask(entry)
+            assert mask.sum() == entry["area"]
+            rows, columns = np.nonzero(mask)
+            drawn = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            x, y, width, height = entry["bbox"]
+            assert np.abs(drawn - [x, y, x + width, y + height]).max() <= 1.5
+            assert x >= 0 and y >= 0 and x + width <= 128 and y + height <= 128
+
+
+@pytest.mark.parametrize("split", paths.SPLITS)
+def test_all_three_size_ranges_of_coco_occur(coco, split):
+    areas = np.array([entry["area"] for entry in coco[split].anns.values()])
+    assert (areas < 32**2).sum() >= 3
+    assert ((areas >= 32**2) & (areas < 96**2)).sum() >= 3
+    assert (areas >= 96**2).sum() >= 2
+
+
+def test_coco_evaluation_counts_every_size_range(coco):
+    """The annotations themselves, handed in as detections, are perfect in every range of COCO's evaluation."""
+    truth = coco["val"]
+    found = [
+        {"image_id": entry["image_id"], "category_id": entry["category_id"], "score": 1.0}
+        | {"segmentation": truth.annToRLE(entry)}
+        for entry in truth.anns.values()
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, truth.loadRes(found), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    _, _, _, small, medium, large = evaluation.stats[:6]
+    assert (small, medium, large) == pytest.approx((1, 1, 1))
+
+
+def test_polygons_follow_what_is_visible_of_each_digit():
+    from pycocotools import mask as coco_mask
+
+    pool = split_scans(0)["train"]
+    overlaps = []
+    for seed in range(9):
+        rng = np.random.default_rng(seed)
+        scene = compose_scene(rng, pool, 128, 5, close_up=seed % 3 == 0)
+        covered = np.zeros((128, 128), bool)
+        for instance in reversed(scene.instances):
+            visible = instance.visible > 0.5
+            # Nothing of a digit counts as visible where a nearer one lies.
+            assert not (visible & covered).any()
+            covered |= instance.glyph.silhouette > 0.5
+            whole = (instance.glyph.silhouette > 0.5).sum()
+            assert visible.sum() >= 0.7 * whole
+            polygons = annotate(instance.visible)["segmentation"]
+            drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, 128, 128))).astype(bool)
+            overlaps.append((drawn & visible).sum() / (drawn | visible).sum())
+    assert min(overlaps) > 0.93
+    assert np.mean(overlaps) > 0.975
+
+
+def test_a_silhouette_holds_the_eye_of_a_digit_and_its_stroke_does_not():
+    zero = int(split_scans(0)["train"][0][0])
+    glyph = draw_glyph(load_scans().images[zero], Pose(48, 48, 80), 96)
+    assert glyph.silhouette[48, 48] == 1
+    assert glyph.stroke[48, 48] == 0
+    assert (glyph.silhouette >= glyph.stroke).all()
+    assert glyph.inside == 1
+
+
+def test_a_digit_drawn_across_the_edge_knows_how_much_is_inside():
+    seven = int(split_scans(0)["train"][7][0])
+    glyph = draw_glyph(load_scans().images[seven], Pose(0, 48, 80), 96)
+    assert 0.2 < glyph.inside < 0.8
+
+
+def test_ade20k_masks_mark_ink_background_and_mixed_pixels(made):
+    dataset = made["ade20k"]
+    values: set[int] = set()
+    for split in paths.SPLITS:
+        images = paths.image_files(paths.ade20k_images(dataset, split))
+        assert len(images) == dataset.images[split]
+        for file in images:
+            with Image.open(paths.ade20k_masks(dataset, split) / f"{file.stem}.png") as image:
+                assert image.mode == "L"
+                assert image.size == (128, 128)
+                mask = np.asarray(image)
+            values |= set(np.unique(mask).tolist())
+            # Mixed pixels are an outline, not a region.
+            assert 0 < (mask == 0).mean() < 0.12
+    assert values == set(range(12))
+
+
+def test_images_differ_from_their_background_on_ink(made):
+    """Ink is lighter than its background on average, so that the tasks can be learned."""
+    dataset = made["ade20k"]
+    differences = []
+    for file in paths.image_files(paths.ade20k_images(dataset, "train")):
+        with Image.open(file) as picture, Image.open(paths.ade20k_masks(dataset, "train") / f"{file.stem}.png") as m:
+            grey, mask = np.asarray(picture.convert("L"), float), np.asarray(m)
+        ink = (mask > 0) & (mask < 11)
+        differences.append(grey[ink].mean() - grey[mask == 11].mean())
+    assert np.mean(differences) > 30
+
+
+def test_nothing_is_left_when_making_fails_midway(made, tmp_path, monkeypatch):
+    dataset = config("coco", tmp_path / "coco")
+    original, calls = digits.compose_scene, []
+
+    def full_disk(*arguments, **named):
+        calls.append(1)
+        if len(calls) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(digits, "compose_scene", full_disk)
+    with pytest.raises(UserError, match="no space left on the device"):
+        make_digits(dataset)
+    assert list(tmp_path.iterdir()) == []
+
+    # And what was there before stays as it was.
+    shutil.copytree(made["coco"].root, dataset.root)
+    before = manifest.content_digest(dataset.root)
+    with pytest.raises(UserError, match="no space left"):
+        make_digits(dataset)
+    assert manifest.content_digest(dataset.root) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["coco"]
+
+
+def test_a_folder_that_was_not_made_here_is_not_overwritten(tmp_path):
+    dataset = config("imagenet", tmp_path / "photos")
+    dataset.root.mkdir()
+    (dataset.root / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"no manifest\.json, so it was not made here"):
+        make_digits(dataset)
+    assert (dataset.root / "holiday.jpg").read_bytes() == b"mine"
+
+
+def test_what_the_generator_cannot_make_is_refused_all_at_once(tmp_path):
+    dataset = config("imagenet", tmp_path / "data", val=9, num_classes=12)
+    with pytest.raises(UserError) as caught:
+        make_digits(dataset)
+    assert "digits have 10, found 12" in str(caught.value)
+    assert "images.val: expected 10 or more, found 9" in str(caught.value)
+    with pytest.raises(UserError, match="it has to be there"):
+        make_digits(config("imagenet", tmp_path / "data", generator=None))
+    assert not dataset.root.exists()
+
+
+def test_the_manifest_says_what_was_made(made):
+    content = json.loads((made["ade20k"].root / "manifest.json").read_text())
+    assert content["classes"][-1] == "background"
+    assert content["files"] == 2 * (16 + 10)
+    assert content["parameters"]["generator"]["image_size"] == 128
+    assert set(content["packages"]) == {"numpy", "opencv-python", "pillow", "scikit-learn"}
+
+
+def test_importing_and_making_data_loads_no_torch(tmp_path):
+    code = (
+        "import sys, hafabench.data, hafabench.data.verify, hafabench.data.digits, hafabench.data.preview;"
+        "sys.exit(', '.join(m for m in ('torch', 'torchvision', 'mmengine', 'timm') if m in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

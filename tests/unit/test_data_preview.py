@@ -1,0 +1,116 @@
+"""Contact sheets: their size, and that boxes, masks and labels are really drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hafabench.config import DatasetConfig
+from hafabench.data import paths
+from hafabench.data.classes import class_palette
+from hafabench.data.digits import make_digits
+from hafabench.data.preview import TILE, TITLE, draw_preview, sheet_size
+from hafabench.errors import UserError
+
+LAYOUTS = ("imagenet", "coco", "ade20k")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, DatasetConfig]:
+    root = tmp_path_factory.mktemp("preview")
+    datasets = {}
+    for layout in LAYOUTS:
+        many = 10 if layout == "imagenet" else 4
+        datasets[layout] = DatasetConfig.model_validate(
+            {
+                "name": "digits",
+                "layout": layout,
+                "root": root / layout,
+                "num_classes": 11 if layout == "ade20k" else 10,
+                "images": {"train": many, "val": many},
+                "generator": {"kind": "digits", "image_size": 64, "max_objects": 3},
+            }
+        )
+        make_digits(datasets[layout])
+    return datasets
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sheet_has_the_expected_size_and_shows_images(layout, made, tmp_path):
+    file = tmp_path / "sheets" / "preview.png"
+    draw_preview(made[layout], file, columns=2, count=3)
+    sheet = pixels(file)
+    width, height = sheet_size([3, 3], 2, legend=11 if layout == "ade20k" else 0)
+    assert sheet.shape == (height, width, 3)
+    first = sheet[TITLE : TITLE + TILE, 6 : 6 + TILE]
+    assert first.std() > 8
+
+
+def test_boxes_stand_where_the_annotations_say(made, tmp_path):
+    dataset = made["coco"]
+    draw_preview(dataset, tmp_path / "preview.png", columns=1, count=4)
+    sheet = pixels(tmp_path / "preview.png")
+    content = json.loads(paths.coco_annotations(dataset, "train").read_text())
+    own = [entry for entry in content["annotations"] if entry["image_id"] == 1]
+    # The nearest digit is drawn last: nothing lies over its box.
+    entry, scale = own[-1], TILE / 64
+    x, y, width, height = (value * scale for value in entry["bbox"])
+    colour = np.array(class_palette(10)[entry["category_id"] - 1])
+    bottom = sheet[round(TITLE + min(y + height, TILE - 1)), round(6 + x) : round(6 + min(x + width, TILE))]
+    assert (np.abs(bottom - colour).max(1) < 3).mean() > 0.9
+
+
+def test_masks_are_tinted(made, tmp_path):
+    dataset = made["ade20k"]
+    draw_preview(dataset, tmp_path / "with.png", columns=1, count=1)
+    mask_file = paths.image_files(paths.ade20k_masks(dataset, "train"))[0]
+    original = mask_file.read_bytes()
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask_file)
+    try:
+        draw_preview(dataset, tmp_path / "without.png", columns=1, count=1)
+    finally:
+        mask_file.write_bytes(original)
+    tile = np.s_[TITLE : TITLE + TILE, 6 : 6 + TILE]
+    with_masks, without = pixels(tmp_path / "with.png")[tile], pixels(tmp_path / "without.png")[tile]
+    assert (np.abs(with_masks - without).max(-1) > 3).mean() > 0.5
+
+
+def test_run_length_masks_are_drawn_too(made, tmp_path):
+    """Crowds of the real COCO have them."""
+    dataset = made["coco"]
+    file = paths.coco_annotations(dataset, "train")
+    original = file.read_text()
+    content = json.loads(original)
+    left_half = {"counts": [0, 64 * 32, 64 * 32], "size": [64, 64]}
+    content["annotations"] = [
+        {**content["annotations"][0], "segmentation": left_half, "iscrowd": 1, "bbox": [0, 0, 32, 64]}
+    ]
+    file.write_text(json.dumps(content))
+    try:
+        draw_preview(dataset, tmp_path / "crowd.png", columns=1, count=1)
+        content["annotations"] = []
+        file.write_text(json.dumps(content))
+        draw_preview(dataset, tmp_path / "plain.png", columns=1, count=1)
+    finally:
+        file.write_text(original)
+    tile = np.s_[TITLE + 30 : TITLE + TILE - 2, 6 : 6 + TILE]
+    changed = np.abs(pixels(tmp_path / "crowd.png")[tile] - pixels(tmp_path / "plain.png")[tile]).max(-1) > 3
+    assert changed[:, : TILE // 2 - 2].mean() > 0.8
+    assert changed[:, TILE // 2 + 3 :].mean() < 0.05
+
+
+def test_nothing_to_draw_is_a_sentence(made, tmp_path):
+    absent = made["coco"].model_copy(update={"root": tmp_path / "absent"})
+    with pytest.raises(UserError, match="no such file or folder; nothing to draw"):
+        draw_preview(absent, tmp_path / "preview.png")
+    assert list(tmp_path.iterdir()) == []
