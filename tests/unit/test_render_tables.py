@@ -105,7 +105,7 @@ LATEX = r"""% EMBEDDED DATA (Toy digits), not comparable with the paper's column
 % Needs \usepackage{booktabs,graphicx}.
 \begin{table}[htbp]
   \centering
-  \setlength{\abovecaptionskip}{0pt}
+  \setlength{\abovecaptionskip}{6pt}
   \setlength{\belowcaptionskip}{6pt}
   \caption{\textbf{EMBEDDED DATA (Toy digits), not comparable with the paper's columns.} Things\_compared, """
 LATEX += r"""laid out as Table 9 of the paper.}

@@ -71,7 +71,7 @@ def render(table: Table) -> str:
 % Needs \usepackage{{booktabs,graphicx}}.
 \begin{{table}}[htbp]
   \centering
-  \setlength{{\abovecaptionskip}}{{0pt}}
+  \setlength{{\abovecaptionskip}}{{6pt}}
   \setlength{{\belowcaptionskip}}{{6pt}}
   \caption{{{warning}{escape(table.title)}, laid out as Table {table.number} of the paper.}}
   \label{{tab:{table.experiment}-{table.id}}}
@@ -99,7 +99,7 @@ def document(tables: list[Table], *, experiment: str, title: str, scale: str) ->
 \usepackage[a4paper,landscape,margin=15mm]{{geometry}}
 \usepackage{{booktabs,graphicx}}
 \usepackage{{caption}}
-\captionsetup{{font=small,labelfont=bf,tableposition=top}}
+\captionsetup{{font=small,labelfont=bf}}
 % Several tables may share a page.
 \renewcommand{{\topfraction}}{{0.95}}
 \renewcommand{{\bottomfraction}}{{0.95}}
