@@ -15,12 +15,13 @@ from hafabench.errors import Problem, UserError
 from hafabench.matrix import Run
 from hafabench.throughput import Throughput
 
-# Minutes and MB of jobs that no recipe says anything about; from runs of the embedded experiment, generously.
-_COMPLEXITY = (20, 4000)
-_PREPARE_EMBEDDED = (20, 2000)
-_PREPARE_FULL = (120, 8000)
-_COLLECT = (10, 2000)
-_REPORT = (15, 2000)
+# Minutes and MB of jobs that no recipe says anything about; from runs of the embedded experiment, rounded up.
+_COMPLEXITY = (2, 4000)
+_PREPARE_EMBEDDED = (1, 2000)
+_PREPARE_FULL = (60, 8000)
+_COLLECT = (1, 2000)
+_REPORT = (1, 2000)
+# Time limits below this would only cost attempts, minutes.
 _RUNTIME_AT_LEAST = {"embedded": 30, "full": 15}
 # The slowest model of Table 4 took the paper 38.5 ms an image.
 _SECONDS_PER_LATENCY_ROUND = 0.05
@@ -144,7 +145,7 @@ class ResourceBook:
     def _within(self, gpus: int, nodes: int, cpus: int, mem_mb: float, minutes: float, attempt: int) -> Resources:
         """The request as far as the site's nodes go; from the second attempt on with more time and memory."""
         rates, pool = self.throughput.rates, self.site.pool(gpus)
-        estimated = minutes + rates.startup_minutes.value
+        estimated = minutes + self.throughput.startup_minutes
         at_least = _RUNTIME_AT_LEAST[self.experiment.config.scale]
         memory = (mem_mb + rates.workflow_memory_mb.value) * (1 + (attempt - 1) / 2)
         return Resources(

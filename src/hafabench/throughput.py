@@ -58,6 +58,7 @@ class Rates(_Strict):
     dense_seconds_per_step: Rate
     loader_images_per_s: Rate
     startup_minutes: Rate
+    embedded_startup_minutes: Rate
     margin: Rate
     cpu_gmacs_per_s: Rate
     process_memory_mb: Rate
@@ -83,13 +84,13 @@ class Estimate:
     Attributes:
         hours: wall-clock hours with ``gpus`` GPUs (0: on CPU).
         images_per_s: over all GPUs; 0 where images are not what takes the time.
-        source: where the numbers behind it come from, one clause.
+        sources: where the numbers behind it come from, clauses.
     """
 
     hours: float
     gpus: int
     images_per_s: float
-    source: str
+    sources: tuple[str, ...]
 
     @property
     def gpu_hours(self) -> float:
@@ -109,6 +110,12 @@ class Throughput:
         self.experiment = experiment
         self.rates = YamlFile(folder / "throughput.yaml").validate(Rates)
         self._tracked = _read_sizes(folder / "complexity.csv")
+
+    @property
+    def startup_minutes(self) -> float:
+        """Minutes before a job does its work."""
+        embedded = self.experiment.config.scale == "embedded"
+        return (self.rates.embedded_startup_minutes if embedded else self.rates.startup_minutes).value
 
     @cached_property
     def _counted(self) -> dict[tuple[str, str], Size]:
@@ -164,68 +171,68 @@ class Throughput:
         images = total_steps(run) * run.recipe.batch_size
         if not gpus:
             rate = self.rates.cpu_gmacs_per_s.value / (PASSES * self.gmacs(run))
-            return self._estimate(images, rate, 0, f"{self._sized(run)}, {self.rates.cpu_gmacs_per_s.source}")
+            return _estimate(images, rate, 0, (self._sized(run), self.rates.cpu_gmacs_per_s.source))
         if run.task == "classification":
-            rate, source = self._classification_rate(run, gpus, speed)
+            rate, sources = self._classification_rate(run, gpus, speed)
         else:
-            rate, source = self._dense_rate(run, gpus, speed)
-        return self._estimate(images, rate, gpus, source)
+            rate, sources = self._dense_rate(run, gpus, speed)
+        return _estimate(images, rate, gpus, sources)
 
     def evaluate(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
         """How long the evaluation takes on ``gpus`` (0 or 1) GPUs: a third of a training step's work per image."""
         images = run.dataset.images["val"]
         train = self.train(run, gpus, speed)
         if not gpus:
-            return self._estimate(images, train.images_per_s * PASSES, 0, train.source)
+            return _estimate(images, train.images_per_s * PASSES, 0, train.sources)
         rate = train.images_per_s * PASSES
         if run.task == "classification":
             rate = min(rate, self._loader_rate(run, 1))
         else:
             # Images one by one, each at least as long as the least step.
             rate = min(rate, 1 / self.rates.dense_seconds_per_step.value)
-        return self._estimate(images, rate, 1, train.source)
+        return _estimate(images, rate, 1, train.sources)
 
-    def _estimate(self, images: int, rate: float, gpus: int, source: str) -> Estimate:
-        return Estimate(images / rate / 3600, gpus, rate, source)
-
-    def _classification_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, str]:
+    def _classification_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, tuple[str, ...]]:
         published = self.rates.images_per_s.get(run.model.architecture)
         if published is not None:
             area = (224 / run.recipe.image_size) ** 2
-            rate, source = published.value * area, published.source
+            rate, sources = published.value * area, (published.source,)
         else:
             achieved = self.rates.tmacs_per_s
-            rate, source = achieved.value * 1e3 / (PASSES * self.gmacs(run)), achieved.source
+            rate, sources = achieved.value * 1e3 / (PASSES * self.gmacs(run)), (self._sized(run), achieved.source)
         slower, why = self._slowdown(run.model)
-        rate, source = gpus * speed * rate / slower, source + why
+        rate = gpus * speed * rate / slower
         loaded = self._loader_rate(run, gpus)
         if loaded < rate:
-            return loaded, f"bound by data loading: {self.rates.loader_images_per_s.source}"
-        return rate, source
+            return loaded, (f"bound by data loading: {self.rates.loader_images_per_s.source}",)
+        return rate, (*sources, *why)
 
-    def _dense_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, str]:
+    def _dense_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, tuple[str, ...]]:
         achieved, least = self.rates.dense_tmacs_per_s, self.rates.dense_seconds_per_step
         batch = run.recipe.batch_size
         slower, why = self._slowdown(run.model)
-        seconds = batch / gpus * PASSES * self.gmacs(run) / (achieved.value * 1e3 * speed) * slower
-        source = f"{self._sized(run)}, {achieved.source}{why}"
-        if seconds < least.value * slower:
-            seconds, source = least.value * slower, f"{least.source}{why}"
-        return batch / seconds, source
+        seconds = batch / gpus * PASSES * self.gmacs(run) / (achieved.value * 1e3 * speed)
+        if seconds < least.value:
+            return batch / (least.value * slower), (least.source, *why)
+        return batch / (seconds * slower), (self._sized(run), achieved.source, *why)
 
     def _loader_rate(self, run: Run, gpus: int) -> float:
         return gpus * max(run.recipe.workers, 1) * self.rates.loader_images_per_s.value
 
-    def _slowdown(self, model: ModelSpec) -> tuple[float, str]:
+    def _slowdown(self, model: ModelSpec) -> tuple[float, tuple[str, ...]]:
         if not model.is_plugin:
-            return 1.0, ""
+            return 1.0, ()
         mergers = "-".join(model.mergers[1:])
         known = self.rates.slowdown
         rate = known.get(f"{mergers}/{model.size}") or known.get(mergers) or self.rates.slowdown_otherwise
-        return rate.value, f"; x {rate.value:g} for {mergers}: {rate.source}"
+        return rate.value, (f"{rate.value:g} times slower with {mergers}: {rate.source}",)
 
     def _sized(self, run: Run) -> str:
-        return f"{self.gmacs(run):.4g} GMACs an image ({self.size(run.task, run.model).source})"
+        return f"multiply-accumulates per image: {self.size(run.task, run.model).source}"
+
+
+def _estimate(images: int, rate: float, gpus: int, sources: tuple[str, ...]) -> Estimate:
+    return Estimate(images / rate / 3600, gpus, rate, sources)
 
 
 def total_steps(run: Run) -> int:

@@ -1,0 +1,1 @@
+"""Plans: jobs, GPU-hours, critical path and disk of an experiment, and what a budget settles."""

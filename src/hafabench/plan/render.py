@@ -1,0 +1,211 @@
+"""A plan as Markdown for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hafabench.plan.jobs import Job
+from hafabench.plan.plan import Plan
+
+_SHOWN_STALE = 20
+
+
+def to_json(plan: Plan) -> str:
+    """The whole plan, one JSON object."""
+    content = {
+        "schema": "hafabench.plan/1",
+        "experiment": plan.experiment,
+        "gpu": plan.gpu,
+        "speed": plan.speed,
+        "gpu_hours": plan.gpu_hours,
+        "gpu_hours_left": plan.gpu_hours_left,
+        "tables": [asdict(table) for table in plan.tables],
+        "schedule": asdict(plan.schedule),
+        "disk_gb": {**asdict(plan.disk), "total": plan.disk.total},
+        "stale": [asdict(item) for item in plan.stale],
+        "claims": [asdict(claim) | {"runs": sorted(claim.runs)} for claim in plan.claims],
+        "selection": asdict(plan.selection) if plan.selection else None,
+        "jobs": [_job(job) for job in plan.jobs.values()],
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _job(job: Job) -> dict[str, Any]:
+    return asdict(job) | {
+        "gpu_hours": job.gpu_hours,
+        "gpu_hours_anew": job.gpu_hours_anew,
+        "attempts": job.resources.attempts,
+    }
+
+
+def to_markdown(plan: Plan, *, listing: bool = False) -> str:
+    """The plan to read; with ``listing`` every job with its request and the source of its estimate."""
+    blocks = [
+        f"# Plan of {plan.experiment}: {plan.title}",
+        _summary(plan),
+        _table_costs(plan),
+        _path(plan),
+        _disk(plan),
+        _stale(plan),
+        _selection(plan),
+        _listing(plan) if listing else "",
+        _sources(plan),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def targets(plan: Plan, results: Path) -> list[str]:
+    """Files to ask Snakemake for, so that exactly the selected runs are trained and evaluated."""
+    assert plan.selection is not None
+    return [str(results / run / "evaluate.json") for run in plan.selection.runs]
+
+
+def _summary(plan: Plan) -> str:
+    rules = Counter(job.rule for job in plan.jobs.values())
+    undone = [job for job in plan.jobs.values() if job.state != "done"]
+    states = Counter(state.state for state in plan.runs.values())
+    speed = "" if plan.speed == 1 else f", taken as {plan.speed:g} times as fast"
+    scheduled = plan.schedule
+    lines = [
+        f"- {len(plan.runs)} runs ({_counts(states)}); {len(plan.jobs)} jobs, {len(undone)} to do: {_counts(rules)}",
+    ]
+    if any(job.resources.gpus for job in plan.jobs.values()):
+        lines += [
+            f"- GPU-hours: **{plan.gpu_hours_left:,.0f}** to go, {plan.gpu_hours:,.0f} from nothing ({plan.gpu}{speed})",
+            f"- on {scheduled.gpus} GPUs: **{_hours(scheduled.hours)}**, the GPUs {scheduled.busy:.0%} busy; no number "
+            f"of GPUs finishes in less than the critical path, {_hours(scheduled.critical_hours)}",
+        ]
+    else:
+        alone = sum(job.hours for job in plan.jobs.values())
+        lines += [
+            f"- no GPU: **{_hours(alone)}** with one job at a time on one core, {_hours(scheduled.critical_hours)} "
+            "with as many as possible",
+        ]
+    return "\n".join([*lines, f"- disk: about {plan.disk.total:,.1f} GB"])
+
+
+def _table_costs(plan: Plan) -> str:
+    rows = [
+        (table.id, str(table.runs), *(f"{hours:,.1f}" for hours in (table.gpu_hours, table.left, table.added)))
+        for table in plan.tables
+    ]
+    legend = "*To go* counts what is not done yet; *added* leaves out what the tables above need as well."
+    heading = ("table", "runs", "GPU-hours from nothing", "to go", "added")
+    return f"## GPU-hours per table\n\n{_grid(heading, rows)}\n\n{legend}"
+
+
+def _path(plan: Plan) -> str:
+    if not plan.schedule.critical_path:
+        return ""
+    rows = [
+        (identifier, f"{plan.jobs[identifier].hours:,.2f}", f"{plan.schedule.start[identifier]:,.1f}")
+        for identifier in plan.schedule.critical_path
+    ]
+    heading = ("job", "hours", f"starts at hour, on {plan.schedule.gpus} GPUs")
+    return f"## Critical path\n\n{_grid(heading, rows)}"
+
+
+def _disk(plan: Plan) -> str:
+    rows = [(f"data set {name}", f"{size:,.2f}") for name, size in plan.disk.datasets.items()]
+    rows += [
+        ("final checkpoints of all runs", f"{plan.disk.checkpoints:,.2f}"),
+        ("states of trainings that run at the same time", f"{plan.disk.work:,.2f}"),
+    ]
+    return f"## Disk\n\n{_grid(('what', 'GB'), rows)}"
+
+
+def _stale(plan: Plan) -> str:
+    if not plan.stale:
+        return ""
+    total = sum(item.gpu_hours for item in plan.stale)
+    lines = [f"- `{item.id}`: {'; '.join(item.changes)} ({item.gpu_hours:,.1f} GPU-hours)" for item in plan.stale]
+    if len(lines) > _SHOWN_STALE:
+        lines[_SHOWN_STALE:] = [f"- and {len(lines) - _SHOWN_STALE} more"]
+    heading = f"## Made under another configuration: {len(plan.stale)} to do again, {total:,.1f} GPU-hours"
+    return "\n".join([heading, "", *lines])
+
+
+def _selection(plan: Plan) -> str:
+    chosen = plan.selection
+    if chosen is None:
+        return ""
+    kinds = {claim.id: claim.kind for claim in plan.claims}
+    total = Counter(kinds.values())
+    settled = Counter(kinds[claim] for claim in chosen.settled)
+    differences = [claim for claim in chosen.settled if kinds[claim] == "difference"]
+    unsettled = [claim for claim in chosen.open if kinds[claim] == "difference"]
+    lines = [
+        f"## For {chosen.budget:,.0f} GPU-hours",
+        "",
+        f"{len(chosen.runs)} runs, {chosen.gpu_hours:,.1f} GPU-hours to go, settle {settled['difference']} of "
+        f"{total['difference']} printed differences and {settled['value']} of {total['value']} printed rows: the "
+        "most differences that the budget pays for, then the most rows, then the fewest hours (exact).",
+        "",
+        f"- runs: {_names(chosen.runs)}",
+        f"- differences settled: {_names(differences)}",
+        f"- differences left open: {_names(unsettled)}",
+    ]
+    return "\n".join(lines)
+
+
+def _listing(plan: Plan) -> str:
+    rows = []
+    for job in plan.jobs.values():
+        asked = job.resources
+        limit = f"{asked.runtime // 60}:{asked.runtime % 60:02d}" + (
+            f" x{asked.attempts}" if asked.attempts > 1 else ""
+        )
+        rows.append(
+            (
+                job.id,
+                job.state,
+                str(asked.gpus) if asked.nodes == 1 else f"{asked.gpus} on {asked.nodes} nodes",
+                str(asked.cpus),
+                f"{asked.mem_mb / 1024:.1f}",
+                limit,
+                f"{job.hours:,.2f}",
+                f"{job.gpu_hours:,.1f}",
+                "; ".join(job.sources),
+            )
+        )
+    heading = ("job", "state", "GPUs", "CPUs", "GiB", "time limit", "hours", "GPU-hours", "source")
+    note = "CPUs and memory are per node. `x2` says how many attempts a training takes within the site's time limit."
+    return f"## Jobs\n\n{_grid(heading, rows)}\n\n{note}"
+
+
+def _sources(plan: Plan) -> str:
+    counted = Counter(
+        source
+        for job in plan.jobs.values()
+        if job.rule == "train_run" and job.state != "done"
+        for source in job.sources
+    )
+    if not counted:
+        return ""
+    lines = [f"- {source} ({count})" for source, count in counted.most_common()]
+    heading = "## What the estimates of trainings rest on (number of trainings)"
+    return "\n".join([heading, "", *lines])
+
+
+def _grid(heading: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+    heading = tuple(heading)
+    lines = ["| " + " | ".join(heading) + " |", "|" + "|".join(["---"] + ["---:"] * (len(heading) - 1)) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.1f} hours ({hours / 24:,.1f} days)"
+
+
+def _counts(counter: Counter) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.items())
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"

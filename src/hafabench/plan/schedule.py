@@ -1,0 +1,107 @@
+"""When everything is done with so many GPUs: list scheduling, longest remaining path first."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hafabench.errors import UserError
+from hafabench.plan.jobs import Job
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A simulated run of the workflow.
+
+    Attributes:
+        gpus: that there are; jobs without GPUs are never limited.
+        hours: wall-clock hours to the last job's end.
+        start: hour at which each job starts.
+        critical_path: ids of the longest chain of jobs that wait for each other, in order.
+        critical_hours: its length: what no number of GPUs can shorten.
+        busy: share of the GPUs' time that is used.
+    """
+
+    gpus: int
+    hours: float
+    start: dict[str, float]
+    critical_path: tuple[str, ...]
+    critical_hours: float
+    busy: float
+
+
+def schedule(jobs: Mapping[str, Job], gpus: int) -> Schedule:
+    """Start jobs as soon as what they need is done and GPUs are free, those with the longest way to go first.
+
+    Args:
+        jobs: by id, every job after those it needs.
+        gpus: that the jobs share.
+
+    Raises:
+        UserError: where a job alone needs more.
+    """
+    too_big = [job for job in jobs.values() if job.hours and job.resources.gpus > gpus]
+    if too_big:
+        most = max(too_big, key=lambda job: job.resources.gpus)
+        raise UserError(f"{most.id} takes {most.resources.gpus} GPUs, there are only {gpus} to plan with")
+    to_go = _hours_to_go(jobs)
+    waiting = {identifier: len(job.needs) for identifier, job in jobs.items()}
+    followers: dict[str, list[str]] = {identifier: [] for identifier in jobs}
+    for job in jobs.values():
+        for need in job.needs:
+            followers[need].append(job.id)
+    ready = [identifier for identifier, count in waiting.items() if not count]
+    start: dict[str, float] = {}
+    running: list[tuple[float, str]] = []
+    now, free = 0.0, gpus
+    while ready or running:
+        for identifier in sorted(ready, key=lambda identifier: -to_go[identifier]):
+            job = jobs[identifier]
+            needed = job.resources.gpus if job.hours else 0
+            if needed <= free:
+                ready.remove(identifier)
+                free -= needed
+                start[identifier] = now
+                heapq.heappush(running, (now + job.hours, identifier))
+        now, ended = heapq.heappop(running)
+        free += jobs[ended].resources.gpus if jobs[ended].hours else 0
+        for follower in followers[ended]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                ready.append(follower)
+    path = _critical_path(jobs, to_go)
+    used = sum(job.gpu_hours for job in jobs.values())
+    return Schedule(
+        gpus=gpus,
+        hours=now,
+        start=start,
+        critical_path=path,
+        critical_hours=sum(jobs[identifier].hours for identifier in path),
+        busy=used / (gpus * now) if now else 0.0,
+    )
+
+
+def _hours_to_go(jobs: Mapping[str, Job]) -> dict[str, float]:
+    """Hours from each job's start to the end of the longest chain behind it."""
+    to_go = {identifier: job.hours for identifier, job in jobs.items()}
+    for job in reversed(list(jobs.values())):
+        for need in job.needs:
+            to_go[need] = max(to_go[need], jobs[need].hours + to_go[job.id])
+    return to_go
+
+
+def _critical_path(jobs: Mapping[str, Job], to_go: dict[str, float]) -> tuple[str, ...]:
+    followers: dict[str, list[str]] = {}
+    for job in jobs.values():
+        for need in job.needs:
+            followers.setdefault(need, []).append(job.id)
+    firsts = [job.id for job in jobs.values() if not job.needs]
+    path: list[str] = []
+    candidates = firsts
+    while candidates:
+        here = max(candidates, key=lambda identifier: to_go[identifier])
+        if jobs[here].hours:
+            path.append(here)
+        candidates = followers.get(here, [])
+    return tuple(path)
