@@ -120,6 +120,7 @@ class DetectionRecipe(DenseRecipe):
         milestones: epochs after which the learning rate is multiplied by ``lr_gamma``.
         train_proposals, test_proposals: region proposals kept per image.
         roi_samples: regions sampled per image for the box and mask heads.
+        max_detections: boxes, and so masks, kept per image in evaluation.
         anchor_scale: side of the anchors in units of the level's stride.
     """
 
@@ -129,6 +130,7 @@ class DetectionRecipe(DenseRecipe):
     train_proposals: int = Field(gt=0)
     test_proposals: int = Field(gt=0)
     roi_samples: int = Field(gt=0)
+    max_detections: int = Field(100, gt=0)
     anchor_scale: int = Field(8, gt=0)
 
 

@@ -123,7 +123,7 @@ class _Training:
                 self.world,
                 folder,
                 model=model,
-                optim_wrapper=configuration.optimizer_config(recipe, mixed_precision=recipe.amp and on_gpu),
+                optim_wrapper=configuration.optimizer_config(recipe, on_gpu=on_gpu),
                 param_scheduler=configuration.schedule_config(recipe, self.session.total, self.steps_per_epoch),
             )
             runner.train()

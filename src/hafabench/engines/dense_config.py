@@ -93,6 +93,7 @@ def _fill_detector(stock: Config, num_classes: int, recipe: DetectionRecipe | No
             max_per_img=recipe.train_proposals,
         )
         stock["train_cfg"]["rcnn"]["sampler"]["num"] = recipe.roi_samples
+        stock["test_cfg"]["rcnn"]["max_per_img"] = recipe.max_detections
         stock["test_cfg"]["rpn"].update(
             nms_pre=max(stock["test_cfg"]["rpn"]["nms_pre"], recipe.test_proposals),
             max_per_img=recipe.test_proposals,
@@ -165,13 +166,15 @@ def dataset_config(run: Run, split: str, classes: list[str]) -> Config:
     }
 
 
-def optimizer_config(recipe: DenseRecipe, *, mixed_precision: bool) -> Config:
+def optimizer_config(recipe: DenseRecipe, *, on_gpu: bool) -> Config:
     """mmengine's optimiser wrapper: the recipe's optimiser on all parameters alike, as published."""
     optimizer: Config = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
-        optimizer["type"] = "AdamW"
+        # Three times as fast on CPU; GPUs have torch's own choice.
+        optimizer |= {"type": "AdamW", "fused": None if on_gpu else True}
     else:
         optimizer |= {"type": "SGD", "momentum": recipe.momentum}
+    mixed_precision = recipe.amp and on_gpu
     wrapper: Config = {"type": "AmpOptimWrapper" if mixed_precision else "OptimWrapper", "optimizer": optimizer}
     if recipe.clip_grad is not None:
         wrapper["clip_grad"] = {"max_norm": recipe.clip_grad}
@@ -200,19 +203,21 @@ def total_steps(run: Run, images: int) -> int:
 
 
 def schedule_config(recipe: DenseRecipe, total: int, steps_per_epoch: int) -> list[Config]:
-    """mmengine's learning rate schedulers, all by optimiser step.
+    """mmengine's learning rate schedulers, all by optimiser step k (0-based).
 
-    Segmentation: polynomial decay, after a warm-up if there is one. Detection: steps at the milestones, under which
-    the warm-up runs.
+    Warm-up: ``lr * (f + (1 - f) * k / warmup)``. Segmentation: ``(lr - min) * (1 - k / total) ** power + min``, which
+    begins after the warm-up if there is one. Detection: ``lr_gamma`` at every milestone.
     """
     warmup = recipe.warmup_iterations
     schedulers: list[Config] = []
+    # mmengine comes to a schedule's last value at the step before its end. The published codes (mmcv 1) did at the
+    # end: hence the + 1, without which the last step of a training would have learning rate 0.
     if warmup:
-        factor = recipe.warmup_factor
-        schedulers.append({"type": "LinearLR", "start_factor": factor, "by_epoch": False, "begin": 0, "end": warmup})
+        linear = {"type": "LinearLR", "start_factor": recipe.warmup_factor, "by_epoch": False}
+        schedulers.append({**linear, "begin": 0, "end": warmup + 1})
     if isinstance(recipe, SegmentationRecipe):
         poly = {"type": "PolyLR", "power": recipe.poly_power, "eta_min": recipe.min_lr, "by_epoch": False}
-        schedulers.append({**poly, "begin": warmup, "end": total})
+        schedulers.append({**poly, "begin": warmup, "end": total + 1})
     elif isinstance(recipe, DetectionRecipe):
         milestones = [epoch * steps_per_epoch for epoch in recipe.milestones]
         schedulers.append(

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -203,7 +203,7 @@ class Training(Protocol):
     def __len__(self) -> int:
         """Optimiser steps of the whole training."""
 
-    def batches(self, start: int) -> Iterable[dict[str, Any]]:
+    def batches(self, start: int) -> Iterator[dict[str, Any]]:
         """The batches from step ``start`` to the last one."""
 
     def begin(self, runner: Runner) -> int:
@@ -231,11 +231,13 @@ class StepLoop(BaseLoop):
         runner = self.runner
         runner.call_hook("before_train")
         runner.model.train()
-        for batch in self.dataloader.batches(self.iter):
-            runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=batch)
-            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-            runner.call_hook("after_train_iter", batch_idx=self.iter, data_batch=batch, outputs=outputs)
-            self.iter += 1
+        # Closed, so that an error's traceback keeps no loading process alive.
+        with contextlib.closing(self.dataloader.batches(self.iter)) as batches:
+            for batch in batches:
+                runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=batch)
+                outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+                runner.call_hook("after_train_iter", batch_idx=self.iter, data_batch=batch, outputs=outputs)
+                self.iter += 1
         runner.call_hook("after_train")
         return runner.model
 
@@ -362,12 +364,13 @@ def metric(task: str, annotations: Path | None = None) -> BaseMetric:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, dataset: BaseDataset, batches: Iterable[dict], metric: BaseMetric) -> dict[str, float]:
+def evaluate(model: nn.Module, dataset: BaseDataset, batches: Iterator[dict], metric: BaseMetric) -> dict[str, float]:
     """The metric's values over all ``batches`` of ``dataset``; what is not defined is left out."""
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = dataset.metainfo
-    for batch in batches:
-        evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+    with contextlib.closing(batches):
+        for batch in batches:
+            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
     found = evaluator.evaluate(len(dataset))
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

@@ -64,7 +64,7 @@ class TrainingSession:
             shown: further values for progress and history.
 
         Raises:
-            UserError: for a loss, or weights to be saved, that are no longer finite.
+            UserError: for a loss, or for weights about to be saved, that are no longer finite.
             SystemExit: with code 75 after a request to stop, the state being saved.
         """
         state = self.state
@@ -80,8 +80,10 @@ class TrainingSession:
         if stopping:
             self._leave()
         # After the history: lines beyond a state are dropped on resume, missing ones would stay missing.
-        if state.step == self.total or state.step % self.run.recipe.checkpoint_every == 0:
+        if state.step < self.total and state.step % self.run.recipe.checkpoint_every == 0:
             self._save(lr)
+        elif state.step == self.total:
+            self._check_weights(lr)
 
     def finish(self, identity: dict[str, Any], **facts: Any) -> None:
         """Write the final checkpoint, then remove the work folder.
@@ -98,12 +100,14 @@ class TrainingSession:
         self.world.wait()
 
     def _save(self, lr: float) -> None:
-        if not self.world.is_first:
-            return
+        if self.world.is_first:
+            self._check_weights(lr)
+            self.state.save(self.run, self._seconds())
+
+    def _check_weights(self, lr: float) -> None:
         # A finite loss may still have had an infinite gradient: never replace a good state by a spoilt one.
         if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
             raise UserError(self._not_finite("some weights are not finite", lr))
-        self.state.save(self.run, self._seconds())
 
     def _seconds(self) -> float:
         """Spent on the steps so far, over all resumes."""

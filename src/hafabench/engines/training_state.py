@@ -11,9 +11,8 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from hafabench.engines.checkpoint import load_checkpoint, load_strict, save_checkpoint
@@ -23,11 +22,22 @@ from hafabench.matrix import Run
 STATE = "state.pth"
 
 
+class Stateful(Protocol):
+    """Anything whose state is tensors, numbers and containers of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+
+
 @dataclass
 class TrainingState:
     """The parts that change as a training goes on.
 
     Attributes:
+        scaler: what the optimiser needs besides: a gradient scaler, or learning rate schedules with a state.
         step: optimiser steps done.
         seconds: spent on these steps, over all resumes; work lost by a kill is not in it.
         started: when the first of these steps began (ISO 8601).
@@ -35,8 +45,8 @@ class TrainingState:
     """
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    optimizer: Stateful
+    scaler: Stateful
     step: int = 0
     seconds: float = 0.0
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
