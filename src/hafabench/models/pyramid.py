@@ -255,15 +255,16 @@ class PyramidTransformer(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's description of layers, for layer-wise learning rates."""
+        stem = r"^stage1\.(?:merger|pos_embed)"
         if coarse:
-            return {"stem": r"^stage1\.(merger|pos_embed)", "blocks": r"^stage(\d+)"}
+            return {"stem": stem, "blocks": r"^stage(\d+)"}
         blocks = [
             (r"^stage(\d+)\.(?:merger|pos_embed|cls_token)", (0,)),
             (r"^stage(\d+)\.blocks\.(\d+)", None),
             (r"^stage(\d+)\.norm", (99998,)),
             (r"^head_norm", (99999,)),
         ]
-        return {"stem": r"^stage1\.(merger|pos_embed)", "blocks": blocks}
+        return {"stem": stem, "blocks": blocks}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: recompute blocks in the backward pass."""

@@ -38,7 +38,8 @@ def create(
         dense: build the backbone of a dense task: without classifier and class token, with ``channels`` and
             ``forward_tokens(x)``, and no parameter that would stay without a gradient.
         mergers, variant, fidelity: changes of the specification.
-        kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``depths`` (blocks a stage), ``features_only`` ...
+        kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``features_only`` ...; for PVT and PVT-v2 also
+            ``depths`` (blocks) and ``embed_dims`` (channels) of the four stages, where they shall differ.
 
     Raises:
         UserError: for an unknown or unavailable model, or mergers that it cannot take.
@@ -73,21 +74,29 @@ def _build_own(spec: ModelSpec, pretrained: bool = False, **kwargs) -> nn.Module
     return build_model_with_cfg(partial(constructor, spec), spec.name, False, feature_cfg=feature_cfg, **kwargs)
 
 
-def _dimensions(dims: Dimensions, depths: Sequence[int] | None) -> Dimensions:
-    if depths is None:
-        return dims
-    if len(depths) != 4 or min(depths) < 1:
-        raise UserError(f"depths={depths!r} is not supported; expected four positive numbers of blocks")
-    return replace(dims, depths=tuple(depths))
+def _resized(dims: Dimensions, depths: Sequence[int] | None, embed_dims: Sequence[int] | None) -> Dimensions:
+    changes = {"depths": depths, "embed_dims": embed_dims}
+    changes = {name: tuple(value) for name, value in changes.items() if value is not None}
+    for name, value in changes.items():
+        if len(value) != 4 or min(value) < 1:
+            raise UserError(f"{name}={value!r} is not supported; expected four positive numbers, one per stage")
+    dims = replace(dims, **changes)
+    if any(width % heads for width, heads in zip(dims.embed_dims, dims.num_heads, strict=True)):
+        raise UserError(f"embed_dims={dims.embed_dims!r} is not supported; expected multiples of {dims.num_heads}")
+    return dims
 
 
-def _pvt(spec: ModelSpec, depths: Sequence[int] | None = None, **kwargs) -> nn.Module:
-    dims = _dimensions(pvt.ARCHITECTURES[spec.architecture], depths)
+def _pvt(
+    spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs
+) -> nn.Module:
+    dims = _resized(pvt.ARCHITECTURES[spec.architecture], depths, embed_dims)
     return pvt.PyramidVisionTransformer(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
 
 
-def _pvt_v2(spec: ModelSpec, depths: Sequence[int] | None = None, **kwargs) -> nn.Module:
-    dims = _dimensions(pvt_v2.ARCHITECTURES[spec.architecture], depths)
+def _pvt_v2(
+    spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs
+) -> nn.Module:
+    dims = _resized(pvt_v2.ARCHITECTURES[spec.architecture], depths, embed_dims)
     return pvt_v2.PyramidVisionTransformerV2(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
 
 

@@ -1,0 +1,234 @@
+"""What every model of this project promises, checked on every one of them (few blocks, narrow, small images)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import timm
+import torch
+from timm.optim import param_groups_weight_decay
+
+import hafabench.models
+from hafabench.catalog import CATALOG
+from hafabench.errors import UserError
+from hafabench.models import OWN_MODELS, create
+from hafabench.models.hafa.laa import DeformableConv, OffsetConv
+
+# Sizes of one architecture become the same small model; its own widths and depths are pinned by parameter counts.
+SMALL = {
+    "pvt": {"depths": (1, 1, 1, 2), "embed_dims": (16, 32, 80, 128)},
+    "pvt_v2": {"depths": (1, 1, 1, 2), "embed_dims": (16, 32, 80, 128)},
+    "swin": {"depths": (1, 1, 1, 2), "embed_dim": 24},
+}
+STRIDES = (4, 8, 16, 32)
+# Adding a constant to every score changes no weighted mean and no softmax: its gradient is zero but for rounding.
+ZERO_GRADIENT = ("score.bias",)
+
+
+def small(name: str, **kwargs) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, **SMALL[CATALOG[name].family], **kwargs)
+
+
+def image(batch: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
+    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def dead_parameters(model: torch.nn.Module) -> list[str]:
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or (not parameter.grad.any() and not name.endswith(ZERO_GRADIENT))
+    ]
+
+
+def map_sizes(family: str, height: int, width: int) -> list[tuple[int, int]]:
+    """Sides of the four maps: PVT v1 leaves out what its windows do not fill, the others complete it."""
+    sizes, divide = [], (lambda side, by: side // by) if family == "pvt" else (lambda side, by: -(-side // by))
+    for by in (4, 2, 2, 2):
+        height, width = divide(height, by), divide(width, by)
+        sizes.append((height, width))
+    return sizes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    # Models this small lose more to waiting threads than they gain.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=list(OWN_MODELS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def classifier(name):
+    return small(name, num_classes=5, drop_path_rate=0.1)
+
+
+@pytest.fixture(scope="module")
+def backbone(name):
+    torch.manual_seed(0)
+    return create(name, dense=True, **SMALL[CATALOG[name].family])
+
+
+def test_trains_every_parameter(classifier):
+    logits = classifier.train()(image(2, 64, 64))
+    assert logits.shape == (2, 5)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    # Drop-path may skip a branch for both samples: accumulate until the chance is negligible.
+    for _ in range(3):
+        if not dead_parameters(classifier):
+            break
+        classifier(image(2, 64, 64)).square().sum().backward()
+    assert dead_parameters(classifier) == []
+
+
+def test_checkpoint_loads_strictly(name, classifier):
+    other = small(name, num_classes=5)
+    other.load_state_dict(classifier.state_dict(), strict=True)
+    x = image(1, 65, 97)
+    with torch.no_grad():
+        expected = classifier.eval()(x)
+        assert expected.shape == (1, 5)
+        assert torch.equal(other.eval()(x), expected)
+
+
+@torch.no_grad()
+def test_samples_do_not_influence_each_other(classifier):
+    x = image(3, 64, 96)
+    together = classifier.eval()(x)
+    torch.testing.assert_close(
+        together, torch.cat([classifier(sample) for sample in x.split(1)]), rtol=1e-4, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_timm_interfaces(classifier):
+    features = classifier.eval().forward_features(image(1, 64, 64))
+    pooled = classifier.forward_head(features, pre_logits=True)
+    assert pooled.shape == (1, classifier.num_features)
+    torch.testing.assert_close(classifier.get_classifier()(pooled), classifier(image(1, 64, 64)))
+    final, maps = classifier.forward_intermediates(image(1, 64, 64), indices=[1, -1])
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (classifier.channels[i], 64 // STRIDES[i], 64 // STRIDES[i]) for i in (1, 3)
+    ]
+    assert final.shape[-1] == classifier.channels[-1]
+    assert classifier.default_cfg["crop_pct"] == 0.875
+    assert classifier.default_cfg["interpolation"] == "bicubic"
+    modules = dict(classifier.named_modules())
+    assert classifier.default_cfg["first_conv"] in modules
+    assert classifier.default_cfg["classifier"] in modules
+    groups = timm.models.group_parameters(classifier, classifier.group_matcher())
+    assert sum(len(group) for group in groups.values()) == len(list(classifier.parameters()))
+
+
+@pytest.mark.parametrize("size", [(65, 97), (32, 32)])
+def test_backbone_gives_four_stages_of_tokens(name, backbone, size):
+    backbone.eval().zero_grad()
+    stages = backbone.forward_tokens(image(1, *size))
+    assert [tokens.grid for tokens in stages] == map_sizes(CATALOG[name].family, *size)
+    assert tuple(tokens.x.shape[2] for tokens in stages) == tuple(backbone.channels)
+    for tokens, merger in zip(stages, CATALOG[name].mergers, strict=True):
+        assert (tokens.cells is not None) == (merger == "sia")
+        assert tokens.to_map().shape[-2:] == tokens.grid
+
+
+def test_backbone_trains_every_parameter(backbone):
+    backbone.train().zero_grad()
+    stages = backbone.forward_tokens(image(2, 64, 96))
+    generator = torch.Generator().manual_seed(1)
+    # Through random weights: a LayerNorm's outputs have a fixed sum and sum of squares.
+    features = [tokens.to_map() for tokens in stages]
+    sum((feature * torch.randn(feature.shape, generator=generator)).sum() for feature in features).backward()
+    assert dead_parameters(backbone) == []
+
+
+@torch.no_grad()
+def test_features_only(name):
+    model = small(name, features_only=True).eval()
+    for feature, stride, channels in zip(
+        model(image(1, 64, 96)), model.feature_info.reduction(), model.feature_info.channels(), strict=True
+    ):
+        assert feature.shape == (1, channels, 64 // stride, 96 // stride)
+    assert tuple(model.feature_info.reduction()) == STRIDES
+
+
+@pytest.mark.parametrize("size", [(31, 64), (64, 16)])
+def test_too_small_an_input_is_one_sentence(classifier, size):
+    with pytest.raises(UserError, match=f"input of {size[0]} x {size[1]} pixels is too small"):
+        classifier(image(1, *size))
+
+
+def test_without_classifier_and_other_channels(name):
+    model = small(name, num_classes=0, in_chans=1).eval()
+    with torch.no_grad():
+        assert model(image(1, 64, 64, channels=1)).shape == (1, model.num_features)
+    model.reset_classifier(4)
+    with torch.no_grad():
+        assert model(image(1, 64, 64, channels=1)).shape == (1, 4)
+
+
+def test_weight_decay_spares_norms_biases_and_class_token(name, classifier):
+    groups = param_groups_weight_decay(classifier, 0.05, no_weight_decay_list=classifier.no_weight_decay())
+    spared = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    named = dict(classifier.named_parameters())
+    assert all(id(p) in spared for p in named.values() if p.ndim == 1)
+    if CATALOG[name].family == "pvt":
+        assert ("stage4.cls_token" in named) == (CATALOG[name].mergers[3] != "sia")
+        assert all(id(p) in spared for key, p in named.items() if key.endswith("cls_token"))
+
+
+def expected_spread(family: str, module: torch.nn.Module) -> float | None:
+    """Standard deviation of a module's initial weight, None where nothing is said about it."""
+    if isinstance(module, torch.nn.Linear):
+        return 0.02
+    fan_in = module.weight[0].numel() if getattr(module, "weight", None) is not None else 0
+    if isinstance(module, DeformableConv) or (isinstance(module, torch.nn.Conv2d) and family != "pvt_v2"):
+        # Kaiming-uniform with a = sqrt(5): uniform within 1 / sqrt(fan in).
+        return 1 / math.sqrt(3 * fan_in)
+    if isinstance(module, torch.nn.Conv2d):
+        return math.sqrt(2 * module.groups / (math.prod(module.kernel_size) * module.out_channels))
+    return None
+
+
+def test_initial_weights(name):
+    family = CATALOG[name].family
+    model = small(name, num_classes=100)
+    checked = 0
+    for key, module in model.named_modules():
+        if isinstance(module, OffsetConv):
+            assert not module.weight.any(), key
+            assert not module.bias.any(), key
+        elif isinstance(module, torch.nn.LayerNorm):
+            assert (module.weight == 1).all(), key
+            assert not module.bias.any(), key
+        elif (spread := expected_spread(family, module)) is not None and module.weight.numel() > 500:
+            assert module.weight.std().item() == pytest.approx(spread, rel=0.12), key
+            checked += 1
+            if isinstance(module, torch.nn.Linear) and module.bias is not None:
+                assert not module.bias.any(), key
+    assert checked > 10
+    for key, parameter in model.named_parameters():
+        if key.endswith(("pos_embed", "cls_token", "relative_position_bias_table")):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.2), key
+
+
+def test_every_available_own_model_is_registered():
+    expected = {n for n, s in CATALOG.items() if s.available and (s.family == "pvt" or s.is_plugin)}
+    assert set(OWN_MODELS) == expected
+    assert all(timm.is_model(model) for model in expected)
+    assert hafabench.models.__all__
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", ["pvt_tiny_hafa", "pvt_v2_b1_hafa", "swin_tiny_hafa"])
+def test_full_size(model):
+    logits = timm.create_model(model).eval()(image(1, 224, 224))
+    assert logits.shape == (1, 1000)
+    assert logits.isfinite().all()
