@@ -86,11 +86,19 @@ def make_images(root: Path) -> None:
                 Image.fromarray(pixels).save(folder / f"{index}.png")
 
 
-def tiny_run(folder: Path, *, images: Path, model: str = "tiny_convnext", seed: int = 0, **changes: Any) -> Run:
+def tiny_run(
+    folder: Path,
+    *,
+    images: Path,
+    model: str = "tiny_convnext",
+    seed: int = 0,
+    num_classes: int = CLASSES,
+    **changes: Any,
+) -> Run:
     """A run in ``folder`` on the images under ``images``; ``changes`` are values of the recipe."""
     recipe = ClassificationRecipe.model_validate({**PLAIN, **changes})
     counts = {"train": CLASSES * IMAGES, "val": CLASSES * IMAGES}
-    dataset = DatasetConfig(name="tiny", layout="imagenet", root=images, num_classes=CLASSES, images=counts)
+    dataset = DatasetConfig(name="tiny", layout="imagenet", root=images, num_classes=num_classes, images=counts)
     content = recipe.model_dump(mode="json", exclude=set(recipe.operational))
     return Run(
         task="classification",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hafabench.engines.distributed import World, joined_world
-from hafabench.engines.interrupt import EXIT_CODE, STOP_AFTER, StopRequest, leave_signals_to_parent
+from hafabench.engines.interrupt import EXIT_CODE, GRACE, STOP_AFTER, StopRequest, leave_signals_to_parent
 from hafabench.errors import UserError
 
 
@@ -51,15 +51,18 @@ def test_the_exit_code_says_try_again():
     assert EXIT_CODE == 75
 
 
-def test_workers_ignore_what_is_meant_for_their_parent():
+def test_workers_outlive_what_is_meant_for_their_parent_but_not_for_ever():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         leave_signals_to_parent()
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     finally:
+        remaining = signal.alarm(0)
         for number, handler in before.items():
             signal.signal(number, handler)
+    assert 0 < remaining <= GRACE
 
 
 def world(size: int) -> World:

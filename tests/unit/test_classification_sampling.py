@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections import Counter
 
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hafabench.engines.sampling import SeededSamples, StepSampler, Stream, batches, seed_everything
+from hafabench.errors import UserError
 
 IMAGES, BATCH, EPOCH = 26, 8, 3
 
@@ -103,3 +105,23 @@ def test_loading_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     assert len(list(batches(Zeros(), [[0, 1], [2]], workers=0, pin=False))) == 2
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("ending", ["closed", "failed"])
+def test_workers_end_with_the_loading(ending):
+    class Broken(Dataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            if index == 9:
+                raise UserError("9.png: cannot be decoded")
+            return torch.zeros(1), index
+
+    loading = batches(Broken(), [[0], [9], [1], [2], [3]], workers=2, pin=False)
+    next(loading)
+    assert len(multiprocessing.active_children()) == 2
+    if ending == "closed":
+        loading.close()
+        error = None
+    else:
+        with pytest.raises(UserError, match="cannot be decoded") as error:
+            next(loading)
+    assert not multiprocessing.active_children(), error

@@ -7,6 +7,7 @@ their training). A *work* checkpoint holds everything that an exact resume needs
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(Problem(str(path), "", "no such checkpoint"))
+    if not zipfile.is_zipfile(path):
+        raise UserError(Problem(str(path), "", "not a readable checkpoint: truncated, or no file of torch.save"))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ class _Training:
     def __init__(self, run: Run, world: World):
         self.run, self.world, self.recipe = run, world, run.recipe
         self.watch = Stopwatch()
-        self.per_process = world.share_of(self.recipe.batch_size)
-        self.mixup = mixing(self.recipe, run.dataset.num_classes, self.per_process)
+        per_process = world.share_of(self.recipe.batch_size)
+        self.mixup = mixing(self.recipe, run.dataset.num_classes, per_process)
         self.criterion = criterion(self.recipe, self.mixup)
         self.dataset = classification_dataset(run.dataset, "train", train_transform(self.recipe))
         self.steps_per_epoch = len(self.dataset) // self.recipe.batch_size
@@ -86,25 +86,31 @@ class _Training:
             batch_size=self.recipe.batch_size,
             history=self.run.history if self.world.is_first else None,
         )
-        for images, labels in self._batches():
-            loss, asked = self.world.mean(self._step(images, labels), float(stop.reason is not None))
-            step, lr = self.state.step, self.state.optimizer.param_groups[0]["lr"]
-            if not math.isfinite(loss):
-                raise UserError(self._not_finite(f"the loss is {loss}"))
-            stopping = asked and step < self.total
-            if stopping:
-                # Before anything is printed: whoever read it may be gone by the same signal.
-                self._save()
-            progress.step(step, loss=loss, lr=lr, epoch=step / self.steps_per_epoch)
-            if stopping:
-                self._leave(stop.reason or "the request of another process")
-            # After the history: lines beyond a state are dropped on resume, missing ones would stay missing.
-            if step == self.total or step % self.recipe.checkpoint_every == 0:
-                self._save()
+        # Closed, so that an error's traceback keeps no loading process alive.
+        with closing(self._batches()) as loaded:
+            for images, labels in loaded:
+                self._take(images, labels, progress, stop)
         if self.world.is_first:
             save_checkpoint(self.run.checkpoint, self._final())
             discard_work(self.run)
         self.world.wait()
+
+    def _take(self, images: torch.Tensor, labels: torch.Tensor, progress: Progress, stop: StopRequest) -> None:
+        """One step with all that follows from it: the report, the state, the end."""
+        loss, asked = self.world.mean(self._step(images, labels), float(stop.reason is not None))
+        step, lr = self.state.step, self.state.optimizer.param_groups[0]["lr"]
+        if not math.isfinite(loss):
+            raise UserError(self._not_finite(f"the loss is {loss}"))
+        stopping = asked and step < self.total
+        if stopping:
+            # Before anything is printed: whoever read it may be gone by the same signal.
+            self._save()
+        progress.step(step, loss=loss, lr=lr, epoch=step / self.steps_per_epoch)
+        if stopping:
+            self._leave(stop.reason or "the request of another process")
+        # After the history: lines beyond a state are dropped on resume, missing ones would stay missing.
+        if step == self.total or step % self.recipe.checkpoint_every == 0:
+            self._save()
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         sampler = StepSampler(
@@ -211,11 +217,11 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
     sampler = BatchSampler(SequentialSampler(dataset), recipe.eval_batch_size, drop_last=False)
     highest = min(5, run.dataset.num_classes)
     correct = {"top1": 0, "top5": 0}
-    for images, labels in batches(dataset, sampler, workers=recipe.workers, pin=device.type == "cuda"):
-        best = model(images.to(device)).topk(highest, dim=1).indices.cpu()
-        hits = best == labels[:, None]
-        correct["top1"] += int(hits[:, 0].sum())
-        correct["top5"] += int(hits.sum())
+    with closing(batches(dataset, sampler, workers=recipe.workers, pin=device.type == "cuda")) as loaded:
+        for images, labels in loaded:
+            hits = model(images.to(device)).topk(highest, dim=1).indices.cpu() == labels[:, None]
+            correct["top1"] += int(hits[:, 0].sum())
+            correct["top5"] += int(hits.sum())
     convention = f"centre crop {recipe.image_size} of {math.floor(recipe.image_size / recipe.eval_crop)}"
     return [
         Metric(

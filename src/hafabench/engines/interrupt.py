@@ -18,6 +18,7 @@ from hafabench.errors import Problem, UserError
 
 STOP_AFTER = "HAFABENCH_STOP_AFTER_SECONDS"
 EXIT_CODE = os.EX_TEMPFAIL
+GRACE = 30
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -64,10 +65,16 @@ def leave_signals_to_parent(_worker: int = 0) -> None:
     """For data loading workers: let the training decide when to stop.
 
     A signal to the whole process group would otherwise end them first, and the training by their death, before it
-    can save its state. They end with their parent in any case.
+    can finish its step and save its state. After SIGTERM they therefore go on for `GRACE` seconds.
     """
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The alarm's own default ends the process.
+    signal.alarm(GRACE)
 
 
 def _seconds_allowed() -> float:

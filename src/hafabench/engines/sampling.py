@@ -113,7 +113,7 @@ def batches(
     """Batches of ``dataset``, loaded by ``workers`` processes (0: by this one).
 
     By default samples are (image, label) and a batch is images (B, 3, H, W) and labels (B,); ``collate`` makes
-    another kind of batch of a list of samples.
+    another kind of batch of a list of samples. Close the generator (`contextlib.closing`) to end its processes.
 
     Raises:
         UserError: for an image that cannot be read.
@@ -128,4 +128,10 @@ def batches(
         # Its own generator: the loader's draw of a base seed must not touch the global one.
         generator=torch.Generator(),
     )
-    yield from loader
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        # Left to garbage collection, workers outlive an error by many seconds: its traceback holds the iterator.
+        if workers:
+            iterator._shutdown_workers()

@@ -1,0 +1,339 @@
+"""Classification trainings: the same weights however often they are interrupted, and honest evaluation."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.datasets import ImageFolder
+
+from hafabench.engines import classification
+from hafabench.engines.augmentation import eval_transform
+from hafabench.engines.checkpoint import load_checkpoint, save_checkpoint
+from hafabench.engines.interrupt import STOP_AFTER
+from hafabench.engines.progress import read_history
+from hafabench.errors import UserError
+from hafabench.matrix import Run
+from tests.tiny_training import CLASSES, IMAGES, MODELS, RANDOM, make_images, start, tiny_run
+
+TOTAL = CLASSES * IMAGES
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    make_images(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train_interrupted_at_every_step(run: Run, monkeypatch: pytest.MonkeyPatch, runs: list[Run] | None = None) -> int:
+    """Train with a deadline that has always passed; returns the number of commands that this took."""
+    monkeypatch.setenv(STOP_AFTER, "1e-9")
+    for command in range(1, 100):
+        try:
+            classification.train(runs[command % len(runs)] if runs else run)
+        except SystemExit as leaving:
+            assert leaving.code == 75
+        else:
+            monkeypatch.delenv(STOP_AFTER)
+            return command
+    raise AssertionError("never finished")
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run.checkpoint)["state_dict"]
+
+
+def assert_same_training(run: Run, other: Run) -> None:
+    """Equal weights bit for bit, and equal histories but for the clock."""
+    mine, theirs = weights(run), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert torch.equal(mine[name], theirs[name]), name
+    told = [
+        [(entry["step"], entry["loss"], entry["lr"], entry["epoch"]) for entry in read_history(one.history)]
+        for one in (run, other)
+    ]
+    assert told[0] == told[1]
+
+
+def wait_for_steps(process, run: Run, steps: int) -> None:
+    """Wait until the history of a training in another process has ``steps`` lines and it has saved a state."""
+    for _ in range(6000):
+        assert process.poll() is None, process.stderr.read()
+        if run.history.exists() and len(read_history(run.history)) >= steps:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the training got nowhere in a minute")
+
+
+def test_killed_training_ends_with_the_same_weights(tmp_path, images):
+    changes = {**RANDOM, "epochs": 16, "checkpoint_every": 2}
+    run = tiny_run(tmp_path / "killed", images=images, **changes)
+    process = start(run.folder, images, **changes)
+    wait_for_steps(process, run, 5)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not run.checkpoint.exists()
+    assert 4 <= load_checkpoint(run.work / "state.pth")["step"] < 48
+    classification.train(run)
+    assert load_checkpoint(run.checkpoint)["meta"]["training"]["resumes"] == 1
+    through = tiny_run(tmp_path / "through", images=images, **changes)
+    classification.train(through)
+    assert_same_training(run, through)
+    assert len(read_history(run.history)) == 48
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_stopped_after_every_step_is_the_same_training(tmp_path, images, monkeypatch, model):
+    stopped = tiny_run(tmp_path / "stopped", images=images, model=model, **RANDOM)
+    assert train_interrupted_at_every_step(stopped, monkeypatch) == 9
+    through = tiny_run(tmp_path / "through", images=images, model=model, **RANDOM)
+    classification.train(through)
+    assert_same_training(stopped, through)
+    training = load_checkpoint(stopped.checkpoint)["meta"]["training"]
+    assert (training["resumes"], training["steps"]) == (8, 9)
+    assert load_checkpoint(through.checkpoint)["meta"]["training"]["resumes"] == 0
+
+
+def test_neither_workers_nor_where_it_was_stopped_change_the_training(tmp_path, images, monkeypatch):
+    changes = {**RANDOM, "epochs": 2}
+    variants = [tiny_run(tmp_path / "w", images=images, **changes, workers=workers) for workers in (0, 1, 2)]
+    assert len({run.fingerprint for run in variants}) == 1
+    train_interrupted_at_every_step(variants[0], monkeypatch, variants)
+    through = tiny_run(tmp_path / "through", images=images, **changes, workers=2)
+    classification.train(through)
+    assert_same_training(variants[0], through)
+
+
+def test_the_seed_decides(tmp_path, images):
+    runs = [tiny_run(tmp_path / str(i), images=images, seed=seed, **RANDOM) for i, seed in enumerate((0, 0, 1))]
+    for run in runs:
+        classification.train(run)
+    assert_same_training(runs[0], runs[1])
+    first, other = weights(runs[0]), weights(runs[2])
+    assert not torch.equal(first["head.fc.weight"], other["head.fc.weight"])
+    losses = [[entry["loss"] for entry in read_history(run.history)] for run in runs]
+    assert not set(losses[0]) & set(losses[2])
+
+
+def test_sigterm_saves_the_state_and_says_so(tmp_path, images):
+    changes = {**RANDOM, "epochs": 200, "checkpoint_every": 10**6, "workers": 1}
+    run = tiny_run(tmp_path / "run", images=images, **changes)
+    process = start(run.folder, images, **changes)
+    wait_for_steps(process, run, 4)
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 75, said
+    assert "Traceback" not in said
+    state = load_checkpoint(run.work / "state.pth")
+    assert f"stopped after step {state['step']} of 600 on SIGTERM" in said
+    assert str(run.work) in said
+    assert len(read_history(run.history)) == state["step"] >= 4
+    assert not run.checkpoint.exists()
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path, images):
+    alone, shared = (tiny_run(tmp_path / name, images=images) for name in ("alone", "shared"))
+    process = start(shared.folder, images, processes=2)
+    classification.train(alone)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    meta = load_checkpoint(shared.checkpoint)["meta"]
+    assert meta["training"]["processes"] == 2
+    mine, theirs = weights(alone), weights(shared)
+    for name in mine:
+        torch.testing.assert_close(theirs[name], mine[name], rtol=1e-3, atol=2e-5, msg=name)
+    losses = [[entry["loss"] for entry in read_history(run.history)] for run in (alone, shared)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len(losses[1]) == 9
+
+
+@pytest.mark.slow
+def test_two_processes_stop_and_resume_together(tmp_path, images):
+    changes = {**RANDOM, "epochs": 2}
+    stopped, through = (tiny_run(tmp_path / name, images=images, **changes) for name in ("stopped", "through"))
+    process = start(stopped.folder, images, processes=2, env={STOP_AFTER: "1e-9"}, **changes)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0 and "stopped after step 1 of 6" in said
+    for run in (stopped, through):
+        process = start(run.folder, images, processes=2, **changes)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert_same_training(stopped, through)
+
+
+def test_state_of_another_configuration_starts_over(tmp_path, images, monkeypatch, capsys):
+    old = tiny_run(tmp_path / "run", images=images, lr=1e-4)
+    monkeypatch.setenv(STOP_AFTER, "1e-9")
+    with pytest.raises(SystemExit):
+        classification.train(old)
+    monkeypatch.delenv(STOP_AFTER)
+    new = tiny_run(tmp_path / "run", images=images)
+    classification.train(new)
+    assert f"fingerprint {old.fingerprint}, now {new.fingerprint}): training starts over" in capsys.readouterr().err
+    through = tiny_run(tmp_path / "through", images=images)
+    classification.train(through)
+    assert_same_training(new, through)
+
+
+def test_unreadable_state_is_refused_with_advice(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images)
+    run.work.mkdir(parents=True)
+    (run.work / "state.pth").write_bytes(b"torn")
+    with pytest.raises(
+        UserError, match=r"not a readable checkpoint.*\n.*delete this file to start the training over"
+    ):
+        classification.train(run)
+
+
+def test_finished_state_only_has_to_be_written_out(tmp_path, images, monkeypatch):
+    run = tiny_run(tmp_path / "run", images=images)
+    full = UserError("checkpoint.pth: not written: no space left on the device")
+
+    def fail(path: Path, content: dict) -> None:
+        raise full
+
+    monkeypatch.setattr(classification, "save_checkpoint", fail)
+    with pytest.raises(UserError, match="no space left"):
+        classification.train(run)
+    monkeypatch.undo()
+    assert load_checkpoint(run.work / "state.pth")["step"] == 9
+    told = run.history.read_text()
+    classification.train(run)
+    assert run.history.read_text() == told
+    assert not run.work.exists()
+    through = tiny_run(tmp_path / "through", images=images)
+    classification.train(through)
+    assert_same_training(run, through)
+
+
+def test_a_trained_run_is_left_alone(tmp_path, images, capsys):
+    run = tiny_run(tmp_path / "run", images=images)
+    classification.train(run)
+    written = run.checkpoint.stat().st_mtime_ns
+    capsys.readouterr()
+    classification.train(run)
+    assert run.checkpoint.stat().st_mtime_ns == written
+    assert "already trained; delete" in capsys.readouterr().err
+    classification.train(tiny_run(tmp_path / "run", images=images, lr=2e-3))
+    assert run.checkpoint.stat().st_mtime_ns != written
+
+
+def test_divergence_stops_and_keeps_the_last_good_state(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images, lr=1e37, weight_decay=1e4, checkpoint_every=1)
+    with pytest.raises(UserError, match=r"step 2: some weights are not finite at learning rate .*: lower lr"):
+        classification.train(run)
+    state = load_checkpoint(run.work / "state.pth")
+    assert state["step"] == 1
+    assert all(value.isfinite().all() for value in state["model"].values())
+    rarely = tiny_run(tmp_path / "rarely", images=images, lr=1e37, weight_decay=1e4, checkpoint_every=100)
+    with pytest.raises(UserError, match=r"step 3: the loss is (nan|inf) at learning rate"):
+        classification.train(rarely)
+    assert not rarely.checkpoint.exists()
+
+
+def test_fewer_images_than_a_batch_are_refused(tmp_path, images):
+    with pytest.raises(UserError, match=rf"batch_size: 26 images a step, but only {TOTAL} to train on"):
+        classification.train(tiny_run(tmp_path, images=images, batch_size=26))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_truncated_image_is_one_sentence(tmp_path, workers):
+    make_images(tmp_path)
+    broken = tmp_path / "train" / "class1" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UserError) as caught:
+        classification.train(tiny_run(tmp_path / "run", images=tmp_path, workers=workers))
+    assert str(caught.value).startswith(f"{broken}: cannot be decoded")
+    assert "\n" not in str(caught.value)
+
+
+def test_final_checkpoint_says_whose_it_is(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images)
+    classification.train(run)
+    content = load_checkpoint(run.checkpoint)
+    meta, training = content["meta"], content["meta"]["training"]
+    assert (meta["run"], meta["model"], meta["num_classes"]) == (run.id, "tiny_convnext", CLASSES)
+    assert (meta["fingerprint"], meta["dataset"], meta["image_size"]) == (run.fingerprint, "tiny", 32)
+    assert (training["steps"], training["epochs"], training["processes"]) == (9, 3, 1)
+    assert (training["device"], training["threads"]) == ("cpu", 1)
+    assert training["images_per_s"] == pytest.approx(9 * 8 / training["seconds"], rel=0.05)
+    assert not run.work.exists()
+
+
+def test_training_learns(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images, model="tiny_resnet", epochs=8, lr=3e-3)
+    classification.train(run)
+    losses = [entry["loss"] for entry in read_history(run.history)]
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+
+
+def test_accuracy_is_that_of_a_plain_loop(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images, model="tiny_resnet", epochs=1, warmup_epochs=0)
+    classification.train(run)
+    model = classification._create_model(run)
+    model.load_state_dict(weights(run))
+    model.eval()
+    dataset = ImageFolder(str(images / "val"), eval_transform(run.recipe))
+    with torch.no_grad():
+        predicted = [model(image[None]).argmax().item() for image, _ in dataset]
+    expected = 100 * sum(p == label for p, (_, label) in zip(predicted, dataset, strict=True)) / TOTAL
+    assert 0 < expected < 100
+    top1, top5 = classification.evaluate(run, run.checkpoint)
+    assert (top1.name, top1.unit, top1.model, top1.seed, top1.repeats) == ("top1", "%", "tiny_resnet", 0, TOTAL)
+    assert top1.value == pytest.approx(expected)
+    assert (top5.name, top5.value) == ("top5", 100.0)
+
+
+def test_top5_counts_five_guesses(tmp_path, monkeypatch):
+    class Ranked(torch.nn.Module):
+        """Ranks the classes 0, 1, 2, ... for every image."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -torch.arange(8.0).expand(len(x), 8)
+
+    import numpy as np
+    from PIL import Image
+
+    for label in range(8):
+        for split in ("train", "val"):
+            folder = tmp_path / split / f"class{label}"
+            folder.mkdir(parents=True)
+            Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(folder / "0.png")
+    monkeypatch.setattr(classification, "_create_model", lambda run: Ranked())
+    run = tiny_run(tmp_path / "run", images=tmp_path, num_classes=8)
+    save_checkpoint(run.checkpoint, {"state_dict": {}, "meta": classification._identity(run)})
+    top1, top5 = classification.evaluate(run, run.checkpoint)
+    assert (top1.value, top5.value) == (100 / 8, 100 * 5 / 8)
+
+
+@pytest.mark.parametrize("change", [{"model": "tiny_resnet"}, {"lr": 2e-3}, {"seed": 1}])
+def test_checkpoint_of_another_run_is_refused(tmp_path, images, change):
+    run = tiny_run(tmp_path / "run", images=images, epochs=2)
+    classification.train(run)
+    other = tiny_run(tmp_path / "other", images=images, **{"epochs": 2, **change})
+    with pytest.raises(UserError, match=r"meta\..*: checkpoint of another run"):
+        classification.evaluate(other, run.checkpoint)
+
+
+def test_checkpoint_that_does_not_fit_its_own_description_is_refused(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images)
+    classification.train(run)
+    content = load_checkpoint(run.checkpoint)
+    content["state_dict"]["head.fc.weight"] = torch.zeros(4, 64)
+    save_checkpoint(run.checkpoint, content)
+    with pytest.raises(UserError, match=r"head\.fc\.weight: expected shape \(3, 64\), found \(4, 64\)"):
+        classification.evaluate(run, run.checkpoint)
