@@ -10,7 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from hafabench.catalog import CATALOG, ModelSpec, merger_problem
+from hafabench.catalog import CATALOG, FIDELITIES, VARIANTS, ModelSpec, merger_problem
 from hafabench.errors import UserError
 from hafabench.models import pvt, pvt_v2, swin
 from hafabench.models.library import LibraryBackbone, create_library_model
@@ -59,6 +59,13 @@ def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs) -> nn.Module:
         raise UserError(f"model {spec.name!r} is listed in the tables but not built by this version")
     if spec.is_plugin and (problem := merger_problem(spec.family, tuple(spec.mergers))):
         raise UserError(f"model {spec.name!r}: {problem}")
+    if spec.variant not in VARIANTS:
+        raise UserError(
+            f"model {spec.name!r}: unknown variant {spec.variant!r}; expected one of {', '.join(VARIANTS)}"
+        )
+    if spec.fidelity not in FIDELITIES:
+        expected = ", ".join(FIDELITIES)
+        raise UserError(f"model {spec.name!r}: unknown fidelity {spec.fidelity!r}; expected one of {expected}")
     if not is_own(spec):
         return LibraryBackbone(spec, **kwargs) if dense else create_library_model(spec, **kwargs)
     net = _build_own(spec, **kwargs)
