@@ -75,10 +75,11 @@ def _summary(plan: Plan) -> str:
         f"- {len(plan.runs)} runs ({_counts(states)}); {len(plan.jobs)} jobs, {len(undone)} to do: {_counts(rules)}",
     ]
     if any(job.resources.gpus for job in plan.jobs.values()):
+        left, anew = plan.gpu_hours_left, plan.gpu_hours
         lines += [
-            f"- GPU-hours: **{plan.gpu_hours_left:,.0f}** to go, {plan.gpu_hours:,.0f} from nothing ({plan.gpu}{speed})",
-            f"- on {scheduled.gpus} GPUs: **{_hours(scheduled.hours)}**, the GPUs {scheduled.busy:.0%} busy; no number "
-            f"of GPUs finishes in less than the critical path, {_hours(scheduled.critical_hours)}",
+            f"- GPU-hours: **{left:,.0f}** to go, {anew:,.0f} from nothing ({plan.gpu}{speed})",
+            f"- on {scheduled.gpus} GPUs: **{_hours(scheduled.hours)}**, the GPUs {scheduled.busy:.0%} busy; no "
+            f"number of GPUs finishes in less than the critical path, {_hours(scheduled.critical_hours)}",
         ]
     else:
         alone = sum(job.hours for job in plan.jobs.values())

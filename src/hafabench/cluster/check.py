@@ -1,0 +1,137 @@
+"""Is the cluster what the site file says, before anything is submitted? Every finding is one sentence."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterable, Iterator
+
+from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run, slurm_release
+from hafabench.cluster.findings import Finding, listed
+from hafabench.cluster.nodes import check_pool, read_partitions
+from hafabench.cluster.probe import probe_node, where_options
+from hafabench.cluster.pyslurm_backend import choose_accounting
+from hafabench.cluster.site import GpuPool, Pool, Site
+from hafabench.config import Experiment
+from hafabench.errors import UserError
+from hafabench.matrix import expand
+from hafabench.resources import ResourceBook, Resources
+
+PROBE_WAIT_S = 60
+
+
+def check_cluster(
+    experiment: Experiment, site: Site, *, probe: bool = True, runner: Runner = run, wait_s: int = PROBE_WAIT_S
+) -> Iterator[Finding]:
+    """Findings about the cluster, as they come.
+
+    Args:
+        experiment: whose jobs will run.
+        site: what its user says about the cluster.
+        probe: run a job of seconds on a compute node, to see data and environment from there.
+        runner: of Slurm's commands.
+        wait_s: how long the probe may wait for a node.
+    """
+    try:
+        major, minor = slurm_release(runner)
+        partitions = read_partitions(runner)
+    except CommandFailed as error:
+        yield Finding("problem", "Slurm", str(error))
+        return
+    yield Finding("ok", "Slurm", f"release {major}.{minor:02d}, {len(partitions)} partitions")
+    yield Finding("note", "accounting", choose_accounting(runner)[1])
+    yield from _check_account(site, runner)
+    try:
+        book = ResourceBook(experiment, site)
+        requests = _requests(experiment, book)
+    except UserError as error:
+        yield Finding("problem", "site", str(error))
+        return
+    pools: dict[str, Pool] = {"cpu": site.cpu}
+    if any(request.gpus for _, request in requests):
+        pools["gpu"] = site.gpu
+    sound = set()
+    for name, pool in pools.items():
+        mine = [request for _, request in requests if bool(request.gpus) == (name == "gpu")]
+        findings = list(check_pool(name, pool, partitions, mine, site, runner))
+        yield from findings
+        if not any(finding.level == "problem" for finding in findings):
+            sound.add(name)
+            yield from _check_submission(name, site, requests, runner)
+    yield from _check_attempts(requests)
+    for name in sorted(sound) if probe else ():
+        yield from probe_node(name, site, experiment, runner, wait_s)
+
+
+def _requests(experiment: Experiment, book: ResourceBook) -> list[tuple[str, Resources]]:
+    """What trainings and data preparation will ask for: the largest requests of the workflow."""
+    found = [(f"train_run {run_id}", book.train(run_)) for run_id, run_ in expand(experiment).items()]
+    return found + [(f"prepare_dataset {task}", book.prepare_dataset(task)) for task in experiment.config.datasets]
+
+
+def _check_account(site: Site, runner: Runner) -> Iterator[Finding]:
+    user = getpass.getuser()
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=account,qos"]
+    try:
+        rows = [line.split("|") for line in runner(command, TIMEOUT_S).splitlines() if "|" in line]
+    except CommandFailed as error:
+        yield Finding("note", "account", f"associations are not known: {error}")
+        return
+    accounts = {row[0] for row in rows}
+    if not accounts:
+        if site.account:
+            yield Finding(
+                "problem", "account", f"user {user} has no association, so {site.account!r} cannot be charged"
+            )
+        else:
+            yield Finding("note", "account", f"user {user} has no association with an account")
+        return
+    if site.account and site.account not in accounts:
+        sentence = f"user {user} has no association with {site.account!r}, only with {listed(accounts)}"
+        yield Finding("problem", "account", sentence)
+        return
+    yield Finding("ok", "account", site.account or f"the default one of {listed(accounts)}")
+    known = {name for row in rows if not site.account or row[0] == site.account for name in row[1].split(",") if name}
+    for key, pool in (("gpu", site.gpu), ("cpu", site.cpu)):
+        if pool.qos and known and pool.qos not in known:
+            yield Finding("problem", f"{key}.qos", f"user {user} may not use {pool.qos!r}, only {listed(known)}")
+
+
+def _check_submission(
+    key: str, site: Site, requests: list[tuple[str, Resources]], runner: Runner
+) -> Iterator[Finding]:
+    """Let Slurm judge the largest request without submitting it."""
+    mine = [item for item in requests if bool(item[1].gpus) == (key == "gpu")]
+    if not mine:
+        return
+    name, request = max(mine, key=lambda item: (item[1].gpus, item[1].mem_mb, item[1].runtime))
+    command = ["sbatch", "--test-only", *_options(site, request), "--wrap=true"]
+    try:
+        runner(command, TIMEOUT_S)
+    except CommandFailed as error:
+        yield Finding("problem", key, f"Slurm refuses what {name} asks for: {error}")
+    else:
+        asked = f"{request.gpus} GPUs, " if request.gpus else ""
+        asked += f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {request.runtime / 60:.1f} h"
+        yield Finding("ok", key, f"Slurm takes the largest request ({name}: {asked})")
+
+
+def _options(site: Site, request: Resources) -> list[str]:
+    """The request in sbatch's words, as the workflow's executor puts it."""
+    pool = site.pool(request.gpus)
+    options = [f"--nodes={request.nodes}", f"--cpus-per-task={request.cpus}", f"--mem={request.mem_mb}"]
+    options += [f"--time={request.runtime}", *where_options(site, pool)]
+    if request.gpus:
+        kind = f"{pool.gpu_type}:" if isinstance(pool, GpuPool) and pool.gpu_type else ""
+        options.append(f"--gpus={kind}{request.gpus}")
+    return options
+
+
+def _check_attempts(requests: Iterable[tuple[str, Resources]]) -> Iterator[Finding]:
+    long = [(name, request) for name, request in requests if request.attempts > 1]
+    if long:
+        name, request = max(long, key=lambda item: item[1].attempts)
+        sentence = (
+            f"{len(long)} trainings take more than one time limit and are resumed; {name} most often, about "
+            f"{request.attempts} attempts of {request.runtime / 60:g} h: keep the profile's `retries` above that"
+        )
+        yield Finding("note", "gpu.max_hours", sentence)

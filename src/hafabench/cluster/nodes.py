@@ -1,0 +1,184 @@
+"""Partitions and nodes as Slurm shows them, compared with what a site file says and jobs ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner
+from hafabench.cluster.findings import Finding, listed
+from hafabench.cluster.site import GpuPool, Pool, Site
+from hafabench.resources import Resources
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition as scontrol shows it; times in hours, None for no limit."""
+
+    name: str
+    max_hours: float | None
+    state: str
+    default: bool
+    accounts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as sinfo shows it; ``gpus`` by type, an untyped one under an empty name."""
+
+    name: str
+    state: str
+    cpus: int
+    memory_mb: int
+    gpus: dict[str, int]
+    features: tuple[str, ...]
+
+    def gpus_of(self, kind: str | None) -> int:
+        """GPUs of a type, or of any."""
+        return self.gpus.get(kind, 0) if kind else sum(self.gpus.values())
+
+
+def check_pool(
+    key: str, pool: Pool, partitions: dict[str, Partition], requests: Sequence[Resources], site: Site, runner: Runner
+) -> Iterator[Finding]:
+    """Findings about one pool of a site.
+
+    Args:
+        key: its name in the site file.
+        partitions: those of the cluster.
+        requests: what jobs will ask of this pool.
+    """
+    names = pool.partition.split(",") if pool.partition else [p.name for p in partitions.values() if p.default]
+    if not names:
+        sentence = f"not given, and the cluster has no default; it has {listed(partitions)}"
+        yield Finding("problem", f"{key}.partition", sentence)
+        return
+    missing = [name for name in names if name not in partitions]
+    for name in missing:
+        yield Finding("problem", f"{key}.partition", f"no partition {name!r}; the cluster has {listed(partitions)}")
+    if missing:
+        return
+    for name in names:
+        yield from _check_partition(key, pool, partitions[name], site)
+    try:
+        nodes = read_nodes(names, runner)
+    except CommandFailed as error:
+        yield Finding("problem", f"{key}.partition", str(error))
+        return
+    yield from _check_nodes(key, pool, ",".join(names), nodes, requests)
+
+
+def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> Iterator[Finding]:
+    if partition.state != "UP":
+        yield Finding("problem", f"{key}.partition", f"partition {partition.name} is {partition.state}")
+    if partition.max_hours is not None and pool.max_hours > partition.max_hours:
+        sentence = f"{pool.max_hours:g}, but partition {partition.name} ends jobs after {partition.max_hours:g} hours"
+        yield Finding("problem", f"{key}.max_hours", sentence)
+    if site.account and partition.accounts and site.account not in partition.accounts:
+        sentence = f"partition {partition.name} takes {listed(partition.accounts)}, not {site.account!r}"
+        yield Finding("problem", "account", sentence)
+
+
+def _check_nodes(
+    key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources]
+) -> Iterator[Finding]:
+    features = _plain_features(pool.constraint)
+    fitting = [node for node in nodes if features is None or features <= set(node.features)]
+    if not fitting:
+        known = listed({feature for node in nodes for feature in node.features})
+        sentence = f"no node of {partition} has {pool.constraint}; features there: {known}"
+        yield Finding("problem", f"{key}.constraint", sentence)
+        return
+    if isinstance(pool, GpuPool):
+        types = {kind or "(no type)" for node in fitting for kind in node.gpus}
+        fitting = [node for node in fitting if node.gpus_of(pool.gpu_type)]
+        if not fitting and pool.gpu_type and types:
+            sentence = f"no node of {partition} has GPUs of type {pool.gpu_type!r}; there are {listed(types)}"
+            yield Finding("problem", f"{key}.gpu_type", sentence)
+            return
+        if not fitting:
+            yield Finding("problem", f"{key}.partition", f"no node of {partition} has GPUs")
+            return
+    yield from _check_sizes(key, pool, partition, fitting, requests)
+    usable = [node for node in fitting if not re.match(r"down|drain|fail|unknown", node.state)]
+    sentence = f"{partition}: {len(usable)} of {len(fitting)} fitting nodes in service"
+    yield Finding("ok" if len(usable) >= pool.max_nodes else "problem", f"{key}.partition", sentence)
+
+
+def _check_sizes(
+    key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources]
+) -> Iterator[Finding]:
+    """The most that a job asks of one node, against the largest node."""
+    kind = pool.gpu_type if isinstance(pool, GpuPool) else None
+    for name, asked, most, unit in (
+        ("gpus", max((r.gpus_per_node for r in requests), default=0), max(n.gpus_of(kind) for n in nodes), "GPUs"),
+        ("cpus", max((r.cpus for r in requests), default=0), max(n.cpus for n in nodes), "CPUs"),
+        (
+            "memory_gb",
+            max((r.mem_mb for r in requests), default=0) / 1024,
+            max(n.memory_mb for n in nodes) / 1024,
+            "GiB",
+        ),
+    ):
+        if asked > most:
+            sentence = f"jobs ask one node for {asked:.4g} {unit}, but the largest of {partition} has {most:.4g}"
+            yield Finding("problem", f"{key}.{name}", sentence)
+
+
+def _plain_features(constraint: str | None) -> set[str] | None:
+    """Features that must all be there; None where the constraint is more than that and Slurm has to judge."""
+    if constraint is None:
+        return set()
+    return set(constraint.split("&")) if re.fullmatch(r"[\w.+:-]+(&[\w.+:-]+)*", constraint) else None
+
+
+def read_partitions(runner: Runner) -> dict[str, Partition]:
+    """The cluster's partitions by name."""
+    found = {}
+    for line in runner(["scontrol", "--oneliner", "show", "partition"], TIMEOUT_S).splitlines():
+        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if "PartitionName" not in words:
+            continue
+        accounts = words.get("AllowAccounts", "ALL")
+        found[words["PartitionName"]] = Partition(
+            name=words["PartitionName"],
+            max_hours=_hours(words.get("MaxTime", "UNLIMITED")),
+            state=words.get("State", "UP"),
+            default=words.get("Default") == "YES",
+            accounts=() if accounts == "ALL" else tuple(accounts.split(",")),
+        )
+    return found
+
+
+def read_nodes(partitions: list[str], runner: Runner) -> list[Node]:
+    """The nodes of some partitions."""
+    text = runner(
+        ["sinfo", "--noheader", "--Node", f"--partition={','.join(partitions)}", "--format=%N|%T|%c|%m|%G|%f"],
+        TIMEOUT_S,
+    )
+    found = {}
+    for line in text.splitlines():
+        name, state, cpus, memory, gres, features = line.strip().split("|", 5)
+        plain = "" if features == "(null)" else features
+        found[name] = Node(
+            name, state, int(cpus.rstrip("+")), int(memory.rstrip("+")), gpus_of_gres(gres), tuple(plain.split(","))
+        )
+    return list(found.values())
+
+
+def gpus_of_gres(text: str) -> dict[str, int]:
+    """GPUs of a node by type: ``gpu:a100:4(S:0-1),gpu:v100:2`` -> ``{"a100": 4, "v100": 2}``."""
+    found: dict[str, int] = {}
+    for kind, count in re.findall(r"(?:^|,)gpu(?::([^:,()]+))??(?::(\d+))?(?=[,(]|$)", text):
+        found[kind] = found.get(kind, 0) + int(count or 1)
+    return found
+
+
+def _hours(limit: str) -> float | None:
+    """Slurm's ``[days-]hours:minutes:seconds`` in hours; None for no limit."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return days * 24 + hours + minutes / 60 + seconds / 3600

@@ -1,0 +1,89 @@
+"""A look from a compute node: does it see the data and the environment, and torch a GPU?"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hafabench.cluster.commands import CommandFailed, Runner
+from hafabench.cluster.findings import Finding
+from hafabench.cluster.site import GpuPool, Pool, Site
+from hafabench.config import Experiment
+from hafabench.data.paths import required_paths
+
+_PROBE_MINUTES = 3
+# What the probe prints in front of each of its answers.
+_MARK = "hafabench-probe:"
+
+
+def where_options(site: Site, pool: Pool) -> list[str]:
+    """How sbatch and srun are told to use the site's nodes."""
+    words = {"account": site.account, "partition": pool.partition, "constraint": pool.constraint, "qos": pool.qos}
+    return [f"--{name}={value}" for name, value in words.items() if value] + shlex.split(pool.extra or "")
+
+
+def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wait_s: int) -> Iterator[Finding]:
+    """Run a job of seconds on a node of a pool and report what it sees.
+
+    Args:
+        key: of the pool in the site file, ``gpu`` or ``cpu``.
+        wait_s: how long it may wait for a node; where none is free, that is a note and no problem.
+    """
+    pool = site.gpu if key == "gpu" else site.cpu
+    command = ["srun", f"--immediate={wait_s}", "--quiet", "--job-name=hafabench-check", "--ntasks=1", "--nodes=1"]
+    command += ["--mem=2000", f"--time={_PROBE_MINUTES}", *where_options(site, pool)]
+    if isinstance(pool, GpuPool):
+        command.append(f"--gpus={pool.gpu_type + ':' if pool.gpu_type else ''}1")
+    paths = _paths(experiment)
+    command += ["sh", "-c", _script(paths, experiment.config.scale == "full" and key == "gpu")]
+    about = f"{key} node"
+    try:
+        answer = runner(command, wait_s + _PROBE_MINUTES * 60)
+    except CommandFailed as error:
+        reason = str(error).rpartition("srun: error: ")[2] or str(error)
+        if "immediate" in str(error) or "busy" in str(error):
+            yield Finding("note", about, f"none was free within {wait_s} s: data and environment were not looked at")
+        else:
+            yield Finding("problem", about, f"a job of seconds did not run: {reason[-300:]}")
+        return
+    said = dict(
+        line.removeprefix(_MARK).split("=", 1)
+        for line in answer.splitlines()
+        if line.startswith(_MARK) and "=" in line
+    )
+    node = said.get("node", "?")
+    unseen = [path for index, path in enumerate(paths) if said.get(f"path{index}") != "seen"]
+    for path in unseen:
+        yield Finding("problem", about, f"{path} is not visible from {node}")
+    imported = said.get("import", "")
+    if imported != "ok":
+        why = imported or f"{sys.executable} does not run there"
+        yield Finding("problem", about, f"the environment is not usable on {node}: {why}")
+    if "cuda" in said and said["cuda"] != "True":
+        yield Finding("problem", about, f"torch sees no GPU on {node}")
+    if not unseen and imported == "ok":
+        yield Finding("ok", about, f"{node} sees {len(paths)} paths and imports hafabench")
+
+
+def _paths(experiment: Experiment) -> list[Path]:
+    """What a job has to see: the working folder, the environment, and data that is not made here."""
+    found = [Path.cwd(), Path(sys.executable)]
+    for dataset in experiment.config.datasets.values():
+        if dataset.generator is None:
+            found += [path.absolute() for path in required_paths(dataset)]
+    return found
+
+
+def _script(paths: list[Path], cuda: bool) -> str:
+    """A shell script for the compute node that answers in marked lines and never fails."""
+    lines = [f"echo {_MARK}node=$(hostname)"]
+    for index, path in enumerate(paths):
+        lines.append(f"test -e {shlex.quote(str(path))} && echo {_MARK}path{index}=seen")
+    python = shlex.quote(sys.executable)
+    lines.append(f"said=$({python} -c 'import hafabench' 2>&1 | tail -n 1); test -z \"$said\" && said=ok")
+    lines.append(f'echo "{_MARK}import=$said"')
+    if cuda:
+        lines.append(f"echo {_MARK}cuda=$({python} -c 'import torch; print(torch.cuda.is_available())' 2> /dev/null)")
+    return "\n".join([*lines, "true"])

@@ -1,0 +1,246 @@
+"""Where every cell of an experiment stands: from its files, Slurm's queue and its logs; no driver needed.
+
+Works without Slurm too: then only files are looked at, and a training whose history grew lately counts as running.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hafabench.cluster.cells import Cell, cells
+from hafabench.cluster.commands import CommandFailed, Runner, is_installed, run
+from hafabench.cluster.driver import driver_processes, is_locked
+from hafabench.cluster.queue import QueuedJob, live_jobs
+from hafabench.config import Experiment
+from hafabench.matrix import complexity_fingerprint, complexity_record, expand, latency_fingerprint, latency_record
+from hafabench.recipes import ClassificationRecipe, DetectionRecipe
+from hafabench.states import RunState, dataset_is_ready, record_is_current, run_state
+
+# Where the Slurm profile puts the output of jobs.
+SLURM_LOGS = Path("logs/slurm")
+ORDER = ("running", "queued", "failed", "interrupted", "stale", "waiting", "done")
+_FRESH_S = 120.0
+_TAIL_BYTES = 16384
+# A line that says why a job ended; the last one counts.
+_REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Killed\b|.*[Oo]ut of memory)")
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """One cell.
+
+    Attributes:
+        cell: which.
+        state: one of `ORDER`; ``waiting``: nobody has submitted it yet.
+        detail: progress, reason of waiting, or the last line of the log; may be empty.
+        node: where it runs.
+        job: Slurm's id of its live job.
+        log: the file to read about a failed or interrupted cell.
+    """
+
+    cell: Cell
+    state: str
+    detail: str = ""
+    node: str = ""
+    job: str = ""
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """An experiment's cells, and whether anybody looks after them.
+
+    Attributes:
+        cells: in the workflow's order.
+        driver: a sentence about the driver.
+        slurm: a sentence about why the queue is not shown; empty where it is.
+    """
+
+    cells: tuple[CellStatus, ...]
+    driver: str
+    slurm: str
+
+
+def experiment_status(experiment: Experiment, folder: Path | None = None, runner: Runner = run) -> Status:
+    """Look at every cell once.
+
+    Args:
+        folder: the workflow's working folder; the present one by default.
+
+    Raises:
+        UserError: for an experiment that is not in order.
+    """
+    folder = folder or Path.cwd()
+    jobs, slurm = _queue(folder, runner)
+    runs = {run.id: run_state(run) for run in expand(experiment).values()}
+    done = _done(experiment, runs)
+    found = []
+    for comment, cell in cells(experiment).items():
+        found.append(_status(cell, comment, jobs.get(comment), done.get(cell.id, False), runs.get(cell.subject)))
+    return Status(tuple(found), _driver(folder), slurm)
+
+
+def _queue(folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
+    """Live jobs by comment; of two for one cell the one that runs."""
+    if runner is run and not is_installed():
+        return {}, "no Slurm on this machine"
+    try:
+        jobs = live_jobs(folder, runner)
+    except CommandFailed as error:
+        return {}, str(error)
+    return {job.comment: job for job in sorted(jobs, key=lambda job: not job.is_pending)}, ""
+
+
+def _done(experiment: Experiment, runs: dict[str, RunState]) -> dict[str, bool]:
+    found = {f"prepare_dataset {task}": dataset_is_ready(experiment, task) for task in experiment.config.datasets}
+    for name, state in runs.items():
+        found[f"train_run {name}"] = state.state in ("done", "trained")
+        found[f"evaluate_run {name}"] = state.state == "done"
+    for task in experiment.config.complexity.image_size:
+        path, wanted = complexity_record(experiment, task), complexity_fingerprint(experiment, task)
+        found[f"count_complexity {task}"] = record_is_current(path, wanted) is True
+    for group in experiment.config.latency:
+        path, wanted = latency_record(experiment, group), latency_fingerprint(experiment, group)
+        found[f"measure_latency {group.name}"] = record_is_current(path, wanted) is True
+    everything = all(found.values())
+    found["collect_records"] = everything and (experiment.results / "frame.parquet").exists()
+    found["write_report"] = found["collect_records"] and (experiment.reports / "tables.md").exists()
+    return found
+
+
+def _status(cell: Cell, comment: str, job: QueuedJob | None, done: bool, run: RunState | None) -> CellStatus:
+    if done:
+        return CellStatus(cell, "done")
+    training = run if cell.rule == "train_run" else None
+    if job is not None and job.is_pending:
+        return CellStatus(cell, "queued", job.reason, job=job.id)
+    if job is not None:
+        detail = progress(training) if training is not None else f"for {job.elapsed}"
+        if job.state != "RUNNING":
+            detail = f"{job.state.lower()}; {detail}"
+        return CellStatus(cell, "running", detail, job.node, job.id)
+    if training is not None and training.state == "interrupted" and _is_fresh(training.run.history):
+        return CellStatus(cell, "running", progress(training), "without a Slurm job")
+    return _not_live(cell, comment, run)
+
+
+def _not_live(cell: Cell, comment: str, run: RunState | None) -> CellStatus:
+    """A cell that is neither done nor anybody's job: did somebody try?"""
+    log, line, is_reason = _last_word([path for path in (cell.log, slurm_log(comment)) if path and path.is_file()])
+    if cell.rule == "train_run" and run is not None:
+        if run.state == "stale":
+            return CellStatus(cell, "stale", "; ".join(run.changes))
+        if run.state == "interrupted" and not is_reason:
+            # A training that stopped by itself says that it can be resumed, a killed one says nothing.
+            return CellStatus(cell, "interrupted", progress(run), log=log)
+    if cell.rule == "evaluate_run" and run is not None and run.state != "trained":
+        # Its log is about weights that are no longer there.
+        return CellStatus(cell, "stale" if run.state == "stale" and run.record else "waiting")
+    return CellStatus(cell, "failed", line, log=log) if log is not None else CellStatus(cell, "waiting")
+
+
+def slurm_log(comment: str) -> Path | None:
+    """The output of the last job with this comment; None where there is none."""
+    rule, _, wildcards = comment.partition("_wildcards_")
+    logs = [path for path in (SLURM_LOGS / rule / wildcards).glob("*.log") if path.stem.isdecimal()]
+    return max(logs, key=lambda path: int(path.stem), default=None)
+
+
+def _last_word(logs: Iterable[Path]) -> tuple[Path | None, str, bool]:
+    """The file and line that say why a job ended, else the last line of the first file that has one.
+
+    Returns:
+        File, line, and whether the line is a reason.
+    """
+    fallback: tuple[Path | None, str, bool] = (None, "", False)
+    for path in logs:
+        lines = [line.strip() for line in _tail(path) if line.strip()]
+        reasons = [line for line in lines if _REASON.match(line)]
+        if reasons:
+            return path, reasons[-1], True
+        if fallback[0] is None:
+            fallback = (path, lines[-1] if lines else "the log is empty", False)
+    return fallback
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as handle:
+            handle.seek(0, 2)
+            handle.seek(max(handle.tell() - _TAIL_BYTES, 0))
+            return handle.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _is_fresh(history: Path) -> bool:
+    try:
+        return time.time() - history.stat().st_mtime < _FRESH_S
+    except OSError:
+        return False
+
+
+def progress(state: RunState) -> str:
+    """How far a training is: epoch, step, rate, time left, from the last line of its history."""
+    last: dict[str, Any] | None = state.last
+    if last is None:
+        return "no step reported yet"
+    recipe = state.run.recipe
+    words = []
+    if isinstance(recipe, ClassificationRecipe | DetectionRecipe):
+        words.append(f"epoch {recipe.epochs * state.steps / state.total:.1f} of {recipe.epochs}")
+    words.append(f"step {state.steps:,} of {state.total:,}")
+    if last.get("images_per_s") is not None:
+        words.append(f"{last['images_per_s']:,.1f} images/s")
+    if last.get("eta_s") is not None:
+        words.append(f"{_duration(last['eta_s'])} left")
+    return ", ".join(words)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min" if minutes else f"{seconds:.0f} s"
+    days, hours = divmod(minutes // 60, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min"
+
+
+def _driver(folder: Path) -> str:
+    drivers = driver_processes(folder)
+    if drivers:
+        return f"the driver runs here, process {', '.join(map(str, drivers))}"
+    if is_locked(folder):
+        return (
+            "the folder is locked and no driver runs on this machine: if none runs on another one either, it died, "
+            "and `hafabench cluster recover` goes on"
+        )
+    return "no driver runs here"
+
+
+def render(status: Status, *, everything: bool = False) -> str:
+    """The status to read; cells that wait or are done only as numbers, unless ``everything`` is asked for."""
+    counts = Counter(cell.state for cell in status.cells)
+    lines = [", ".join(f"{counts[state]} {state}" for state in reversed(ORDER) if counts[state]), status.driver]
+    if status.slurm:
+        lines.append(f"the queue is not shown: {status.slurm}")
+    hidden = () if everything else ("waiting", "done")
+    width = max((len(cell.cell.id) for cell in status.cells if cell.state not in hidden), default=0)
+    for state in ORDER:
+        shown = [cell for cell in status.cells if cell.state == state]
+        if state in hidden or not shown:
+            continue
+        lines += ["", state]
+        for cell in shown:
+            words = [cell.cell.id.ljust(width), cell.detail]
+            words += [f"job {cell.job}"] if cell.job else []
+            words += [cell.node] if cell.node else []
+            lines.append("  " + "  ".join(word for word in words if word).rstrip())
+            if state == "failed":
+                lines += [f"    log: {cell.log}", f"    again: {cell.cell.command}"]
+    return "\n".join(lines)
