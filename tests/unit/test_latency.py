@@ -147,12 +147,24 @@ def test_no_garbage_is_collected_while_the_clock_runs(monkeypatch):
 
     def fake_rounds(subjects, warmup, repeats, **_options):
         seen.append((gc.isenabled(), torch.is_inference_mode_enabled()))
-        return {name: [1.0, 2.0] for name in subjects}
+        return {name: [1.0] for name in subjects}
 
     monkeypatch.setattr(latency, "time_interleaved", fake_rounds)
     measure(small_group(models=["resnet18"]), CATALOG, device="cpu")
     assert seen == [(False, True)]
     assert gc.isenabled()
+
+
+def test_seconds_are_reported_in_milliseconds_and_ratios_without_unit(monkeypatch):
+    monkeypatch.setattr(latency, "_subject", lambda *_: None)
+    rounds = {"resnet18": [0.010, 0.020, 0.030], "pvt_tiny_hafa": [0.020, 0.040, 0.060]}
+    monkeypatch.setattr(latency, "time_interleaved", lambda *_, **__: rounds)
+    found = measure(small_group(), CATALOG, device="cpu")
+    assert [(m.low, m.value, m.high) for m in found] == [
+        pytest.approx((15.0, 20.0, 25.0)),
+        pytest.approx((30.0, 40.0, 50.0)),
+        pytest.approx((2.0, 2.0, 2.0)),
+    ]
 
 
 def test_an_exhausted_gpu_is_one_sentence_and_leaves_the_process_as_it_was(monkeypatch):
@@ -174,8 +186,8 @@ def test_subjects_are_in_evaluation_mode_reproducible_and_sample_off_the_grid():
     expected = torch.rand(3)
     torch.manual_seed(7)
     first = latency._subject(CATALOG["pvt_tiny_hafa"], small_group(), torch.device("cpu"))
-    second = latency._subject(CATALOG["pvt_tiny_hafa"], small_group(), torch.device("cpu"))
     assert torch.equal(torch.rand(3), expected), "building a subject changed the caller's random state"
+    second = latency._subject(CATALOG["pvt_tiny_hafa"], small_group(), torch.device("cpu"))
     assert not first.func.training
     for (name, one), (_, two) in zip(first.func.named_parameters(), second.func.named_parameters(), strict=True):
         assert torch.equal(one, two), name

@@ -222,8 +222,11 @@ def table_rows(experiment: Experiment, names: list[str], task: str, style: Liter
     specs = _named(experiment, names) if names else complexity_models(experiment, task)
     config = experiment.config.complexity
     image_size, num_classes = config.image_size[task], config.num_classes[task]
-    width = max([len(spec.name) for spec in specs], default=0)
-    yield "model,params,gmacs" if style == "csv" else f"{'model':{width}}  {'params':>11}  {'trainable':>11}  GMACs"
+    if style == "csv":
+        yield "model,params,gmacs"
+    else:
+        width = max((len(spec.name) for spec in specs), default=0)
+        yield f"{'model':{width}}  {'params':>11}  {'trainable':>11}  {'GMACs':>8}"
     for spec in specs:
         size = count_model(spec, task, image_size, num_classes)
         if style == "csv":
