@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -279,6 +280,55 @@ def test_training_learns(tmp_path, images):
     classification.train(run)
     losses = [entry["loss"] for entry in read_history(run.history)]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+
+
+def test_learning_rates_are_the_schedules(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images, epochs=2)
+    classification.train(run)
+    told = [entry["lr"] for entry in read_history(run.history)]
+    warm_up = [1e-5 + step * (1e-3 - 1e-5) / 3 for step in range(3)]
+    cosine = [1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + math.cos(math.pi * step / 6)) for step in range(3, 6)]
+    assert told == pytest.approx(warm_up + cosine)
+
+
+def test_every_value_of_the_recipe_reaches_the_training(tmp_path, images):
+    base = {"optimizer": "sgd", "lr": 0.1, "epochs": 2, "checkpoint_every": 100}
+    changes = [
+        {},
+        {"optimizer": "adamw"},
+        {"momentum": 0.5},
+        {"weight_decay": 0.5},
+        {"lr": 0.2},
+        {"min_lr": 0.05},
+        {"warmup_lr": 0.05},
+        {"warmup_epochs": 0},
+        {"lr_batch_size": 16},
+        {"batch_size": 6},
+        {"clip_grad": 0.01},
+        {"drop_path": 0.5},
+        {"image_size": 40},
+        {"interpolation": "bicubic"},
+        {"crop_scale": (0.5, 1.0)},
+        {"horizontal_flip": 1.0},
+        {"color_jitter": 0.4},
+        {"auto_augment": "rand-m9-mstd0.5-inc1"},
+        {"mixup": 0.8},
+        {"cutmix": 1.0},
+        {"mixup": 0.8, "cutmix": 1.0},
+        {"mixup": 0.8, "cutmix": 1.0, "mixup_switch_prob": 1.0},
+        {"label_smoothing": 0.2},
+        {"mixup": 0.8, "label_smoothing": 0.2},
+        {"random_erasing": 1.0},
+        {"repeated_augmentation": 2},
+    ]
+    trained = []
+    for index, change in enumerate(changes):
+        run = tiny_run(tmp_path / str(index), images=images, **{**base, **change})
+        classification.train(run)
+        trained.append(weights(run)["stem.0.weight"])
+    for index, (change, mine) in enumerate(zip(changes, trained, strict=True)):
+        for other, theirs in zip(changes[:index], trained[:index], strict=True):
+            assert not torch.equal(mine, theirs), f"{change} trains like {other}"
 
 
 def test_accuracy_is_that_of_a_plain_loop(tmp_path, images):
