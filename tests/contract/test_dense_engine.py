@@ -1,0 +1,413 @@
+"""What the dense engine promises: whole runs, exact resume, clear refusals, the published sizes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hafabench.catalog import CATALOG
+from hafabench.engines import dense
+from hafabench.engines.checkpoint import load_checkpoint, save_checkpoint
+from hafabench.engines.progress import read_history
+from hafabench.engines.training import TrainingSession
+from hafabench.errors import UserError
+from hafabench.files import sha256_of
+from hafabench.matrix import Run
+from tests.conftest import REPOSITORY
+from tests.tiny_dense import IMAGES, tiny_run
+
+TASKS = ["segmentation", "detection"]
+PUBLISHED = {
+    (row["task"], row["model"]): int(row["params"])
+    for row in csv.DictReader((REPOSITORY / "tests/golden/data/complexity.csv").open())
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny layers are slower on several threads, and the machine is shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run.checkpoint)["state_dict"]
+
+
+def assert_equal_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    different = [name for name in found if not torch.equal(found[name], expected[name])]
+    assert not different
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("model", ["resnet18", "pvt_tiny", "pvt_tiny_hafa"])
+def test_parameters_are_the_published_ones(task, model):
+    classes = {"segmentation": 150, "detection": 80}[task]
+    with torch.device("meta"):
+        built = dense.build_dense_model(CATALOG[model], task, classes)
+    assert sum(p.numel() for p in built.parameters()) == PUBLISHED[task, model]
+    assert all(p.device.type == "meta" for p in built.parameters())
+
+
+def test_detection_freezes_a_resnets_beginning_and_statistics():
+    """Table 3 prints 31.2 M for ResNet-18: the parameters that mmdet's recipe trains, 31.170 M."""
+    with torch.device("meta"):
+        detector = dense.build_dense_model(CATALOG["resnet18"], "detection", 80).train()
+        segmentor = dense.build_dense_model(CATALOG["resnet18"], "segmentation", 150).train()
+    assert sum(p.numel() for p in detector.parameters() if p.requires_grad) == 31_170_032
+    norms = [m for m in detector.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms)
+    assert all(p.requires_grad for p in segmentor.parameters())
+    assert all(m.training for m in segmentor.modules())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that was trained whole, and what could be seen of it."""
+
+    run: Run
+    spoken: str
+    files_elsewhere: list[Path]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Callable[[str], Finished]:
+    """The finished run of a task; trained once for all tests that only look at it."""
+
+    @cache
+    def finish(task: str) -> Finished:
+        folder = tmp_path_factory.mktemp(task)
+        run = tiny_run(folder, task, seed=5)
+        (folder / "elsewhere").mkdir()
+        spoken = io.StringIO()
+        with redirect_stdout(spoken), redirect_stderr(spoken), chdir(folder / "elsewhere"):
+            dense.train(run)
+        return Finished(run, spoken.getvalue(), list((folder / "elsewhere").iterdir()))
+
+    return finish
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_leaves_its_weights_and_history_and_nothing_else(finished, task):
+    done = finished(task)
+    run = done.run
+    lines = done.spoken.splitlines()
+    assert "missing there: nothing; not used here: fc.bias, fc.weight" in lines[0]
+    assert len(lines) == 4, "one line per step, and nothing of mmengine's"
+    assert [entry["step"] for entry in read_history(run.history)] == [1, 2, 3]
+    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "history.jsonl"]
+    assert not done.files_elsewhere
+
+    meta = load_checkpoint(run.checkpoint)["meta"]
+    assert (meta["run"], meta["fingerprint"]) == (run.id, run.fingerprint)
+    assert meta["initialised_from"]["sha256"] == sha256_of(run.parent.checkpoint)
+    assert meta["initialised_from"]["unexpected"] == ["fc.bias", "fc.weight"]
+    assert (meta["training"]["steps"], meta["training"]["processes"], meta["training"]["resumes"]) == (3, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("segmentation", {"miou", "pixel_acc", "mean_acc"}),
+        # The tiny data hold no medium or large object.
+        ("detection", {f"{kind}_{name}" for kind in ("box", "mask") for name in ("ap", "ap50", "ap75", "ap_s")}),
+    ],
+)
+def test_evaluation_gives_the_tasks_metrics(finished, task, names):
+    run = finished(task).run
+    metrics = dense.evaluate(run, run.checkpoint)
+    assert {metric.name for metric in metrics} == names
+    assert all(0 <= metric.value <= 100 and metric.unit == "%" for metric in metrics)
+    assert {metric.repeats for metric in metrics} == {IMAGES["val"]}
+    assert dense.evaluate(run, run.checkpoint) == metrics
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_changes_backbone_neck_and_heads(finished, task):
+    run = finished(task).run
+    after = weights(run)
+    start = load_checkpoint(run.parent.checkpoint)["state_dict"]
+    moved = [
+        name
+        for name, tensor in start.items()
+        if not name.startswith("fc.") and not torch.equal(tensor, after[f"backbone.body.body.{name}"])
+    ]
+    frozen = [name for name in moved if name.startswith(("conv1", "bn1", "layer1")) or "running" in name]
+    assert moved
+    assert bool(frozen) == (task == "segmentation"), "detection freezes stem, layer1 and statistics of a ResNet"
+    # Biases begin at 0.
+    parts = {"segmentation": ["neck", "decode_head"], "detection": ["neck", "rpn_head", "roi_head.bbox_head"]}[task]
+    for part in parts:
+        biases = [tensor for name, tensor in after.items() if name.startswith(part) and name.endswith("bias")]
+        assert biases and all(bias.any() for bias in biases)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_killed_training_ends_with_the_same_weights(finished, tmp_path, monkeypatch, capfd, task):
+    whole = finished(task).run
+    run = tiny_run(tmp_path, task, seed=5)
+    step_done = TrainingSession.step_done
+
+    def killed_in_step_3(self, *arguments, **options):
+        if self.state.step == 2:
+            raise KeyboardInterrupt
+        step_done(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSession, "step_done", killed_in_step_3)
+        with pytest.raises(KeyboardInterrupt):
+            dense.train(run)
+    assert not run.checkpoint.exists()
+    capfd.readouterr()
+
+    dense.train(run)
+
+    assert f"{run.id}: resumed after step 2" in capfd.readouterr().err
+    assert_equal_weights(weights(run), weights(whole))
+    assert [entry["step"] for entry in read_history(run.history)] == [1, 2, 3]
+    assert load_checkpoint(run.checkpoint)["meta"]["training"]["resumes"] == 1
+    losses = [[(entry["loss"], entry["lr"]) for entry in read_history(each.history)] for each in (run, whole)]
+    assert losses[0] == losses[1]
+
+
+def test_another_seed_ends_with_other_weights(tmp_path):
+    runs = [tiny_run(tmp_path / str(seed), "segmentation", seed=seed, iterations=1) for seed in (0, 1)]
+    # The same beginning: what differs is data order, augmentation and the head.
+    runs[1].parent.checkpoint.write_bytes(runs[0].parent.checkpoint.read_bytes())
+    for run in runs:
+        dense.train(run)
+    first, second = (weights(run)["backbone.body.body.conv1.0.weight"] for run in runs)
+    assert not torch.equal(first, second)
+
+
+def test_loading_processes_change_nothing(finished, tmp_path):
+    alone = finished("segmentation").run
+    run = tiny_run(tmp_path, "segmentation", seed=5, workers=2)
+    dense.train(run)
+    assert run.fingerprint == alone.fingerprint
+    assert_equal_weights(weights(run), weights(alone))
+
+
+def test_sigterm_saves_and_leaves_with_75(tmp_path, monkeypatch, capfd):
+    run = tiny_run(tmp_path, "segmentation", checkpoint_every=100)
+    before_step = dense._Training.before_step
+
+    def signalled_in_step_2(self, runner):
+        if self.session.state.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        before_step(self, runner)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dense._Training, "before_step", signalled_in_step_2)
+        with pytest.raises(SystemExit) as left:
+            dense.train(run)
+    assert left.value.code == 75
+    assert "stopped after step 2 of 3 on SIGTERM" in capfd.readouterr().err
+    dense.train(run)
+    assert "resumed after step 2" in capfd.readouterr().err
+
+
+def test_state_of_another_configuration_is_not_resumed(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("HAFABENCH_STOP_AFTER_SECONDS", "1e-9")
+    with pytest.raises(SystemExit):
+        dense.train(tiny_run(tmp_path, "segmentation"))
+    monkeypatch.delenv("HAFABENCH_STOP_AFTER_SECONDS")
+    changed = tiny_run(tmp_path, "segmentation", lr=2e-3)
+    dense.train(changed)
+    assert "belongs to another configuration" in capfd.readouterr().err
+    assert load_checkpoint(changed.checkpoint)["meta"]["training"]["resumes"] == 0
+
+
+def test_a_trained_run_is_left_alone(finished, capfd):
+    run = finished("segmentation").run
+    written = run.checkpoint.stat().st_mtime_ns
+    dense.train(run)
+    assert run.checkpoint.stat().st_mtime_ns == written
+    assert "already trained" in capfd.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
+    run = tiny_run(tmp_path, "segmentation", optimizer="sgd", lr=1e30)
+    with pytest.raises(UserError, match=r"step \d: .*not finite|the loss is (nan|inf)"):
+        dense.train(run)
+    assert not run.checkpoint.exists()
+
+
+def test_work_state_holds_plain_data_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("HAFABENCH_STOP_AFTER_SECONDS", "1e-9")
+    run = tiny_run(tmp_path, "detection")
+    with pytest.raises(SystemExit):
+        dense.train(run)
+    # Raises for anything but tensors and plain containers.
+    state = torch.load(run.work / "state.pth", weights_only=True)
+    assert state["step"] == 1
+    assert state["fingerprint"] == run.fingerprint
+
+
+def spoil_parent(run: Run, **meta: str) -> None:
+    content = load_checkpoint(run.parent.checkpoint)
+    save_checkpoint(run.parent.checkpoint, {**content, "meta": {**content["meta"], **meta}})
+
+
+def test_a_start_from_another_model_is_refused(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    spoil_parent(run, model="resnet50")
+    with pytest.raises(UserError, match="expected 'tiny_resnet', found 'resnet50'"):
+        dense.train(run)
+
+
+def test_a_start_from_an_older_configuration_is_refused(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    spoil_parent(run, fingerprint="older")
+    with pytest.raises(UserError, match=r"meta\.fingerprint"):
+        dense.train(run)
+
+
+def test_a_start_without_a_common_tensor_is_refused(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    content = load_checkpoint(run.parent.checkpoint)
+    save_checkpoint(run.parent.checkpoint, {**content, "state_dict": {"other.weight": torch.zeros(1)}})
+    with pytest.raises(UserError, match="share no name"):
+        dense.train(run)
+
+
+def test_a_missing_start_is_refused(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    run.parent.checkpoint.unlink()
+    with pytest.raises(UserError, match="no such checkpoint"):
+        dense.train(run)
+
+
+def test_evaluation_refuses_another_tasks_checkpoint(finished, tmp_path):
+    detection = tiny_run(tmp_path, "detection")
+    with pytest.raises(UserError, match=r"meta.task: .*expected 'detection', found 'segmentation'"):
+        dense.evaluate(detection, finished("segmentation").run.checkpoint)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mask_value_out_of_range_is_refused(tmp_path, workers):
+    run = tiny_run(tmp_path, "segmentation", workers=workers)
+    for mask in (run.dataset.root / "annotations/training").iterdir():
+        Image.fromarray(np.full((64, 80), 4, np.uint8)).save(mask)
+    with pytest.raises(UserError) as refused:
+        dense.train(run)
+    assert str(refused.value).endswith("mask value 4 out of range: expected 0 to 3 or 255")
+    assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_truncated_image_is_refused(tmp_path, workers):
+    run = tiny_run(tmp_path, "detection", workers=workers)
+    for image in (run.dataset.root / "train2017").iterdir():
+        image.write_bytes(image.read_bytes()[:-200])
+    with pytest.raises(UserError) as refused:
+        dense.train(run)
+    assert "cannot be decoded" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_missing_data_is_refused(tmp_path, task):
+    run = tiny_run(tmp_path, task)
+    gone = {"segmentation": "images/training", "detection": "annotations/instances_train2017.json"}[task]
+    (run.dataset.root / gone).rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=f"{gone}: not there; `hafabench data verify {task}`"):
+        dense.train(run)
+
+
+def test_annotations_that_are_no_json_are_refused(tmp_path):
+    run = tiny_run(tmp_path, "detection")
+    (run.dataset.root / "annotations/instances_train2017.json").write_text('{"images": [')
+    with pytest.raises(UserError, match="annotations not readable"):
+        dense.train(run)
+
+
+def test_other_class_count_is_refused(tmp_path):
+    run = tiny_run(tmp_path, "detection")
+    object.__setattr__(run, "dataset", run.dataset.model_copy(update={"num_classes": 5}))
+    with pytest.raises(UserError, match="expected 5 classes, found 3: shape_0, shape_1, shape_2"):
+        dense.train(run)
+
+
+def test_hafa_trains_with_cluster_tokens_and_any_size(tmp_path):
+    """Odd sizes on the way: images of 64x80 scaled by 0.5 to 2 and cropped, evaluation on 64x80 and 80x64."""
+    run = tiny_run(tmp_path, "segmentation", model="pvt_tiny_hafa", iterations=1)
+    dense.train(run)
+    after, start = weights(run), load_checkpoint(run.parent.checkpoint)["state_dict"]
+    still = [
+        name
+        for name in start
+        if not name.startswith("head.") and torch.equal(after[f"backbone.body.{name}"], start[name])
+    ]
+    # After one step of AdamW only biases that began at 0 with no gradient yet could stand still; none may.
+    assert not [name for name in still if "num_batches" not in name]
+    assert {metric.name for metric in dense.evaluate(run, run.checkpoint)} >= {"miou"}
+
+
+def start_tiny(folder: Path, task: str, processes: int = 1, **changes: object) -> subprocess.Popen:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, "-m", "tests.tiny_dense", str(folder), task, json.dumps(changes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_sigkill_and_repetition_end_with_the_same_weights(tmp_path, task):
+    length = {"iterations": 6} if task == "segmentation" else {"epochs": 2}
+    whole = tiny_run(tmp_path / "whole", task, **length)
+    dense.train(whole)
+    run = tiny_run(tmp_path / "killed", task, **length)
+    process = start_tiny(tmp_path / "killed", task, **length)
+    for line in process.stderr:
+        if " 3/6 " in line:
+            process.kill()
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not run.checkpoint.exists()
+    again = start_tiny(tmp_path / "killed", task, **length)
+    _, spoken = again.communicate(timeout=300)
+    assert again.returncode == 0, spoken
+    assert "resumed after step" in spoken
+    assert_equal_weights(weights(run), weights(whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_train_one_model(tmp_path, task):
+    run = tiny_run(tmp_path, task)
+    process = start_tiny(tmp_path, task, processes=2)
+    _, spoken = process.communicate(timeout=300)
+    assert process.returncode == 0, spoken
+    training = load_checkpoint(run.checkpoint)["meta"]["training"]
+    assert (training["processes"], training["steps"]) == (2, 3)
+    assert [entry["step"] for entry in read_history(run.history)] == [1, 2, 3]
+    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "history.jsonl"]
+    # The first batch of the whole training is the same whoever shares it, and so is its mean loss where no
+    # randomness of the heads enters it.
+    if task == "segmentation":
+        alone = tiny_run(tmp_path / "alone", task)
+        dense.train(alone)
+        losses = [read_history(each.history)[0]["loss"] for each in (run, alone)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.3)
