@@ -38,7 +38,7 @@ class TestClustering:
     def test_row_blocks_give_the_same(self, name, monkeypatch):
         arrays = load(name)
         monkeypatch.setattr(clustering_module, "MAX_WHOLE_TOKENS", 8)
-        monkeypatch.setattr(clustering_module, "MAX_DISTANCES", 4 * 49 * 7)
+        monkeypatch.setattr(clustering_module, "MAX_BLOCK", 49 * 7)
         assert torch.equal(clusters_of(arrays), arrays["assignment"])
 
     def test_array_tells_another_number_of_neighbours(self, name):

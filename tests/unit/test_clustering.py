@@ -45,7 +45,7 @@ def test_blocks_equal_whole(monkeypatch):
     x = torch.randn(3, 301, 6, generator=torch.Generator().manual_seed(0))
     whole = dpc_knn(x, 76, 5)
     monkeypatch.setattr(clustering, "MAX_WHOLE_TOKENS", 100)
-    monkeypatch.setattr(clustering, "MAX_DISTANCES", 4 * 301 * 64)
+    monkeypatch.setattr(clustering, "MAX_BLOCK", 301 * 64)
     assert torch.equal(dpc_knn(x, 76, 5), whole)
 
 

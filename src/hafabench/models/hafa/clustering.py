@@ -15,12 +15,16 @@ Ties are broken by index (lower = denser = earlier), where the published code ad
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 
-# Largest block of squared distances held at once, in elements (64 MiB of float32).
+# Squared distances held at once, in elements: whole matrices of several samples (64 MiB of float32), or one row block
+# (4 MiB, which a processor's cache holds).
 MAX_DISTANCES = 2**24
-# Beyond this many tokens a whole distance matrix costs more in memory traffic than computing it twice in row blocks.
-MAX_WHOLE_TOKENS = 2048
+MAX_BLOCK = 2**20
+# Beyond this many tokens a whole distance matrix costs more in memory traffic than computing it again in row blocks.
+MAX_WHOLE_TOKENS = 1536
 
 
 @torch.library.custom_op("hafabench::dpc_knn", mutates_args=())
@@ -64,10 +68,7 @@ def _cluster_whole(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     distances.diagonal(dim1=1, dim2=2).zero_()
     channels = x.shape[-1]
     density = _density(distances, k, channels)
-    rank = _rank(density)
-    delta = _delta(distances, rank, rank)
-    largest = distances.flatten(1).amax(1, keepdim=True)
-    centres = _centres(density, torch.where(rank == 0, largest, delta), clusters, channels)
+    centres = _centres(density, _delta(distances, density), clusters, channels)
     to_centres = distances.gather(1, centres.unsqueeze(-1).expand(-1, -1, x.shape[1]))
     return _join(to_centres.argmin(1), centres)
 
@@ -76,28 +77,39 @@ def _cluster_in_blocks(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     """The same in row blocks, without ever holding all N^2 distances; one sample."""
     tokens, channels = x.shape[1:]
     norms = x.square().sum(-1)
-    rows = max(1, MAX_DISTANCES // (4 * tokens))
-    blocks = torch.arange(tokens, device=x.device).split(rows)
-
-    def distances_of(block: torch.Tensor) -> torch.Tensor:
-        distances = _squared_distances(x[:, block], x, norms[:, block], norms)
-        distances.scatter_(2, block.view(1, -1, 1), 0.0)
-        return distances
-
+    rows = max(1, MAX_BLOCK // tokens)
+    blocks = [slice(first, min(first + rows, tokens)) for first in range(0, tokens, rows)]
     density, largest = [], []
     for block in blocks:
-        distances = distances_of(block)
+        distances = _squared_distances(x[:, block], x, norms[:, block], norms)
+        distances[:, :, block].diagonal(dim1=1, dim2=2).zero_()
         density.append(_density(distances, k, channels))
         largest.append(distances.flatten(1).amax(1, keepdim=True))
     density, largest = torch.cat(density, 1), torch.cat(largest, 1).amax(1, keepdim=True)
-    rank = _rank(density)
-    delta = torch.cat([_delta(distances_of(block), rank[:, block], rank) for block in blocks], 1)
-    centres = _centres(density, torch.where(rank == 0, largest, delta), clusters, channels)
+    delta = torch.cat([largest, *_deltas_by_density(x, norms, _order(density), blocks)], 1)
+    delta = torch.empty_like(delta).scatter_(1, _order(density), delta)
+    centres = _centres(density, delta, clusters, channels)
     assignment = []
     for block in blocks:
         to_centres = _squared_distances(x[:, block], x[:, centres[0]], norms[:, block], norms[:, centres[0]])
         assignment.append(to_centres.argmin(2))
     return _join(torch.cat(assignment, 1), centres)
+
+
+def _deltas_by_density(
+    x: torch.Tensor, norms: torch.Tensor, order: torch.Tensor, blocks: Iterable[slice]
+) -> Iterator[torch.Tensor]:
+    """Squared distances to the nearest denser token, from the second densest down; one sample.
+
+    In that order the denser tokens of a row are those to its left: half of the distances are never computed.
+    """
+    x, norms = x[:, order[0]], norms[:, order[0]]
+    for block in blocks:
+        distances = _squared_distances(x[:, block], x[:, : block.stop], norms[:, block], norms[:, : block.stop])
+        square = distances[:, :, block]
+        square.masked_fill_(torch.ones_like(square, dtype=torch.bool).triu_(), torch.inf)
+        delta = distances.amin(-1)
+        yield delta[:, 1:] if block.start == 0 else delta
 
 
 def _squared_distances(a: torch.Tensor, b: torch.Tensor, a2: torch.Tensor, b2: torch.Tensor) -> torch.Tensor:
@@ -110,17 +122,20 @@ def _density(distances: torch.Tensor, k: int, channels: int) -> torch.Tensor:
     return (distances.topk(k, dim=-1, largest=False, sorted=False).values.mean(-1) / -channels).exp()
 
 
-def _rank(density: torch.Tensor) -> torch.Tensor:
-    """(B, N): 0 for the densest token; of equals the lower index is denser."""
-    order = density.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
+def _order(density: torch.Tensor) -> torch.Tensor:
+    """(B, N) indices from the densest token down; of equals the lower index is denser."""
+    return density.argsort(dim=1, descending=True, stable=True)
 
 
-def _delta(distances: torch.Tensor, rank: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
-    """Squared distance to the nearest denser token, infinite for the densest; overwrites nothing."""
-    not_denser = ranks.unsqueeze(1) >= rank.unsqueeze(2)
-    return distances.masked_fill(not_denser, torch.inf).amin(-1)
+def _delta(distances: torch.Tensor, density: torch.Tensor) -> torch.Tensor:
+    """Squared distance to the nearest denser token; for the densest, the largest distance of the sample."""
+    order = _order(density)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
+    not_denser = rank.unsqueeze(1) >= rank.unsqueeze(2)
+    nearest = distances.masked_fill(not_denser, torch.inf).amin(-1)
+    return torch.where(rank == 0, distances.flatten(1).amax(1, keepdim=True), nearest)
 
 
 def _centres(density: torch.Tensor, delta: torch.Tensor, clusters: int, channels: int) -> torch.Tensor:
