@@ -83,7 +83,7 @@ def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:
         id=f"latency/{group.name}",
         fingerprint=latency_fingerprint(experiment, group),
         metrics=metrics,
-        provenance=watch.provenance(**_device()),
+        provenance=watch.provenance(**{**_device(), **({"threads": group.threads} if group.threads else {})}),
     )
     write_record(latency_record(experiment, group), record)
     return record

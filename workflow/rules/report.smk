@@ -28,6 +28,7 @@ rule write_report:
             number=range(1, 7),
             suffix=["md", "tex", "csv"],
         ),
+        f"{REPORTS}/tables/tables.tex",
         f"{REPORTS}/tables.md",
         f"{REPORTS}/figures/learning_curves.svg",
         f"{REPORTS}/figures/accuracy_vs_complexity.svg",
