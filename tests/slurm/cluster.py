@@ -75,7 +75,7 @@ class SlurmCluster:
     """A cluster of ``nodes`` virtual nodes; a context manager that leaves nothing behind.
 
     Partitions: ``gpu`` (default) and ``cpu`` up to 24 h, ``short`` up to 5 min, and ``preemptible``, whose jobs are
-    requeued when the others need the room. Every node has the feature ``fast``.
+    requeued when the others need the room. Nodes have the features ``fast`` and ``only_node1``, ``only_node2``, ...
 
     Args:
         nodes, gpus, cpus, memory_mb: virtual nodes and what each counts, whatever the machine has.
@@ -89,7 +89,7 @@ class SlurmCluster:
         nodes: int = 2,
         gpus: int = 2,
         cpus: int = 8,
-        memory_mb: int = 8000,
+        memory_mb: int = 16000,
         accounting: bool = False,
         folder: Path | None = None,
     ):

@@ -77,6 +77,12 @@ AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations
 # Else the comment, which names the rule and its wildcards, is empty in sacct.
 AccountingStoreFlags=job_comment"""
+    nodes = "\n".join(
+        f"NodeName={node} NodeHostname={s.host} NodeAddr=127.0.0.1 Port={port} "
+        f"CPUs={s.cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={s.cpus} ThreadsPerCore=1 "
+        f"RealMemory={s.memory_mb} Gres=gpu:{GPU_TYPE}:{s.gpus} Feature=fast,only_{node} State=UNKNOWN"
+        for port, node in enumerate(s.node_names, start=s.port + 2)
+    )
     return f"""\
 ClusterName={CLUSTER}
 SlurmctldHost={s.host}(127.0.0.1)
@@ -123,9 +129,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
 {accounting}
-NodeName=node[1-{s.nodes}] NodeHostname={s.host} NodeAddr=127.0.0.1 Port={s.port + 2}-{s.port + 1 + s.nodes} \
-CPUs={s.cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={s.cpus} ThreadsPerCore=1 RealMemory={s.memory_mb} \
-Gres=gpu:{GPU_TYPE}:{s.gpus} Feature=fast State=UNKNOWN
+{nodes}
 PartitionName=DEFAULT Nodes=ALL DefaultTime=10 DefMemPerCPU=100 State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu Default=YES MaxTime=24:00:00
 PartitionName=cpu MaxTime=24:00:00

@@ -13,25 +13,35 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs a cluster, so it runs on request only: ``pytest -m slurm``."""
+    """Everything in this folder needs a cluster, so it runs on request only: ``pytest -m slurm``.
+
+    Tests that start clusters of their own come first: of those there can be only one on a machine.
+    """
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.slurm)
+    items.sort(key=lambda item: "own_cluster" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
-def _session_cluster() -> Iterator[SlurmCluster]:
+def session_cluster() -> Iterator[SlurmCluster]:
+    """The cluster itself, as it is; most tests want `cluster`."""
     reason = why_unavailable(accounting=True)
     if reason:
         pytest.skip(reason)
-    with SlurmCluster(accounting=True) as running:
+    with SlurmCluster(nodes=4, accounting=True) as running:
         yield running
 
 
 @pytest.fixture
-def cluster(_session_cluster: SlurmCluster) -> Iterator[SlurmCluster]:
-    """The session's cluster with accounting: two nodes of two GPUs and eight CPUs each, idle before and after."""
-    yield _session_cluster
-    for node in _session_cluster.settings.node_names:
-        _session_cluster.node_up(node)
-    _session_cluster.cancel_all()
+def cluster(session_cluster: SlurmCluster) -> Iterator[SlurmCluster]:
+    """The session's cluster with accounting: four nodes of two GPUs and eight CPUs each, idle before and after."""
+    yield session_cluster
+    restore(session_cluster)
+
+
+def restore(cluster: SlurmCluster) -> None:
+    """Leave the cluster as a test wants to find it: every node up, no job."""
+    for node in cluster.settings.node_names:
+        cluster.node_up(node)
+    cluster.cancel_all()
