@@ -45,7 +45,7 @@ RECIPES = {
     "segmentation": SegmentationRecipe(
         **_COMMON,
         resize=(256, 64),
-        iterations=3,
+        iterations=4,
         poly_power=0.9,
         min_lr=0.0,
         ratio_range=(0.5, 2.0),

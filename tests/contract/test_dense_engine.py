@@ -32,6 +32,7 @@ from tests.conftest import REPOSITORY
 from tests.tiny_dense import IMAGES, tiny_run
 
 TASKS = ["segmentation", "detection"]
+STEPS = {"segmentation": 4, "detection": 3}
 PUBLISHED = {
     (row["task"], row["model"]): int(row["params"])
     for row in csv.DictReader((REPOSITORY / "tests/golden/data/complexity.csv").open())
@@ -111,8 +112,8 @@ def test_a_run_leaves_its_weights_and_history_and_nothing_else(finished, task):
     run = done.run
     lines = done.spoken.splitlines()
     assert "missing there: nothing; not used here: fc.bias, fc.weight" in lines[0]
-    assert len(lines) == 4, "one line per step, and nothing of mmengine's"
-    assert [entry["step"] for entry in read_history(run.history)] == [1, 2, 3]
+    assert len(lines) == 1 + STEPS[task], "one line per step, and nothing of mmengine's"
+    assert [entry["step"] for entry in read_history(run.history)] == list(range(1, STEPS[task] + 1))
     assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "history.jsonl"]
     assert not done.files_elsewhere
 
@@ -120,7 +121,8 @@ def test_a_run_leaves_its_weights_and_history_and_nothing_else(finished, task):
     assert (meta["run"], meta["fingerprint"]) == (run.id, run.fingerprint)
     assert meta["initialised_from"]["sha256"] == sha256_of(run.parent.checkpoint)
     assert meta["initialised_from"]["unexpected"] == ["fc.bias", "fc.weight"]
-    assert (meta["training"]["steps"], meta["training"]["processes"], meta["training"]["resumes"]) == (3, 1, 0)
+    training = meta["training"]
+    assert (training["steps"], training["processes"], training["resumes"]) == (STEPS[task], 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_a_killed_training_ends_with_the_same_weights(finished, tmp_path, monkey
 
     assert f"{run.id}: resumed after step 2" in capfd.readouterr().err
     assert_equal_weights(weights(run), weights(whole))
-    assert [entry["step"] for entry in read_history(run.history)] == [1, 2, 3]
+    assert [entry["step"] for entry in read_history(run.history)] == list(range(1, STEPS[task] + 1))
     assert load_checkpoint(run.checkpoint)["meta"]["training"]["resumes"] == 1
     losses = [[(entry["loss"], entry["lr"]) for entry in read_history(each.history)] for each in (run, whole)]
     assert losses[0] == losses[1]
@@ -220,7 +222,7 @@ def test_sigterm_saves_and_leaves_with_75(tmp_path, monkeypatch, capfd):
         with pytest.raises(SystemExit) as left:
             dense.train(run)
     assert left.value.code == 75
-    assert "stopped after step 2 of 3 on SIGTERM" in capfd.readouterr().err
+    assert "stopped after step 2 of 4 on SIGTERM" in capfd.readouterr().err
     dense.train(run)
     assert "resumed after step 2" in capfd.readouterr().err
 
@@ -401,8 +403,7 @@ def test_two_processes_train_one_model(tmp_path, task):
     _, spoken = process.communicate(timeout=300)
     assert process.returncode == 0, spoken
     training = load_checkpoint(run.checkpoint)["meta"]["training"]
-    assert (training["processes"], training["steps"]) == (2, 3)
-    assert [entry["step"] for entry in read_history(run.history)] == [1, 2, 3]
+    assert (training["processes"], training["steps"]) == (2, STEPS[task])
     assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "history.jsonl"]
     # The first batch of the whole training is the same whoever shares it, and so is its mean loss where no
     # randomness of the heads enters it.

@@ -88,7 +88,7 @@ def test_detection_rate_steps_down_at_its_milestones():
     ("change", "sentence"),
     [
         ({"batch_size": 9}, "batch_size: 9 images a step, but only 6 to train on"),
-        ({"warmup_iterations": 4}, "warmup_iterations: 4 steps of warm-up, but the training has only 3"),
+        ({"warmup_iterations": 4}, "warmup_iterations: 4 steps of warm-up, but the training has only 4"),
     ],
 )
 def test_a_recipe_that_cannot_be_carried_out(tmp_path, change, sentence):
