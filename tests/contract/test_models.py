@@ -219,6 +219,14 @@ def test_initial_weights(name):
             assert parameter.std().item() == pytest.approx(0.02, rel=0.2), key
 
 
+def test_epsilon_of_norms(name):
+    """1e-5 in mergers and spatial reduction; 1e-6 in blocks, stages and head (timm's Swin has 1e-5 there too)."""
+    norms = {key: m.eps for key, m in small(name).named_modules() if isinstance(m, torch.nn.LayerNorm)}
+    coarse = {key for key in norms if ".merger." in key or key.endswith(".attn.norm")}
+    assert {norms[key] for key in coarse} == {1e-5}
+    assert {eps for key, eps in norms.items() if key not in coarse} == {1e-5 if "swin" in name else 1e-6}
+
+
 def test_every_available_own_model_is_registered():
     expected = {n for n, s in CATALOG.items() if s.available and (s.family == "pvt" or s.is_plugin)}
     assert set(OWN_MODELS) == expected
