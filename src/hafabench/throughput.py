@@ -18,7 +18,7 @@ from hafabench.catalog import ModelSpec
 from hafabench.config import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.matrix import Run, complexity_fingerprint, complexity_record
-from hafabench.recipes import ClassificationRecipe, DetectionRecipe, SegmentationRecipe
+from hafabench.recipes import TASKS, ClassificationRecipe, DetectionRecipe, SegmentationRecipe
 from hafabench.results.record import read_record
 from hafabench.yamlfile import YamlFile
 
@@ -143,11 +143,11 @@ class Throughput:
         for sizes in (self._counted, self._tracked):
             if (task, model.name) in sizes:
                 return sizes[task, model.name]
-        known = {**self._tracked, **self._counted}
+        known, models = {**self._tracked, **self._counted}, self.experiment.models
         relatives = [
             size
             for (at, name), size in known.items()
-            if at == task and self.experiment.models[name].architecture == model.architecture
+            if at == task and name in models and models[name].architecture == model.architecture
         ]
         if relatives:
             nearest = max(relatives, key=lambda size: size.gmacs)
@@ -262,9 +262,13 @@ def _read_sizes(path: Path) -> dict[tuple[str, str], Size]:
     except OSError as error:
         raise UserError(Problem(str(path), "", f"cannot be read: {error.strerror}")) from None
     try:
-        return {
+        sizes = {
             (line["task"], line["model"]): Size(int(line["params"]), float(line["gmacs"]), path.name)
             for line in lines
         }
     except (KeyError, TypeError, ValueError):
         raise UserError(Problem(str(path), "", f"expected the columns {','.join(_COLUMNS)} with numbers")) from None
+    uncounted = [task for task in TASKS if not any(at == task for at, _ in sizes)]
+    if uncounted:
+        raise UserError(Problem(str(path), "", f"no model is counted for {', '.join(uncounted)}"))
+    return sizes
