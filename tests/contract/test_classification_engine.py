@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.datasets import ImageFolder
 
-from hafabench.engines import classification
+from hafabench.engines import classification, training
 from hafabench.engines.augmentation import eval_transform
 from hafabench.engines.checkpoint import load_checkpoint, save_checkpoint
 from hafabench.engines.interrupt import STOP_AFTER
@@ -104,8 +104,8 @@ def test_training_stopped_after_every_step_is_the_same_training(tmp_path, images
     through = tiny_run(tmp_path / "through", images=images, model=model, **RANDOM)
     classification.train(through)
     assert_same_training(stopped, through)
-    training = load_checkpoint(stopped.checkpoint)["meta"]["training"]
-    assert (training["resumes"], training["steps"]) == (8, 9)
+    told = load_checkpoint(stopped.checkpoint)["meta"]["training"]
+    assert (told["resumes"], told["steps"]) == (8, 9)
     assert load_checkpoint(through.checkpoint)["meta"]["training"]["resumes"] == 0
 
 
@@ -200,21 +200,18 @@ def test_unreadable_state_is_refused_with_advice(tmp_path, images):
         classification.train(run)
 
 
-def test_finished_state_only_has_to_be_written_out(tmp_path, images, monkeypatch):
+def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(tmp_path, images, monkeypatch):
     run = tiny_run(tmp_path / "run", images=images)
-    full = UserError("checkpoint.pth: not written: no space left on the device")
 
     def fail(path: Path, content: dict) -> None:
-        raise full
+        raise UserError(f"{path}: not written: no space left on the device")
 
-    monkeypatch.setattr(classification, "save_checkpoint", fail)
-    with pytest.raises(UserError, match="no space left"):
+    monkeypatch.setattr(training, "save_checkpoint", fail)
+    with pytest.raises(UserError, match=r"checkpoint\.pth: not written: no space left"):
         classification.train(run)
     monkeypatch.undo()
-    assert load_checkpoint(run.work / "state.pth")["step"] == 9
-    told = run.history.read_text()
+    assert load_checkpoint(run.work / "state.pth")["step"] == 8
     classification.train(run)
-    assert run.history.read_text() == told
     assert not run.work.exists()
     through = tiny_run(tmp_path / "through", images=images)
     classification.train(through)
@@ -266,12 +263,12 @@ def test_final_checkpoint_says_whose_it_is(tmp_path, images):
     run = tiny_run(tmp_path / "run", images=images)
     classification.train(run)
     content = load_checkpoint(run.checkpoint)
-    meta, training = content["meta"], content["meta"]["training"]
+    meta, told = content["meta"], content["meta"]["training"]
     assert (meta["run"], meta["model"], meta["num_classes"]) == (run.id, "tiny_convnext", CLASSES)
     assert (meta["fingerprint"], meta["dataset"], meta["image_size"]) == (run.fingerprint, "tiny", 32)
-    assert (training["steps"], training["epochs"], training["processes"]) == (9, 3, 1)
-    assert (training["device"], training["threads"]) == ("cpu", 1)
-    assert training["images_per_s"] == pytest.approx(9 * 8 / training["seconds"], rel=0.05)
+    assert (told["steps"], told["epochs"], told["processes"]) == (9, 3, 1)
+    assert (told["device"], told["threads"]) == ("cpu", 1)
+    assert told["images_per_s"] == pytest.approx(9 * 8 / told["seconds"], rel=0.05)
     assert not run.work.exists()
 
 
