@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hafabench.catalog import ModelSpec
+from hafabench.catalog import CATALOG, ModelSpec
 from hafabench.config import DatasetConfig
 from hafabench.matrix import Run, fingerprint
 from hafabench.recipes import ClassificationRecipe
@@ -27,6 +27,7 @@ MODELS = {
     "tiny_convnext": ModelSpec("tiny_convnext", "resnet", "tiny", "test_convnext"),
     "tiny_resnet": ModelSpec("tiny_resnet", "resnet", "tiny", "test_resnet"),
 }
+ALL_MODELS = {**CATALOG, **MODELS}
 CLASSES, IMAGES = 3, 8
 PLAIN = {
     "optimizer": "adamw",
@@ -102,7 +103,7 @@ def tiny_run(
     content = recipe.model_dump(mode="json", exclude=set(recipe.operational))
     return Run(
         task="classification",
-        model=MODELS[model],
+        model=ALL_MODELS[model],
         seed=seed,
         dataset=dataset,
         recipe=recipe,

@@ -109,6 +109,16 @@ def test_training_stopped_after_every_step_is_the_same_training(tmp_path, images
     assert load_checkpoint(through.checkpoint)["meta"]["training"]["resumes"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["pvt_tiny_hafa", "pvt_v2_b1_sia_sia_sia", "swin_tiny_hafa", "resnet18"])
+def test_models_of_the_tables_resume_exactly(tmp_path, images, monkeypatch, model):
+    changes = {**RANDOM, "model": model, "epochs": 2, "image_size": 64, "batch_size": 6, "mixup": 0.8}
+    stopped, through = (tiny_run(tmp_path / name, images=images, **changes) for name in ("stopped", "through"))
+    assert train_interrupted_at_every_step(stopped, monkeypatch) == 8
+    classification.train(through)
+    assert_same_training(stopped, through)
+
+
 def test_neither_workers_nor_where_it_was_stopped_change_the_training(tmp_path, images, monkeypatch):
     changes = {**RANDOM, "epochs": 2}
     variants = [tiny_run(tmp_path / "w", images=images, **changes, workers=workers) for workers in (0, 1, 2)]
