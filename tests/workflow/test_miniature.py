@@ -29,7 +29,11 @@ def shrink(content: dict) -> None:
     content["overrides"] += [
         {"runs": "classification/*", "why": "miniature", "set": {"epochs": 1, "warmup_epochs": 0, "batch_size": 10}},
         {"runs": "segmentation/*", "why": "miniature", "set": {"iterations": 2, "batch_size": 2}},
-        {"runs": "detection/*", "why": "miniature", "set": {"epochs": 1, "milestones": [], "batch_size": 2}},
+        {
+            "runs": "detection/*",
+            "why": "miniature",
+            "set": {"epochs": 1, "milestones": [], "batch_size": 2, "warmup_iterations": 0},
+        },
     ]
     content["latency"][0].update(models=["pvt_v2_b1_hafa"], image_size=64, repeats=3, warmup=1)
 
