@@ -102,7 +102,7 @@ def _fill_detector(stock: Config, num_classes: int, recipe: DetectionRecipe | No
 
 
 def train_pipeline(task: str, recipe: DenseRecipe, num_classes: int) -> list[Config]:
-    """Transforms of a training image, in order (published recipes: PVT's and mmdet's configurations)."""
+    """Transforms of a training image, in order (PVT's segmentation and mmdet's detection configurations)."""
     if task == "segmentation":
         crop = (recipe.crop_size, recipe.crop_size)
         distortion = [{"type": "PhotoMetricDistortion"}] if recipe.photometric_distortion else []
