@@ -138,6 +138,10 @@ def _resolve(
         raise UserError(
             [Problem(str(experiment.file), f"{identifier}: {e['loc'][0]}", describe(e)) for e in error.errors()]
         ) from None
+    misfits = recipe.misfits(experiment.config.datasets[task].images["train"])
+    if misfits:
+        file = str(experiment.file)
+        raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in misfits.items()])
     parent = None
     if task != "classification":
         parent = runs.get(run_id("classification", name, seed))

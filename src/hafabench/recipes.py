@@ -35,6 +35,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    warmup_key: ClassVar[str]
+
     # How a run is operated, not what it computes: these do not enter its fingerprint.
     operational: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "log_every", "eval_batch_size"})
 
@@ -50,6 +52,23 @@ class Recipe(BaseModel):
     eval_batch_size: int = Field(gt=0)
     checkpoint_every: int = Field(1000, gt=0)
     log_every: int = Field(50, gt=0)
+
+    def steps(self, images: int) -> int:
+        """Optimiser steps of the whole training on ``images`` training images; a last, partial batch is left out."""
+        raise NotImplementedError
+
+    def warmup_steps(self, images: int) -> int:
+        """Those of them that warm the learning rate up."""
+        raise NotImplementedError
+
+    def misfits(self, images: int) -> dict[str, str]:
+        """Keys whose values do not fit ``images`` training images, each with what was expected."""
+        if images < self.batch_size:
+            return {"batch_size": f"{self.batch_size} images a step, but only {images} to train on"}
+        warmup, total = self.warmup_steps(images), self.steps(images)
+        if warmup and warmup >= total:
+            return {self.warmup_key: f"{warmup} steps of warm-up, but the training has only {total}"}
+        return {}
 
 
 class ClassificationRecipe(Recipe):
@@ -83,6 +102,14 @@ class ClassificationRecipe(Recipe):
     random_erasing: float = Field(ge=0, le=1)
     repeated_augmentation: int = Field(ge=1)
 
+    warmup_key: ClassVar[str] = "warmup_epochs"
+
+    def steps(self, images: int) -> int:
+        return self.epochs * (images // self.batch_size)
+
+    def warmup_steps(self, images: int) -> int:
+        return self.warmup_epochs * (images // self.batch_size)
+
 
 class DenseRecipe(Recipe):
     """Keys shared by segmentation and detection.
@@ -101,6 +128,11 @@ class DenseRecipe(Recipe):
     warmup_factor: float = Field(gt=0, le=1)
     neck: Literal["auto", "fpn", "token_fpn"] = "auto"
 
+    warmup_key: ClassVar[str] = "warmup_iterations"
+
+    def warmup_steps(self, images: int) -> int:
+        return self.warmup_iterations
+
 
 class SegmentationRecipe(DenseRecipe):
     """Semantic FPN (paper, section 4.2)."""
@@ -111,6 +143,9 @@ class SegmentationRecipe(DenseRecipe):
     ratio_range: tuple[float, float]
     crop_size: int = Field(gt=0)
     photometric_distortion: bool
+
+    def steps(self, images: int) -> int:
+        return self.iterations
 
 
 class DetectionRecipe(DenseRecipe):
@@ -132,6 +167,9 @@ class DetectionRecipe(DenseRecipe):
     roi_samples: int = Field(gt=0)
     max_detections: int = Field(100, gt=0)
     anchor_scale: int = Field(8, gt=0)
+
+    def steps(self, images: int) -> int:
+        return self.epochs * (images // self.batch_size)
 
 
 RECIPE_TYPES: dict[str, type[Recipe]] = {

@@ -116,3 +116,19 @@ def test_complexity_covers_rows_that_do_not_train(repository):
 def test_light_modules_load_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("runs", "values", "expected"),
+    [
+        ("detection/pvt_tiny/*", {"batch_size": 500}, "batch_size: 500 images a step, but only 160 to train on"),
+        ("segmentation/pvt_tiny/*", {"warmup_iterations": 99999}, "99999 steps of warm-up, but the"),
+        ("classification/pvt_tiny/*", {"epochs": 2, "warmup_epochs": 2}, "warmup_epochs: "),
+    ],
+)
+def test_a_schedule_that_does_not_fit_its_data_is_refused(write_experiment, runs, values, expected):
+    experiment = load_experiment(write_experiment(override(runs, **values)))
+    with pytest.raises(UserError) as caught:
+        expand(experiment)
+    assert expected in str(caught.value)
+    assert runs.rstrip("/*") in str(caught.value)

@@ -172,7 +172,7 @@ class _Training:
     def after_step(self, losses: dict[str, Any]) -> None:
         """Called by mmengine after each step and its schedules, with what the model logs."""
         epoch = (self.session.state.step + 1) / self.steps_per_epoch
-        self.session.step_done(float(losses["loss"]), self.lr, epoch=epoch)
+        self.session.step_done(losses["loss"].item(), self.lr, epoch=epoch)
 
 
 def evaluate(run: Run, checkpoint: Path) -> list[Metric]:

@@ -187,19 +187,10 @@ def total_steps(run: Run, images: int) -> int:
     Raises:
         UserError: where a step takes more images than there are, or the warm-up outlasts the training.
     """
-    recipe = run.recipe
-    problems = []
-    if images < recipe.batch_size:
-        message = f"{recipe.batch_size} images a step, but only {images} to train on"
-        problems.append(Problem(run.id, "batch_size", message))
-    is_segmentation = run.task == "segmentation"
-    total = recipe.iterations if is_segmentation else recipe.epochs * (images // recipe.batch_size)
-    if not problems and recipe.warmup_iterations >= total:
-        message = f"{recipe.warmup_iterations} steps of warm-up, but the training has only {total}"
-        problems.append(Problem(run.id, "warmup_iterations", message))
-    if problems:
-        raise UserError(problems)
-    return total
+    misfits = run.recipe.misfits(images)
+    if misfits:
+        raise UserError([Problem(run.id, key, message) for key, message in misfits.items()])
+    return run.recipe.steps(images)
 
 
 def schedule_config(recipe: DenseRecipe, total: int, steps_per_epoch: int) -> list[Config]:

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +49,9 @@ from hafabench.engines.neck import TokenFPN
 from hafabench.errors import Problem, UserError
 from hafabench.models import create
 from hafabench.models.hafa.tokens import Tokens
+
+# What these libraries warn of (deprecations of each other's entry points, loggers by name) says nothing to a user here.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|cv|det|seg)\b")
 
 _LIBRARIES = {
     "segmentation": (mmseg, "_base_/models/fpn_r50.py"),
