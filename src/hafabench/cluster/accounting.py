@@ -152,10 +152,17 @@ def _attempt(job: dict[str, str], steps: list[dict[str, str]]) -> Attempt:
         started=_time(job["Start"]),
         ended=_time(job["End"]),
         name=job["JobName"],
-        comment=job["Comment"],
+        # Slurm's data base learns the comment when the job ends.
+        comment=job["Comment"] or comment_of(job["SubmitLine"]),
         folder=job["WorkDir"],
         submit_line=job["SubmitLine"],
     )
+
+
+def comment_of(submit_line: str) -> str:
+    """The comment that a job was submitted with; empty where there is none."""
+    found = re.search(r"--comment[= ]'?([\w./-]+)", submit_line)
+    return found.group(1) if found else ""
 
 
 def gpus_of_tres(text: str) -> int:

@@ -39,7 +39,8 @@ def check_cluster(
         return
     yield Finding("ok", "Slurm", f"release {major}.{minor:02d}, {len(partitions)} partitions")
     yield Finding("note", "accounting", choose_accounting(runner)[1])
-    yield from _check_account(site, runner)
+    charged = list(_check_account(site, runner))
+    yield from charged
     try:
         book = ResourceBook(experiment, site)
         requests = _requests(experiment, book)
@@ -54,7 +55,8 @@ def check_cluster(
         mine = [request for _, request in requests if bool(request.gpus) == (name == "gpu")]
         findings = list(check_pool(name, pool, partitions, mine, site, runner))
         yield from findings
-        if not any(finding.level == "problem" for finding in findings):
+        # Slurm would only say the same again.
+        if not any(finding.level == "problem" for finding in charged + findings):
             sound.add(name)
             yield from _check_submission(name, site, requests, runner)
     yield from _check_attempts(requests)
@@ -108,7 +110,7 @@ def _check_submission(
     try:
         runner(command, TIMEOUT_S)
     except CommandFailed as error:
-        yield Finding("problem", key, f"Slurm refuses what {name} asks for: {error}")
+        yield Finding("problem", key, f"Slurm refuses what {name} asks for: {error.said}")
     else:
         asked = f"{request.gpus} GPUs, " if request.gpus else ""
         asked += f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {request.runtime / 60:.1f} h"

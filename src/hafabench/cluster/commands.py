@@ -17,7 +17,15 @@ Runner = Callable[[Sequence[str], float], str]
 
 
 class CommandFailed(UserError):
-    """A command is missing, answered with an error, or did not answer in time; ``str()`` says which."""
+    """A command is missing, answered with an error, or did not answer in time; ``str()`` says which.
+
+    Attributes:
+        said: the command's own words, without its line.
+    """
+
+    def __init__(self, sentence: str, said: str = ""):
+        super().__init__(sentence)
+        self.said = said or sentence
 
 
 def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
@@ -42,10 +50,10 @@ def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
     except PermissionError as error:
         raise CommandFailed(f"{line}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise CommandFailed(f"{line}: no answer within {timeout:g} s") from None
+        raise CommandFailed(f"{line}: no answer within {timeout:g} s", f"no answer within {timeout:g} s") from None
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise CommandFailed(f"{line}: {said}")
+        raise CommandFailed(f"{line}: {said}", said)
     return done.stdout
 
 

@@ -73,7 +73,8 @@ def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> 
     if partition.state != "UP":
         yield Finding("problem", f"{key}.partition", f"partition {partition.name} is {partition.state}")
     if partition.max_hours is not None and pool.max_hours > partition.max_hours:
-        sentence = f"{pool.max_hours:g}, but partition {partition.name} ends jobs after {partition.max_hours:g} hours"
+        limit = f"{partition.max_hours:g} h" if partition.max_hours >= 1 else f"{60 * partition.max_hours:g} minutes"
+        sentence = f"{pool.max_hours:g} h, but partition {partition.name} ends jobs after {limit}"
         yield Finding("problem", f"{key}.max_hours", sentence)
     if site.account and partition.accounts and site.account not in partition.accounts:
         sentence = f"partition {partition.name} takes {listed(partition.accounts)}, not {site.account!r}"

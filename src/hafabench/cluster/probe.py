@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -36,17 +37,17 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
     command += ["--mem=2000", f"--time={_PROBE_MINUTES}", *where_options(site, pool)]
     if isinstance(pool, GpuPool):
         command.append(f"--gpus={pool.gpu_type + ':' if pool.gpu_type else ''}1")
-    paths = _paths(experiment)
+    groups = _paths(experiment)
+    paths = [path for group in groups.values() for path in group]
     command += ["sh", "-c", _script(paths, experiment.config.scale == "full" and key == "gpu")]
     about = f"{key} node"
     try:
         answer = runner(command, wait_s + _PROBE_MINUTES * 60)
     except CommandFailed as error:
-        reason = str(error).rpartition("srun: error: ")[2] or str(error)
-        if "immediate" in str(error) or "busy" in str(error):
+        if re.search(r"busy|[Ii]mmediate|timed out|revoked", error.said):
             yield Finding("note", about, f"none was free within {wait_s} s: data and environment were not looked at")
         else:
-            yield Finding("problem", about, f"a job of seconds did not run: {reason[-300:]}")
+            yield Finding("problem", about, f"a job of seconds did not run: {error.said[-300:]}")
         return
     said = dict(
         line.removeprefix(_MARK).split("=", 1)
@@ -54,35 +55,38 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
         if line.startswith(_MARK) and "=" in line
     )
     node = said.get("node", "?")
-    unseen = [path for index, path in enumerate(paths) if said.get(f"path{index}") != "seen"]
-    for path in unseen:
-        yield Finding("problem", about, f"{path} is not visible from {node}")
+    seen = {path for index, path in enumerate(paths) if said.get(f"path{index}") == "seen"}
+    for name, group in groups.items():
+        unseen = [path for path in group if path not in seen]
+        if unseen:
+            sentence = f"{name}: {len(unseen)} of {len(group)} paths are not visible from {node}, first {unseen[0]}"
+            yield Finding("problem", about, sentence)
     imported = said.get("import", "")
     if imported != "ok":
         why = imported or f"{sys.executable} does not run there"
         yield Finding("problem", about, f"the environment is not usable on {node}: {why}")
     if "cuda" in said and said["cuda"] != "True":
         yield Finding("problem", about, f"torch sees no GPU on {node}")
-    if not unseen and imported == "ok":
-        yield Finding("ok", about, f"{node} sees {len(paths)} paths and imports hafabench")
+    if len(seen) == len(paths) and imported == "ok":
+        yield Finding("ok", about, f"{node} sees {len(paths)} paths and imports hafabench and torch")
 
 
-def _paths(experiment: Experiment) -> list[Path]:
-    """What a job has to see: the working folder, the environment, and data that is not made here."""
-    found = [Path.cwd(), Path(sys.executable)]
+def _paths(experiment: Experiment) -> dict[str, list[Path]]:
+    """What a job has to see, by what it is: the working folder, the environment, and data that is not made here."""
+    found = {"working folder": [Path.cwd()], "environment": [Path(sys.executable)]}
     for dataset in experiment.config.datasets.values():
         if dataset.generator is None:
-            found += [path.absolute() for path in required_paths(dataset)]
+            found[f"data set {dataset.name}"] = [path.absolute() for path in required_paths(dataset)]
     return found
 
 
 def _script(paths: list[Path], cuda: bool) -> str:
     """A shell script for the compute node that answers in marked lines and never fails."""
-    lines = [f"echo {_MARK}node=$(hostname)"]
+    lines = [f"echo {_MARK}node=${{SLURMD_NODENAME:-$(hostname)}}"]
     for index, path in enumerate(paths):
         lines.append(f"test -e {shlex.quote(str(path))} && echo {_MARK}path{index}=seen")
     python = shlex.quote(sys.executable)
-    lines.append(f"said=$({python} -c 'import hafabench' 2>&1 | tail -n 1); test -z \"$said\" && said=ok")
+    lines.append(f"said=$({python} -c 'import hafabench, torch' 2>&1 | tail -n 1); test -z \"$said\" && said=ok")
     lines.append(f'echo "{_MARK}import=$said"')
     if cuda:
         lines.append(f"echo {_MARK}cuda=$({python} -c 'import torch; print(torch.cuda.is_available())' 2> /dev/null)")

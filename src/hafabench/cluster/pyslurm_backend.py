@@ -15,7 +15,7 @@ from datetime import datetime
 from types import ModuleType
 from typing import Any
 
-from hafabench.cluster.accounting import Accounting, Attempt, Sacct
+from hafabench.cluster.accounting import Accounting, Attempt, Sacct, comment_of
 from hafabench.cluster.commands import CommandFailed, Runner, release_of, run, slurm_release
 
 NAME = "pyslurm"
@@ -61,8 +61,8 @@ def choose_accounting(runner: Runner = run) -> tuple[Accounting, str]:
     sentence = pyslurm_problem(runner)
     if sentence is None:
         module = importlib.import_module(NAME)
-        return PySlurm(module, runner), f"accounting through pyslurm {module.__version__}"
-    return Sacct(runner), f"accounting through sacct: {sentence}"
+        return PySlurm(module, runner), f"through pyslurm {module.__version__}"
+    return Sacct(runner), f"through sacct: {sentence}"
 
 
 def pyslurm_problem(runner: Runner = run) -> str | None:
@@ -110,7 +110,7 @@ def _attempt(job: Any) -> Attempt:
         started=_time(job.start_time),
         ended=_time(job.end_time),
         name=job.name or "",
-        comment=job.comment or "",
+        comment=job.comment or comment_of(job.submit_command or ""),
         folder=job.working_directory or "",
         submit_line=job.submit_command or "",
     )

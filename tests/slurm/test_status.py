@@ -1,0 +1,101 @@
+"""Status and recovery against a real queue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hafabench.cluster.queue import live_jobs
+from hafabench.cluster.recover import recover, unlock_command
+from hafabench.cluster.status import experiment_status, render
+from hafabench.config import load_experiment
+from hafabench.errors import UserError
+from hafabench.matrix import expand
+from tests.slurm.test_accounting import TRAINING, comment, submit, wait_for_state, workspace
+from tests.slurm.waiting import wait_until
+
+__all__ = ["workspace"]
+
+
+def test_cells_from_queue_files_and_logs(cluster, workspace, write_experiment):
+    experiment = load_experiment(write_experiment())
+    runs = expand(experiment)
+    run = runs["classification/pvt_tiny/seed0"]
+    run.work.mkdir(parents=True)
+    (run.folder / "config.json").write_text(json.dumps(run.resolved()))
+    run.history.write_text('{"step": 32, "loss": 2.0, "epoch": 1.0, "images_per_s": 41.5, "eta_s": 90}\n')
+    failed = comment("train_run", ["classification", "swin_tiny", "0"])
+    log = workspace / "logs/slurm" / failed.replace("_wildcards_", "/") / "%j.log"
+    log.parent.mkdir(parents=True)
+    script = "echo step 1; echo 'error: no GPU here' >&2; exit 1"
+    broken = submit(cluster, workspace, script, failed, f"--output={log}")
+    wait_for_state(cluster, broken, "FAILED")
+    running = submit(cluster, workspace, "sleep 300", TRAINING)
+    wait_for_state(cluster, running, "RUNNING")
+    # All nodes for itself, while the first one runs on one of them: it waits.
+    everything = (f"--nodes={len(cluster.settings.node_names)}", "--exclusive")
+    other = comment("train_run", ["classification", "resnet18", "0"])
+    waiting = submit(cluster, workspace, "true", other, *everything)
+    wait_until(
+        lambda: cluster.job(waiting).reason not in ("None", "Prolog"), "the second job has a reason", timeout=60
+    )
+
+    found = {cell.cell.id: cell for cell in experiment_status(experiment).cells}
+
+    alive = found["train_run classification/pvt_tiny/seed0"]
+    assert (alive.state, alive.job) == ("running", running)
+    assert alive.node == cluster.job(running).node
+    assert alive.detail == "epoch 1.0 of 4, step 32 of 128, 41.5 images/s, 2 min left"
+    queued = found["train_run classification/resnet18/seed0"]
+    assert (queued.state, queued.job) == ("queued", waiting)
+    assert queued.detail == cluster.job(waiting).reason != "None"
+    # It holds nodes for itself: other tests would wait for them.
+    cluster.cancel_all()
+    dead = found["train_run classification/swin_tiny/seed0"]
+    assert (dead.state, dead.detail) == ("failed", "error: no GPU here")
+    assert found["evaluate_run classification/pvt_tiny/seed0"].state == "waiting"
+    text = render(experiment_status(experiment))
+    assert f"again: hafabench train classification/swin_tiny/seed0 --experiment {experiment.file}" in text
+
+
+def locked(folder: Path) -> Path:
+    lock = folder / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("results/checkpoint.pth\n")
+    return lock
+
+
+SNAKEFILE = 'rule all:\n    output: "results/checkpoint.pth"\n    shell: "touch {output}"\n'
+
+
+def test_recover_leaves_live_jobs_alone_until_told(cluster, workspace, write_experiment):
+    lock = locked(workspace)
+    job = submit(cluster, workspace, "sleep 300", TRAINING)
+    other = submit(cluster, workspace, "sleep 300", "someone-else's")
+    wait_for_state(cluster, job, "RUNNING")
+    snakefile = workspace / "Snakefile"
+    snakefile.write_text(SNAKEFILE)
+    command = unlock_command(write_experiment(), snakefile)
+    said: list[str] = []
+
+    with pytest.raises(UserError, match="1 live jobs of this folder; nothing was changed"):
+        recover(workspace, command, "show", said.append)
+    assert lock.exists() and len(live_jobs(workspace)) == 1
+    assert said[0].startswith(f"job {job}  train_run_wildcards_classification_pvt_tiny_0  running on node")
+
+    recover(workspace, command, "cancel", said.append, every_s=0.5)
+    assert not lock.exists()
+    assert live_jobs(workspace) == []
+    assert cluster.job(job).state == "CANCELLED"
+    assert cluster.job(other).state in ("RUNNING", "PENDING")
+
+
+def test_recover_waits_for_the_end(cluster, workspace, write_experiment):
+    lock = locked(workspace)
+    job = submit(cluster, workspace, "sleep 4", TRAINING)
+    (workspace / "Snakefile").write_text(SNAKEFILE)
+    recover(workspace, unlock_command(write_experiment()), "wait", [].append, every_s=0.5)
+    assert cluster.job(job).state == "COMPLETED"
+    assert not lock.exists()
