@@ -71,6 +71,12 @@ def linked_folder() -> Path | None:
     return SYSTEM_CONF.readlink().parent
 
 
+def cluster_is_running() -> bool:
+    """Whether daemons of a test cluster run on this machine."""
+    folder = linked_folder()
+    return folder is not None and bool(Daemons(folder).running())
+
+
 class SlurmCluster:
     """A cluster of ``nodes`` virtual nodes; a context manager that leaves nothing behind.
 
@@ -118,12 +124,12 @@ class SlurmCluster:
         if reason:
             raise ClusterUnavailable(reason)
         leftover = linked_folder()
-        if leftover and Daemons(leftover).running():
+        if cluster_is_running():
             message = f"a test cluster runs already in {leftover}; `python -m tests.slurm.cluster down` stops it"
             raise ClusterUnavailable(message)
         if leftover:
             _remove_traces(leftover, set())
-        folder = self._folder or Path(tempfile.mkdtemp(prefix=PREFIX))
+        folder = self._folder or Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
         self.daemons = Daemons(folder)
         hierarchies = frozenset(name for name in ("freezer", "memory") if _can_make_cgroup(CGROUP_ROOT / name))
         host = socket.gethostname().split(".")[0]
@@ -343,6 +349,12 @@ def _remove_cgroup(group: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _short_folder() -> str:
+    """The folder for temporary files, or /tmp where that is so deep that Slurm's socket names would be too long."""
+    temporary = tempfile.gettempdir()
+    return temporary if len(temporary) < 40 else "/tmp"
 
 
 def _can_make_cgroup(hierarchy: Path) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import SlurmCluster, why_unavailable
+from tests.slurm.cluster import SlurmCluster, cluster_is_running, why_unavailable
+from tests.slurm.waiting import wait_until
 
 HERE = Path(__file__).parent
+# Another session (of a second worker, say) on this machine may hold its cluster so long, in seconds.
+PATIENCE = 1200
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,8 +33,12 @@ def session_cluster() -> Iterator[SlurmCluster]:
     reason = why_unavailable(accounting=True)
     if reason:
         pytest.skip(reason)
+    # Asked to end, pytest would leave the cluster running.
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
+    wait_until(lambda: not cluster_is_running(), "another session's cluster is stopped", timeout=PATIENCE, every=1)
     with SlurmCluster(nodes=4, accounting=True) as running:
         yield running
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

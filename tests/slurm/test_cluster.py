@@ -12,7 +12,14 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.slurm import cluster as cluster_module
-from tests.slurm.cluster import SYSTEM_CONF, ClusterUnavailable, SlurmCluster, linked_folder, why_unavailable
+from tests.slurm.cluster import (
+    SYSTEM_CONF,
+    ClusterUnavailable,
+    SlurmCluster,
+    cluster_is_running,
+    linked_folder,
+    why_unavailable,
+)
 from tests.slurm.processes import marked_processes
 from tests.slurm.waiting import NeverHappened, wait_until
 
@@ -31,13 +38,12 @@ def nothing_is_left(folder: Path) -> None:
 
 
 @pytest.fixture
-def own_cluster(tmp_path, monkeypatch):
+def own_cluster():
     """Makes clusters of a test's own; not while the session's runs, of which there can be only one on a machine."""
-    if linked_folder() is not None:
+    if cluster_is_running():
         pytest.skip("these tests come first: a cluster runs already")
     if reason := why_unavailable():
         pytest.skip(reason)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return SlurmCluster
 
 
@@ -109,12 +115,11 @@ def test_missing_packages_are_named(monkeypatch):
     assert "not installed: slurmdbd;" in why_unavailable(accounting=True)
 
 
-def test_the_command_starts_and_stops_one_that_outlives_it(own_cluster, tmp_path):
+def test_the_command_starts_and_stops_one_that_outlives_it(own_cluster):
     def command(action: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "tests.slurm.cluster", action],
             cwd=REPOSITORY,
-            env={**os.environ, "TMPDIR": str(tmp_path)},
             capture_output=True,
             text=True,
             check=False,
@@ -131,6 +136,11 @@ def test_the_command_starts_and_stops_one_that_outlives_it(own_cluster, tmp_path
         assert command("down").returncode == 0
     nothing_is_left(folder)
     assert "no test cluster runs" in command("down").stderr
+
+
+def test_socket_names_stay_short_in_a_deep_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("deep" * 10)))
+    assert cluster_module._short_folder() == "/tmp"
 
 
 def test_it_listens_on_loopback_only(cluster):
