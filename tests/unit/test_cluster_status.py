@@ -419,9 +419,9 @@ def test_a_long_training_is_a_note(paper):
     assert len(notes) == 1 and "about 2 attempts of 24 h" in notes[0]
 
 
-def answered(import_line: str = "ok", cuda: str = "True", seen: int = 12) -> str:
+def answered(ran: str = "ok", cuda: str = "True", seen: int = 12) -> str:
     lines = ["noise=1", "hafabench-probe:node=g1", *(f"hafabench-probe:path{i}=seen" for i in range(seen))]
-    return "\n".join([*lines, f"hafabench-probe:import={import_line}", f"hafabench-probe:cuda={cuda}"])
+    return "\n".join([*lines, f"hafabench-probe:hafabench={ran}", f"hafabench-probe:cuda={cuda}"])
 
 
 @pytest.mark.parametrize(
@@ -430,9 +430,10 @@ def answered(import_line: str = "ok", cuda: str = "True", seen: int = 12) -> str
         (answered(), None),
         (answered(seen=11), "gpu node: data set coco2017: 1 of 4 paths are not visible from g1, first "),
         (answered(seen=1), "gpu node: environment: 1 of 1 paths are not visible from g1, first "),
-        (answered(import_line="sh: python: not found"), "gpu node: the environment is not usable on g1: sh: python"),
+        (answered(ran="sh: hafabench: not found"), "gpu node: the environment is not usable on g1: sh: hafabench"),
         (answered(cuda="False"), "gpu node: torch sees no GPU on g1"),
-        ("", "gpu node: the environment is not usable on ?: "),
+        ("", "gpu node: the environment is not usable on ?: no answer"),
+        (answered(cuda=""), None),
     ],
 )
 def test_what_a_compute_node_sees(paper, answer, expected):
@@ -452,7 +453,7 @@ def test_the_probe_is_bounded_and_asks_like_the_jobs(paper):
     # The script itself runs, here as well.
     done = subprocess.run(gpu[gpu.index("sh") :], capture_output=True, text=True, check=True)
     assert "hafabench-probe:path0=seen" in done.stdout
-    assert "hafabench-probe:import=ok" in done.stdout
+    assert "hafabench-probe:hafabench=ok" in done.stdout
 
 
 @pytest.mark.parametrize(

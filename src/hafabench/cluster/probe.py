@@ -39,7 +39,7 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
         command.append(f"--gpus={pool.gpu_type + ':' if pool.gpu_type else ''}1")
     groups = _paths(experiment)
     paths = [path for group in groups.values() for path in group]
-    command += ["sh", "-c", _script(paths, experiment.config.scale == "full" and key == "gpu")]
+    command += ["sh", "-c", _script(paths, _counting(experiment), experiment.config.scale == "full" and key == "gpu")]
     about = f"{key} node"
     try:
         answer = runner(command, wait_s + _PROBE_MINUTES * 60)
@@ -61,14 +61,13 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
         if unseen:
             sentence = f"{name}: {len(unseen)} of {len(group)} paths are not visible from {node}, first {unseen[0]}"
             yield Finding("problem", about, sentence)
-    imported = said.get("import", "")
-    if imported != "ok":
-        why = imported or f"{sys.executable} does not run there"
-        yield Finding("problem", about, f"the environment is not usable on {node}: {why}")
-    if "cuda" in said and said["cuda"] != "True":
+    ran = said.get("hafabench", "no answer")
+    if ran != "ok":
+        yield Finding("problem", about, f"the environment is not usable on {node}: {ran}")
+    if said.get("cuda") == "False":
         yield Finding("problem", about, f"torch sees no GPU on {node}")
-    if len(seen) == len(paths) and imported == "ok":
-        yield Finding("ok", about, f"{node} sees {len(paths)} paths and imports hafabench and torch")
+    if len(seen) == len(paths) and ran == "ok":
+        yield Finding("ok", about, f"{node} sees {len(paths)} paths and runs hafabench")
 
 
 def _paths(experiment: Experiment) -> dict[str, list[Path]]:
@@ -80,14 +79,22 @@ def _paths(experiment: Experiment) -> dict[str, list[Path]]:
     return found
 
 
-def _script(paths: list[Path], cuda: bool) -> str:
+def _counting(experiment: Experiment) -> list[str]:
+    """A command of seconds that needs the whole environment, torch included, as the jobs will start it."""
+    command = Path(sys.executable).with_name("hafabench")
+    words = [str(command)] if command.exists() else [sys.executable, "-m", "hafabench"]
+    return [*words, "complexity", "resnet18", "--experiment", str(experiment.file.absolute())]
+
+
+def _script(paths: list[Path], counting: list[str], cuda: bool) -> str:
     """A shell script for the compute node that answers in marked lines and never fails."""
     lines = [f"echo {_MARK}node=${{SLURMD_NODENAME:-$(hostname)}}"]
     for index, path in enumerate(paths):
         lines.append(f"test -e {shlex.quote(str(path))} && echo {_MARK}path{index}=seen")
-    python = shlex.quote(sys.executable)
-    lines.append(f"said=$({python} -c 'import hafabench, torch' 2>&1 | tail -n 1); test -z \"$said\" && said=ok")
-    lines.append(f'echo "{_MARK}import=$said"')
+    lines.append(f'said=$({shlex.join(counting)} 2>&1) && said=ok || said=$(echo "$said" | tail -n 1)')
+    lines.append(f'echo "{_MARK}hafabench=$said"')
     if cuda:
-        lines.append(f"echo {_MARK}cuda=$({python} -c 'import torch; print(torch.cuda.is_available())' 2> /dev/null)")
+        # Empty where torch lives in an image of its own.
+        asked = shlex.join([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"])
+        lines.append(f"echo {_MARK}cuda=$({asked} 2> /dev/null)")
     return "\n".join([*lines, "true"])

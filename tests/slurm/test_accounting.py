@@ -1,0 +1,115 @@
+"""What a real sacct says, summed over attempts and requeues, cell by cell."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hafabench.cluster.accounting import Sacct
+from hafabench.cluster.cells import comment
+from hafabench.cluster.commands import run
+from hafabench.cluster.costs import read_accounting, update_accounting, write_costs
+from hafabench.cluster.pyslurm_backend import choose_accounting
+from hafabench.config import load_experiment
+from tests.slurm.cluster import SlurmCluster
+from tests.slurm.waiting import wait_until
+
+TRAINING = comment("train_run", ["classification", "pvt_tiny", "0"])
+EVALUATION = comment("evaluate_run", ["classification", "pvt_tiny", "0"])
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose commands talk to the test cluster."""
+    for name, value in cluster.env.items():
+        if name.startswith("SLURM") or name == "PATH":
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def submit(cluster: SlurmCluster, folder: Path, script: str, job_comment: str, *options: str) -> str:
+    return cluster.sbatch(script, f"--comment={job_comment}", f"--chdir={folder}", "--mem=300", *options)
+
+
+def wait_for_state(cluster: SlurmCluster, job: str, *states: str) -> None:
+    wait_until(lambda: cluster.job(job).state in states, lambda: f"{cluster.job(job)} is {states}", timeout=60)
+
+
+def ended(job: str, count: int) -> None:
+    """Wait until the accounting knows ``count`` finished attempts of a job; it lags."""
+
+    def known() -> bool:
+        attempts = Sacct(run).of_jobs([job])
+        return len(attempts) == count and all(attempt.ended for attempt in attempts)
+
+    wait_until(known, lambda: f"{count} attempts of {job}: {Sacct(run).of_jobs([job])}", timeout=60)
+
+
+def test_costs_sum_over_requeues_and_attempts(cluster, workspace, write_experiment):
+    experiment = load_experiment(write_experiment())
+    requeued = submit(cluster, workspace, "sleep 300", TRAINING, "--gpus=2")
+    wait_for_state(cluster, requeued, "RUNNING")
+    time.sleep(2)
+    cluster.run("scontrol", "requeue", requeued)
+    wait_until(
+        lambda: cluster.details(requeued).get("Restarts") == "1" and cluster.job(requeued).state == "RUNNING",
+        lambda: f"{requeued} runs again ({cluster.job(requeued)})",
+        timeout=90,
+    )
+    cluster.scancel(requeued)
+    # The workflow's next attempt is another job of the same cell.
+    work = "import time; kept = bytearray(150_000_000)\nwhile time.process_time() < 3: pass"
+    second = submit(
+        cluster, workspace, f"srun --ntasks=1 python3 -c '{work}'", TRAINING, "--gpus=1", "--cpus-per-task=2"
+    )
+    failing = submit(cluster, workspace, "exit 3", EVALUATION)
+    elsewhere = submit(cluster, Path("/tmp"), "true", TRAINING)
+    for job, attempts in ((requeued, 2), (second, 1), (failing, 1), (elsewhere, 1)):
+        ended(job, attempts)
+
+    record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
+
+    training, evaluation = record.cells
+    assert (training.rule, training.subject) == ("train_run", "classification/pvt_tiny/seed0")
+    assert [turn.job_id for turn in training.turns] == [requeued, requeued, second]
+    assert [turn.gpus for turn in training.turns] == [2, 2, 1]
+    assert (training.jobs, training.requeues) == (2, 1)
+    assert [turn.state for turn in training.turns] == ["REQUEUED", "CANCELLED", "COMPLETED"]
+    assert training.gpu_hours == pytest.approx(sum(t.gpus * t.elapsed_s for t in training.turns) / 3600)
+    assert training.turns[0].elapsed_s >= 2
+    assert training.turns[0].elapsed_s + training.turns[1].elapsed_s < training.gpu_hours * 3600
+    assert training.peak_memory_mb == pytest.approx(160, abs=20)
+    assert training.turns[-1].cpus == 2
+    assert training.turns[-1].cpu_s == pytest.approx(3, abs=1)
+    assert 0 < training.cpu_use < 0.6
+    assert training.nodes and set(training.nodes) <= set(cluster.settings.node_names)
+    assert (evaluation.state, evaluation.turns[0].exit_code, evaluation.gpu_hours) == ("FAILED", 3, 0)
+
+    assert read_accounting(workspace / "results/digits/accounting.json") == record
+    markdown, _ = write_costs(record, workspace / "reports")
+    assert "| train_run | classification/pvt_tiny/seed0 | COMPLETED | 2 | 1 |" in markdown.read_text()
+
+
+def test_a_running_job_is_known_by_its_submission(cluster, workspace, write_experiment):
+    experiment = load_experiment(write_experiment())
+    job = submit(cluster, workspace, "sleep 300", TRAINING, "--gpus=1")
+    wait_for_state(cluster, job, "RUNNING")
+    wait_until(lambda: Sacct(run).of_jobs([job]), f"the accounting knows {job}", timeout=60)
+    record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
+    assert [(cell.state, cell.turns[0].job_id) for cell in record.cells] == [("RUNNING", job)]
+    cluster.scancel(job)
+    ended(job, 1)
+    record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
+    assert [(cell.state, len(cell.turns)) for cell in record.cells] == [("CANCELLED", 1)]
+
+
+def test_sacct_serves_where_pyslurm_does_not(cluster, workspace):
+    backend, sentence = choose_accounting()
+    assert backend.name == "sacct"
+    assert "pyslurm" in sentence and "\n" not in sentence
+    assert os.environ["SLURM_CONF"] == str(cluster.settings.slurm_conf)

@@ -1,0 +1,87 @@
+"""`hafabench cluster check` against a real cluster: what is right passes, each mistake is one sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from hafabench.cluster.check import check_cluster
+from hafabench.cluster.site import GpuPool, Pool, Site
+from hafabench.config import load_experiment
+from tests.slurm.configuration import ACCOUNT
+from tests.slurm.test_accounting import submit, wait_for_state, workspace
+
+__all__ = ["workspace"]
+
+CPU = Pool(partition="cpu", cpus=8, memory_gb=7)
+GPU = GpuPool(partition="gpu", gpus=2, cpus=8, memory_gb=7)
+
+
+def findings(experiment, level: str | None = None, probe: bool = False, wait_s: int = 60, **changes) -> list[str]:
+    site = Site(**({"account": ACCOUNT, "cpu": CPU, "gpu": GPU} | changes))
+    found = check_cluster(experiment, site, probe=probe, wait_s=wait_s)
+    return [f"{finding.about}: {finding.sentence}" for finding in found if level in (None, finding.level)]
+
+
+@pytest.fixture
+def paper(write_experiment):
+    return load_experiment(write_experiment(base="paper"))
+
+
+def test_a_right_site_has_no_problem_and_a_node_is_looked_at(cluster, workspace, write_experiment):
+    digits = load_experiment(write_experiment())
+    assert findings(digits, "problem", probe=True) == []
+    said = findings(digits, "ok", probe=True)
+    assert any(line.startswith("cpu node: node") and line.endswith("runs hafabench") for line in said)
+
+
+def test_the_largest_request_of_the_paper_is_put_to_slurm(cluster, workspace, paper):
+    assert findings(paper, "problem") == []
+    assert any("Slurm takes the largest request (train_run" in line for line in findings(paper, "ok"))
+
+
+def test_data_that_a_node_does_not_see(cluster, workspace, paper):
+    said = findings(paper, "problem", probe=True)
+    assert any("data set imagenet1k: 2 of 2 paths are not visible from node" in line for line in said)
+    # Counted GPUs without a device: torch finds none.
+    assert any("torch sees no GPU on node" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"gpu": GPU.model_copy(update={"partition": "gpus"})},
+            "gpu.partition: no partition 'gpus'; the cluster has",
+        ),
+        (
+            {"gpu": GPU.model_copy(update={"gpu_type": "a100"})},
+            "gpu.gpu_type: no node of gpu has GPUs of type 'a100'; there are",
+        ),
+        (
+            {"gpu": GPU.model_copy(update={"partition": "short"})},
+            "gpu.max_hours: 24 h, but partition short ends jobs after 5 minutes",
+        ),
+        (
+            {"gpu": GPU.model_copy(update={"constraint": "fast&huge"})},
+            "gpu.constraint: no node of gpu has fast&huge; features there: fast",
+        ),
+        (
+            {"gpu": GPU.model_copy(update={"gpus": 8})},
+            "gpu.gpus: jobs ask one node for 8 GPUs, but the largest of gpu has 2",
+        ),
+        ({"account": "nobody"}, "account: user root has no association with 'nobody', only with"),
+    ],
+)
+def test_each_mistake_is_one_sentence(cluster, workspace, paper, changes, expected):
+    said = findings(paper, "problem", **changes)
+    assert any(line.startswith(expected) for line in said), said
+    assert not any("\n" in line for line in said)
+
+
+def test_no_free_node_is_no_problem(cluster, workspace, write_experiment):
+    for _ in cluster.settings.node_names:
+        job = submit(cluster, workspace, "sleep 300", "others", "--nodes=1", "--exclusive", "--partition=cpu")
+        wait_for_state(cluster, job, "RUNNING")
+    digits = load_experiment(write_experiment())
+    assert findings(digits, "problem", probe=True, wait_s=3) == []
+    assert any("none was free within 3 s" in line for line in findings(digits, "note", probe=True, wait_s=3))
