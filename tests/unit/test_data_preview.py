@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,18 +59,33 @@ def test_sheet_has_the_expected_size_and_shows_images(layout, made, tmp_path):
     assert first.std() > 8
 
 
+@contextmanager
+def annotations_of_first_image(dataset: DatasetConfig, **first: Any) -> Iterator[None]:
+    """For a while, the training annotations hold nothing but their first one, changed by ``first``."""
+    file = paths.coco_annotations(dataset, "train")
+    original = file.read_text()
+    content = json.loads(original)
+    content["annotations"] = [content["annotations"][0] | first] if first else []
+    file.write_text(json.dumps(content))
+    try:
+        yield
+    finally:
+        file.write_text(original)
+
+
 def test_boxes_stand_where_the_annotations_say(made, tmp_path):
     dataset = made["coco"]
-    draw_preview(dataset, tmp_path / "preview.png", columns=1, count=4)
-    sheet = pixels(tmp_path / "preview.png")
-    content = json.loads(paths.coco_annotations(dataset, "train").read_text())
-    own = [entry for entry in content["annotations"] if entry["image_id"] == 1]
-    # The nearest digit is drawn last: nothing lies over its box.
-    entry, scale = own[-1], TILE / 64
-    x, y, width, height = (value * scale for value in entry["bbox"])
-    colour = np.array(class_palette(10)[entry["category_id"] - 1])
-    bottom = sheet[round(TITLE + min(y + height, TILE - 1)), round(6 + x) : round(6 + min(x + width, TILE))]
-    assert (np.abs(bottom - colour).max(1) < 3).mean() > 0.9
+    with annotations_of_first_image(dataset, bbox=[10, 20, 30, 35], segmentation=[], category_id=4):
+        draw_preview(dataset, tmp_path / "preview.png", columns=1, count=1)
+    tile = pixels(tmp_path / "preview.png")[TITLE : TITLE + TILE, 6 : 6 + TILE]
+    scale, colour = TILE // 64, np.array(class_palette(10)[3])
+    coloured = (tile == colour).all(-1)
+    # Three sides; the label stands on the fourth.
+    assert coloured[55 * scale, 10 * scale : 40 * scale + 1].all()
+    assert coloured[20 * scale : 55 * scale + 1, 10 * scale].all()
+    assert coloured[20 * scale : 55 * scale + 1, 40 * scale].all()
+    assert not coloured[55 * scale + 1 :].any()
+    assert not coloured[:, 40 * scale + 1 :].any()
 
 
 def test_masks_are_tinted(made, tmp_path):
@@ -88,21 +106,11 @@ def test_masks_are_tinted(made, tmp_path):
 def test_run_length_masks_are_drawn_too(made, tmp_path):
     """Crowds of the real COCO have them."""
     dataset = made["coco"]
-    file = paths.coco_annotations(dataset, "train")
-    original = file.read_text()
-    content = json.loads(original)
     left_half = {"counts": [0, 64 * 32, 64 * 32], "size": [64, 64]}
-    content["annotations"] = [
-        {**content["annotations"][0], "segmentation": left_half, "iscrowd": 1, "bbox": [0, 0, 32, 64]}
-    ]
-    file.write_text(json.dumps(content))
-    try:
+    with annotations_of_first_image(dataset, segmentation=left_half, iscrowd=1, bbox=[0, 0, 32, 64]):
         draw_preview(dataset, tmp_path / "crowd.png", columns=1, count=1)
-        content["annotations"] = []
-        file.write_text(json.dumps(content))
+    with annotations_of_first_image(dataset):
         draw_preview(dataset, tmp_path / "plain.png", columns=1, count=1)
-    finally:
-        file.write_text(original)
     tile = np.s_[TITLE + 30 : TITLE + TILE - 2, 6 : 6 + TILE]
     changed = np.abs(pixels(tmp_path / "crowd.png")[tile] - pixels(tmp_path / "plain.png")[tile]).max(-1) > 3
     assert changed[:, : TILE // 2 - 2].mean() > 0.8
@@ -114,3 +122,9 @@ def test_nothing_to_draw_is_a_sentence(made, tmp_path):
     with pytest.raises(UserError, match="no such file or folder; nothing to draw"):
         draw_preview(absent, tmp_path / "preview.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_incomplete_annotations_are_a_sentence(made, tmp_path):
+    dataset = made["coco"]
+    with annotations_of_first_image(dataset, category_id=99), pytest.raises(UserError, match="data verify"):
+        draw_preview(dataset, tmp_path / "preview.png")

@@ -46,7 +46,11 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
     for needed in (dataset.root, *paths.required_paths(dataset)):
         if not needed.exists():
             raise UserError(Problem(str(needed), "", "no such file or folder; nothing to draw"))
-    tiles = {split: _TILES[dataset.layout](dataset, split, count) for split in paths.SPLITS}
+    try:
+        tiles = {split: _TILES[dataset.layout](dataset, split, count) for split in paths.SPLITS}
+    except (KeyError, TypeError) as error:
+        message = f"annotations of an unexpected form ({error!r}); `hafabench data verify` says what is wrong"
+        raise UserError(Problem(str(dataset.root), "", message)) from error
     legend = _legend(dataset) if dataset.layout == "ade20k" else []
     with atomic_path(path) as temporary:
         _sheet(dataset, tiles, columns, legend).save(temporary, format="PNG")
