@@ -20,6 +20,7 @@ rule train_run:
         f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/checkpoint.pth",
     log:
         f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/train.log",
+    # tee shows progress and outlives the signals that ask the trainer to save and stop.
     # Long jobs first, and the classification runs that others wait for before those that nobody waits for.
     priority: 20
     threads: 1
@@ -31,4 +32,5 @@ rule train_run:
         processes=lambda wildcards, resources: max(1, resources.gpu),
     shell:
         f"hafabench train {{wildcards.task}}/{{wildcards.model}}/seed{{wildcards.seed}} "
-        f"--experiment {EXPERIMENT_FILE} --threads {{threads}} --processes {{params.processes}} 2>&1 | tee {{log}}"
+        f"--experiment {EXPERIMENT_FILE} --threads {{threads}} --processes {{params.processes}} 2>&1 "
+        "| (trap '' INT TERM; exec tee {log})"
