@@ -99,6 +99,16 @@ def test_checkpoint_loads_strictly(name, classifier):
         assert torch.equal(other.eval()(x), expected)
 
 
+def test_mixed_precision(name):
+    model = small(name, num_classes=5, drop_path_rate=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(image(2, 64, 64))
+    logits.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    expected = model(image(2, 64, 64))
+    assert (logits - expected).abs().max() < 0.1 * expected.abs().max()
+
+
 @torch.no_grad()
 def test_samples_do_not_influence_each_other(classifier):
     x = image(3, 64, 96)

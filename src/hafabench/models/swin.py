@@ -221,7 +221,7 @@ def relative_position_bias(
     limits = offsets.new_tensor([max(side - 1, 1) for side in window])
     places = (offsets / limits).flip(-1)
     image = table.view(1, 2 * window[0] - 1, 2 * window[1] - 1, -1).permute(0, 3, 1, 2)
-    image = image.expand(places.shape[0], -1, -1, -1)
+    image = image.to(places.dtype).expand(places.shape[0], -1, -1, -1)
     return F.grid_sample(image, places, mode="bilinear", padding_mode="border", align_corners=True)
 
 

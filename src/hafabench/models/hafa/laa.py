@@ -53,9 +53,9 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) and offsets (B, 2 k k, Ho, Wo) in pixels to (B, C', Ho, Wo)."""
-        sampled = F.grid_sample(
-            x, self._grid(offset, x.shape[-2:]), mode="bilinear", padding_mode="zeros", align_corners=False
-        )
+        grid = self._grid(offset, x.shape[-2:])
+        # In single precision at least: half of it cannot tell neighbouring pixels of a large map apart.
+        sampled = F.grid_sample(x.to(grid.dtype), grid, padding_mode="zeros", align_corners=False).to(x.dtype)
         return F.conv2d(sampled, self.weight, self.bias, stride=self.kernel)
 
     def _grid(self, offset: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
