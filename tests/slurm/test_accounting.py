@@ -99,9 +99,12 @@ def test_a_running_job_is_known_by_its_submission(cluster, workspace, write_expe
     experiment = load_experiment(write_experiment())
     job = submit(cluster, workspace, "sleep 300", TRAINING, "--gpus=1")
     wait_for_state(cluster, job, "RUNNING")
-    wait_until(lambda: Sacct(run).of_jobs([job]), f"the accounting knows {job}", timeout=60)
-    record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
-    assert [(cell.state, cell.turns[0].job_id) for cell in record.cells] == [("RUNNING", job)]
+
+    def known() -> list[tuple[str, str]]:
+        record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
+        return [(cell.state, cell.turns[0].job_id) for cell in record.cells]
+
+    assert wait_until(known, f"the accounting knows {job} and its cell", timeout=60) == [("RUNNING", job)]
     cluster.scancel(job)
     ended(job, 1)
     record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))

@@ -271,6 +271,9 @@ def test_an_interrupted_training_has_less_to_go(digits):
     assert resumed.state == "interrupted"
     assert resumed.hours < fresh.hours == resumed.hours_anew
     assert "its own history" in resumed.sources[0]
+    run.history.write_text('{"step": 96, "loss": 2.0}\n')
+    unrated = make_plan(digits).jobs[f"train_run {run.id}"]
+    assert unrated.hours - startup == pytest.approx((fresh.hours - startup) / 4)
 
 
 def test_measured_trainings_correct_the_others(digits):
