@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import asdict
 
 import pytest
 import timm
 import torch
 
-from hafabench.catalog import CATALOG, PLUGIN_FAMILIES, derive, merger_problem
+from hafabench.catalog import CATALOG, PLUGIN_FAMILIES, ModelSpec, derive, merger_problem
 from hafabench.errors import UserError
 from hafabench.models import build_model, create, load_classifier
 
@@ -83,6 +85,11 @@ def test_as_timm_builds_it():
 def test_specification_of_an_experiment():
     spec = derive(CATALOG["pvt_v2_b1"], "pvt_v2_b1_mixed", mergers=("grid", "laa", "conv", "sia"))
     assert build_model(spec, num_classes=3, **NARROW)(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_specification_read_from_json():
+    spec = ModelSpec(**json.loads(json.dumps(asdict(CATALOG["pvt_v2_b1"]))))
+    assert isinstance(build_model(spec), timm.models.PyramidVisionTransformerV2)
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,11 @@ def create(
 
 def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs) -> nn.Module:
     """The model that ``spec`` describes; see `create`."""
+    # A specification read from JSON or a library's configuration has a list here, which equals no tuple.
+    spec = replace(spec, mergers=tuple(spec.mergers))
     if not spec.available:
         raise UserError(f"model {spec.name!r} is listed in the tables but not built by this version")
-    if spec.is_plugin and (problem := merger_problem(spec.family, tuple(spec.mergers))):
+    if spec.is_plugin and (problem := merger_problem(spec.family, spec.mergers)):
         raise UserError(f"model {spec.name!r}: {problem}")
     if spec.variant not in VARIANTS:
         raise UserError(
@@ -97,19 +99,19 @@ def _pvt(
     spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs
 ) -> nn.Module:
     dims = _resized(pvt.ARCHITECTURES[spec.architecture], depths, embed_dims)
-    return pvt.PyramidVisionTransformer(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
+    return pvt.PyramidVisionTransformer(dims, spec.mergers, spec.variant, spec.fidelity, **kwargs)
 
 
 def _pvt_v2(
     spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs
 ) -> nn.Module:
     dims = _resized(pvt_v2.ARCHITECTURES[spec.architecture], depths, embed_dims)
-    return pvt_v2.PyramidVisionTransformerV2(dims, tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
+    return pvt_v2.PyramidVisionTransformerV2(dims, spec.mergers, spec.variant, spec.fidelity, **kwargs)
 
 
 def _swin(spec: ModelSpec, **kwargs) -> nn.Module:
     kwargs = {**swin.ARCHITECTURES[spec.architecture], **kwargs}
-    return swin.SwinTransformerHafa(tuple(spec.mergers), spec.variant, spec.fidelity, **kwargs)
+    return swin.SwinTransformerHafa(spec.mergers, spec.variant, spec.fidelity, **kwargs)
 
 
 _CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt, "pvt_v2": _pvt_v2, "swin": _swin}
