@@ -28,8 +28,9 @@ class RunState:
 
     Attributes:
         run: whose files these are.
-        state: ``done``: evaluated; ``trained``: final checkpoint, no record; ``interrupted``: a training was begun;
-            ``stale``: made under another configuration, the workflow makes it again; ``missing``: nothing.
+        state: ``done``: evaluated; ``trained``: final checkpoint, no record; ``interrupted``: there is a state to be
+            resumed; ``stale``: made under another configuration, the workflow makes it again; ``missing``: nothing
+            that lasts.
         steps, total: optimiser steps that the history shows, of how many.
         last: the history's last entry (``loss``, ``images_per_s``, ``eta_s``, ...); None without one.
         record: the evaluation's record, also a stale one.
@@ -43,6 +44,11 @@ class RunState:
     last: dict[str, Any] | None = None
     record: Record | None = None
     changes: tuple[str, ...] = ()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a training under the present configuration was begun and not finished."""
+        return self.state == "interrupted" or (self.state == "missing" and self.last is not None)
 
     @property
     def share(self) -> float:
@@ -59,15 +65,15 @@ def run_state(run: Run) -> RunState:
         if record.fingerprint == run.fingerprint:
             return RunState(run, "done", total, total, _last(run), record)
         return RunState(run, "stale", 0, total, None, record, _changes(run, written))
-    begun = run.checkpoint.exists() or run.work.exists()
-    if begun and written is not None and written.get("fingerprint") != run.fingerprint:
+    made = run.checkpoint.exists() or run.work.exists()
+    if made and written is not None and written.get("fingerprint") != run.fingerprint:
         return RunState(run, "stale", 0, total, None, None, _changes(run, written))
+    last = _last(run) if written is not None and written.get("fingerprint") == run.fingerprint else None
     if run.checkpoint.exists():
-        return RunState(run, "trained", total, total, _last(run))
-    last = _last(run)
-    if run.work.exists() or (last is not None and written is not None):
-        return RunState(run, "interrupted", int(last["step"]) if last else 0, total, last)
-    return RunState(run, "missing", 0, total)
+        return RunState(run, "trained", total, total, last)
+    steps = int(last["step"]) if last else 0
+    # Before its first state is written, a training that ends starts over.
+    return RunState(run, "interrupted" if run.work.exists() else "missing", steps, total, last)
 
 
 def dataset_is_ready(experiment: Experiment, task: str) -> bool:

@@ -276,6 +276,20 @@ def test_an_interrupted_training_has_less_to_go(digits):
     assert unrated.hours - startup == pytest.approx((fresh.hours - startup) / 4)
 
 
+def test_what_was_not_saved_counts_for_nothing(digits):
+    run = expand(digits)["classification/pvt_tiny/seed0"]
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.json").write_text(json.dumps(run.resolved()))
+    run.history.write_text('{"step": 96, "images_per_s": 32.0, "eta_s": 32.0}\n')
+    state = run_state(run)
+    assert (state.state, state.is_begun, state.share) == ("missing", True, 0.0)
+    job = make_plan(digits).jobs[f"train_run {run.id}"]
+    assert (job.state, job.hours) == ("to do", job.hours_anew)
+    # A history of another configuration says nothing about this one.
+    (run.folder / "config.json").write_text(json.dumps(run.resolved() | {"fingerprint": "0" * 12}))
+    assert not run_state(run).is_begun
+
+
 def test_measured_trainings_correct_the_others(digits):
     runs = expand(digits)
     before = make_plan(digits).jobs

@@ -125,7 +125,7 @@ def _status(cell: Cell, comment: str, job: QueuedJob | None, done: bool, run: Ru
         if job.state != "RUNNING":
             detail = f"{job.state.lower()}; {detail}"
         return CellStatus(cell, "running", detail, job.node, job.id)
-    if training is not None and training.state == "interrupted" and _is_fresh(training.run.history):
+    if training is not None and training.is_begun and _is_fresh(training.run.history):
         return CellStatus(cell, "running", progress(training), "without a Slurm job")
     return _not_live(cell, comment, run)
 
@@ -136,7 +136,7 @@ def _not_live(cell: Cell, comment: str, run: RunState | None) -> CellStatus:
     if cell.rule == "train_run" and run is not None:
         if run.state == "stale":
             return CellStatus(cell, "stale", "; ".join(run.changes))
-        if run.state == "interrupted" and not is_reason:
+        if run.is_begun and not is_reason:
             # A training that stopped by itself says that it can be resumed, a killed one says nothing.
             return CellStatus(cell, "interrupted", progress(run), log=log)
     if cell.rule == "evaluate_run" and run is not None and run.state != "trained":
