@@ -18,7 +18,7 @@ from hafabench.catalog import ModelSpec
 from hafabench.config import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.matrix import Run, complexity_fingerprint, complexity_record
-from hafabench.recipes import TASKS, ClassificationRecipe, DetectionRecipe, SegmentationRecipe
+from hafabench.recipes import TASKS
 from hafabench.results.record import read_record
 from hafabench.yamlfile import YamlFile
 
@@ -237,11 +237,7 @@ def _estimate(images: int, rate: float, gpus: int, sources: tuple[str, ...]) -> 
 
 def total_steps(run: Run) -> int:
     """Optimiser steps of the whole training, as the engines count them."""
-    recipe = run.recipe
-    if isinstance(recipe, SegmentationRecipe):
-        return recipe.iterations
-    assert isinstance(recipe, ClassificationRecipe | DetectionRecipe)
-    return recipe.epochs * max(run.dataset.images["train"] // recipe.batch_size, 1)
+    return max(run.recipe.steps(run.dataset.images["train"]), 1)
 
 
 def image_area(run: Run) -> int:

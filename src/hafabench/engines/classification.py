@@ -159,8 +159,11 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
 
 def _create_model(run: Run) -> nn.Module:
     # Models without stochastic depth do not know the argument, and their recipe says 0.
-    depth = {"drop_path_rate": run.recipe.drop_path} if run.recipe.drop_path else {}
-    return models.create(run.model, num_classes=run.dataset.num_classes, **depth)
+    options = {"drop_path_rate": run.recipe.drop_path} if run.recipe.drop_path else {}
+    if run.model.family == "swin":
+        # Its windows are made for one size: those of 224 pixels would be mostly padding on small images.
+        options["img_size"] = run.recipe.image_size
+    return models.create(run.model, num_classes=run.dataset.num_classes, **options)
 
 
 def _identity(run: Run) -> dict[str, Any]:

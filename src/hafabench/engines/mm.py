@@ -50,7 +50,7 @@ from hafabench.errors import Problem, UserError
 from hafabench.models import create
 from hafabench.models.hafa.tokens import Tokens
 
-# What these libraries warn of (deprecations of each other's entry points, loggers by name) says nothing to a user here.
+# These libraries warn of each other's deprecated entry points and of loggers by name: nothing for a user here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|cv|det|seg)\b")
 
 _LIBRARIES = {

@@ -18,10 +18,18 @@ PYRAMIDS = {"resnet": (1, 2, 3, 4), "pvt_v2": (0, 1, 2, 3), "swin": (0, 1, 2, 3)
 
 
 def create_library_model(spec: ModelSpec, **kwargs) -> nn.Module:
-    """timm's model for ``spec``; Swin is built so that any input size works."""
+    """timm's model for ``spec``; Swin and ViT are built so that any input size works.
+
+    Raises:
+        UserError: for stochastic depth in HRNet, which has none.
+    """
     if spec.family == "swin":
         kwargs.setdefault("strict_img_size", False)
         kwargs.setdefault("embed_layer", partial(PatchEmbed, dynamic_img_pad=True))
+    elif spec.family == "vit":
+        kwargs.setdefault("dynamic_img_size", True)
+    elif spec.family == "hrnet" and kwargs.pop("drop_path_rate", 0.0):
+        raise UserError(f"model {spec.name!r} has no stochastic depth; expected drop_path: 0")
     return timm.create_model(spec.architecture, **kwargs)
 
 
