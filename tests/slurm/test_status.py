@@ -15,12 +15,13 @@ from hafabench.errors import UserError
 from hafabench.matrix import expand
 from tests.slurm.test_accounting import TRAINING, comment, submit, wait_for_state, workspace
 from tests.slurm.waiting import wait_until
+from tests.unit.test_plan import fixed_length
 
 __all__ = ["workspace"]
 
 
 def test_cells_from_queue_files_and_logs(cluster, workspace, write_experiment):
-    experiment = load_experiment(write_experiment())
+    experiment = load_experiment(write_experiment(fixed_length))
     runs = expand(experiment)
     run = runs["classification/pvt_tiny/seed0"]
     run.work.mkdir(parents=True)

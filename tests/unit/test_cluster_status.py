@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.cluster import recover as recovery
 from hafabench.cluster.cells import cells
 from hafabench.cluster.check import check_cluster
 from hafabench.cluster.commands import CommandFailed, run
@@ -26,7 +25,7 @@ from hafabench.errors import UserError
 from hafabench.files import write_text
 from hafabench.matrix import expand
 from tests.unit.test_cluster_accounting import Answers
-from tests.unit.test_plan import evaluated
+from tests.unit.test_plan import evaluated, fixed_length
 
 RUN = "classification/pvt_tiny/seed0"
 COMMENT = "rule_train_run_wildcards_classification_pvt_tiny_0"
@@ -35,7 +34,7 @@ COMMENT = "rule_train_run_wildcards_classification_pvt_tiny_0"
 @pytest.fixture
 def digits(write_experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return load_experiment(write_experiment())
+    return load_experiment(write_experiment(fixed_length))
 
 
 @pytest.fixture
@@ -235,21 +234,22 @@ def test_recover_shows_and_leaves_everything(tmp_path, lock):
 
 
 @pytest.mark.parametrize("mode", ["wait", "cancel"])
-def test_recover_unlocks_only_when_nothing_lives(tmp_path, lock, monkeypatch, mode):
-    answers, said, slept = queue(line(7, "RUNNING", tmp_path), line(9, "COMPLETING", tmp_path)), [], []
+def test_recover_unlocks_only_when_nothing_lives(tmp_path, lock, mode):
+    both = f"{line(7, 'RUNNING', tmp_path)}\n{line(9, 'COMPLETING', tmp_path)}"
+    looks = [both, line(9, "COMPLETING", tmp_path), line(9, "COMPLETING", tmp_path), ""]
+    cancelled, said = [], []
 
-    def sleep(seconds: float) -> None:
+    def slurm(arguments, timeout: float) -> str:
         assert lock.exists()
-        slept.append(seconds)
-        left = [line(9, "COMPLETING", tmp_path)] if len(slept) < 3 else []
-        answers.outputs["squeue"] = "\n".join(left)
+        if arguments[0] == "squeue":
+            return looks.pop(0)
+        cancelled.append(list(arguments))
+        return ""
 
-    monkeypatch.setattr(recovery.time, "sleep", sleep)
-    recover(tmp_path, unlocking(lock), mode, said.append, answers, every_s=5)
-    assert slept == [5, 5, 5]
+    recover(tmp_path, unlocking(lock), mode, said.append, slurm, every_s=0)
+    assert looks == []
     assert not is_locked(tmp_path)
-    cancels = [command for command in answers.asked if command[0] == "scancel"]
-    assert cancels == ([["scancel", "7", "9"]] if mode == "cancel" else [])
+    assert cancelled == ([["scancel", "7", "9"]] if mode == "cancel" else [])
     assert said[-1].startswith("no live jobs; unlocked")
 
 

@@ -31,10 +31,17 @@ def paper(write_experiment, tmp_path, monkeypatch):
     return load_experiment(write_experiment(base="paper"))
 
 
+def fixed_length(content) -> None:
+    """Classification of 4 epochs of 32 steps of 32 images, whatever the embedded experiment's budget is."""
+    content["datasets"]["classification"]["images"]["train"] = 1024
+    length = {"epochs": 4, "warmup_epochs": 0, "batch_size": 32}
+    content["overrides"].append({"runs": "classification/*", "why": "tests", "set": length})
+
+
 @pytest.fixture
 def digits(write_experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return load_experiment(write_experiment())
+    return load_experiment(write_experiment(fixed_length))
 
 
 def evaluated(run, **changes) -> None:
@@ -226,6 +233,7 @@ def test_an_edit_names_what_it_invalidates(write_experiment, digits):
     assert before.jobs["train_run segmentation/pvt_tiny/seed0"].state == "done"
 
     def change(content):
+        fixed_length(content)
         override = {"runs": "classification/pvt_tiny/*", "why": "an edit", "set": {"lr": 5.0e-4}}
         content["overrides"].append(override)
 
@@ -243,6 +251,7 @@ def test_operating_a_run_otherwise_invalidates_nothing(write_experiment, digits)
     evaluated(expand(digits)["classification/pvt_tiny/seed0"])
 
     def change(content):
+        fixed_length(content)
         content["overrides"].append({"runs": "classification/*", "why": "an edit", "set": {"log_every": 3}})
 
     assert make_plan(load_experiment(write_experiment(change))).stale == ()
