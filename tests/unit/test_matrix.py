@@ -88,7 +88,7 @@ def test_equal_variants_of_different_names_are_the_same_work(write_experiment):
 
 def test_override_that_matches_nothing_is_refused(write_experiment):
     experiment = load_experiment(write_experiment(override("classification/pvt_huge/*", lr=0.1)))
-    with pytest.raises(UserError, match=r"overrides\[4\].runs: pattern 'classification/pvt_huge/\*' matches no run"):
+    with pytest.raises(UserError, match=r"overrides\[6\].runs: pattern 'classification/pvt_huge/\*' matches no run"):
         expand(experiment)
 
 
@@ -121,7 +121,7 @@ def test_light_modules_load_no_torch(module):
 @pytest.mark.parametrize(
     ("runs", "values", "expected"),
     [
-        ("detection/pvt_tiny/*", {"batch_size": 500}, "batch_size: 500 images a step, but only 160 to train on"),
+        ("detection/pvt_tiny/*", {"batch_size": 500}, "batch_size: 500 images a step, but only 128 to train on"),
         ("segmentation/pvt_tiny/*", {"warmup_iterations": 99999}, "99999 steps of warm-up, but the"),
         ("classification/pvt_tiny/*", {"epochs": 2, "warmup_epochs": 2}, "warmup_epochs: "),
     ],
