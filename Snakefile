@@ -9,10 +9,12 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
+from hafabench.cluster.site import load_site, site_file
 from hafabench.config import load_experiment
 from hafabench.data.verify import missing_datasets
 from hafabench.errors import UserError
 from hafabench.matrix import expand as expand_runs
+from hafabench.resources import ResourceBook
 
 
 configfile: "configs/digits.yaml"
@@ -23,6 +25,8 @@ EXPERIMENT_FILE = (workflow.overwrite_configfiles or workflow.configfiles)[-1]
 try:
     EXPERIMENT = load_experiment(EXPERIMENT_FILE)
     RUNS = expand_runs(EXPERIMENT)
+    SITE = load_site(site_file(workflow.basedir))
+    BOOK = ResourceBook(EXPERIMENT, SITE)
 except UserError as error:
     raise WorkflowError(f"the experiment is not in order:\n{error}") from None
 
@@ -34,6 +38,25 @@ for sentence in MISSING_DATA if workflow.is_main_process else []:
 os.environ["PATH"] = os.pathsep.join(
     [os.path.dirname(sys.executable), os.environ["PATH"]]
 )
+
+GPU = 0 if EXPERIMENT.config.scale == "embedded" else 1
+
+
+def asked(request, gpu=0):
+    """A rule's resources: functions of a job's wildcards and attempt, and what the site calls its nodes."""
+    words = {
+        "gpu": "gpus",
+        "nodes": "nodes",
+        "cpus_per_task": "cpus",
+        "mem_mb": "mem_mb",
+        "runtime": "runtime",
+    }
+
+    def part(name):
+        return lambda wildcards, attempt: getattr(request(wildcards, attempt), name)
+
+    return {word: part(name) for word, name in words.items()} | SITE.resources(gpu)
+
 
 RESULTS = str(EXPERIMENT.results)
 REPORTS = str(EXPERIMENT.reports)

@@ -6,6 +6,10 @@ rule prepare_dataset:
     output:
         f"{RESULTS}/data/{{task}}.json",
     priority: 100
+    resources:
+        **asked(
+            lambda wildcards, attempt: BOOK.prepare_dataset(wildcards.task, attempt)
+        ),
     params:
         fingerprint=lambda wildcards: dataset_fingerprint(
             EXPERIMENT.config.datasets[wildcards.task]

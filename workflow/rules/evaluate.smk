@@ -9,8 +9,9 @@ rule evaluate_run:
         f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/evaluate.log",
     threads: 1
     resources:
-        gpu=0 if EXPERIMENT.config.scale == "embedded" else 1,
-        mem_mb=4000,
+        **asked(
+            lambda wildcards, attempt: BOOK.evaluate(run_of(wildcards), attempt), GPU
+        ),
     params:
         fingerprint=lambda wildcards: run_of(wildcards).fingerprint,
     shell:

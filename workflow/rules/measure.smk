@@ -10,7 +10,7 @@ rule count_complexity:
     log:
         f"{RESULTS}/complexity/{{task}}.log",
     resources:
-        mem_mb=2000,
+        **asked(lambda wildcards, attempt: BOOK.complexity(wildcards.task, attempt)),
     params:
         fingerprint=lambda wildcards: complexity_fingerprint(EXPERIMENT, wildcards.task),
     shell:
@@ -26,8 +26,12 @@ rule measure_latency:
     # All local cores, so that no other job runs beside it and disturbs the clock.
     threads: workflow.cores or 1
     resources:
-        gpu=0 if EXPERIMENT.config.scale == "embedded" else 1,
-        mem_mb=2000,
+        **asked(
+            lambda wildcards, attempt: BOOK.latency(
+                LATENCY_GROUPS[wildcards.group], attempt
+            ),
+            GPU,
+        ),
     params:
         fingerprint=lambda wildcards: latency_fingerprint(
             EXPERIMENT, LATENCY_GROUPS[wildcards.group]

@@ -10,6 +10,8 @@ rule collect_records:
     output:
         f"{RESULTS}/frame.parquet",
         f"{RESULTS}/frame.csv",
+    resources:
+        **asked(lambda wildcards, attempt: BOOK.collect(attempt)),
     params:
         fingerprint=fingerprint(RECORDS),
     shell:
@@ -32,5 +34,7 @@ rule write_report:
         f"{REPORTS}/tables.md",
         f"{REPORTS}/figures/learning_curves.svg",
         f"{REPORTS}/figures/accuracy_vs_complexity.svg",
+    resources:
+        **asked(lambda wildcards, attempt: BOOK.report(attempt)),
     shell:
         f"hafabench report --experiment {EXPERIMENT_FILE}"

@@ -20,16 +20,14 @@ rule train_run:
         f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/checkpoint.pth",
     log:
         f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/train.log",
-    # tee shows progress and outlives the signals that ask the trainer to save and stop.
-    # Long jobs first, and the classification runs that others wait for before those that nobody waits for.
     priority: 20
     threads: 1
     resources:
-        gpu=0 if EXPERIMENT.config.scale == "embedded" else 8,
-        mem_mb=4000,
+        **asked(lambda wildcards, attempt: BOOK.train(run_of(wildcards), attempt), GPU),
     params:
         fingerprint=lambda wildcards: run_of(wildcards).fingerprint,
-        processes=lambda wildcards, resources: max(1, resources.gpu),
+        processes=lambda wildcards, resources: max(1, resources.gpu // resources.nodes),
+    # tee shows progress and outlives the signals that ask the trainer to save and stop.
     shell:
         f"hafabench train {{wildcards.task}}/{{wildcards.model}}/seed{{wildcards.seed}} "
         f"--experiment {EXPERIMENT_FILE} --threads {{threads}} --processes {{params.processes}} 2>&1 "
