@@ -8,6 +8,7 @@ packages come from `packages.sh`. For people: ``python -m tests.slurm.cluster up
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import signal
@@ -16,19 +17,25 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from tests.slurm import configuration
 from tests.slurm.configuration import ACCOUNT, CGROUP_ROOT, CLUSTER, Settings
-from tests.slurm.processes import MARK, Daemons, kill_marked
+from tests.slurm.processes import MARK, Daemons, kill, kill_marked
 from tests.slurm.waiting import NeverHappened, wait_until
 
 PREFIX = "hafabench-slurm-"
 # The plugin runs a job in a step without any SLURM_* variable, SLURM_CONF included: what is at the compiled-in place
 # counts there.
 SYSTEM_CONF = Path("/etc/slurm/slurm.conf")
+UP = ("idle", "mixed", "allocated", "completing")
+LOCK = Path("/tmp/hafabench-slurm.lock")
+HELD = "another session's test cluster runs on this machine"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
@@ -71,10 +78,33 @@ def linked_folder() -> Path | None:
     return SYSTEM_CONF.readlink().parent
 
 
-def cluster_is_running() -> bool:
-    """Whether daemons of a test cluster run on this machine."""
-    folder = linked_folder()
-    return folder is not None and bool(Daemons(folder).running())
+class MachineLock:
+    """Held while a cluster starts, runs and stops: of those there can be only one on a machine.
+
+    Ends with its process, however that ends.
+    """
+
+    def __init__(self) -> None:
+        self._handle: IO[bytes] | None = None
+
+    def take(self) -> bool:
+        """Take the lock; False where another session holds it."""
+        if self._handle is not None:
+            return True
+        handle = LOCK.open("ab")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return False
+        self._handle = handle
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
 
 
 class SlurmCluster:
@@ -86,7 +116,7 @@ class SlurmCluster:
     Args:
         nodes, gpus, cpus, memory_mb: virtual nodes and what each counts, whatever the machine has.
         accounting: with slurmdbd and a data base (seconds more to start).
-        folder: of its state; a temporary one by default.
+        patience: seconds to wait for the end of another session's cluster.
     """
 
     def __init__(
@@ -97,10 +127,11 @@ class SlurmCluster:
         cpus: int = 8,
         memory_mb: int = 16000,
         accounting: bool = False,
-        folder: Path | None = None,
+        patience: float = 0,
     ):
         self._wanted = {"nodes": nodes, "gpus": gpus, "cpus": cpus, "memory_mb": memory_mb, "accounting": accounting}
-        self._folder = folder
+        self._patience = patience
+        self._lock = MachineLock()
         self._cgroups_before: set[Path] = set()
         self.settings: Settings
         self.daemons: Daemons
@@ -123,13 +154,11 @@ class SlurmCluster:
         reason = why_unavailable(accounting=self._wanted["accounting"])
         if reason:
             raise ClusterUnavailable(reason)
+        self._wait_for_machine()
         leftover = linked_folder()
-        if cluster_is_running():
-            message = f"a test cluster runs already in {leftover}; `python -m tests.slurm.cluster down` stops it"
-            raise ClusterUnavailable(message)
         if leftover:
             _remove_traces(leftover, set())
-        folder = self._folder or Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
         self.daemons = Daemons(folder)
         hierarchies = frozenset(name for name in ("freezer", "memory") if _can_make_cgroup(CGROUP_ROOT / name))
         host = socket.gethostname().split(".")[0]
@@ -157,10 +186,29 @@ class SlurmCluster:
 
     def stop(self) -> None:
         """Stop jobs and daemons and remove every trace. Harmless where nothing runs."""
-        if not hasattr(self, "settings"):
-            return
-        _stop_daemons(self.daemons)
-        _remove_traces(self.settings.folder, self._cgroups_before)
+        try:
+            if hasattr(self, "settings"):
+                _stop_daemons(self.daemons)
+                _remove_traces(self.settings.folder, self._cgroups_before)
+        finally:
+            self._lock.release()
+
+    def _wait_for_machine(self) -> None:
+        deadline = time.monotonic() + self._patience
+        while reason := self._other_cluster():
+            if time.monotonic() >= deadline:
+                raise ClusterUnavailable(reason)
+            time.sleep(0.5)
+
+    def _other_cluster(self) -> str | None:
+        """Take the machine for this cluster, or say which other one has it."""
+        if not self._lock.take():
+            return HELD
+        folder = linked_folder()
+        if folder and Daemons(folder).running():
+            self._lock.release()
+            return f"a test cluster runs in {folder}; `python -m tests.slurm.cluster down` stops it"
+        return None
 
     def _write_files(self) -> None:
         settings, folder = self.settings, self.settings.folder
@@ -228,7 +276,7 @@ class SlurmCluster:
 
     def _wait_for_nodes(self, names: list[str]) -> None:
         def ready() -> bool:
-            return all(self.nodes()[name] in ("idle", "mixed", "allocated") for name in names)
+            return all(self.nodes()[name] in UP for name in names)
 
         wait_until(ready, lambda: f"nodes are up ({self.nodes()})", timeout=60)
 
@@ -298,6 +346,8 @@ class SlurmCluster:
         """
         self.daemons.stop(name, number=signal.SIGKILL)
         kill_marked(self.settings.folder, SLURMD_NODENAME=name)
+        for group in _slurm_cgroups(name):
+            kill(map(int, (group / "cgroup.procs").read_text().split()))
         if announce:
             self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=died")
         wait_until(lambda: self.nodes()[name] == "down", lambda: f"{name} is down ({self.nodes()})", timeout=90)
@@ -306,9 +356,16 @@ class SlurmCluster:
         """Bring a dead node back into service. Harmless for one that runs."""
         if self.daemons.pid(name) is None:
             self._start_node(name)
-        if self.nodes()[name] in ("down", "drained", "draining"):
-            self.run("scontrol", "update", f"nodename={name}", "state=resume")
-        self._wait_for_nodes([name])
+
+        def in_service() -> bool:
+            if self.nodes()[name] in UP:
+                return True
+            # A node that registers in this moment comes back by itself, and Slurm refuses to resume it.
+            with suppress(subprocess.SubprocessError):
+                self.run("scontrol", "update", f"nodename={name}", "state=resume")
+            return False
+
+        wait_until(in_service, lambda: f"{name} is up ({self.nodes()})", timeout=60)
 
     def restart_controller(self) -> None:
         """Stop slurmctld in good order and start it again; jobs go on meanwhile."""
@@ -331,18 +388,21 @@ def _remove_traces(folder: Path, cgroups_before: set[Path]) -> None:
     if linked_folder() == folder:
         SYSTEM_CONF.unlink()
     for group in sorted(_slurm_cgroups() - cgroups_before, reverse=True):
+        # Children sort behind their parents.
         wait_until(partial(_remove_cgroup, group), f"control group {group} is empty", timeout=10, every=0.05)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _slurm_cgroups() -> set[Path]:
+def _slurm_cgroups(node: str = "*") -> set[Path]:
     """Control groups of test nodes in all hierarchies."""
-    tops = (top for name in ("freezer", "memory") for top in (CGROUP_ROOT / name).glob("slurm*"))
+    tops = (top for name in ("freezer", "memory") for top in (CGROUP_ROOT / name).glob(f"slurm_{node}"))
     return {path for top in tops for path in (top, *(p for p in top.rglob("*") if p.is_dir()))}
 
 
 def _remove_cgroup(group: Path) -> bool:
+    """Remove a control group of ours; a job's process that hid its mark is in there still, and killed."""
     try:
+        kill(map(int, (group / "cgroup.procs").read_text().split()))
         group.rmdir()
     except FileNotFoundError:
         return True
@@ -409,9 +469,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("error: no test cluster runs; `python -m tests.slurm.cluster up` starts one")
     elif options.action == "env":
         print(f"export SLURM_CONF={folder}/slurm.conf")
+    elif not (lock := MachineLock()).take():
+        sys.exit(f"error: {HELD} and ends with it")
     else:
         _stop_daemons(Daemons(folder))
         _remove_traces(folder, set())
+        lock.release()
+        print(f"stopped, and removed {folder}")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import SlurmCluster, cluster_is_running, why_unavailable
-from tests.slurm.waiting import wait_until
+from tests.slurm.cluster import SlurmCluster, why_unavailable
 
 HERE = Path(__file__).parent
-# Another session (of a second worker, say) on this machine may hold its cluster so long, in seconds.
+# Seconds that another session on this machine, of a second worker, say, may keep its cluster.
 PATIENCE = 1200
 
 
@@ -35,8 +34,7 @@ def session_cluster() -> Iterator[SlurmCluster]:
         pytest.skip(reason)
     # Asked to end, pytest would leave the cluster running.
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
-    wait_until(lambda: not cluster_is_running(), "another session's cluster is stopped", timeout=PATIENCE, every=1)
-    with SlurmCluster(nodes=4, accounting=True) as running:
+    with SlurmCluster(nodes=4, accounting=True, patience=PATIENCE) as running:
         yield running
     signal.signal(signal.SIGTERM, before)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.slurm.waiting import NeverHappened, wait_until
@@ -95,14 +97,17 @@ def kill_marked(folder: Path, **variables: str) -> None:
 
     def none_left() -> bool:
         left = marked_processes(folder, **variables)
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        kill(left)
         return not left
 
     wait_until(none_left, f"processes of {folder} end", timeout=20, every=0.05)
+
+
+def kill(pids: Iterable[int]) -> None:
+    """SIGKILL processes, some of which may be gone by now."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _started(pid: int) -> str | None:

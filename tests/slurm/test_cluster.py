@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from tests.slurm.cluster import (
     SYSTEM_CONF,
     ClusterUnavailable,
     SlurmCluster,
-    cluster_is_running,
     linked_folder,
     why_unavailable,
 )
+from tests.slurm.conftest import PATIENCE
 from tests.slurm.processes import marked_processes
 from tests.slurm.waiting import NeverHappened, wait_until
 
@@ -39,22 +40,27 @@ def nothing_is_left(folder: Path) -> None:
 
 @pytest.fixture
 def own_cluster():
-    """Makes clusters of a test's own; not while the session's runs, of which there can be only one on a machine."""
-    if cluster_is_running():
-        pytest.skip("these tests come first: a cluster runs already")
+    """Makes clusters of a test's own; these tests come before the session's cluster starts."""
     if reason := why_unavailable():
         pytest.skip(reason)
-    return SlurmCluster
+    return partial(SlurmCluster, nodes=1, patience=PATIENCE)
 
 
-def test_nothing_is_left_of_a_cluster_stopped_while_a_job_runs(own_cluster):
-    with own_cluster(nodes=1) as running:
+def test_nothing_is_left_of_a_cluster_stopped_while_a_job_runs(own_cluster, tmp_path):
+    with own_cluster() as running:
         folder = running.settings.folder
         # A process without the submitter's environment that outlives its parent: the hardest to find again.
-        job = running.sbatch("env -i setsid sleep 600 & sleep 600")
+        hidden = tmp_path / "pid"
+        job = running.sbatch(f"env -i setsid sh -c 'echo $$ > {hidden}; sleep 600' & sleep 600")
         state_of(running, job, "RUNNING")
+        pid = wait_until(lambda: hidden.exists() and hidden.read_text().strip(), "the job hides", timeout=20)
+        assert int(pid) not in marked_processes(folder)
         assert len(marked_processes(folder)) > 4
     nothing_is_left(folder)
+    if running.settings.cgroups:
+        assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    else:
+        os.kill(int(pid), signal.SIGKILL)
 
 
 def test_nothing_is_left_of_a_cluster_that_does_not_come_up(own_cluster, monkeypatch):
@@ -65,14 +71,14 @@ def test_nothing_is_left_of_a_cluster_that_does_not_come_up(own_cluster, monkeyp
     monkeypatch.setattr(
         cluster_module, "wait_until", lambda *a, **options: wait_until(*a, **{**options, "timeout": 2})
     )
-    running = own_cluster(nodes=1)
+    running = own_cluster()
     with pytest.raises(ClusterUnavailable, match=r"did not come up: slurmctld answers: not within 2 s"):
         running.start()
     nothing_is_left(running.settings.folder)
 
 
 def test_stopping_twice_is_harmless(own_cluster):
-    running = own_cluster(nodes=1)
+    running = own_cluster()
     running.stop()
     running.start()
     running.stop()
@@ -81,15 +87,19 @@ def test_stopping_twice_is_harmless(own_cluster):
 
 
 def test_one_cluster_at_a_time_and_a_killed_one_is_cleared_away(own_cluster):
-    first = own_cluster(nodes=1)
+    first = own_cluster()
     first.start()
     try:
-        with pytest.raises(ClusterUnavailable, match="runs already"):
-            own_cluster(nodes=1).start()
+        with pytest.raises(ClusterUnavailable, match="another session's test cluster runs"):
+            own_cluster(patience=0).start()
+        with pytest.raises(SystemExit, match="another session's test cluster runs on this machine and ends with it"):
+            cluster_module.main(["down"])
         assert first.daemons.pid("slurmctld")
         for name in first.daemons.running():
             first.daemons.stop(name, number=signal.SIGKILL)
-        with own_cluster(nodes=1) as second:
+        # As the end of its process would.
+        first._lock.release()
+        with own_cluster() as second:
             assert second.nodes() == {"node1": "idle"}
             assert not first.settings.folder.exists()
     finally:
@@ -104,9 +114,8 @@ def test_a_configuration_of_the_machine_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_module.os, "geteuid", lambda: 0)
     assert "has a Slurm of its own" in why_unavailable()
     with pytest.raises(ClusterUnavailable):
-        SlurmCluster(folder=tmp_path / "state").start()
+        SlurmCluster().start()
     assert existing.read_text() == "ClusterName=production\n"
-    assert not (tmp_path / "state").exists()
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -131,7 +140,7 @@ def test_the_command_starts_and_stops_one_that_outlives_it(own_cluster):
         assert command("env").stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
         said = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True)
         assert said.stdout == ""
-        assert "runs already" in command("up").stderr
+        assert f"error: a test cluster runs in {folder};" in command("up").stderr
     finally:
         assert command("down").returncode == 0
     nothing_is_left(folder)
