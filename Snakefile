@@ -1,7 +1,7 @@
 """hafabench: train, fine-tune, evaluate and measure every model of an experiment; make Tables 1-6.
 
-snakemake --profile workflow/profiles/local all                                 the embedded experiment
-snakemake --profile workflow/profiles/local --configfile configs/paper.yaml -n  the paper's matrix, dry run
+snakemake all --profile workflow/profiles/local                                     the embedded experiment
+snakemake all -n --profile workflow/profiles/local --configfile configs/paper.yaml  the matrix of the paper, dry run
 """
 
 import os

@@ -40,7 +40,7 @@ A first look:
   hafabench train classification/pvt_tiny/seed0    one run, by hand
   hafabench complexity pvt_tiny_hafa --format csv  parameters and multiply-accumulates
 The whole of it:
-  snakemake --profile workflow/profiles/local all  train, evaluate, measure, make Tables 1-6
+  snakemake all --profile workflow/profiles/local  train, evaluate, measure, make Tables 1-6
 """,
 )
 @click.version_option(__version__, prog_name="hafabench")
