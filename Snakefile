@@ -30,6 +30,11 @@ try:
 except UserError as error:
     raise WorkflowError(f"the experiment is not in order:\n{error}") from None
 
+if SITE.gpu.max_nodes > 1:
+    raise WorkflowError(
+        "configs/site.yaml: gpu.max_nodes: trainings run on one node so far, expected 1"
+    )
+
 MISSING_DATA = missing_datasets(EXPERIMENT.config.datasets)
 for sentence in MISSING_DATA if workflow.is_main_process else []:
     print(f"missing data: {sentence}", file=sys.stderr)

@@ -8,9 +8,7 @@ packages come from `packages.sh`. For people: ``python -m tests.slurm.cluster up
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -20,28 +18,29 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from tests.slurm import configuration
 from tests.slurm.configuration import ACCOUNT, CGROUP_ROOT, CLUSTER, Settings
+from tests.slurm.machine import (
+    HELD,
+    PREFIX,
+    SYSTEM_CONF,
+    ClusterUnavailable,
+    MachineLock,
+    can_make_cgroup,
+    free_ports,
+    linked_folder,
+    remove_traces,
+    short_folder,
+    slurm_cgroups,
+    stop_daemons,
+    why_unavailable,
+)
 from tests.slurm.processes import MARK, Daemons, kill, kill_marked
 from tests.slurm.waiting import NeverHappened, wait_until
 
-PREFIX = "hafabench-slurm-"
-# The plugin runs a job in a step without any SLURM_* variable, SLURM_CONF included: what is at the compiled-in place
-# counts there.
-SYSTEM_CONF = Path("/etc/slurm/slurm.conf")
 UP = ("idle", "mixed", "allocated", "completing")
-LOCK = Path("/tmp/hafabench-slurm.lock")
-HELD = "another session's test cluster runs on this machine"
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
-ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db")
-
-
-class ClusterUnavailable(Exception):
-    """This machine cannot run the test cluster; ``str()`` says why."""
 
 
 @dataclass(frozen=True)
@@ -56,55 +55,6 @@ class Job:
     comment: str
     folder: str
     time_limit: str
-
-
-def why_unavailable(*, accounting: bool = False) -> str | None:
-    """Why no test cluster can be started here, or None where it can."""
-    if os.geteuid() != 0:
-        return "a test cluster needs root: its daemons start jobs"
-    programs = PROGRAMS + (ACCOUNTING_PROGRAMS if accounting else ())
-    missing = [name for name in programs if shutil.which(name) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}; `tests/slurm/packages.sh install` does it"
-    if os.path.lexists(SYSTEM_CONF) and linked_folder() is None:
-        return f"{SYSTEM_CONF} exists: this machine has a Slurm of its own, which is left alone"
-    return None
-
-
-def linked_folder() -> Path | None:
-    """The folder of the test cluster that runs here, or was never stopped in good order; None where there is none."""
-    if not SYSTEM_CONF.is_symlink() or not SYSTEM_CONF.readlink().parent.name.startswith(PREFIX):
-        return None
-    return SYSTEM_CONF.readlink().parent
-
-
-class MachineLock:
-    """Held while a cluster starts, runs and stops: of those there can be only one on a machine.
-
-    Ends with its process, however that ends.
-    """
-
-    def __init__(self) -> None:
-        self._handle: IO[bytes] | None = None
-
-    def take(self) -> bool:
-        """Take the lock; False where another session holds it."""
-        if self._handle is not None:
-            return True
-        handle = LOCK.open("ab")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.close()
-            return False
-        self._handle = handle
-        return True
-
-    def release(self) -> None:
-        """Let others have it."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
 
 
 class SlurmCluster:
@@ -157,14 +107,14 @@ class SlurmCluster:
         self._wait_for_machine()
         leftover = linked_folder()
         if leftover:
-            _remove_traces(leftover, set())
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
+            remove_traces(leftover, set())
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=short_folder()))
         self.daemons = Daemons(folder)
-        hierarchies = frozenset(name for name in ("freezer", "memory") if _can_make_cgroup(CGROUP_ROOT / name))
+        hierarchies = frozenset(name for name in ("freezer", "memory") if can_make_cgroup(CGROUP_ROOT / name))
         host = socket.gethostname().split(".")[0]
-        port = _free_ports(self._wanted["nodes"] + 2)
+        port = free_ports(self._wanted["nodes"] + 2)
         self.settings = Settings(folder=folder, host=host, port=port, cgroups=hierarchies, **self._wanted)
-        self._cgroups_before = _slurm_cgroups()
+        self._cgroups_before = slurm_cgroups()
         try:
             self._write_files()
             self._start_munge()
@@ -188,8 +138,8 @@ class SlurmCluster:
         """Stop jobs and daemons and remove every trace. Harmless where nothing runs."""
         try:
             if hasattr(self, "settings"):
-                _stop_daemons(self.daemons)
-                _remove_traces(self.settings.folder, self._cgroups_before)
+                stop_daemons(self.daemons)
+                remove_traces(self.settings.folder, self._cgroups_before)
         finally:
             self._lock.release()
 
@@ -346,7 +296,7 @@ class SlurmCluster:
         """
         self.daemons.stop(name, number=signal.SIGKILL)
         kill_marked(self.settings.folder, SLURMD_NODENAME=name)
-        for group in _slurm_cgroups(name):
+        for group in slurm_cgroups(name):
             kill(map(int, (group / "cgroup.procs").read_text().split()))
         if announce:
             self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=died")
@@ -371,78 +321,6 @@ class SlurmCluster:
         """Stop slurmctld in good order and start it again; jobs go on meanwhile."""
         self.daemons.stop("slurmctld")
         self._start_controller()
-
-
-def _stop_daemons(daemons: Daemons) -> None:
-    """Nodes first, and at once: their jobs end with them. Then each daemon before those that it talks to."""
-    last = ("slurmctld", "slurmdbd", "mariadbd", "munged")
-    for name in daemons.running():
-        if name not in last:
-            daemons.stop(name, number=signal.SIGKILL)
-    for name in last:
-        daemons.stop(name)
-
-
-def _remove_traces(folder: Path, cgroups_before: set[Path]) -> None:
-    kill_marked(folder)
-    if linked_folder() == folder:
-        SYSTEM_CONF.unlink()
-    for group in sorted(_slurm_cgroups() - cgroups_before, reverse=True):
-        # Children sort behind their parents.
-        wait_until(partial(_remove_cgroup, group), f"control group {group} is empty", timeout=10, every=0.05)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _slurm_cgroups(node: str = "*") -> set[Path]:
-    """Control groups of test nodes in all hierarchies."""
-    tops = (top for name in ("freezer", "memory") for top in (CGROUP_ROOT / name).glob(f"slurm_{node}"))
-    return {path for top in tops for path in (top, *(p for p in top.rglob("*") if p.is_dir()))}
-
-
-def _remove_cgroup(group: Path) -> bool:
-    """Remove a control group of ours; a job's process that hid its mark is in there still, and killed."""
-    try:
-        kill(map(int, (group / "cgroup.procs").read_text().split()))
-        group.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _short_folder() -> str:
-    """The folder for temporary files, or /tmp where that is so deep that Slurm's socket names would be too long."""
-    temporary = tempfile.gettempdir()
-    return temporary if len(temporary) < 40 else "/tmp"
-
-
-def _can_make_cgroup(hierarchy: Path) -> bool:
-    probe = hierarchy / f"hafabench.{os.getpid()}"
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError:
-        return False
-    return True
-
-
-def _free_ports(count: int) -> int:
-    """The first of ``count`` consecutive TCP ports that are free on loopback, below the ephemeral ones."""
-    for base in range(16800, 30000, count):
-        if all(_is_free(port) for port in range(base, base + count)):
-            return base
-    raise ClusterUnavailable(f"no {count} consecutive free ports between 16800 and 30000")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 # -- for people ------------------------------------------------------------------------------------------------------
@@ -472,8 +350,8 @@ def main(arguments: list[str] | None = None) -> None:
     elif not (lock := MachineLock()).take():
         sys.exit(f"error: {HELD} and ends with it")
     else:
-        _stop_daemons(Daemons(folder))
-        _remove_traces(folder, set())
+        stop_daemons(Daemons(folder))
+        remove_traces(folder, set())
         lock.release()
         print(f"stopped, and removed {folder}")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import SlurmCluster, why_unavailable
+from tests.slurm.cluster import SlurmCluster
+from tests.slurm.machine import why_unavailable
 
 HERE = Path(__file__).parent
 # Seconds that another session on this machine, of a second worker, say, may keep its cluster.

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
-from tests.slurm.cluster import ClusterUnavailable, SlurmCluster
+from tests.slurm.cluster import SlurmCluster
 from tests.slurm.driver import Driver
+from tests.slurm.machine import ClusterUnavailable
 
 WORKFLOW = """
 rule all:

@@ -13,14 +13,10 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.slurm import cluster as cluster_module
-from tests.slurm.cluster import (
-    SYSTEM_CONF,
-    ClusterUnavailable,
-    SlurmCluster,
-    linked_folder,
-    why_unavailable,
-)
+from tests.slurm import machine
+from tests.slurm.cluster import SlurmCluster
 from tests.slurm.conftest import PATIENCE
+from tests.slurm.machine import SYSTEM_CONF, ClusterUnavailable, linked_folder, slurm_cgroups, why_unavailable
 from tests.slurm.processes import marked_processes
 from tests.slurm.waiting import NeverHappened, wait_until
 
@@ -35,7 +31,7 @@ def nothing_is_left(folder: Path) -> None:
     assert marked_processes(folder) == []
     assert not folder.exists()
     assert not os.path.lexists(SYSTEM_CONF)
-    assert cluster_module._slurm_cgroups() == set()
+    assert slurm_cgroups() == set()
 
 
 @pytest.fixture
@@ -109,9 +105,9 @@ def test_one_cluster_at_a_time_and_a_killed_one_is_cleared_away(own_cluster):
 def test_a_configuration_of_the_machine_is_left_alone(tmp_path, monkeypatch):
     existing = tmp_path / "slurm.conf"
     existing.write_text("ClusterName=production\n")
-    monkeypatch.setattr(cluster_module, "SYSTEM_CONF", existing)
-    monkeypatch.setattr(cluster_module.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(cluster_module.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(machine, "SYSTEM_CONF", existing)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 0)
     assert "has a Slurm of its own" in why_unavailable()
     with pytest.raises(ClusterUnavailable):
         SlurmCluster().start()
@@ -119,8 +115,8 @@ def test_a_configuration_of_the_machine_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr(cluster_module.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(cluster_module.shutil, "which", lambda name: None if name == "slurmdbd" else name)
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None if name == "slurmdbd" else name)
     assert "not installed: slurmdbd;" in why_unavailable(accounting=True)
 
 
@@ -149,7 +145,7 @@ def test_the_command_starts_and_stops_one_that_outlives_it(own_cluster):
 
 def test_socket_names_stay_short_in_a_deep_folder(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("deep" * 10)))
-    assert cluster_module._short_folder() == "/tmp"
+    assert machine.short_folder() == "/tmp"
 
 
 def test_it_listens_on_loopback_only(cluster):

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from tests.slurm.cluster import why_unavailable
 from tests.slurm.configuration import ACCOUNT
 from tests.slurm.driver import BIN, Driver
+from tests.slurm.machine import why_unavailable
 from tests.slurm.waiting import wait_until
 from tests.slurm.workspace import QUICK, Workspace
 from tests.workflow.driver import job_counts
