@@ -45,7 +45,7 @@ UP = ("idle", "mixed", "allocated", "completing")
 
 @dataclass(frozen=True)
 class Job:
-    """A job as squeue shows it; ``restarts`` counts requeues."""
+    """A job as squeue shows it."""
 
     id: str
     state: str
