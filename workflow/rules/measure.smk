@@ -24,7 +24,7 @@ rule measure_latency:
     log:
         f"{RESULTS}/latency/{{group}}.log",
     # All local cores, so that no other job runs beside it and disturbs the clock.
-    threads: workflow.cores or 1
+    threads: workflow.resource_settings.cores or 1
     resources:
         **asked(
             lambda wildcards, attempt: BOOK.latency(

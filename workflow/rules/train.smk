@@ -27,8 +27,11 @@ rule train_run:
     params:
         fingerprint=lambda wildcards: run_of(wildcards).fingerprint,
         processes=lambda wildcards, resources: max(1, resources.gpu // resources.nodes),
+        stop_after=lambda wildcards, resources: SITE.stop_after_s(resources.runtime),
+    # Inside Slurm a training leaves in time to be resumed by the next attempt; elsewhere nothing limits it.
     # tee shows progress and outlives the signals that ask the trainer to save and stop.
     shell:
+        "${{SLURM_JOB_ID:+env HAFABENCH_STOP_AFTER_SECONDS={params.stop_after}}} "
         f"hafabench train {{wildcards.task}}/{{wildcards.model}}/seed{{wildcards.seed}} "
         f"--experiment {EXPERIMENT_FILE} --threads {{threads}} --processes {{params.processes}} 2>&1 "
         "| (trap '' INT TERM; exec tee {log})"
