@@ -6,15 +6,16 @@ INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= configs/digits.yaml
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help env demo test test-slow lint format lock clean
+.PHONY: help env demo test test-slow test-slurm lint format lock clean
 
 help:
 	@echo "make demo       environment, then the embedded experiment: train, evaluate, measure, Tables 1-6"
 	@echo "make test       environment, then lint and the fast tests (minutes)"
 	@echo "make test-slow  the tests that train or run a whole workflow"
+	@echo "make test-slurm the tests that start a real Slurm on this machine (Debian, root; installs its packages)"
 	@echo "make env        only the environment in $(VENV)"
 	@echo "make lock       make the pinned requirements under envs/ anew"
-	@echo "make clean      remove results, reports of experiments and embedded data; keeps $(VENV)"
+	@echo "make clean      remove the embedded experiment's results and data; keeps $(VENV)"
 
 env: $(INSTALLED)
 
@@ -37,6 +38,10 @@ test: env lint
 
 test-slow: env
 	@$(BIN)/pytest -m slow
+
+test-slurm: env
+	@sh tests/slurm/packages.sh install
+	@$(BIN)/pytest -m slurm
 
 lint: env
 	@$(BIN)/ruff check .
