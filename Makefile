@@ -31,7 +31,7 @@ demo: env
 	@echo
 	@echo "Tables 1-6 of the embedded experiment:"
 	@echo "  reports/digits/tables.md                      all six, to read"
-	@ls reports/digits/tables/table?.md reports/digits/tables/table?.tex reports/digits/tables/table?.csv | sed 's/^/  /'
+	@ls reports/digits/tables/table[1-6].* | sed 's/^/  /'
 
 test: env lint
 	@$(BIN)/pytest -n 2 --dist loadfile

@@ -21,7 +21,12 @@ def hafabench(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedPr
 def test_help_shows_a_way_in():
     done = CliRunner().invoke(cli, ["--help"])
     assert done.exit_code == 0
-    for word in ("A first look", "hafabench train classification/pvt_tiny/seed0", "snakemake all --profile", "evaluate"):
+    for word in (
+        "A first look",
+        "hafabench train classification/pvt_tiny/seed0",
+        "snakemake all --profile",
+        "evaluate",
+    ):
         assert word in done.output
 
 

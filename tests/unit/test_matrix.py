@@ -121,7 +121,7 @@ def test_light_modules_load_no_torch(module):
 @pytest.mark.parametrize(
     ("runs", "values", "expected"),
     [
-        ("detection/pvt_tiny/*", {"batch_size": 500}, "batch_size: 500 images a step, but only 128 to train on"),
+        ("detection/pvt_tiny/*", {"batch_size": 500}, "batch_size: 500 images a step, but only 96 to train on"),
         ("segmentation/pvt_tiny/*", {"warmup_iterations": 99999}, "99999 steps of warm-up, but the"),
         ("classification/pvt_tiny/*", {"epochs": 2, "warmup_epochs": 2}, "warmup_epochs: "),
     ],

@@ -26,6 +26,8 @@ def shrink(content: dict) -> None:
     content["datasets"]["classification"]["images"] = {"train": 20, "val": 10}
     for task in ("segmentation", "detection"):
         content["datasets"][task]["images"] = {"train": 4, "val": 3}
+    # Overrides for single models name runs that are not here.
+    content["overrides"] = [entry for entry in content["overrides"] if entry["runs"].endswith("n/*")]
     content["overrides"] += [
         {"runs": "classification/*", "why": "miniature", "set": {"epochs": 1, "warmup_epochs": 0, "batch_size": 10}},
         {"runs": "segmentation/*", "why": "miniature", "set": {"iterations": 2, "batch_size": 2}},
