@@ -46,12 +46,12 @@ test-slurm: env
 lint: env
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/snakefmt --check --quiet Snakefile workflow
+	@$(BIN)/snakefmt --check Snakefile workflow
 
 format: env
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/snakefmt --quiet Snakefile workflow
+	@$(BIN)/snakefmt Snakefile workflow
 
 lock:
 	@sh envs/lock.sh $(PYTHON)

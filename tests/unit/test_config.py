@@ -104,9 +104,9 @@ def test_override_keys_and_values_are_checked(write_experiment):
 
     found = problems_of(write_experiment(change))
     assert len(found) == 3
-    assert "overrides[6].set.learning_rate: unknown key of the classification recipe" in found[0]
-    assert "overrides[7].set.iterations: input should be a valid integer" in found[1]
-    assert "overrides[8].runs: expected a pattern that starts with a task" in found[2]
+    assert "overrides[5].set.learning_rate: unknown key of the classification recipe" in found[0]
+    assert "overrides[6].set.iterations: input should be a valid integer" in found[1]
+    assert "overrides[7].runs: expected a pattern that starts with a task" in found[2]
 
 
 def test_missing_file_bad_yaml_and_repeated_key(tmp_path):

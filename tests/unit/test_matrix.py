@@ -88,7 +88,7 @@ def test_equal_variants_of_different_names_are_the_same_work(write_experiment):
 
 def test_override_that_matches_nothing_is_refused(write_experiment):
     experiment = load_experiment(write_experiment(override("classification/pvt_huge/*", lr=0.1)))
-    with pytest.raises(UserError, match=r"overrides\[6\].runs: pattern 'classification/pvt_huge/\*' matches no run"):
+    with pytest.raises(UserError, match=r"overrides\[5\].runs: pattern 'classification/pvt_huge/\*' matches no run"):
         expand(experiment)
 
 
