@@ -30,19 +30,19 @@ from hafabench.errors import UserError
 # and broken over two lines), a running one whose comment the data base does not know yet, one whose step ran out of
 # memory, and one that never started.
 SACCT = """\
-1|REQUEUED|0:0|10|billing=1,cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:00.004|||node1|2026-11-23T15:37:32|2026-11-23T15:37:33|2026-11-23T15:37:43|hafabench_x|rule_train_run_wildcards_classification_pvt_tiny_0|/work|sbatch --gpus=2 --configfiles /work/digits.yaml
+1|REQUEUED|0:0|10|billing=1,cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:00.004|||node1|2026-11-23T15:37:32|2026-11-23T15:37:33|2026-11-23T15:37:43|hafabench_x|rule_train_run_wildcards_classification_pvt_tiny_0|/home/ann|sbatch --gpus=2 --configfiles /home/ann/digits.yaml
 1.batch|CANCELLED|0:15|11|cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:00.004|3192K|cpu=00:00:00,energy=0,mem=3192K|node1|2026-11-23T15:37:33|2026-11-23T15:37:33|2026-11-23T15:37:44|batch|||
-1|CANCELLED by 0|0:0|20|billing=1,cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:05.000|||node2|2026-11-23T15:37:36|2026-11-23T15:38:42|2026-11-23T15:39:02|hafabench_x|rule_train_run_wildcards_classification_pvt_tiny_0|/work|sbatch --gpus=2 --configfiles /work/digits.yaml
+1|CANCELLED by 0|0:0|20|billing=1,cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:05.000|||node2|2026-11-23T15:37:36|2026-11-23T15:38:42|2026-11-23T15:39:02|hafabench_x|rule_train_run_wildcards_classification_pvt_tiny_0|/home/ann|sbatch --gpus=2 --configfiles /home/ann/digits.yaml
 1.batch|CANCELLED|0:15|20|cpu=1,gres/gpu=2|1|00:05.000|2000000K|cpu=00:00:05,gres/gpuutil=40,mem=3248K|node2|2026-11-23T15:37:42|2026-11-23T15:38:42|2026-11-23T15:39:02|batch|||
-2|COMPLETED|0:0|3600|billing=1,cpu=4,gres/gpu:fake=1,mem=614400K,node=1|4|02:00:00|||node1|2026-11-23T15:38:12|2026-11-23T16:00:00|2026-11-23T17:00:00|hafabench_y|rule_train_run_wildcards_classification_pvt_tiny_0|/work|sbatch --parsable --comment rule_train_run_wildcards_classification_pvt_tiny_0 --gpus=fake:1 --wrap=python3 -m snakemake --cores 'all'
- --configfiles /work/digits.yaml --default-resources x --mode 'remote'
+2|COMPLETED|0:0|3600|billing=1,cpu=4,gres/gpu:fake=1,mem=614400K,node=1|4|02:00:00|||node1|2026-11-23T15:38:12|2026-11-23T16:00:00|2026-11-23T17:00:00|hafabench_y|rule_train_run_wildcards_classification_pvt_tiny_0|/home/ann|sbatch --parsable --comment rule_train_run_wildcards_classification_pvt_tiny_0 --gpus=fake:1 --wrap=python3 -m snakemake --cores 'all'
+ --configfiles /home/ann/digits.yaml --default-resources x --mode 'remote'
 2.batch|COMPLETED|0:0|3600|cpu=4,gres/gpu:fake=1|4|00:01.471|176836K|cpu=00:00:01,mem=176836K|node1|2026-11-23T16:00:00|2026-11-23T16:00:00|2026-11-23T17:00:00|batch|||
 2.0|COMPLETED|0:0|3596|cpu=4,gres/gpu:fake=1|4|01:59:58|293448K|cpu=00:00:02,gres/gpuutil=80,mem=293448K|node1|2026-11-23T16:00:04|2026-11-23T16:00:04|2026-11-23T17:00:00|python3|||srun -n1
-3|RUNNING|0:0|30|billing=1,cpu=1,mem=512000K,node=1|1|00:00:00|||node1|2026-11-23T18:00:00|2026-11-23T18:00:01|Unknown|hafabench_y||/work|sbatch --comment rule_evaluate_run_wildcards_classification_pvt_tiny_0 --configfiles /work/digits.yaml
-4|FAILED|1:0|5|cpu=1,mem=512000K,node=1|1|00:01.000|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:07|hafabench_y|rule_count_complexity_wildcards_detection|/work|sbatch
+3|RUNNING|0:0|30|billing=1,cpu=1,mem=512000K,node=1|1|00:00:00|||node1|2026-11-23T18:00:00|2026-11-23T18:00:01|Unknown|hafabench_y||/home/ann|sbatch --comment rule_evaluate_run_wildcards_classification_pvt_tiny_0 --configfiles /home/ann/digits.yaml
+4|FAILED|1:0|5|cpu=1,mem=512000K,node=1|1|00:01.000|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:07|hafabench_y|rule_count_complexity_wildcards_detection|/home/ann|sbatch
 4.0|OUT_OF_MEMORY|0:125|4|cpu=1|1|00:01.000|511000K||node1|2026-11-23T18:00:03|2026-11-23T18:00:03|2026-11-23T18:00:07|python3|||srun -n1
-5|PENDING|0:0|0||1|00:00:00|||None assigned|2026-11-23T18:00:00|Unknown|Unknown|hafabench_y||/work|sbatch
-6|COMPLETED|0:0|7|cpu=1,node=1|1|00:01.000|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:09|other|rule_write_report|/work|sbatch --configfiles /work/paper.yaml
+5|PENDING|0:0|0||1|00:00:00|||None assigned|2026-11-23T18:00:00|Unknown|Unknown|hafabench_y||/home/ann|sbatch
+6|COMPLETED|0:0|7|cpu=1,node=1|1|00:01.000|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:09|other|rule_write_report|/home/ann|sbatch --configfiles /home/ann/paper.yaml
 7|COMPLETED|0:0|7|cpu=1,node=1|1|1-00:00:01|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:09|other|rule_write_report|/elsewhere|sbatch
 """  # noqa: E501 (recorded lines)
 SINCE = datetime(2026, 11, 1)
@@ -100,7 +100,7 @@ def test_attempts_of_recorded_lines():
     assert second.peak_memory_mb == pytest.approx(2048)
     assert third.peak_memory_mb == pytest.approx(300.5, abs=0.1)
     assert (third.gpus, third.cpus, third.cpu_s, third.gpu_use) == (1, 4, 7200, 0.8)
-    assert "--configfiles /work/digits.yaml" in third.submit_line
+    assert "--configfiles /home/ann/digits.yaml" in third.submit_line
     assert (running.comment, running.ended, running.cpu_s) == (
         "rule_evaluate_run_wildcards_classification_pvt_tiny_0",
         None,
@@ -163,7 +163,7 @@ def test_the_experiment_of_a_submission(line, file):
 
 def here(text: str, folder: Path) -> str:
     """Recorded lines as if they came from ``folder``."""
-    return text.replace("/work", str(folder))
+    return text.replace("/home/ann", str(folder))
 
 
 def test_costs_sum_over_attempts_and_requeues(digits, tmp_path):
@@ -299,8 +299,8 @@ def job(kind: type, **changes):
         "submit_time": moment("2026-11-23T15:38:12"),
         "start_time": moment("2026-11-23T16:00:00"),
         "end_time": moment("2026-11-23T17:00:00"),
-        "submit_command": "sbatch --parsable --gpus=fake:1 --configfiles /work/digits.yaml",
-        "working_directory": "/work",
+        "submit_command": "sbatch --parsable --gpus=fake:1 --configfiles /home/ann/digits.yaml",
+        "working_directory": "/home/ann",
         "steps": steps,
         "stats": JobStatistics(7200),
     }
