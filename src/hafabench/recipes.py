@@ -6,6 +6,7 @@ A recipe file holds ``defaults``, then ``by_family`` and ``by_size`` overrides; 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +20,7 @@ Task = Literal["classification", "segmentation", "detection"]
 TASKS: tuple[str, ...] = ("classification", "segmentation", "detection")
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, ABC):
     """Keys shared by all tasks.
 
     Attributes:
@@ -53,13 +54,13 @@ class Recipe(BaseModel):
     checkpoint_every: int = Field(1000, gt=0)
     log_every: int = Field(50, gt=0)
 
+    @abstractmethod
     def steps(self, images: int) -> int:
         """Optimiser steps of the whole training on ``images`` training images; a last, partial batch is left out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def warmup_steps(self, images: int) -> int:
         """Those of them that warm the learning rate up."""
-        raise NotImplementedError
 
     def misfits(self, images: int) -> dict[str, str]:
         """Keys whose values do not fit ``images`` training images, each with what was expected."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from hafabench.config import Experiment, LatencyConfig
-from hafabench.errors import Problem, UserError
+from hafabench.data.verify import read_report
 from hafabench.files import sha256_of
 from hafabench.matrix import (
     Run,
@@ -101,9 +100,4 @@ def _dataset_digest(experiment: Experiment, task: str) -> str | None:
     path = dataset_report(experiment, task)
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["digest"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(
-            Problem(str(path), "digest", "not a report of `hafabench data prepare`; run it again")
-        ) from None
+    return read_report(path).digest

@@ -11,7 +11,7 @@ import pytest
 from hafabench.config import load_experiment
 from hafabench.errors import UserError
 from hafabench.matrix import expand
-from hafabench.results.collect import DTYPES, collect, collect_experiment, find_records, read_frame, write_frame
+from hafabench.results.collect import DTYPES, collect, collect_experiment, read_frame, write_frame
 from hafabench.results.record import write_record
 from tests.unit.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency, write_records
 
@@ -110,23 +110,6 @@ def test_frame_that_is_missing_or_foreign(tmp_path):
     pd.DataFrame({name: ["much"] for name in DTYPES}).to_parquet(tmp_path / "frame.parquet", index=False)
     with pytest.raises(UserError, match="not a frame of this version"):
         read_frame(tmp_path / "frame.parquet")
-
-
-def test_find_records_finds_records_only(tmp_path):
-    paths = write_records(tmp_path, some_records())
-    for other in (
-        "data/classification.json",
-        "classification/a/seed2/config.json",
-        "classification/a/seed2/work/evaluate.json",
-        "classification/a/seed2/.evaluate.json.7.tmp",
-        "frame.csv",
-    ):
-        path = tmp_path / other
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
-    assert find_records(tmp_path) == sorted(paths)
-    with pytest.raises(UserError, match="no such folder"):
-        find_records(tmp_path / "nowhere")
 
 
 def test_all_unreadable_records_are_reported_at_once(tmp_path):

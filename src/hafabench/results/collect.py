@@ -52,21 +52,8 @@ DTYPES: dict[str, str] = {
 }
 
 # Where records lie in an experiment's results; anything else there (reports on data, configurations) is none.
-RECORD_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json")
-
 _PROVENANCE = ("git_commit", "git_dirty", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
-
-
-def find_records(results: Path) -> list[Path]:
-    """Every record in an experiment's results folder, sorted.
-
-    Raises:
-        UserError: where the folder does not exist.
-    """
-    if not results.is_dir():
-        raise UserError(Problem(str(results), "", "no such folder; expected the results of an experiment"))
-    return sorted(path for pattern in RECORD_PATTERNS for path in results.glob(pattern))
 
 
 def collect(paths: Iterable[Path]) -> pd.DataFrame:
