@@ -1,0 +1,83 @@
+"""The command line: thin verbs, the only thing that workflow rules call.
+
+Every verb imports what it needs when it runs: ``--help`` and the verbs that only read configuration stay fast.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+import click
+
+from hafabench import __version__
+from hafabench.cli.cluster import cluster, plan, status
+from hafabench.cli.configuration import check, models, runs
+from hafabench.cli.data import data
+from hafabench.cli.measure import complexity, latency
+from hafabench.cli.results import collect, report
+from hafabench.cli.training import evaluate, train
+from hafabench.errors import UserError
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="""
+\b
+A first look:
+  hafabench check                                  is the embedded experiment in order?
+  hafabench runs                                   what it trains, and what is there already
+  hafabench train classification/pvt_tiny/seed0    one run, by hand
+  hafabench complexity pvt_tiny_hafa --format csv  parameters and multiply-accumulates
+The whole of it:
+  snakemake all --profile workflow/profiles/local  train, evaluate, measure, make Tables 1-6
+""",
+)
+@click.version_option(__version__, prog_name="hafabench")
+def cli() -> None:
+    """Reproduce Tables 1-6 of "Building Vision Transformers with Hierarchy Aware Feature Aggregation" (ICCV 2023).
+
+    An experiment (configs/*.yaml) says which models train on which data; every verb takes it with --experiment.
+    A run is named task/model/seed. Its folder under results/ holds its checkpoint, history and records; tables are
+    made from records alone.
+    """
+
+
+for _verb in (
+    check,
+    models,
+    runs,
+    data,
+    train,
+    evaluate,
+    complexity,
+    latency,
+    collect,
+    report,
+    plan,
+    status,
+    cluster,
+):
+    cli.add_command(_verb)
+
+
+def friendly(command: Callable[[], None]) -> Callable[[], None]:
+    """Turn a `UserError` into its sentences on standard error and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped() -> None:
+        try:
+            command()
+        except UserError as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            sys.exit(1)
+
+    return wrapped
+
+
+@friendly
+def main() -> None:
+    """Entry point of the ``hafabench`` command."""
+    cli(prog_name="hafabench")

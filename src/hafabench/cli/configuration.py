@@ -1,0 +1,51 @@
+"""Verbs that only read configuration and what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hafabench.cli.options import experiment_option, load
+from hafabench.errors import Problem, UserError
+
+
+@click.command()
+@experiment_option
+@click.option("--data/--no-data", default=True, help="Also look for the data sets' folders.")
+def check(experiment: Path, data: bool) -> None:
+    """Check an experiment file and everything it names; exit code 1 where something is wrong or missing."""
+    from hafabench.data.verify import missing_datasets
+    from hafabench.matrix import expand
+
+    loaded = load(experiment)
+    runs = expand(loaded)
+    click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.layouts)} tables, configuration in order")
+    missing = missing_datasets(loaded.config.datasets) if data else []
+    if missing:
+        raise UserError([Problem(str(experiment), "datasets", sentence) for sentence in missing])
+
+
+@click.command()
+def models() -> None:
+    """List every model of the tables with its family and mergers."""
+    from hafabench.catalog import CATALOG
+
+    width = max(map(len, CATALOG))
+    for spec in CATALOG.values():
+        mergers = "-".join(spec.mergers[1:]) if spec.is_plugin else "own grid"
+        note = "" if spec.available else "  (not built yet)"
+        click.echo(f"{spec.name:{width}}  {spec.family:10}  {mergers:14} {spec.variant:4} {spec.fidelity}{note}")
+
+
+@click.command()
+@experiment_option
+def runs(experiment: Path) -> None:
+    """List an experiment's runs with their fingerprints and what is there of each."""
+    from hafabench.matrix import expand
+
+    for run in expand(load(experiment)).values():
+        state = "evaluated" if run.record.exists() else "trained" if run.checkpoint.exists() else "-"
+        if state == "-" and run.work.exists():
+            state = "interrupted"
+        click.echo(f"{run.fingerprint}  {state:11}  {run.id}")

@@ -1,0 +1,58 @@
+"""Verbs on data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hafabench.cli.options import experiment_option, load, task_argument
+from hafabench.errors import Problem, UserError
+
+
+@click.group()
+def data() -> None:
+    """Make, verify and look at data sets."""
+
+
+@data.command("prepare")
+@task_argument
+@experiment_option
+def data_prepare(task: str, experiment: Path) -> None:
+    """Make the task's data set where it can be made, verify it in any case, and write a report of it."""
+    from hafabench.data.verify import prepare_dataset
+    from hafabench.matrix import dataset_report
+
+    loaded = load(experiment)
+    prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task))
+
+
+@data.command("verify")
+@task_argument
+@experiment_option
+def data_verify(task: str, experiment: Path) -> None:
+    """Verify the task's data set: folders, counts, annotations, decodable images."""
+    from hafabench.data.verify import verify_dataset
+
+    report = verify_dataset(_dataset(load(experiment), task))
+    click.echo(report.summary())
+
+
+@data.command("preview")
+@task_argument
+@experiment_option
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="PNG to write [reports/.../preview_TASK.png].")
+def data_preview(task: str, experiment: Path, output: Path | None) -> None:
+    """Draw a contact sheet of a data set with its labels, boxes and masks."""
+    from hafabench.data.preview import draw_preview
+
+    loaded = load(experiment)
+    output = output or loaded.reports / f"preview_{task}.png"
+    draw_preview(_dataset(loaded, task), output)
+    click.echo(f"wrote {output}")
+
+
+def _dataset(loaded, task: str):
+    if task not in loaded.config.datasets:
+        raise UserError(Problem(str(loaded.file), "datasets", f"no entry for {task}"))
+    return loaded.config.datasets[task]
