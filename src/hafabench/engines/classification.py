@@ -125,12 +125,8 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
     Raises:
         UserError: for a checkpoint of another run or unreadable data.
     """
-    content = load_checkpoint(checkpoint)
-    expect_meta(checkpoint, content, **_identity(run))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _create_model(run)
-    load_strict(model, content["state_dict"], checkpoint)
-    model = model.to(device).eval()
+    model = load_trained(run, checkpoint).to(device)
     recipe = run.recipe
     dataset = classification_dataset(run.dataset, "val", eval_transform(recipe))
     sampler = BatchSampler(SequentialSampler(dataset), recipe.eval_batch_size, drop_last=False)
@@ -155,6 +151,19 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
         )
         for name, count in correct.items()
     ]
+
+
+def load_trained(run: Run, checkpoint: Path) -> nn.Module:
+    """The run's model with its final weights, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: for a checkpoint of another run, or one that does not fit the model.
+    """
+    content = load_checkpoint(checkpoint)
+    expect_meta(checkpoint, content, **_identity(run))
+    model = _create_model(run)
+    load_strict(model, content["state_dict"], checkpoint)
+    return model.eval()
 
 
 def _create_model(run: Run) -> nn.Module:

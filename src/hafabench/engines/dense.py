@@ -184,16 +184,12 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
     Raises:
         UserError: for a checkpoint of another run or unreadable data.
     """
-    content = load_checkpoint(checkpoint)
-    expect_meta(checkpoint, content, **identity(run))
     mm = load_mm()
     recipe = run.recipe
     with mm.scope(run.task):
-        model = build_dense_model(run.model, run.task, run.dataset.num_classes, recipe)
-        load_strict(model, content["state_dict"], checkpoint)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = model.to(device).eval()
-        dataset = _dataset(mm, run, "val")
+        model = load_trained(run, checkpoint).to(device)
+        dataset = validation_data(run)
         values = mm.evaluate(
             model,
             dataset,
@@ -220,6 +216,26 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
         )
         for name, value in values.items()
     ]
+
+
+def load_trained(run: Run, checkpoint: Path) -> nn.Module:
+    """The run's model with its final weights, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: for a checkpoint of another run, or one that does not fit the model.
+    """
+    content = load_checkpoint(checkpoint)
+    expect_meta(checkpoint, content, **identity(run))
+    model = build_dense_model(run.model, run.task, run.dataset.num_classes, run.recipe)
+    load_strict(model, content["state_dict"], checkpoint)
+    return model.eval()
+
+
+def validation_data(run: Run) -> Dataset:
+    """The run's validation split as its evaluation reads it; raises `UserError` where it cannot be read."""
+    mm = load_mm()
+    with mm.scope(run.task):
+        return _dataset(mm, run, "val")
 
 
 def _dataset(mm: ModuleType, run: Run, split: str) -> Dataset:
