@@ -21,6 +21,9 @@ from hafabench.errors import Problem, UserError
 from hafabench.recipes import RECIPE_TYPES, TASKS, Recipe
 from hafabench.yamlfile import describe
 
+# Latencies are left out: they mean something only beside those of the same process.
+IMPORTED_VERBS = ("evaluate", "complexity")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -229,6 +232,34 @@ def expected_records(experiment: Experiment) -> dict[Path, str]:
     for group in experiment.config.latency:
         expected[latency_record(experiment, group)] = latency_fingerprint(experiment, group)
     return expected
+
+
+def imported_fingerprint(experiment: Experiment, verb: str, task: str) -> str:
+    """Fingerprint of what imported numbers are said to be about: the task's data set, or the sizes of counting.
+
+    It goes stale with them, and not with recipes, which had no part in the numbers.
+    """
+    if verb == "evaluate":
+        return fingerprint({"imported": task, "dataset": experiment.config.datasets[task].identity()})
+    config = experiment.config.complexity
+    sizes = {"image_size": config.image_size[task], "num_classes": config.num_classes[task]}
+    return fingerprint({"imported": task, **sizes})
+
+
+def imported_folder(experiment: Experiment, verb: str, task: str, model: str) -> Path:
+    """Where the imported records of a model lie."""
+    return experiment.results / "imported" / verb / task / model
+
+
+def imported_records(experiment: Experiment) -> dict[Path, str]:
+    """Every imported record that is there, with the fingerprint that it has to carry."""
+    found: dict[Path, str] = {}
+    for verb in IMPORTED_VERBS:
+        for task in TASKS:
+            if verb == "complexity" or task in experiment.config.datasets:
+                mark = imported_fingerprint(experiment, verb, task)
+                found |= dict.fromkeys(sorted(imported_folder(experiment, verb, task, "").glob("*/*.json")), mark)
+    return found
 
 
 def dataset_fingerprint(dataset: DatasetConfig) -> str:

@@ -7,9 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from hafabench.results.collect import collect
-from hafabench.results.record import Metric, Provenance, Record, write_record
+from hafabench.results.record import ImportSource, Metric, Provenance, Record, write_record
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+SOURCE = ImportSource(
+    kind="csv", file="elsewhere.csv", sha256="0" * 64, read="line 2", imported="2026-01-02T03:04:05+00:00"
+)
 
 
 def provenance(**changes) -> Provenance:
@@ -44,6 +48,8 @@ def evaluation(task: str, model: str, seed: int | None, values: dict[str, float]
         ],
         "provenance": provenance(**about),
     }
+    if changes.get("origin") == "imported":
+        fields["source"] = SOURCE
     return Record(**(fields | changes))
 
 

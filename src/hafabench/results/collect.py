@@ -6,7 +6,7 @@ The frame is what tables, figures and comparisons are made of; nothing downstrea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 from hafabench.config import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
-from hafabench.matrix import expected_records
+from hafabench.matrix import expected_records, imported_records
 from hafabench.results.record import Record, read_record
 
 # Nullable types throughout: an unknown seed is missing, not a float, also in a frame without rows.
@@ -66,8 +66,8 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
         Columns and types of `DTYPES` (also without rows), sorted by experiment, verb, id, task, model, seed and name.
 
     Raises:
-        UserError: for unreadable records (all of them at once), records of two scales, a metric given twice, or one
-            that is not a finite number.
+        UserError: for unreadable records (all of them at once), records of two scales, a metric given twice (an
+            imported one of an unknown seed counts as every seed's), or one that is not a finite number.
     """
     read: list[tuple[Path, Record]] = []
     problems: list[Problem | str] = []
@@ -84,6 +84,7 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
     frame = pd.DataFrame({name: pd.array(columns[name], dtype=dtype) for name, dtype in DTYPES.items()})
     frame = frame.sort_values([*_ORDER, "record"], kind="stable", ignore_index=True)
     _refuse_duplicates(frame)
+    _refuse_unknown_beside_known(frame)
     return frame
 
 
@@ -93,27 +94,45 @@ def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]
     Returns:
         The frame, and the records that are not there yet.
 
+    Imported records are taken as they are found; none of them is expected.
+
     Raises:
-        UserError: as `collect`, and for a record made under another configuration than the experiment's present one.
+        UserError: as `collect`, for a record made under another configuration than the experiment's present one, and
+            for one that lies where those of another origin belong.
     """
-    expected = expected_records(experiment)
+    expected, imported = expected_records(experiment), imported_records(experiment)
     present = [path for path in expected if path.is_file()]
-    frame = collect(present)
-    found = dict(zip(frame["record"], frame["fingerprint"], strict=True))
-    stale = [
-        Problem(
-            str(path),
-            "fingerprint",
-            f"made under another configuration: expected {expected[path]}, found {found[str(path)]}; "
-            "make it again or delete it",
-        )
-        for path in present
-        if found[str(path)] != expected[path]
+    frame = collect([*present, *imported])
+    problems = _misplaced(frame, present, imported) or [
+        *_stale(frame, present, expected, "made under another configuration", "make it again or delete it"),
+        *_stale(frame, imported, imported, "imported for other data or sizes", "import it again or delete it"),
     ]
-    if stale:
-        raise UserError(stale)
+    if problems:
+        raise UserError(problems)
     write_frame(frame, experiment.results)
     return frame, [path for path in expected if path not in set(present)]
+
+
+def _misplaced(frame: pd.DataFrame, measured: Iterable[Path], imported: Iterable[Path]) -> list[Problem]:
+    """Records that lie where those of the other origin belong: their place is what the workflow goes by."""
+    found = dict(zip(frame["record"], frame["origin"], strict=True))
+    places = [*((path, "measured") for path in measured), *((path, "imported") for path in imported)]
+    return [
+        Problem(str(path), "origin", f"expected {origin!r} in this place, found {found[str(path)]!r}")
+        for path, origin in places
+        if found[str(path)] != origin
+    ]
+
+
+def _stale(
+    frame: pd.DataFrame, paths: Iterable[Path], expected: Mapping[Path, str], what: str, advice: str
+) -> list[Problem]:
+    found = dict(zip(frame["record"], frame["fingerprint"], strict=True))
+    return [
+        Problem(str(path), "fingerprint", f"{what}: expected {expected[path]}, found {found[str(path)]}; {advice}")
+        for path in paths
+        if found[str(path)] != expected[path]
+    ]
 
 
 def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
@@ -211,5 +230,19 @@ def _refuse_duplicates(frame: pd.DataFrame) -> None:
             where = "the same record" if other.record == first.record else first.record
             message = f"{other.name} of {other.model} is given twice: also in {where}"
             problems.append(Problem(other.record, other.id, message))
+    if problems:
+        raise UserError(problems)
+
+
+def _refuse_unknown_beside_known(frame: pd.DataFrame) -> None:
+    """A number of an unknown seed may be one of the known seeds' numbers: their mean would count it twice."""
+    problems = []
+    imported = frame[frame["origin"] == "imported"]
+    for _, group in imported.groupby(["experiment", "verb", "task", "model", "name"], sort=False):
+        unknown, known = group[group["seed"].isna()], group[group["seed"].notna()]
+        if len(unknown) and len(known):
+            first, other = next(known.itertuples()), next(unknown.itertuples())
+            message = f"{other.name} of {other.model} is imported without a seed beside {first.record} with one"
+            problems.append(Problem(other.record, other.id, f"{message}: delete one of them"))
     if problems:
         raise UserError(problems)

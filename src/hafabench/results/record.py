@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
@@ -18,6 +18,7 @@ from hafabench.yamlfile import describe, dotted
 
 SCHEMA = "hafabench.record/1"
 Verb = Literal["evaluate", "complexity", "latency"]
+_ALWAYS_KNOWN = ("python", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 
 
 class _Strict(BaseModel):
@@ -50,22 +51,45 @@ class Metric(_Strict):
 
 
 class Provenance(_Strict):
-    """Where and how a record was made; unknown stays None."""
+    """Where and how a record was made; unknown stays None.
+
+    Only an imported record may leave open what every measurement here knows: interpreter, device, host, times.
+    """
 
     command: str
     git_commit: str | None
     git_dirty: bool | None
     packages: dict[str, str]
-    python: str
-    device: str
-    threads: int
-    host: str
-    started: str
-    duration_s: float
-    peak_memory_mb: float
+    python: str | None
+    device: str | None
+    threads: int | None
+    host: str | None
+    started: str | None
+    duration_s: float | None
+    peak_memory_mb: float | None
     slurm_job_id: str | None = None
     checkpoint_sha256: str | None = None
     dataset_digest: str | None = None
+
+
+class ImportSource(_Strict):
+    """What an imported record was read from.
+
+    Attributes:
+        kind: of the file; ``weights``: a checkpoint from elsewhere that was evaluated here.
+        file: as the user named it.
+        sha256: of the file.
+        read: what was read of it (which epoch, which part), a clause.
+        imported: when (ISO 8601).
+        also: further files that were read, each with its SHA-256.
+    """
+
+    kind: Literal["timm", "mmengine", "csv", "weights"]
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    read: str
+    imported: str
+    also: dict[str, str] = {}
 
 
 class Record(_Strict):
@@ -73,9 +97,12 @@ class Record(_Strict):
 
     Attributes:
         id: the run's id (``classification/pvt_tiny/seed0``) or the measurement's (``complexity/segmentation``).
-        fingerprint: of the resolved configuration that was measured.
+        origin: ``imported``: numbers, or the weights behind them, were made outside this project.
+        fingerprint: of the resolved configuration that was measured; of an imported record, of what its numbers are
+            said to be about (`hafabench.matrix.imported_fingerprint`), since no recipe of ours made them.
         provenance: of this record.
         training: provenance of the weights behind it (steps, seconds, device, commit), from their checkpoint.
+        source: what an imported record was read from.
     """
 
     schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
@@ -88,6 +115,20 @@ class Record(_Strict):
     metrics: list[Metric] = Field(min_length=1)
     provenance: Provenance
     training: dict[str, Any] | None = None
+    source: ImportSource | None = None
+
+    @model_validator(mode="after")
+    def _origin_says_what_must_be_known(self) -> Record:
+        if self.origin == "imported":
+            if self.source is None:
+                raise ValueError("an imported record has a source")
+            return self
+        if self.source is not None:
+            raise ValueError("a measured record has no source to be imported from")
+        unknown = [name for name in _ALWAYS_KNOWN if getattr(self.provenance, name) is None]
+        if unknown:
+            raise ValueError(f"a measured record knows its {', '.join(unknown)}")
+        return self
 
 
 def write_record(path: Path, record: Record) -> None:
