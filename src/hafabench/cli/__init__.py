@@ -16,6 +16,7 @@ from hafabench.cli.cluster import cluster, plan, status
 from hafabench.cli.configuration import check, models, runs
 from hafabench.cli.data import data
 from hafabench.cli.measure import complexity, latency
+from hafabench.cli.pictures import pictures
 from hafabench.cli.results import collect, report
 from hafabench.cli.training import evaluate, train
 from hafabench.errors import UserError
@@ -54,6 +55,7 @@ for _verb in (
     complexity,
     latency,
     collect,
+    pictures,
     report,
     plan,
     status,

@@ -103,7 +103,7 @@ def _imagenet_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile
     ]
     indices = {name: index for index, name in enumerate(imagenet_classes(dataset))}
     return [
-        (_fitted(read_image(path))[0], f"{indices.get(name, '?')}: {name}") for path, name in _spread(files, count)
+        (_fitted(read_image(path))[0], f"{indices.get(name, '?')}: {name}") for path, name in spread(files, count)
     ]
 
 
@@ -112,7 +112,7 @@ def _ade20k_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     # Index 0 is unlabelled and stays as it is in the image.
     palette = np.array([(0, 0, 0), *class_palette(dataset.num_classes)], np.float32)
     tiles = []
-    for path in _spread(paths.image_files(paths.ade20k_images(dataset, split)), count):
+    for path in spread(paths.image_files(paths.ade20k_images(dataset, split)), count):
         picture, _ = _fitted(read_image(path))
         mask = read_image(paths.ade20k_masks(dataset, split) / f"{path.stem}.png", mode=None)
         indices = np.asarray(_fitted(mask, Image.Resampling.NEAREST)[0])
@@ -133,7 +133,7 @@ def _coco_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     names = {category["id"]: category["name"] for category in content["categories"]}
     colours = dict(zip(names, class_palette(len(names)), strict=True))
     tiles = []
-    for entry in _spread(content["images"], count):
+    for entry in spread(content["images"], count):
         picture, scale = _fitted(read_image(paths.coco_images(dataset, split) / entry["file_name"]))
         own = annotations[entry["id"]]
         for annotation in own:
@@ -206,7 +206,7 @@ def _fitting(caption: str, font: Any) -> str:
     return caption
 
 
-def _spread(items: Sequence[Item], count: int) -> list[Item]:
+def spread(items: Sequence[Item], count: int) -> list[Item]:
     """``count`` items at even distances, or all where there are fewer."""
     indices = np.linspace(0, len(items), min(count, len(items)), endpoint=False).astype(int)
     return [items[index] for index in indices]

@@ -1,0 +1,32 @@
+"""The verb that draws pictures of trained models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hafabench.cli.options import experiment_option, load, set_threads, threads_option
+
+
+@click.command()
+@experiment_option
+@threads_option
+def pictures(experiment: Path, threads: int | None) -> None:
+    """Draw SIA's clusters, segmentations with and without HAFA, and LAA's sampling points on validation images.
+
+    Needs the checkpoints of the runs that it shows: the experiment's first pair of segmentation runs and a
+    classification run. `hafabench report` puts the pictures into the report.
+    """
+    set_threads(threads)
+    from hafabench.pictures.make import draw_pictures
+
+    loaded = load(experiment)
+    index = draw_pictures(loaded)
+    for sheet in (index.clusters, index.offsets):
+        if sheet is not None:
+            click.echo(f"wrote {loaded.reports / 'figures' / sheet.file}")
+    if index.clusters is None:
+        click.echo("no clusters drawn: the experiment trains no segmentation pair of a baseline and a model with SIA")
+    if index.offsets is None:
+        click.echo("no sampling points drawn: the experiment trains no classifier with LAA")

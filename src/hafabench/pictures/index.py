@@ -1,0 +1,95 @@
+"""What is on the picture sheets and whose weights drew them: ``pictures.json`` beside the PNG files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hafabench.config import Experiment
+from hafabench.errors import Problem, UserError
+from hafabench.files import write_text
+from hafabench.yamlfile import describe, dotted
+
+SCHEMA = "hafabench.pictures/1"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Weights(_Strict):
+    """Whose weights drew a sheet: a run, its fingerprint, and the digest of its checkpoint."""
+
+    run: str
+    fingerprint: str
+    checkpoint_sha256: str
+
+
+class Sheet(_Strict):
+    """One PNG of square tiles, a row per image.
+
+    Attributes:
+        file, sha256: the PNG beside the index, and its digest.
+        dataset: whose validation split the images are of.
+        tile: side of a tile, pixels.
+        columns: what each column shows.
+        rows: names of the images.
+        left, top: pixels at which columns and rows begin.
+        captions: of every tile, by row and column; may be empty texts.
+        legend: names and colours (``#rrggbb``) of classes.
+        weights: of the runs.
+        facts: further sentences on how it was drawn.
+    """
+
+    file: str
+    sha256: str
+    dataset: str
+    tile: int = Field(gt=0)
+    columns: list[str]
+    rows: list[str]
+    left: list[int]
+    top: list[int]
+    captions: list[list[str]]
+    legend: list[tuple[str, str]] = []
+    weights: list[Weights]
+    facts: list[str]
+
+
+class PictureIndex(_Strict):
+    """The sheets of an experiment; None where there is no run to draw one of."""
+
+    schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
+    experiment: str
+    clusters: Sheet | None
+    offsets: Sheet | None
+
+
+def index_file(experiment: Experiment) -> Path:
+    """Where an experiment's index lies; the sheets lie beside it."""
+    return experiment.reports / "figures" / "pictures.json"
+
+
+def write_index(path: Path, index: PictureIndex) -> None:
+    """Write the index: whole or not at all."""
+    write_text(path, json.dumps(index.model_dump(by_alias=True), indent=1) + "\n")
+
+
+def read_index(path: Path) -> PictureIndex:
+    """Read and validate an index.
+
+    Raises:
+        UserError: for a missing file, invalid JSON or other content, every problem at once.
+    """
+    try:
+        return PictureIndex.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(Problem(str(path), "", "no such file; `hafabench pictures` makes it")) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(path), "", f"not a JSON file: {error}")) from None
+    except ValidationError as error:
+        raise UserError(
+            [Problem(str(path), dotted(item["loc"]), describe(item)) for item in error.errors()]
+        ) from None
