@@ -139,18 +139,18 @@ def test_full_scale_figure_carries_no_warning(frame, tmp_path):
 
 
 def test_variants_find_their_backbone():
-    assert figures._base_of("pvt_tiny_hafa", CATALOG) == "pvt_tiny"
-    assert figures._base_of("pvt_v2_b1_sia_sia_sia", CATALOG) == "pvt_v2_b1"
-    assert figures._base_of("swin_tiny_hafa", CATALOG) == "swin_tiny"
-    assert figures._base_of("pvt_tiny", CATALOG) is None
-    assert figures._base_of("unheard_of", CATALOG) is None
+    assert figures.base_of("pvt_tiny_hafa", CATALOG) == "pvt_tiny"
+    assert figures.base_of("pvt_v2_b1_sia_sia_sia", CATALOG) == "pvt_v2_b1"
+    assert figures.base_of("swin_tiny_hafa", CATALOG) == "swin_tiny"
+    assert figures.base_of("pvt_tiny", CATALOG) is None
+    assert figures.base_of("unheard_of", CATALOG) is None
     own = {**CATALOG, "mine": derive(CATALOG["pvt_small"], "mine", mergers=("grid", "laa", "grid", "grid"))}
-    assert figures._base_of("mine", own) == "pvt_small"
+    assert figures.base_of("mine", own) == "pvt_small"
 
 
 @pytest.mark.parametrize("heights", [[0.5, 0.5, 0.5], [0.0, 0.01, 0.99, 1.0], [0.98, 0.99, 1.0], [0.2]])
 def test_labels_are_moved_apart_and_stay_in_order(heights):
-    placed = figures._spread(heights, 0.1)
+    placed = figures.spread_apart(heights, 0.1)
     gaps = [high - low for low, high in pairwise(placed)]
     assert all(gap >= 0.1 - 1e-9 for gap in gaps)
     assert max(placed) <= 1

@@ -54,7 +54,7 @@ def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
     Raises:
         UserError: for a history without those keys, or a figure that cannot be written.
     """
-    curves = {run: _curve(Path(file)) for run, file in histories.items()}
+    curves = {run: read_curve(Path(file)) for run, file in histories.items()}
     curves = {run: curve for run, curve in curves.items() if curve["step"]}
     tasks = [task for task in TASKS if any(_task(run) == task for run in curves)]
     # A model keeps its colour over all panels.
@@ -106,7 +106,7 @@ def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str,
         path: as in `learning_curves`.
         models: what the frame's model names are; tells which models are variants of which.
     """
-    points = {task: _points(frame, task) for task in TASKS}
+    points = {task: headline_points(frame, task, "gmacs") for task in TASKS}
     points = {task: found for task, found in points.items() if found}
     with mpl.rc_context(_STYLE):
         rows = max([len(found) for found in points.values()], default=0)
@@ -128,48 +128,66 @@ def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str,
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
+    """A model's headline metric (mean and standard deviation over ``n`` seeds) over what it costs."""
+
     model: str
-    gmacs: float
+    cost: float
     mean: float
     spread: float | None
+    n: int
 
 
-def _points(frame: pd.DataFrame, task: str) -> list[_Point]:
-    of_task = frame[frame["task"] == task]
-    counted = of_task[(of_task["verb"] == "complexity") & (of_task["name"] == "gmacs")]
-    gmacs = dict(zip(counted["model"], counted["value"], strict=True))
-    headline = (of_task["verb"] == "evaluate") & (of_task["name"] == HEADLINE[task][0])
-    measured = of_task[headline & (of_task["origin"] == "measured")]
+def headline_points(frame: pd.DataFrame, task: str, cost: str, source: str | None = None) -> list[Point]:
+    """A task's measured models, by name, at the value of their metric ``cost``.
+
+    Args:
+        frame: of `hafabench.results.collect`.
+        task: gives the headline metric.
+        cost: name of a counted or timed metric: ``params``, ``gmacs``, ``latency_ms``.
+        source: id of the record that holds it, where several do (``latency/table4``).
+    """
+    of_task = frame[(frame["task"] == task) & (frame["origin"] == "measured")]
+    costs = of_task[(of_task["verb"] != "evaluate") & (of_task["name"] == cost)]
+    if source is not None:
+        costs = costs[costs["id"] == source]
+    of_model = dict(zip(costs["model"], costs["value"], strict=True))
+    measured = of_task[(of_task["verb"] == "evaluate") & (of_task["name"] == HEADLINE[task][0])]
     return [
-        _Point(model, gmacs[model], values.mean(), values.std() if len(values) > 1 else None)
+        Point(
+            model,
+            float(of_model[model]),
+            float(values.mean()),
+            float(values.std()) if len(values) > 1 else None,
+            len(values),
+        )
         for model, values in measured.groupby("model")["value"]
-        if model in gmacs
+        if model in of_model
     ]
 
 
-def _scatter(axes: Axes, points: list[_Point], models: Mapping[str, ModelSpec]) -> None:
+def _scatter(axes: Axes, points: list[Point], models: Mapping[str, ModelSpec]) -> None:
     by_model = {point.model: point for point in points}
-    bases = {point.model: _base_of(point.model, models) for point in points}
+    bases = {point.model: base_of(point.model, models) for point in points}
     for point in points:
         plugin = bases[point.model] is not None
         base = by_model.get(bases[point.model] or "")
         colour = PLUGIN if plugin else BASELINE if point.model in bases.values() else OTHER
         if point.spread is not None:
-            axes.errorbar(point.gmacs, point.mean, yerr=point.spread, color=colour, linewidth=1, capsize=2)
-        axes.plot(point.gmacs, point.mean, "^" if plugin else "o", color=colour, markersize=6, zorder=3)
+            axes.errorbar(point.cost, point.mean, yerr=point.spread, color=colour, linewidth=1, capsize=2)
+        axes.plot(point.cost, point.mean, "^" if plugin else "o", color=colour, markersize=6, zorder=3)
         if base is not None:
             arrow = {"arrowstyle": "->", "color": PLUGIN, "linewidth": 1.1, "shrinkA": 4, "shrinkB": 4}
-            axes.annotate("", xy=(point.gmacs, point.mean), xytext=(base.gmacs, base.mean), arrowprops=arrow)
+            axes.annotate("", xy=(point.cost, point.mean), xytext=(base.cost, base.mean), arrowprops=arrow)
     axes.margins(x=0.12, y=0.12)
     low, high = axes.get_ylim()
     # Labels stand in a column beside the panel, spread so that none covers another, each tied to its point.
     ordered = sorted(points, key=lambda point: (point.mean, point.model))
-    heights = _spread([(point.mean - low) / (high - low) for point in ordered], 1 / max(len(ordered), 14))
+    heights = spread_apart([(point.mean - low) / (high - low) for point in ordered], 1 / max(len(ordered), 14))
     for point, height in zip(ordered, heights, strict=True):
         axes.annotate(
             f"{point.model} {point.mean:.1f}",
-            xy=(point.gmacs, point.mean),
+            xy=(point.cost, point.mean),
             xytext=(1.04, height),
             textcoords="axes fraction",
             va="center",
@@ -179,7 +197,7 @@ def _scatter(axes: Axes, points: list[_Point], models: Mapping[str, ModelSpec]) 
         )
 
 
-def _spread(heights: list[float], gap: float) -> list[float]:
+def spread_apart(heights: list[float], gap: float) -> list[float]:
     """Ascending heights moved apart to at least ``gap``, kept within 0 and 1 where they fit."""
     placed: list[float] = []
     for height in heights:
@@ -191,7 +209,7 @@ def _spread(heights: list[float], gap: float) -> list[float]:
     return placed
 
 
-def _base_of(model: str, models: Mapping[str, ModelSpec]) -> str | None:
+def base_of(model: str, models: Mapping[str, ModelSpec]) -> str | None:
     """The plain architecture that ``model`` is a variant of; None for plain and unknown models."""
     spec = models.get(model)
     if spec is None or not spec.is_plugin:
@@ -205,7 +223,12 @@ def _key() -> list[Line2D]:
     return [Line2D([], [], marker=m, color=c, linestyle="none", label=text) for m, c, text in looks]
 
 
-def _curve(file: Path) -> dict[str, list[float]]:
+def read_curve(file: Path) -> dict[str, list[float]]:
+    """``step``, ``loss`` and ``lr`` along a training, from its history.
+
+    Raises:
+        UserError: for a file that cannot be read or is no history.
+    """
     try:
         entries = read_history(file)
         return {key: [entry[key] for entry in entries] for key in ("step", "loss", "lr")}
