@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,6 +55,11 @@ class Column(_Strict):
         if self.latency is not None:
             return "latency"
         return "complexity" if self.metric_name in COUNTED else "evaluate"
+
+    @property
+    def better(self) -> Literal["higher", "lower"] | None:
+        """Which of two values is the better one; None for sizes and costs, which are no results."""
+        return {"evaluate": "higher", "latency": "lower"}.get(self.verb)
 
 
 class Row(_Strict):

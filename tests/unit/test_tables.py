@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from scipy import stats
 
 from hafabench.catalog import CATALOG
 from hafabench.errors import UserError
@@ -131,8 +132,48 @@ def test_seeds_give_mean_spread_and_difference_of_means(tmp_path):
     assert hafa.spread == pytest.approx(7**0.5)
     assert hafa.ours(1) == ("94.0 ± 2.6", "(+3.0)")
     assert cell(table, "pvt_tiny", "top1").ours(1) == ("91.0 ± 1.4", "")
-    assert any("±: standard deviation over seeds" in note for note in table.notes)
+    # The baseline lacks a seed: no interval, which would be that of another difference.
+    assert (hafa.delta_low, hafa.delta_high, hafa.interval(1)) == (None, None, "")
+    assert "±: standard deviation over 3 seeds (PVT-Tiny, Top-1 (%): 2)." in table.notes
     assert any("3 seeds (0, 1, 2)" in note for note in table.notes)
+
+
+def test_a_difference_on_the_same_seeds_has_its_interval(tmp_path):
+    values = {"pvt_tiny": [57.7, 60.3, 61.5, 57.0, 58.1], "pvt_tiny_hafa": [61.2, 61.3, 63.0, 60.4, 62.9]}
+    frame = frame_of(
+        tmp_path,
+        *(evaluation("classification", m, s, {"top1": v}) for m, vs in values.items() for s, v in enumerate(vs)),
+    )
+    table = build(frame)
+    hafa = cell(table, "pvt_tiny_hafa", "top1")
+    expected = stats.ttest_rel(values["pvt_tiny_hafa"], values["pvt_tiny"]).confidence_interval()
+    assert (hafa.delta_low, hafa.delta_high) == pytest.approx((expected.low, expected.high))
+    assert (hafa.ours(1), hafa.interval(1)) == (("61.8 ± 1.1", "(+2.8)"), "[+0.9, +4.8]")
+    assert "In square brackets with signs: the difference's 95 % confidence interval, paired by seed." in table.notes
+    assert "±: standard deviation over 5 seeds." in table.notes
+
+
+def test_the_best_of_a_group_is_of_its_group_and_of_one_kind(tmp_path):
+    frame = frame_of(
+        tmp_path,
+        complexity("classification", {m: {"params": 1e6, "gmacs": 1.0} for m in ("pvt_tiny", "resnet18")}),
+        evaluation("classification", "resnet18", 0, {"top1": 61.04}),
+        evaluation("classification", "pvt_tiny", 0, {"top1": 60.0}),
+        evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 60.96}),
+        evaluation("classification", "pvt_small", 0, {"top1": 90.0}),
+        evaluation("classification", "resnet50", None, {"top1": 80.0}, origin="imported", id="imported/resnet50"),
+        evaluation("classification", "pvt_large", 0, {"top1": 99.0}),
+        latency("table4", {"pvt_v2_b1_hafa": (1.0, 2.0, 3.0), "pvt_v2_b1_laa_sia_sia": (1.0, 2.5, 3.0)}),
+    )
+    table = build(frame)
+    best = {(row.key, c.key) for row in table.rows for c, x in zip(table.columns, row.cells, strict=True) if x.best}
+    # Equal as printed is equal; an imported rival or none at all makes no best; sizes never do.
+    assert best == {("resnet18", "top1"), ("pvt_tiny_hafa", "top1")}
+    printed_best = {row.key for row in table.rows for x in row.cells if x.paper_best}
+    assert printed_best == {"pvt_tiny_hafa", "pvt_small_hafa", "pvt_large_hafa"}
+    fast = build(frame, "table4")
+    assert cell(fast, "pvt_v2_b1_laa_laa_sia", "latency_ms").best
+    assert not cell(fast, "pvt_v2_b1_laa_sia_sia", "latency_ms").best
 
 
 def test_nothing_measured_is_not_run_beside_the_papers_value():

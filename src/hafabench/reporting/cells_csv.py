@@ -25,6 +25,8 @@ COLUMNS = [
     "low",
     "high",
     "paper_mark",
+    "delta_low",
+    "delta_high",
 ]
 
 
@@ -54,6 +56,8 @@ def render(table: Table) -> str:
                     "low": _number(cell.low),
                     "high": _number(cell.high),
                     "paper_mark": cell.paper_mark,
+                    "delta_low": _number(cell.delta_low),
+                    "delta_high": _number(cell.delta_high),
                 }
             )
     return buffer.getvalue()

@@ -51,17 +51,33 @@ def notes(
     if "not run" in marks:
         sentences.append(f"{NOT_RUN}: not run in this experiment.")
     if "imported" in marks:
-        sentences.append(f"{IMPORTED}: imported, made outside this project.")
+        sentences.append(f"{IMPORTED}: imported: numbers, or the weights behind them, from outside this project.")
     if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
         against = ", ".join(dict.fromkeys(labels.get(row.baseline, row.baseline) for row in rows if row.baseline))
         sentences.append(f"In round brackets: difference to the baseline ({against}), of unrounded means.")
+    if any(cell.delta_low is not None for cell in cells):
+        sentences.append("In square brackets with signs: the difference's 95 % confidence interval, paired by seed.")
     if any(cell.spread is not None for cell in cells):
-        sentences.append("±: standard deviation over seeds.")
+        sentences.append(f"±: standard deviation over {_seed_counts(columns, rows)}.")
     if any(cell.low is not None for cell in cells):
         sentences.append("In square brackets: first and third quartile of the repeats.")
     sentences += _column_notes(columns, sources)
     sentences.append(_provenance(sources, experiment, scale))
     return sentences
+
+
+def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:
+    """``5 seeds``, or the exceptions by name where some cells have fewer."""
+    counts: dict[int, list[str]] = {}
+    for row in rows:
+        for column, cell in zip(columns, row.cells, strict=True):
+            if cell.n is not None:
+                counts.setdefault(cell.n, []).append(f"{row.label}, {column.header}")
+    if not counts:
+        return "the imported values"
+    most = max(counts)
+    fewer = [f"{place}: {n}" for n in sorted(counts) if n < most for place in counts[n]]
+    return f"{most} seeds" + (f" ({'; '.join(fewer)})" if fewer else "")
 
 
 def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -> list[str]:
@@ -82,7 +98,7 @@ def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -
     if seeds:
         facts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
     # Counting runs on no device.
-    devices = sorted({metric.device for metric in metrics if metric.verb != "complexity"})
+    devices = sorted({metric.device for metric in metrics if metric.device and metric.verb != "complexity"})
     if devices:
         facts.append(f"device {', '.join(devices)}")
     commits = sorted({_commit(metric) for metric in metrics})

@@ -43,7 +43,8 @@ def _grid(table: Table) -> str:
 
 
 def _pair(cell: Cell, decimals: int) -> tuple[str, str]:
-    return " ".join(filter(None, cell.ours(decimals))), " ".join(filter(None, cell.cited(decimals)))
+    ours = (*cell.ours(decimals), cell.interval(decimals))
+    return " ".join(filter(None, ours)), " ".join(filter(None, cell.cited(decimals)))
 
 
 def _pad(text: str, width: int, at_left: bool) -> str:

@@ -10,23 +10,24 @@ A column of the layout becomes a pair: this project's number, and the paper's be
 
 Values are means over seeds, with the sample standard deviation from two seeds on. Differences are taken between
 unrounded means and rounded for printing, so 40.1 (+4.4) may stand above 35.7 although 40.1 - 35.7 is rounded twice.
+Where both models have the same two seeds or more, a difference has its 95 % confidence interval, paired by seed.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 
 from hafabench.errors import UserError
 from hafabench.layout import Column, Row, TableLayout
 from hafabench.reporting import legend
+from hafabench.reporting.numbers import Mark, Numbers, mark_of
 from hafabench.reporting.paper import PaperValue, PaperValues
+from hafabench.statistics import summarize
 
-Mark = Literal["measured", "counted", "imported", "not run"]
 PaperMark = Literal["cited", "not printed"]
 
 
@@ -39,20 +40,26 @@ class Cell:
         spread: standard deviation over seeds, from two seeds on.
         n: number of seeds behind ``value``; None where no seed enters it.
         delta: difference to the row's baseline.
+        delta_low, delta_high: its 95 % confidence interval, paired by seed; None where seeds are not paired.
         mark: what ``value`` is.
         paper, paper_delta: what the paper prints.
         low, high: quartiles of repeated measurements.
+        best, paper_best: whether ``value`` and ``paper`` are the best of their group, as printed.
     """
 
     value: float | None = None
     spread: float | None = None
     n: int | None = None
     delta: float | None = None
+    delta_low: float | None = None
+    delta_high: float | None = None
     mark: Mark = "not run"
     paper: float | None = None
     paper_delta: float | None = None
     low: float | None = None
     high: float | None = None
+    best: bool = False
+    paper_best: bool = False
 
     @property
     def paper_mark(self) -> PaperMark:
@@ -60,7 +67,7 @@ class Cell:
         return "not printed" if self.paper is None else "cited"
 
     def ours(self, decimals: int) -> tuple[str, str]:
-        """This project's number and its difference as printed: ``("93.1", "(+1.2)")``."""
+        """This project's number and its difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
         if self.value is None:
             return legend.NOT_RUN, ""
         text = _fixed(self.value, decimals)
@@ -71,6 +78,12 @@ class Cell:
         if self.mark == "imported":
             text += legend.IMPORTED
         return text, _bracketed(self.delta, decimals)
+
+    def interval(self, decimals: int) -> str:
+        """The difference's interval as printed, ``"[+0.3, +2.1]"``; empty where there is none."""
+        if self.delta_low is None or self.delta_high is None:
+            return ""
+        return f"[{_signed(self.delta_low, decimals)}, {_signed(self.delta_high, decimals)}]"
 
     def cited(self, decimals: int) -> tuple[str, str]:
         """The paper's number and difference; empty texts where it prints none."""
@@ -143,8 +156,8 @@ def build_table(
     """
     _refuse_mixtures(frame, experiment, scale)
     _refuse_unknown_rows(layout, paper)
-    numbers = _Numbers(layout, frame)
-    rows = tuple(
+    numbers = Numbers(layout, frame)
+    rows = [
         TableRow(
             key=row.row or row.model,
             model=row.model,
@@ -157,7 +170,8 @@ def build_table(
             ),
         )
         for row in layout.rows
-    )
+    ]
+    rows = _with_best(layout.columns, rows)
     words = tuple(_word(column, scale) for column in layout.columns)
     marks = {cell.mark for row in rows for cell in row.cells}
     sources = [numbers.of_column(column) for column in layout.columns]
@@ -170,7 +184,7 @@ def build_table(
         title=layout.title,
         columns=tuple(layout.columns),
         words=words,
-        rows=rows,
+        rows=tuple(rows),
         notes=tuple(legend.notes(layout.columns, words, sources, rows, marks, experiment=experiment, scale=scale)),
     )
 
@@ -198,61 +212,62 @@ def _word(column: Column, scale: str) -> str:
     return "embedded" if column.verb == "evaluate" and scale == "embedded" else "measured"
 
 
-class _Numbers:
-    """The metrics that can fill a layout, by column and model."""
-
-    def __init__(self, layout: TableLayout, frame: pd.DataFrame):
-        models = {row.model for row in layout.rows} | {row.baseline for row in layout.rows if row.baseline}
-        names = {column.metric_name for column in layout.columns}
-        wanted = frame[frame["model"].isin(models) & frame["name"].isin(names)]
-        # Missing values as None, so that plain Python code can test them.
-        wanted = wanted.astype(object).where(wanted.notna(), None)
-        self._metrics: dict[tuple[str, ...], list[Any]] = {}
-        for metric in wanted.itertuples(index=False):
-            at = (metric.verb, metric.task, metric.name, metric.id if metric.verb == "latency" else "")
-            self._metrics.setdefault((*at, metric.model), []).append(metric)
-        self._models = models
-
-    def of(self, column: Column, model: str) -> list[Any]:
-        """Metrics of one column and model; imported ones only where nothing was measured, so they never mix."""
-        source = f"latency/{column.latency}" if column.latency else ""
-        found = self._metrics.get((column.verb, column.task, column.metric_name, source, model), [])
-        return [metric for metric in found if metric.origin == "measured"] or found
-
-    def of_column(self, column: Column) -> list[Any]:
-        """Metrics of one column, of every model of the table."""
-        return [metric for model in sorted(self._models) for metric in self.of(column, model)]
-
-
-def _cell(column: Column, row: Row, numbers: _Numbers, printed: PaperValue | None) -> Cell:
+def _cell(column: Column, row: Row, numbers: Numbers, printed: PaperValue | None) -> Cell:
     paper = {"paper": printed.value, "paper_delta": printed.delta} if printed else {}
     metrics = numbers.of(column, row.model)
     if not metrics:
         return Cell(**paper)
-    values = [metric.value * column.factor for metric in metrics]
-    value, single = statistics.fmean(values), metrics[0] if len(metrics) == 1 else None
-    delta = None
-    baseline = numbers.of(column, row.baseline) if column.delta and row.baseline else []
-    # A number made here and one imported from elsewhere differ by more than the model: no difference is given.
-    if baseline and _mark(baseline) == _mark(metrics):
-        delta = value - statistics.fmean(metric.value * column.factor for metric in baseline)
+    summary = summarize([metric.value * column.factor for metric in metrics])
+    single = metrics[0] if len(metrics) == 1 else None
+    difference = _difference(column, row, numbers, summary.mean) if column.delta and row.baseline else {}
     return Cell(
-        value=value,
-        spread=statistics.stdev(values) if len(values) > 1 else None,
+        value=summary.mean,
+        spread=summary.sd,
         n=sum(metric.seed is not None for metric in metrics) or None,
-        delta=delta,
-        mark=_mark(metrics),
+        mark=mark_of(metrics),
         low=single.low * column.factor if single and single.low is not None else None,
         high=single.high * column.factor if single and single.high is not None else None,
+        **difference,
         **paper,
     )
 
 
-def _mark(metrics: Iterable[Any]) -> Mark:
-    first = next(iter(metrics))
-    if first.origin == "imported":
-        return "imported"
-    return "counted" if first.verb == "complexity" else "measured"
+def _difference(column: Column, row: Row, numbers: Numbers, mean: float) -> dict[str, float | None]:
+    metrics, baseline = numbers.of(column, row.model), numbers.of(column, row.baseline)
+    # A number made here and one imported from elsewhere differ by more than the model: no difference is given.
+    if mark_of(baseline) != mark_of(metrics):
+        return {}
+    delta = mean - summarize([metric.value * column.factor for metric in baseline]).mean
+    paired = numbers.paired(column, row.model, row.baseline)
+    # With other seeds on one side the interval would be that of another difference than the printed one.
+    if paired is None or not len(metrics) == len(baseline) == paired.n:
+        return {"delta": delta}
+    return {"delta": delta, "delta_low": paired.low, "delta_high": paired.high}
+
+
+def _with_best(columns: Sequence[Column], rows: Sequence[TableRow]) -> list[TableRow]:
+    """Mark the best of each group and column, this project's and the paper's apart; rivals have to be of one kind."""
+    cells = [list(row.cells) for row in rows]
+    for at, column in enumerate(columns):
+        if column.better is None:
+            continue
+        best = {"higher": max, "lower": min}[column.better]
+        for group in {row.group for row in rows}:
+            members = [index for index, row in enumerate(rows) if row.group == group]
+            found = [cells[index][at] for index in members]
+            ours = _best_of([cell.value for cell in found], best, column.decimals)
+            if len({cell.mark for cell in found} - {"not run"}) > 1:
+                ours = set()
+            theirs = _best_of([cell.paper for cell in found], best, column.decimals)
+            for position, index in enumerate(members):
+                cells[index][at] = replace(found[position], best=position in ours, paper_best=position in theirs)
+    return [replace(row, cells=tuple(own)) for row, own in zip(rows, cells, strict=True)]
+
+
+def _best_of(values: Sequence[float | None], best: Callable[..., float], decimals: int) -> set[int]:
+    """Positions of the best of at least two values; equal as printed is equal."""
+    shown = {i: float(_fixed(value, decimals)) for i, value in enumerate(values) if value is not None}
+    return {i for i, value in shown.items() if value == best(shown.values())} if len(shown) > 1 else set()
 
 
 def _fixed(value: float, decimals: int) -> str:
@@ -261,7 +276,9 @@ def _fixed(value: float, decimals: int) -> str:
 
 
 def _bracketed(delta: float | None, decimals: int) -> str:
-    if delta is None:
-        return ""
-    text = _fixed(delta, decimals)
-    return f"({text})" if text.startswith("-") else f"(+{text})"
+    return "" if delta is None else f"({_signed(delta, decimals)})"
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = _fixed(value, decimals)
+    return text if text.startswith("-") else f"+{text}"

@@ -24,7 +24,7 @@ def write_tables(
     title: str,
     scale: str,
 ) -> list[Path]:
-    """Write each table as ``folder/<id>.{md,tex,csv}``, all as ``folder/tables.tex`` and ``folder/../tables.md``.
+    """Write each table as ``folder/<id>.{md,tex,csv}``, all as ``folder/../tables.md`` and ``folder/../paper.tex``.
 
     Nothing is written where any table cannot be made; the same input gives the same bytes.
 
@@ -49,7 +49,7 @@ def write_tables(
         texts[folder / f"{table.id}.md"] = markdown.render(table)
         texts[folder / f"{table.id}.tex"] = latex.render(table)
         texts[folder / f"{table.id}.csv"] = cells_csv.render(table)
-    texts[folder / "tables.tex"] = latex.document(tables, **about)
+    texts[folder.parent / "paper.tex"] = latex.document(tables, **about)
     texts[folder.parent / "tables.md"] = markdown.overview(tables, **about)
     for path, text in texts.items():
         write_text(path, text)
