@@ -15,6 +15,7 @@ from hafabench import __version__
 from hafabench.cli.cluster import cluster, plan, status
 from hafabench.cli.configuration import check, models, runs
 from hafabench.cli.data import data
+from hafabench.cli.imports import import_file
 from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
 from hafabench.cli.results import collect, report
@@ -54,6 +55,7 @@ for _verb in (
     evaluate,
     complexity,
     latency,
+    import_file,
     collect,
     pictures,
     report,

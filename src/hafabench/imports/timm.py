@@ -1,0 +1,119 @@
+"""timm's ``summary.csv`` (one line per epoch) with the ``args.yaml`` that its training script writes beside it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hafabench.catalog import ModelSpec
+from hafabench.errors import Problem, UserError
+from hafabench.files import sha256_of
+from hafabench.imports.reading import Evaluation, Import, Reading, choose, in_record_unit, resolve_model
+from hafabench.yamlfile import YamlFile
+
+ARGUMENTS = "args.yaml"
+_COLUMNS = {"eval_top1": "top1", "eval_top5": "top5"}
+
+
+def read_timm(
+    file: Path,
+    models: Mapping[str, ModelSpec],
+    *,
+    num_classes: int,
+    which: str = "last",
+    model: str | None = None,
+    seed: int | None = None,
+) -> Import:
+    """Top-1 and top-5 of one epoch of a timm training.
+
+    Args:
+        file: the summary; ``args.yaml`` beside it says model, seed and number of epochs where the caller does not.
+        models: names that a model may have.
+        num_classes: of the data set that the numbers are said to be about.
+        which: ``last``, ``best`` or an epoch, counted from 0 as timm does.
+
+    Raises:
+        UserError: for a file that is no summary, an unknown model, another number of classes, a training that ended
+            early (unless its epoch is named), or a value that is not a percentage.
+    """
+    arguments, also = _arguments(file.with_name(ARGUMENTS))
+    name = model or arguments.get("model")
+    if not isinstance(name, str):
+        raise UserError(Problem(str(file), "", f"no {ARGUMENTS} beside it says which model this is: give --model"))
+    name = resolve_model(name, models)
+    # timm's models have 1000 classes where nobody says otherwise.
+    classes = (arguments.get("num_classes") or 1000) if arguments else num_classes
+    if classes != num_classes:
+        message = f"trained for {classes} classes, but the experiment's data set has {num_classes}"
+        raise UserError(Problem(str(file.with_name(ARGUMENTS)), "num_classes", message))
+    evaluations = _evaluations(file)
+    planned, reached = arguments.get("epochs"), evaluations[-1].position + 1
+    if which == "last" and isinstance(planned, int) and reached < planned:
+        message = (
+            f"its last epoch is {reached - 1}, but {ARGUMENTS} has {planned} epochs: the training has not finished; "
+            f"--epoch {reached - 1} imports it as it is"
+        )
+        raise UserError(Problem(str(file), "", message, evaluations[-1].line))
+    chosen, read = choose(evaluations, which, "top1", "epoch", file)
+    if seed is None and isinstance(arguments.get("seed"), int):
+        seed = arguments["seed"]
+    readings = []
+    for metric, value in chosen.values.items():
+        try:
+            held, unit = in_record_unit("classification", metric, value, "%")
+        except UserError as error:
+            raise UserError(Problem(str(file), f"eval_{metric}", str(error), chosen.line)) from None
+        convention = "timm's validation" + (" of averaged weights (EMA)" if arguments.get("model_ema") else "")
+        readings.append(
+            Reading("classification", name, seed, metric, held, unit, read, chosen.line, convention=convention)
+        )
+    training = {"epochs": reached, "configuration": arguments} if arguments else None
+    return Import("timm", file, tuple(readings), also, training)
+
+
+def _arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    if not path.is_file():
+        return {}, {}
+    return YamlFile(path).content, {str(path): sha256_of(path)}
+
+
+def _evaluations(file: Path) -> list[Evaluation]:
+    try:
+        with file.open(encoding="utf-8", newline="") as handle:
+            reader = csv.reader(handle, strict=True)
+            header = next(reader, [])
+            lines = [(reader.line_num, fields) for fields in reader if fields]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(Problem(str(file), "", f"cannot be read as CSV: {error}")) from None
+    if "epoch" not in header or "eval_top1" not in header:
+        message = f"expected timm's columns epoch and eval_top1; found {', '.join(header) or 'none'}"
+        raise UserError(Problem(str(file), "", message, 1))
+    evaluations, problems = [], []
+    for number, fields in lines:
+        # A resumed training writes its heading again; an epoch that was not evaluated has fewer fields.
+        if fields == header or len(fields) < len(header):
+            continue
+        if len(fields) > len(header):
+            problems.append(Problem(str(file), "", f"{len(fields)} fields under {len(header)} columns", number))
+            continue
+        row = dict(zip(header, fields, strict=True))
+        wanted = {"epoch": "epoch"} | {column: name for column, name in _COLUMNS.items() if column in row}
+        values = {}
+        for column, name in wanted.items():
+            try:
+                values[name] = float(row[column])
+            except ValueError:
+                problems.append(Problem(str(file), column, f"expected a number, found {row[column]!r}", number))
+        epoch = values.pop("epoch", math.nan)
+        if math.isfinite(epoch):
+            evaluations.append(Evaluation(int(epoch), number, values))
+        elif "epoch" not in {problem.key for problem in problems if problem.line == number}:
+            problems.append(Problem(str(file), "epoch", f"expected a number, found {row['epoch']!r}", number))
+    if problems:
+        raise UserError(problems)
+    if not evaluations:
+        raise UserError(Problem(str(file), "", "no epoch was evaluated"))
+    return evaluations
