@@ -14,7 +14,7 @@ from hafabench.config import load_experiment
 from hafabench.data.verify import missing_datasets
 from hafabench.errors import UserError
 from hafabench.matrix import expand as expand_runs
-from hafabench.resources import ResourceBook
+from hafabench.resources import WORDS, ResourceBook
 
 
 configfile: "configs/digits.yaml"
@@ -30,11 +30,6 @@ try:
 except UserError as error:
     raise WorkflowError(f"the experiment is not in order:\n{error}") from None
 
-if SITE.gpu.max_nodes > 1:
-    raise WorkflowError(
-        "configs/site.yaml: gpu.max_nodes: trainings run on one node so far, expected 1"
-    )
-
 MISSING_DATA = missing_datasets(EXPERIMENT.config.datasets)
 for sentence in MISSING_DATA if workflow.is_main_process else []:
     print(f"missing data: {sentence}", file=sys.stderr)
@@ -49,18 +44,13 @@ GPU = 0 if EXPERIMENT.config.scale == "embedded" else 1
 
 def asked(request, gpu=0):
     """A rule's resources: functions of a job's wildcards and attempt, and what the site calls its nodes."""
-    words = {
-        "gpu": "gpus",
-        "nodes": "nodes",
-        "cpus_per_task": "cpus",
-        "mem_mb": "mem_mb",
-        "runtime": "runtime",
-    }
 
-    def part(name):
-        return lambda wildcards, attempt: getattr(request(wildcards, attempt), name)
+    def part(word):
+        return (
+            lambda wildcards, attempt: request(wildcards, attempt).words(SITE).get(word)
+        )
 
-    return {word: part(name) for word, name in words.items()} | SITE.resources(gpu)
+    return SITE.resources(gpu) | {word: part(word) for word in WORDS}
 
 
 RESULTS = str(EXPERIMENT.results)

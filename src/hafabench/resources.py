@@ -26,6 +26,12 @@ _RUNTIME_AT_LEAST = {"embedded": 30, "full": 15}
 # The slowest model of Table 4 took the paper 38.5 ms an image.
 _SECONDS_PER_LATENCY_ROUND = 0.05
 
+# Everything that `Resources.words` may say.
+WORDS = (
+    *("nodes", "cpus_per_task", "mem_mb", "runtime", "gpu", "gpu_model"),
+    *("gres", "mpi", "tasks", "tasks_per_gpu"),
+)
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -51,6 +57,27 @@ class Resources:
     def gpus_per_node(self) -> int:
         """GPUs on each of the nodes."""
         return self.gpus // self.nodes
+
+    def words(self, site: Site) -> dict[str, int | str]:
+        """The request in the words of Snakemake's Slurm executor, all of them among `WORDS`."""
+        found: dict[str, int | str] = {"nodes": self.nodes, "cpus_per_task": self.cpus, "mem_mb": self.mem_mb}
+        found["runtime"] = self.runtime
+        kind = site.gpu.gpu_type if self.gpus else None
+        if self.nodes == 1:
+            return found | {"gpu": self.gpus} | ({"gpu_model": kind} if kind else {})
+        # GPUs of the whole job might come unevenly from its nodes; these are counted per node. "mpi" keeps the
+        # executor from starting the job's command itself, which would be on one node: `launcher` does.
+        gres = f"gpu:{kind}:{self.gpus_per_node}" if kind else f"gpu:{self.gpus_per_node}"
+        return found | {"gres": gres, "mpi": "srun", "tasks": self.nodes, "tasks_per_gpu": 0}
+
+    @property
+    def launcher(self) -> str:
+        """What to put before a command so that it runs once on each of the job's nodes; empty where there is one."""
+        if self.nodes == 1:
+            return ""
+        step = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1"
+        each = f"--cpus-per-task={self.cpus} --gres=gpu:{self.gpus_per_node}"
+        return f"srun --jobid=$SLURM_JOB_ID --overlap {step} {each} --kill-on-bad-exit=1 "
 
     @property
     def attempts(self) -> int:

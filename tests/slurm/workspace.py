@@ -19,8 +19,8 @@ MODEL = "resnet18"
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
 
 
-def shrink(content: dict[str, Any]) -> None:
-    """One small classification model, trained for a little over a hundred steps with a state every ten."""
+def shrink(content: dict[str, Any], epochs: int) -> None:
+    """One small classification model, trained for ten steps an epoch with a state every ten."""
     content["experiment"] = "faults"
     content["seeds"] = [0, 1]
     content["train"] = {"classification": [MODEL]}
@@ -29,7 +29,7 @@ def shrink(content: dict[str, Any]) -> None:
     dataset["generator"]["image_size"] = 32
     content["datasets"] = {"classification": dataset}
     content["latency"] = []
-    steps = {"image_size": 32, "batch_size": 4, "lr_batch_size": 4, "epochs": 12, "warmup_epochs": 1}
+    steps = {"image_size": 32, "batch_size": 4, "lr_batch_size": 4, "epochs": epochs, "warmup_epochs": 1}
     operation = {"eval_batch_size": 10, "workers": 0, "checkpoint_every": 10, "log_every": 5}
     content["overrides"] = [{"runs": "classification/*", "why": "tests", "set": steps | operation}]
 
@@ -40,10 +40,20 @@ class Workspace:
     Args:
         folder: made here.
         site: content of its site file; the test cluster's account is added.
+        scale: ``full`` makes its trainings ask for GPUs.
+        epochs: of a training, ten steps each.
         template: a workspace whose data set is used, prepared and verified.
     """
 
-    def __init__(self, folder: Path, site: dict[str, Any], template: Workspace | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        site: dict[str, Any],
+        template: Workspace | None = None,
+        *,
+        scale: str = "embedded",
+        epochs: int = 12,
+    ):
         self.folder = folder
         folder.mkdir()
         for name in ("Snakefile", "workflow", "slurm", "configs"):
@@ -53,7 +63,8 @@ class Workspace:
             else:
                 shutil.copytree(source, folder / name, symlinks=True)
         content = yaml.safe_load((folder / "configs/digits.yaml").read_text())
-        shrink(content)
+        shrink(content, epochs)
+        content["scale"] = scale
         (folder / EXPERIMENT).write_text(yaml.safe_dump(content, sort_keys=False))
         (folder / "configs/site.yaml").write_text(yaml.safe_dump({"account": ACCOUNT, **site}))
         if template is not None:

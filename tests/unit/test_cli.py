@@ -53,6 +53,15 @@ def test_unknown_run_names_the_nearest():
     assert "Traceback" not in done.stderr
 
 
+def test_several_nodes_outside_slurm_are_refused():
+    done = hafabench("train", "classification/pvt_tiny/seed0", "--nodes", "2")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: environment: SLURM_STEP_NUM_NODES: not set; several nodes are started by srun"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_runs_are_listed_with_their_fingerprints():
     done = CliRunner().invoke(cli, ["runs", "--experiment", str(REPOSITORY / "configs/digits.yaml")])
     assert done.exit_code == 0

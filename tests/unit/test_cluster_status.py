@@ -344,6 +344,14 @@ def test_a_right_site_has_no_problem(paper):
     assert "--gpus=a100:8" in submitted[1] and "--gpus" not in " ".join(submitted[0])
 
 
+def test_several_nodes_are_asked_for_as_the_workflow_does(paper):
+    cluster = Cluster()
+    assert problems(paper, cluster, gpu=pool(GPU, gpus=4, max_nodes=2)) == []
+    _, asked = (command for command in cluster.asked if command[0] == "sbatch")
+    assert {"--nodes=2", "--ntasks=2", "--gres=gpu:a100:4"} <= set(asked)
+    assert not any(word.startswith("--gpus") for word in asked)
+
+
 def pool(base: Pool, **changes) -> Pool:
     return base.model_copy(update=changes)
 

@@ -13,7 +13,7 @@ from hafabench.cluster.site import GpuPool, Pool, Site
 from hafabench.config import load_experiment
 from hafabench.errors import UserError
 from hafabench.matrix import complexity_record, expand
-from hafabench.resources import ResourceBook
+from hafabench.resources import WORDS, ResourceBook
 from hafabench.throughput import PASSES, Throughput, total_steps
 from tests.conftest import REPOSITORY
 from tests.unit import synthetic_records
@@ -169,6 +169,28 @@ def test_a_training_fits_the_site_and_shares_its_batch_evenly(paper):
     assert asked(gpus=4, cpus=6, memory_gb=10).cpus == 6
     assert asked(gpus=4, cpus=6, memory_gb=10).mem_mb == 10 * 1024
     assert asked(gpus=4).estimated_minutes > asked(gpus=8).estimated_minutes
+
+
+def test_several_nodes_get_their_gpus_evenly_and_a_task_each(paper):
+    run = expand(paper)["detection/pvt_tiny/seed0"]
+    site = Site(gpu=GpuPool(gpu_type="a100", gpus=4, max_nodes=2))
+    spread = ResourceBook(paper, site).train(run)
+    words = spread.words(site)
+    assert words.keys() <= set(WORDS)
+    assert words["gres"] == "gpu:a100:4"
+    assert (words["nodes"], words["tasks"], words["tasks_per_gpu"], words["mpi"]) == (2, 2, 0, "srun")
+    assert not {"gpu", "gpu_model"} & words.keys(), "they would ask for GPUs of the whole job as well"
+    assert spread.launcher.startswith("srun ")
+    assert {"--nodes=2", "--ntasks=2", "--gres=gpu:4", f"--cpus-per-task={spread.cpus}"} <= set(
+        spread.launcher.split()
+    )
+
+    single = ResourceBook(paper, site).evaluate(run)
+    assert single.launcher == ""
+    assert (single.words(site)["gpu"], single.words(site)["gpu_model"]) == (1, "a100")
+    without = ResourceBook(paper, site).report().words(site)
+    assert without["gpu"] == 0
+    assert not {"gpu_model", "gres", "mpi", "tasks"} & (without.keys() | {*single.words(Site())})
 
 
 def test_embedded_jobs_ask_for_no_gpu(digits):

@@ -26,12 +26,19 @@ rule train_run:
         **asked(lambda wildcards, attempt: BOOK.train(run_of(wildcards), attempt), GPU),
     params:
         fingerprint=lambda wildcards: run_of(wildcards).fingerprint,
-        processes=lambda wildcards, resources: max(1, resources.gpu // resources.nodes),
+        launcher=lambda wildcards, resources: BOOK.train(run_of(wildcards)).launcher,
+        nodes=lambda wildcards, resources: resources.nodes,
+        processes=lambda wildcards, resources: max(
+            1, BOOK.train(run_of(wildcards)).gpus_per_node
+        ),
         stop_after=lambda wildcards, resources: SITE.stop_after_s(resources.runtime),
+    # All but the fingerprint follow from resources, which Snakemake therefore does not compare: another site, or another
+    # attempt, makes nothing again.
     # Inside Slurm a training leaves in time to be resumed by the next attempt; elsewhere nothing limits it.
     # tee shows progress and outlives the signals that ask the trainer to save and stop.
     shell:
         "${{SLURM_JOB_ID:+env HAFABENCH_STOP_AFTER_SECONDS={params.stop_after}}} "
-        f"hafabench train {{wildcards.task}}/{{wildcards.model}}/seed{{wildcards.seed}} "
-        f"--experiment {EXPERIMENT_FILE} --threads {{threads}} --processes {{params.processes}} 2>&1 "
+        f"{{params.launcher}}hafabench train {{wildcards.task}}/{{wildcards.model}}/seed{{wildcards.seed}} "
+        f"--experiment {EXPERIMENT_FILE} --threads {{threads}} "
+        "--nodes {params.nodes} --processes {params.processes} 2>&1 "
         "| (trap '' INT TERM; exec tee {log})"

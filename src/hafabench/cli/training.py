@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -15,24 +14,23 @@ from hafabench.cli.options import experiment_option, find_run, load, set_threads
 @click.argument("run_id")
 @experiment_option
 @threads_option
-@click.option("--processes", type=click.IntRange(min=1), default=1, help="Training processes on this node (GPUs).")
-def train(run_id: str, experiment: Path, threads: int | None, processes: int) -> None:
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="Training processes on each node (GPUs).")
+@click.option(
+    "--nodes", type=click.IntRange(min=1), default=1, help="Nodes of a Slurm job on each of which srun started this."
+)
+def train(run_id: str, experiment: Path, threads: int | None, processes: int, nodes: int) -> None:
     """Train one run, or resume it from its last checkpoint, up to its final checkpoint."""
     run = find_run(experiment, run_id)
     set_threads(threads)
-    if processes > 1 and "RANK" not in os.environ:
-        _start_processes(processes)
+    if (processes > 1 or nodes > 1) and "RANK" not in os.environ:
+        from hafabench.cli.launch import start_processes
+
+        start_processes(processes, nodes)
     from hafabench.files import write_text
 
     if os.environ.get("RANK", "0") == "0":
         write_text(run.folder / "config.json", _pretty_json(run.resolved()))
     _engine(run.task).train(run)
-
-
-def _start_processes(processes: int) -> None:
-    """Replace this process by torchrun, which starts the same command ``processes`` times on this node."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    os.execv(sys.executable, [*launcher, "-m", "hafabench", *sys.argv[1:]])
 
 
 def _engine(task: str):

@@ -10,7 +10,7 @@ from hafabench.cluster.findings import Finding, listed
 from hafabench.cluster.nodes import check_pool, read_partitions
 from hafabench.cluster.probe import probe_node, where_options
 from hafabench.cluster.pyslurm_backend import choose_accounting
-from hafabench.cluster.site import GpuPool, Pool, Site
+from hafabench.cluster.site import Pool, Site
 from hafabench.config import Experiment
 from hafabench.errors import UserError
 from hafabench.matrix import expand
@@ -119,11 +119,13 @@ def _check_submission(
 
 def _options(site: Site, request: Resources) -> list[str]:
     """The request in sbatch's words, as the workflow's executor puts it."""
-    pool = site.pool(request.gpus)
+    words = request.words(site)
     options = [f"--nodes={request.nodes}", f"--cpus-per-task={request.cpus}", f"--mem={request.mem_mb}"]
-    options += [f"--time={request.runtime}", *where_options(site, pool)]
-    if request.gpus:
-        kind = f"{pool.gpu_type}:" if isinstance(pool, GpuPool) and pool.gpu_type else ""
+    options += [f"--time={request.runtime}", *where_options(site, site.pool(request.gpus))]
+    if "gres" in words:
+        options += [f"--gres={words['gres']}", f"--ntasks={request.nodes}"]
+    elif request.gpus:
+        kind = f"{words['gpu_model']}:" if "gpu_model" in words else ""
         options.append(f"--gpus={kind}{request.gpus}")
     return options
 

@@ -1,0 +1,66 @@
+"""One training on two nodes, through the workflow's own rule and the executor: gloo on CPUs, GPUs counted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import torch
+
+from hafabench.engines.checkpoint import load_checkpoint
+from hafabench.engines.progress import read_history
+from tests.slurm.cluster import SlurmCluster
+from tests.slurm.configuration import GPU_TYPE
+from tests.slurm.driver import BIN
+from tests.slurm.waiting import wait_until
+from tests.slurm.workspace import EXPERIMENT, MODEL, Workspace
+
+RUN = f"classification/{MODEL}/seed0"
+SITE = {
+    "gpu": {"partition": "gpu", "gpu_type": GPU_TYPE, "gpus": 1, "max_nodes": 2, "cpus": 2, "memory_gb": 4},
+    "cpu": {"partition": "cpu"},
+}
+PATIENCE = 400
+
+
+@pytest.fixture(scope="module")
+def on_one_node(tmp_path_factory, session_cluster) -> Workspace:
+    """The same training by hand: two processes on one node, without Slurm."""
+    workspace = Workspace(tmp_path_factory.mktemp("one_node") / "checkout", SITE, scale="full", epochs=4)
+    for command in (["data", "prepare", "classification"], ["train", RUN, "--threads", "1", "--processes", "2"]):
+        subprocess.run([BIN / "hafabench", *command, "--experiment", EXPERIMENT], cwd=workspace.folder, check=True)
+    return workspace
+
+
+def test_two_nodes_train_what_two_processes_do_also_after_scancel(
+    cluster: SlurmCluster, tmp_path, on_one_node: Workspace
+):
+    workspace = Workspace(tmp_path / "checkout", SITE, on_one_node, scale="full", epochs=4)
+    with workspace.start(cluster) as driver:
+        wait_until(
+            workspace.is_training,
+            lambda: f"the training has written a state: {driver.output[-3000:]}",
+            timeout=PATIENCE,
+            give_up=lambda: None if driver.process.poll() is None else driver.output[-3000:],
+        )
+        (job,) = cluster.jobs()
+        details = cluster.details(job.id)
+        cluster.scancel(job.id)
+        driver.succeeds(PATIENCE)
+    assert (details["NumNodes"], details["TresPerNode"]) == ("2", f"gres:gpu:{GPU_TYPE}:1")
+    steps = {row["JobID"]: row for row in cluster.sacct("JobID", "JobName", "NNodes", "AllocTRES", jobs=job.id)}
+    step = steps[f"{job.id}.0"]
+    assert (step["NNodes"], "gres/gpu=2" in step["AllocTRES"]) == ("2", True), "the training's step is on both nodes"
+
+    found, expected = (load_checkpoint(w.run_folder() / "checkpoint.pth") for w in (workspace, on_one_node))
+    assert found["meta"]["training"]["processes"] == expected["meta"]["training"]["processes"] == 2
+    assert found["meta"]["training"]["resumes"] == 1, "asked to stop, it saved; the next attempt went on from there"
+    for name, value in expected["state_dict"].items():
+        assert torch.equal(found["state_dict"][name], value), name
+    every = [int(entry["step"]) for entry in read_history(workspace.run_folder() / "history.jsonl")]
+    assert every == list(range(5, found["meta"]["training"]["steps"] + 1, 5))
+    _, second = workspace.slurm_logs()
+    resumed = int(re.search(r"resumed after step (\d+)", second).group(1))
+    assert 10 < resumed < 20, "later than the periodic state: both nodes finished the step and the first one saved"
+    assert (workspace.run_folder() / "evaluate.json").exists()
