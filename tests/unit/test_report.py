@@ -37,8 +37,8 @@ def test_report_of_what_has_run_so_far(experiment):
     collect_experiment(experiment)
     written = {str(path.relative_to(experiment.reports)) for path in write_report(experiment)}
     tables = {f"tables/table{n}.{suffix}" for n in range(1, 7) for suffix in ("md", "tex", "csv")}
-    figures = {"figures/learning_curves.svg", "figures/accuracy_vs_complexity.svg"}
-    assert written == tables | figures | {"paper.tex", "tables.md"}
+    figures = {f"figures/{name}.svg" for name in ("learning_curves", "accuracy_vs_complexity", "comparisons")}
+    assert written == tables | figures | {"paper.tex", "tables.md", "comparisons.md", "comparisons.csv"}
     assert written == {str(p.relative_to(experiment.reports)) for p in experiment.reports.rglob("*") if p.is_file()}
     assert "| PVT-Tiny         |                   \u2013 |  13.2 |" in (experiment.reports / "tables.md").read_text()
     assert "| 91.2 " in (experiment.reports / "tables/table1.md").read_text()

@@ -12,16 +12,18 @@ rule collect_records:
     output:
         f"{RESULTS}/frame.parquet",
         f"{RESULTS}/frame.csv",
+    log:
+        f"{RESULTS}/collect.log",
     resources:
         **asked(lambda wildcards, attempt: BOOK.collect(attempt)),
     params:
         fingerprint=fingerprint(RECORDS | IMPORTED),
     shell:
-        f"hafabench collect --experiment {EXPERIMENT_FILE}"
+        f"hafabench collect --experiment {EXPERIMENT_FILE} 2>&1 | tee {{log}}"
 
 
 rule write_report:
-    """Write Tables 1-6 and the figures."""
+    """Write Tables 1-6, the comparisons and the figures."""
     input:
         frame=f"{RESULTS}/frame.parquet",
         layout=str(EXPERIMENT.layout_file),
@@ -34,9 +36,14 @@ rule write_report:
         ),
         f"{REPORTS}/paper.tex",
         f"{REPORTS}/tables.md",
+        f"{REPORTS}/comparisons.md",
+        f"{REPORTS}/comparisons.csv",
         f"{REPORTS}/figures/learning_curves.svg",
         f"{REPORTS}/figures/accuracy_vs_complexity.svg",
+        f"{REPORTS}/figures/comparisons.svg",
+    log:
+        f"{RESULTS}/report.log",
     resources:
         **asked(lambda wildcards, attempt: BOOK.report(attempt)),
     shell:
-        f"hafabench report --experiment {EXPERIMENT_FILE}"
+        f"hafabench report --experiment {EXPERIMENT_FILE} 2>&1 | tee {{log}}"

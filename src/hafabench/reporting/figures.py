@@ -30,7 +30,7 @@ HEADLINE = {
     "segmentation": ("miou", "mIoU (%)"),
     "detection": ("box_ap", "box AP"),
 }
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -59,11 +59,11 @@ def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
     tasks = [task for task in TASKS if any(_task(run) == task for run in curves)]
     # A model keeps its colour over all panels.
     looks = {model: i for i, model in enumerate(dict.fromkeys(_model(run) for run in curves))}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, max(1.6, 2.9 * len(tasks))), layout="constrained")
         if not tasks:
-            _say(figure, "no training has a history yet")
-            return _save(figure, path)
+            say(figure, "no training has a history yet")
+            return save(figure, path)
         panels = figure.subplots(len(tasks), 2, squeeze=False, width_ratios=[3, 2])
         for (loss, rate), task in zip(panels, tasks, strict=True):
             for run, curve in curves.items():
@@ -95,7 +95,7 @@ def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
                 axes.set_xlim(left=0)
                 axes.set_ylim(bottom=0)
                 axes.set_xlabel("optimiser step")
-        _save(figure, path)
+        save(figure, path)
 
 
 def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str, ModelSpec] = CATALOG) -> None:
@@ -108,12 +108,12 @@ def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str,
     """
     points = {task: headline_points(frame, task, "gmacs") for task in TASKS}
     points = {task: found for task, found in points.items() if found}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         rows = max([len(found) for found in points.values()], default=0)
         figure = Figure(figsize=(max(5, 4.6 * len(points)), max(3.4, 1.4 + 0.2 * rows)), layout="constrained")
         if not points:
-            _say(figure, "no evaluated model has its complexity counted yet")
-            return _save(figure, path)
+            say(figure, "no evaluated model has its complexity counted yet")
+            return save(figure, path)
         if set(frame["scale"]) == {"embedded"}:
             names = ", ".join(sorted(set(frame["experiment"])))
             figure.suptitle(f"EMBEDDED DATA ({names}), not comparable with the paper", fontsize=9, fontweight="bold")
@@ -124,7 +124,7 @@ def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str,
             axes.set_xlabel("GMACs at the paper's input size")
             axes.set_ylabel(HEADLINE[task][1])
         figure.legend(handles=_key(), loc="outside lower center", ncols=3, fontsize=8)
-        _save(figure, path)
+        save(figure, path)
 
 
 @dataclass(frozen=True)
@@ -246,11 +246,17 @@ def _model(run: str) -> str:
     return run.split("/")[1]
 
 
-def _say(figure: Figure, text: str) -> None:
+def say(figure: Figure, text: str) -> None:
+    """Fill a figure that has nothing to show with a sentence."""
     figure.text(0.5, 0.5, text, ha="center", va="center")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, the same bytes every time; its suffix chooses the format.
+
+    Raises:
+        UserError: for an unknown kind of figure, or one that cannot be written.
+    """
     kind = Path(path).suffix.removeprefix(".")
     known = sorted(figure.canvas.get_supported_filetypes())
     if kind not in known:

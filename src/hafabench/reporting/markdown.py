@@ -8,18 +8,42 @@ from hafabench.reporting.tables import Cell, Table
 def render(table: Table) -> str:
     """One table with its heading, warning and legend."""
     warning = f"**{table.warning}** " if table.warning else ""
-    caption = f"{warning}{_escape(table.title)}, laid out as Table {table.number} of the paper."
-    notes = "\n".join(f"- {_escape(note)}" for note in table.notes)
-    return f"## Table {table.number}\n\n{caption}\n\n{_grid(table)}\n\n{notes}\n"
+    caption = f"{warning}{escape(table.title)}, laid out as Table {table.number} of the paper."
+    notes = "\n".join(f"- {escape(note)}" for note in table.notes)
+    return f"## Table {table.number}\n\n{caption}\n\n{_of_table(table)}\n\n{notes}\n"
 
 
 def overview(tables: list[Table], *, experiment: str, title: str, scale: str) -> str:
     """All tables, one after another."""
-    head = f"# Tables of experiment {experiment}\n\n{_escape(title)}, {scale} scale.\n"
+    head = f"# Tables of experiment {experiment}\n\n{escape(title)}, {scale} scale.\n"
     return "\n".join([head, *map(render, tables)])
 
 
-def _grid(table: Table) -> str:
+def grid(lines: list[list[str]], left: list[bool]) -> str:
+    """An aligned table of plain texts.
+
+    Args:
+        lines: the heading's fields, then those of every line.
+        left: for each column whether its texts begin in line; else they end in line.
+    """
+    lines = [[escape(text) for text in line] for line in lines]
+    # Three characters at least, or the rule under the heading is none.
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [
+        (":" + "-" * (w - 1)) if at_left else ("-" * (w - 1) + ":") for w, at_left in zip(widths, left, strict=True)
+    ]
+    body = [[_pad(t, w, at) for t, w, at in zip(line, widths, left, strict=True)] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [body[0], rule, *body[1:]])
+
+
+def escape(text: str) -> str:
+    """``text`` so that Markdown shows it as it is."""
+    for character in "\\|*_<>`":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def _of_table(table: Table) -> str:
     header, left = ["Model"], [True]
     for column, word in zip(table.columns, table.words, strict=True):
         header += [f"{column.header}, {word}", "paper"]
@@ -32,14 +56,7 @@ def _grid(table: Table) -> str:
         for row in block:
             pairs = zip(table.columns, row.cells, strict=True)
             lines.append([row.label, *(text for column, cell in pairs for text in _pair(cell, column.decimals))])
-    header = [_escape(text) for text in header]
-    lines = [[_escape(text) for text in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    rule = [
-        (":" + "-" * (w - 1)) if at_left else ("-" * (w - 1) + ":") for w, at_left in zip(widths, left, strict=True)
-    ]
-    body = [[_pad(t, w, at) for t, w, at in zip(line, widths, left, strict=True)] for line in [header, *lines]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [body[0], rule, *body[1:]])
+    return grid([header, *lines], left)
 
 
 def _pair(cell: Cell, decimals: int) -> tuple[str, str]:
@@ -49,9 +66,3 @@ def _pair(cell: Cell, decimals: int) -> tuple[str, str]:
 
 def _pad(text: str, width: int, at_left: bool) -> str:
     return text.ljust(width) if at_left else text.rjust(width)
-
-
-def _escape(text: str) -> str:
-    for character in "\\|*_<>`":
-        text = text.replace(character, "\\" + character)
-    return text

@@ -1,18 +1,24 @@
-"""Everything that is generated from an experiment's frame: tables and figures."""
+"""Everything that is generated from an experiment's frame: tables, comparisons and figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from hafabench.config import Experiment
+from hafabench.files import write_text
 from hafabench.matrix import expand
+from hafabench.reporting import comparison_text
+from hafabench.reporting.comparison_figure import draw_comparisons
+from hafabench.reporting.comparisons import comparisons, uncompared
 from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
 from hafabench.reporting.write import write_tables
 from hafabench.results.collect import read_frame
 
 
 def write_report(experiment: Experiment) -> list[Path]:
-    """Write the experiment's tables and figures from its collected frame.
+    """Write the experiment's tables, comparisons and figures from its collected frame.
 
     Returns:
         The files written, all under the experiment's reports folder.
@@ -35,4 +41,16 @@ def write_report(experiment: Experiment) -> list[Path]:
     curves, complexity = figures / "learning_curves.svg", figures / "accuracy_vs_complexity.svg"
     learning_curves(histories, curves)
     accuracy_vs_complexity(frame, complexity, experiment.models)
-    return [*written, curves, complexity]
+    return [*written, curves, complexity, *_write_comparisons(experiment, frame)]
+
+
+def _write_comparisons(experiment: Experiment, frame: pd.DataFrame) -> list[Path]:
+    found, left = comparisons(experiment, frame), uncompared(experiment, frame)
+    scale = experiment.config.scale
+    page = experiment.reports / "comparisons.md"
+    table, figure = page.with_suffix(".csv"), experiment.reports / "figures" / "comparisons.svg"
+    text = comparison_text.page(found, left, experiment=experiment.name, title=experiment.config.title, scale=scale)
+    write_text(page, text)
+    write_text(table, comparison_text.render_csv(found, experiment=experiment.name, scale=scale))
+    draw_comparisons(found, figure, experiment=experiment.name, scale=scale)
+    return [page, table, figure]
