@@ -59,6 +59,24 @@ def test_a_model_keeps_its_colour_in_every_panel(histories, tmp_path):
     assert svg.count(f"stroke: {figures.COLOURS[2].lower()}") == 0
 
 
+def test_seeds_are_thin_lines_and_their_mean_a_thick_one(tmp_path):
+    def of_seed(seed, last):
+        path = tmp_path / f"{seed}.jsonl"
+        lines = [{"step": s, "loss": 2.0 + seed, "lr": 1e-3} for s in range(1, last + 1)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    runs = {f"detection/pvt_tiny/seed{seed}": of_seed(seed, last) for seed, last in enumerate((5, 3, 4))}
+    learning_curves(runs, tmp_path / "curves.svg")
+    svg = (tmp_path / "curves.svg").read_text()
+    # One name for the model, and none for its seeds; the schedule once.
+    assert [text for text in texts(tmp_path / "curves.svg") if "pvt" in text] == ["pvt_tiny, mean of 3 seeds"]
+    widths = re.findall(rf"stroke: {figures.COLOURS[0].lower()}[^\"]*stroke-width: ([\d.]+)", svg.lower())
+    assert sorted(widths) == ["0.7"] * 3 + ["1.4", "2.2", "2.2"]
+    # The mean stands where all seeds are.
+    assert figures.mean_curve([figures.read_curve(path) for path in runs.values()]) == ([1, 2, 3], [3.0] * 3)
+
+
 def test_torn_last_line_of_a_running_training_is_left_out(tmp_path):
     whole, torn = history(tmp_path / "whole.jsonl"), history(tmp_path / "torn.jsonl")
     with torn.open("a") as handle:

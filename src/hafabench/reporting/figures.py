@@ -6,9 +6,11 @@ eight lines the line style changes too. The same input gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -22,6 +24,7 @@ from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
 from hafabench.recipes import TASKS
 
+Curve = dict[str, list[float]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 STYLES = ("-", "--", ":", "-.")
 BASELINE, PLUGIN, OTHER = COLOURS[0], COLOURS[1], "#767676"
@@ -45,7 +48,9 @@ STYLE = {
 
 
 def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
-    """Draw loss and learning rate over optimiser steps, one row of panels per task.
+    """Draw training loss and learning rate over optimiser steps, one row of panels per task.
+
+    A model with several seeds gets a thin line per seed and a thick one for their mean.
 
     Args:
         histories: run id -> its ``history.jsonl`` (keys ``step``, ``loss``, ``lr``).
@@ -66,29 +71,26 @@ def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
             return save(figure, path)
         panels = figure.subplots(len(tasks), 2, squeeze=False, width_ratios=[3, 2])
         for (loss, rate), task in zip(panels, tasks, strict=True):
-            for run, curve in curves.items():
-                if _task(run) != task:
-                    continue
-                look = looks[_model(run)]
+            named = []
+            for model, look in looks.items():
+                of_model = {run: c for run, c in curves.items() if (_task(run), _model(run)) == (task, model)}
                 style = {
                     "color": COLOURS[look % len(COLOURS)],
                     "linestyle": STYLES[look // len(COLOURS) % len(STYLES)],
-                    "linewidth": 1.4,
                 }
-                loss.plot(curve["step"], curve["loss"], label=run.removeprefix(f"{task}/"), **style)
-                rate.plot(curve["step"], curve["lr"], **style)
+                if of_model:
+                    named.append(_draw_model(loss, rate, of_model, style))
             loss.set_title(task, loc="left", fontweight="bold")
             loss.set_ylabel("training loss")
             rate.set_ylabel("learning rate")
             rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-            lines = len(loss.get_lines())
             rate.legend(
-                handles=loss.get_lines(),
+                handles=named,
                 loc="upper left",
                 bbox_to_anchor=(1.02, 1.03),
                 borderaxespad=0,
                 fontsize=7.5,
-                ncols=1 + lines // 16,
+                ncols=1 + len(named) // 16,
                 labelspacing=0.35,
             )
             for axes in (loss, rate):
@@ -96,6 +98,29 @@ def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
                 axes.set_ylim(bottom=0)
                 axes.set_xlabel("optimiser step")
         save(figure, path)
+
+
+def _draw_model(loss: Axes, rate: Axes, curves: Mapping[str, Curve], style: Mapping[str, Any]) -> Line2D:
+    """Draw the curves of one model's seeds; returns the line that stands for the model in the legend."""
+    # Seeds share their schedule: the longest history shows it.
+    longest = max(curves.values(), key=lambda curve: curve["step"][-1])
+    rate.plot(longest["step"], longest["lr"], linewidth=1.4, **style)
+    if len(curves) == 1:
+        ((run, curve),) = curves.items()
+        (line,) = loss.plot(curve["step"], curve["loss"], linewidth=1.4, label=run.partition("/")[2], **style)
+        return line
+    for curve in curves.values():
+        loss.plot(curve["step"], curve["loss"], linewidth=0.7, alpha=0.4, **style)
+    label = f"{_model(next(iter(curves)))}, mean of {len(curves)} seeds"
+    (line,) = loss.plot(*mean_curve(list(curves.values())), linewidth=2.2, label=label, **style)
+    return line
+
+
+def mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float]]:
+    """The steps that all the curves have, and the mean of their losses there."""
+    losses = [dict(zip(curve["step"], curve["loss"], strict=True)) for curve in curves]
+    steps = sorted(set.intersection(*map(set, losses)))
+    return steps, [fmean(of_seed[step] for of_seed in losses) for step in steps]
 
 
 def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str, ModelSpec] = CATALOG) -> None:
@@ -223,7 +248,7 @@ def _key() -> list[Line2D]:
     return [Line2D([], [], marker=m, color=c, linestyle="none", label=text) for m, c, text in looks]
 
 
-def read_curve(file: Path) -> dict[str, list[float]]:
+def read_curve(file: Path) -> Curve:
     """``step``, ``loss`` and ``lr`` along a training, from its history.
 
     Raises:
