@@ -206,7 +206,7 @@ def latency_fingerprint(experiment: Experiment, group: LatencyConfig) -> str:
     """Fingerprint of one latency measurement."""
     names = [group.baseline, *group.models]
     models = {name: _identity(experiment.models[name]) for name in names}
-    return fingerprint({"latency": group.model_dump(mode="json"), "models": models})
+    return fingerprint({"latency": group.identity(), "models": models})
 
 
 def dataset_report(experiment: Experiment, task: str) -> Path:
