@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= configs/digits.yaml
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help env demo test test-slow test-slurm lint format lock clean
+.PHONY: help env demo demo-slurm test test-slow test-slurm lint format lock clean
 
 help:
 	@echo "make demo       environment, then the embedded experiment: train, evaluate, measure, Tables 1-6"
 	@echo "make test       environment, then lint and the fast tests (minutes)"
 	@echo "make test-slow  the tests that train or run a whole workflow"
+	@echo "make demo-slurm the embedded experiment through the Slurm profile, on a real Slurm that it starts (as test-slurm)"
 	@echo "make test-slurm the tests that start a real Slurm on this machine (Debian, root; installs its packages)"
 	@echo "make env        only the environment in $(VENV)"
 	@echo "make lock       make the pinned requirements under envs/ anew"
@@ -29,9 +30,12 @@ $(INSTALLED): envs/requirements.txt pyproject.toml
 demo: env
 	@$(SNAKEMAKE) all --profile workflow/profiles/local --configfile $(EXPERIMENT)
 	@echo
-	@echo "Tables 1-6 of the embedded experiment:"
-	@echo "  reports/digits/tables.md                      all six, to read"
-	@ls reports/digits/tables/table[1-6].* | sed 's/^/  /'
+	@echo "Tables 1-6 of the embedded experiment: reports/digits/tables.md, and reports/digits/tables/table[1-6].{md,tex,csv}"
+	@echo "Open this, in any browser, offline: reports/digits/report.html"
+
+demo-slurm: env
+	@sh tests/slurm/packages.sh install
+	@$(BIN)/python -m tests.slurm.demo --experiment $(EXPERIMENT)
 
 test: env lint
 	@$(BIN)/pytest -n 2 --dist loadfile

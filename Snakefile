@@ -5,6 +5,7 @@ snakemake all -n --profile workflow/profiles/local --configfile configs/paper.ya
 """
 
 import os
+import subprocess
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -68,6 +69,40 @@ onstart:
         raise WorkflowError(
             "no job started, data is missing:\n" + "\n".join(MISSING_DATA)
         )
+
+
+def at_the_end(*words):
+    """Run one of hafabench's verbs when the driver ends: what it says is shown, its failure changes nothing."""
+    command = [sys.executable, "-m", "hafabench", *words]
+    subprocess.run([*command, "--experiment", str(EXPERIMENT_FILE)], check=False)
+
+
+def account():
+    """What the jobs have cost, where there are jobs of Slurm: into the experiment's reports."""
+    if workflow.executor_plugin.name == "slurm":
+        at_the_end("cluster", "account", "--wait", "60")
+
+
+onsuccess:
+    account()
+
+
+onerror:
+    account()
+    at_the_end("status", "--failed")
+
+
+# Seconds each: the driver does them by itself, wherever the others run. Data that is only verified may take an hour.
+localrules:
+    all,
+    collect_records,
+    write_report,
+
+
+if EXPERIMENT.config.scale == "embedded":
+
+    localrules:
+        prepare_dataset,
 
 
 include: "workflow/rules/data.smk"

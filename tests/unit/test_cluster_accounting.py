@@ -19,6 +19,7 @@ from hafabench.cluster.costs import (
     accounting_file,
     cost_rows,
     read_accounting,
+    settled_accounting,
     update_accounting,
     write_costs,
 )
@@ -46,6 +47,7 @@ SACCT = """\
 7|COMPLETED|0:0|7|cpu=1,node=1|1|1-00:00:01|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:09|other|rule_write_report|/elsewhere|sbatch
 """  # noqa: E501 (recorded lines)
 SINCE = datetime(2026, 11, 1)
+END = "2026-11-23T18:01:00"
 TRAINING = "rule_train_run_wildcards_classification_pvt_tiny_0"
 
 
@@ -193,6 +195,32 @@ def test_what_the_data_base_forgets_stays_in_the_file(digits, tmp_path):
     later = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines[4:])})), SINCE)
     assert later.cells == full.cells
     assert update_accounting(digits, Sacct(Answers({"sacct": ""})), SINCE).cells == full.cells
+
+
+def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
+    lines = here(SACCT, tmp_path).splitlines(keepends=True)
+    running = next(number for number, line in enumerate(lines) if line.startswith("3|RUNNING|"))
+    ended = [*lines[:running], lines[running].replace("|RUNNING|", "|COMPLETED|").replace("|Unknown|", f"|{END}|")]
+
+    def settled(queue: str, *answers: list[str], wait_s: float = 60) -> tuple[str | None, int]:
+        """The end of job 3 that is known in the end, and how often the accounting was asked."""
+        said = ["".join(answer) for answer in answers]
+        sacct = Answers({"sacct": said[0]})
+
+        def asked(arguments, timeout):
+            sacct.outputs["sacct"] = said[min(len(sacct.asked), len(said) - 1)]
+            return sacct(arguments, timeout)
+
+        squeue = Answers({"squeue": queue})
+        record = settled_accounting(digits, Sacct(asked), SINCE, wait_s, squeue, every_s=0)
+        (turn,) = (turn for cell in record.cells for turn in cell.turns if turn.job_id == "3")
+        accounting_file(digits).unlink()
+        return turn.ended, len(sacct.asked)
+
+    assert settled("", lines, lines, ended) == (END, 3)
+    queued = f"3|x|RUNNING|None|node1|1:00|2:00|rule_evaluate_run_wildcards_classification_pvt_tiny_0|{tmp_path}\n"
+    assert settled(queued, lines, ended) == (None, 1), "a job that runs is not waited for"
+    assert settled("", lines, ended, wait_s=0) == (None, 1)
 
 
 def test_cost_tables(digits, tmp_path):

@@ -19,7 +19,7 @@ from hafabench.cluster.nodes import gpus_of_gres
 from hafabench.cluster.queue import live_jobs
 from hafabench.cluster.recover import recover
 from hafabench.cluster.site import GpuPool, Pool, Site
-from hafabench.cluster.status import experiment_status, render
+from hafabench.cluster.status import experiment_status, render, render_failed
 from hafabench.config import load_experiment
 from hafabench.errors import UserError
 from hafabench.files import write_text
@@ -139,6 +139,33 @@ def test_a_killed_training_is_interrupted_not_failed(digits, tiny):
     begin(tiny)
     (tiny.folder / "train.log").write_text(f"{RUN} 32/128 loss 2\n")
     assert states(digits, queue())[f"train_run {RUN}"][0] == "interrupted"
+
+
+def test_a_log_that_grows_without_a_slurm_job_is_of_a_running_cell(digits, tiny):
+    begin(tiny)
+    tiny.checkpoint.touch()
+    log = tiny.folder / "evaluate.log"
+    log.write_text(f"{RUN}: evaluated 16 of 40 images\n")
+    found = {cell.cell.id: cell for cell in experiment_status(digits, runner=queue()).cells}
+    cell = found[f"evaluate_run {RUN}"]
+    assert (cell.state, cell.detail) == ("running", f"{RUN}: evaluated 16 of 40 images")
+    ended = {cell.cell.id: cell for cell in experiment_status(digits, runner=queue(), fresh_s=0).cells}
+    assert ended[f"evaluate_run {RUN}"].state == "failed"
+
+
+def test_what_was_tried_in_vain_is_named_with_its_log_and_its_command(digits, tiny):
+    assert render_failed(experiment_status(digits, runner=queue(), fresh_s=0)) == "no cell has failed"
+    begin(tiny)
+    (tiny.folder / "train.log").write_text(f"{RUN} 32/128 loss 2\n")
+    for name in ("data/detection.log", "collect.log"):
+        write_text(digits.results / name, "error: something is wrong\n")
+    said = render_failed(experiment_status(digits, runner=queue(), fresh_s=0)).splitlines()
+    assert said[0] == "3 failed or interrupted"
+    commands = [line.removeprefix("    again: hafabench ") for line in said if "again: " in line]
+    option = f"--experiment {digits.file}"
+    assert commands == [f"data prepare detection {option}", f"train {RUN} {option}", f"collect {option}"]
+    assert f"    log: {tiny.folder / 'train.log'}" in said
+    assert sum("error: something is wrong" in line for line in said) == 2
 
 
 def test_an_evaluation_fails_only_after_its_training(digits, tiny):

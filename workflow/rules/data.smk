@@ -5,6 +5,8 @@ rule prepare_dataset:
     """Make the data set where it can be made; verify it in any case."""
     output:
         f"{RESULTS}/data/{{task}}.json",
+    log:
+        f"{RESULTS}/data/{{task}}.log",
     priority: 100
     resources:
         **asked(
@@ -15,4 +17,4 @@ rule prepare_dataset:
             EXPERIMENT.config.datasets[wildcards.task]
         ),
     shell:
-        f"hafabench data prepare {{wildcards.task}} --experiment {EXPERIMENT_FILE}"
+        f"hafabench data prepare {{wildcards.task}} --experiment {EXPERIMENT_FILE} 2>&1 | tee {{log}}"

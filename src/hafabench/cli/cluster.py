@@ -44,11 +44,13 @@ def plan(
 @click.command()
 @experiment_option
 @click.option("--all", "everything", is_flag=True, help="Also name the cells that wait or are done.")
-def status(experiment: Path, everything: bool) -> None:
+@click.option("--failed", is_flag=True, help="Only failed and interrupted cells, for when the driver has ended.")
+def status(experiment: Path, everything: bool, failed: bool) -> None:
     """Show every cell: done, running (epoch, rate, time left, node), queued (why), failed (why, how to repeat it)."""
-    from hafabench.cluster.status import experiment_status, render
+    from hafabench.cluster.status import experiment_status, render, render_failed
 
-    click.echo(render(experiment_status(load(experiment)), everything=everything))
+    found = experiment_status(load(experiment), **({"fresh_s": 0} if failed else {}))
+    click.echo(render_failed(found) if failed else render(found, everything=everything))
 
 
 @click.group()
@@ -78,16 +80,19 @@ def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
 @cluster.command("account")
 @experiment_option
 @click.option("--days", type=click.IntRange(min=1), default=180, show_default=True, help="How far to look back.")
-def cluster_account(experiment: Path, days: int) -> None:
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=0, help="Seconds to wait for the ends of jobs: it lags."
+)
+def cluster_account(experiment: Path, days: int, wait: float) -> None:
     """Read what every cell has cost from Slurm's accounting; writes accounting.json and the cost tables."""
     from datetime import datetime, timedelta
 
-    from hafabench.cluster.costs import update_accounting, write_costs
+    from hafabench.cluster.costs import settled_accounting, write_costs
     from hafabench.cluster.pyslurm_backend import choose_accounting
 
     loaded = load(experiment)
     backend, _ = choose_accounting()
-    record = update_accounting(loaded, backend, datetime.now() - timedelta(days=days))
+    record = settled_accounting(loaded, backend, datetime.now() - timedelta(days=days), wait)
     paths = write_costs(record, loaded.reports)
     click.echo(f"{record.gpu_hours:.1f} GPU-hours of {len(record.cells)} cells: {', '.join(map(str, paths))}")
 

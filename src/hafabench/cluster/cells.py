@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hafabench.config import Experiment
 from hafabench.matrix import TASKS, expand
+from hafabench.pictures.subjects import picture_subjects
 
 PREFIX = "rule_"
 
@@ -25,13 +26,13 @@ class Cell:
     Attributes:
         rule: of the workflow.
         subject: a run's id, a task or a latency group; empty for jobs that there are once.
-        log: where the job's own output goes, under the working folder; None where it has none.
+        log: where the job's own output goes, under the working folder.
         command: what repeats it by hand.
     """
 
     rule: str
     subject: str
-    log: Path | None
+    log: Path
     command: str
 
     @property
@@ -45,13 +46,13 @@ def cells(experiment: Experiment) -> dict[str, Cell]:
     results, file = experiment.results, shlex.quote(str(experiment.file))
     found: dict[str, Cell] = {}
 
-    def add(rule: str, wildcards: Iterable[str], subject: str, log: Path | None, command: str) -> None:
+    def add(rule: str, wildcards: Iterable[str], subject: str, log: Path, command: str) -> None:
         cell = Cell(rule, subject, log, f"hafabench {command} --experiment {file}")
         found[comment(rule, wildcards)] = cell
 
     for task in TASKS:
         if experiment.config.train.get(task):
-            add("prepare_dataset", [task], task, None, f"data prepare {task}")
+            add("prepare_dataset", [task], task, results / "data" / f"{task}.log", f"data prepare {task}")
     for run in expand(experiment).values():
         wildcards = [run.task, run.model.name, str(run.seed)]
         add("train_run", wildcards, run.id, run.folder / "train.log", f"train {run.id}")
@@ -62,8 +63,10 @@ def cells(experiment: Experiment) -> dict[str, Cell]:
     for group in experiment.config.latency:
         log = results / "latency" / f"{group.name}.log"
         add("measure_latency", [group.name], group.name, log, f"latency {group.name}")
-    add("collect_records", [], "", None, "collect")
-    add("write_report", [], "", None, "report")
+    add("collect_records", [], "", results / "collect.log", "collect")
+    if picture_subjects(expand(experiment)).can_be_drawn:
+        add("draw_pictures", [], "", results / "pictures.log", "pictures")
+    add("write_report", [], "", results / "report.log", "report")
     return found
 
 

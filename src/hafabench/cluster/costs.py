@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hafabench.cluster.accounting import Accounting, Attempt
 from hafabench.cluster.cells import Cell, cell_of, cells, experiment_of
+from hafabench.cluster.commands import Runner, run
+from hafabench.cluster.queue import live_jobs
 from hafabench.config import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
@@ -172,6 +175,34 @@ def update_accounting(
     )
     write_text(path, json.dumps(record.model_dump(by_alias=True), indent=1) + "\n")
     return record
+
+
+def settled_accounting(
+    experiment: Experiment,
+    accounting: Accounting,
+    since: datetime,
+    wait_s: float,
+    runner: Runner = run,
+    every_s: float = 3.0,
+) -> AccountingRecord:
+    """As `update_accounting` in the present folder, until the ends of all jobs that left the queue are known.
+
+    Args:
+        wait_s: the longest wait for that; Slurm's accounting lags behind its queue by seconds.
+        runner: of squeue.
+
+    Raises:
+        UserError: also where the queue cannot be seen.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        live = {job.id for job in live_jobs(Path.cwd(), runner)} if wait_s else set()
+        record = update_accounting(experiment, accounting, since)
+        turns = (turn for cell in record.cells for turn in cell.turns)
+        unknown = any(turn.ended is None and turn.job_id not in live for turn in turns)
+        if not unknown or time.monotonic() >= deadline:
+            return record
+        time.sleep(every_s)
 
 
 def assign(

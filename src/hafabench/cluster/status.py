@@ -1,6 +1,6 @@
 """Where every cell of an experiment stands: from its files, Slurm's queue and its logs; no driver needed.
 
-Works without Slurm too: then only files are looked at, and a training whose history grew lately counts as running.
+Works without Slurm too: then only files are looked at, and a cell whose history or log grew lately counts as running.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from hafabench.states import RunState, dataset_is_ready, record_is_current, run_
 # Where the Slurm profile puts the output of jobs.
 SLURM_LOGS = Path("logs/slurm")
 ORDER = ("running", "queued", "failed", "interrupted", "stale", "waiting", "done")
-_FRESH_S = 120.0
+FRESH_S = 120.0
+# Tried, ended, and not done.
+_IN_VAIN = ("failed", "interrupted")
+# Where a cell runs that the local executor, or a person, has started.
+OUTSIDE = "without a Slurm job"
 _TAIL_BYTES = 16384
 # A line that says why a job ended; the last one counts.
 _REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Killed\b|.*[Oo]ut of memory)")
@@ -67,11 +71,16 @@ class Status:
     slurm: str
 
 
-def experiment_status(experiment: Experiment, folder: Path | None = None, runner: Runner = run) -> Status:
+def experiment_status(
+    experiment: Experiment, folder: Path | None = None, runner: Runner = run, fresh_s: float = FRESH_S
+) -> Status:
     """Look at every cell once.
 
     Args:
         folder: the workflow's working folder; the present one by default.
+        runner: of Slurm's commands.
+        fresh_s: a cell without a job of Slurm runs where its files grew within so many seconds; 0 where nothing can
+            run any more.
 
     Raises:
         UserError: for an experiment that is not in order.
@@ -82,7 +91,8 @@ def experiment_status(experiment: Experiment, folder: Path | None = None, runner
     done = _done(experiment, runs)
     found = []
     for comment, cell in cells(experiment).items():
-        found.append(_status(cell, comment, jobs.get(comment), done.get(cell.id, False), runs.get(cell.subject)))
+        known = done.get(cell.id, False), runs.get(cell.subject)
+        found.append(_status(cell, comment, jobs.get(comment), *known, fresh_s))
     return Status(tuple(found), _driver(folder), slurm)
 
 
@@ -114,7 +124,9 @@ def _done(experiment: Experiment, runs: dict[str, RunState]) -> dict[str, bool]:
     return found
 
 
-def _status(cell: Cell, comment: str, job: QueuedJob | None, done: bool, run: RunState | None) -> CellStatus:
+def _status(
+    cell: Cell, comment: str, job: QueuedJob | None, done: bool, run: RunState | None, fresh_s: float
+) -> CellStatus:
     if done:
         return CellStatus(cell, "done")
     training = run if cell.rule == "train_run" else None
@@ -125,14 +137,16 @@ def _status(cell: Cell, comment: str, job: QueuedJob | None, done: bool, run: Ru
         if job.state != "RUNNING":
             detail = f"{job.state.lower()}; {detail}"
         return CellStatus(cell, "running", detail, job.node, job.id)
-    if training is not None and training.is_begun and _is_fresh(training.run.history):
-        return CellStatus(cell, "running", progress(training), "without a Slurm job")
-    return _not_live(cell, comment, run)
+    if training is not None and training.is_begun and _is_fresh(training.run.history, fresh_s):
+        return CellStatus(cell, "running", progress(training), OUTSIDE)
+    return _without_job(cell, comment, run, fresh_s)
 
 
-def _not_live(cell: Cell, comment: str, run: RunState | None) -> CellStatus:
-    """A cell that is neither done nor anybody's job: did somebody try?"""
-    log, line, is_reason = _last_word([path for path in (cell.log, slurm_log(comment)) if path and path.is_file()])
+def _without_job(cell: Cell, comment: str, run: RunState | None, fresh_s: float) -> CellStatus:
+    """A cell that is neither done nor a job of Slurm: did somebody try, or does it run here?"""
+    log, line, is_reason = _last_word(
+        [path for path in (cell.log, slurm_log(comment)) if path is not None and path.is_file()]
+    )
     if cell.rule == "train_run" and run is not None:
         if run.state == "stale":
             return CellStatus(cell, "stale", "; ".join(run.changes))
@@ -142,7 +156,11 @@ def _not_live(cell: Cell, comment: str, run: RunState | None) -> CellStatus:
     if cell.rule == "evaluate_run" and run is not None and run.state != "trained":
         # Its log is about weights that are no longer there.
         return CellStatus(cell, "stale" if run.state == "stale" and run.record else "waiting")
-    return CellStatus(cell, "failed", line, log=log) if log is not None else CellStatus(cell, "waiting")
+    if log is None:
+        return CellStatus(cell, "waiting")
+    if not is_reason and _is_fresh(log, fresh_s):
+        return CellStatus(cell, "running", line, OUTSIDE)
+    return CellStatus(cell, "failed", line, log=log)
 
 
 def slurm_log(comment: str) -> Path | None:
@@ -179,9 +197,9 @@ def _tail(path: Path) -> list[str]:
         return []
 
 
-def _is_fresh(history: Path) -> bool:
+def _is_fresh(path: Path, seconds: float) -> bool:
     try:
-        return time.time() - history.stat().st_mtime < _FRESH_S
+        return time.time() - path.stat().st_mtime < seconds
     except OSError:
         return False
 
@@ -233,14 +251,22 @@ def render(status: Status, *, everything: bool = False) -> str:
     width = max((len(cell.cell.id) for cell in status.cells if cell.state not in hidden), default=0)
     for state in ORDER:
         shown = [cell for cell in status.cells if cell.state == state]
-        if state in hidden or not shown:
-            continue
-        lines += ["", state]
-        for cell in shown:
-            words = [cell.cell.id.ljust(width), cell.detail]
-            words += [f"job {cell.job}"] if cell.job else []
-            words += [cell.node] if cell.node else []
-            lines.append("  " + "  ".join(word for word in words if word).rstrip())
-            if state == "failed":
-                lines += [f"    log: {cell.log}", f"    again: {cell.cell.command}"]
+        if state not in hidden and shown:
+            lines += ["", state, *(line for cell in shown for line in _lines(cell, width))]
     return "\n".join(lines)
+
+
+def render_failed(status: Status) -> str:
+    """The cells alone that were tried in vain, each with its reason, its log and the command that repeats it."""
+    failed = [cell for cell in status.cells if cell.state in _IN_VAIN]
+    width = max((len(cell.cell.id) for cell in failed), default=0)
+    heading = f"{len(failed)} failed or interrupted" if failed else "no cell has failed"
+    return "\n".join([heading, *(line for cell in failed for line in _lines(cell, width))])
+
+
+def _lines(cell: CellStatus, width: int) -> list[str]:
+    words = [cell.cell.id.ljust(width), cell.detail, f"job {cell.job}" if cell.job else "", cell.node]
+    lines = ["  " + "  ".join(word for word in words if word).rstrip()]
+    if cell.state in _IN_VAIN and cell.log is not None:
+        lines += [f"    log: {cell.log}", f"    again: {cell.cell.command}"]
+    return lines

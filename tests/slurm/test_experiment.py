@@ -1,0 +1,39 @@
+"""A miniature of the embedded experiment, all of it, through the profile: `make demo-slurm` in small."""
+
+from __future__ import annotations
+
+import yaml
+
+from hafabench.results.collect import read_frame
+from tests.slurm.cluster import SlurmCluster
+from tests.slurm.demo import check_results, compare, run_experiment
+from tests.slurm.workspace import Workspace
+from tests.workflow.test_miniature import shrink
+
+
+def test_from_data_to_tables_and_costs(cluster: SlurmCluster, tmp_path):
+    folder = Workspace(tmp_path / "checkout", {}).folder
+    content = yaml.safe_load((folder / "configs/digits.yaml").read_text())
+    shrink(content)
+    (folder / "configs/miniature.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    submitted = run_experiment(cluster, folder, "configs/miniature.yaml", timeout=900)
+
+    record = check_results(folder, "digits")
+    cells = {(cell.rule, cell.subject) for cell in record.cells}
+    trained = {subject for rule, subject in cells if rule == "train_run"}
+    assert trained == {
+        "classification/resnet18/seed0",
+        "classification/pvt_tiny_hafa/seed0",
+        "segmentation/pvt_tiny_hafa/seed0",
+        "detection/pvt_tiny_hafa/seed0",
+    }
+    assert trained == {subject for rule, subject in cells if rule == "evaluate_run"}
+    counted = {"classification", "segmentation", "detection"}
+    assert counted == {subject for rule, subject in cells if rule == "count_complexity"}
+    assert len(cells) == submitted == 2 * 4 + 3 + 1, "data, frame and report were made without a job"
+    assert all(cell.peak_memory_mb and cell.nodes and cell.elapsed_h for cell in record.cells)
+    costs = (folder / "reports/digits/costs.md").read_text()
+    assert "| train_run | classification/resnet18/seed0 | COMPLETED | 1 | 0 |" in costs
+    frame = read_frame(folder / "results/digits/frame.parquet")
+    assert compare(frame, frame) == len(frame[frame["verb"] != "latency"])
