@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from hafabench.catalog import CATALOG, FIDELITIES, ModelSpec, derive, merger_problem
 from hafabench.errors import Problem, UserError
+from hafabench.keep_rates import KeepRates, rates_problem, scheduled
 from hafabench.layout import TableLayout, load_layout
-from hafabench.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, load_recipe
+from hafabench.readings import Readings, load_readings
+from hafabench.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, field_of, load_recipe
 from hafabench.yamlfile import YamlFile
 
 LAYOUT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
@@ -66,13 +68,25 @@ class DatasetConfig(_Strict):
         return self.model_dump(mode="json", exclude={"root"})
 
 
+class KeepConfig(_Strict):
+    """Keep rates by the name of a schedule and its rate."""
+
+    schedule: Literal["constant", "powers", "steps", "clamped"]
+    rate: float
+
+
 class ModelConfig(_Strict):
-    """A variant of a known architecture, defined by an experiment."""
+    """A variant of a known architecture, defined by an experiment.
+
+    Attributes:
+        keep: of a model that drops tokens: the three rates, or a schedule.
+    """
 
     base: str
     mergers: tuple[str, ...] | None = None
     variant: Literal["q", "qkv"] = "q"
     fidelity: Literal["published_code", "paper"] = FIDELITIES[0]
+    keep: KeepConfig | tuple[float, float, float] | None = None
 
 
 class Override(_Strict):
@@ -97,9 +111,16 @@ class LatencyConfig(_Strict):
         name: of the measurement and its record.
         models, baseline: timed round robin; ratios are against ``baseline``, pair by pair.
         image_size, batch_size: of the input.
-        warmup, repeats: rounds discarded and rounds measured.
+        warmup: fewest rounds discarded; more are, until the speed is steady.
+        repeats: most rounds measured.
         threads: CPU threads; None leaves torch's default.
+        interval: half width to which every ratio is wanted, relative; measuring ends once it is reached. None
+            measures ``repeats`` rounds.
+        throughput_batch: measure throughput as well, at this batch size.
     """
+
+    # Added since the first records: at their defaults they are no part of a fingerprint.
+    later: ClassVar[frozenset[str]] = frozenset({"interval", "throughput_batch"})
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     baseline: str
@@ -109,6 +130,13 @@ class LatencyConfig(_Strict):
     warmup: int = Field(5, ge=0)
     repeats: int = Field(gt=1)
     threads: int | None = Field(None, gt=0)
+    interval: float | None = Field(None, gt=0, lt=1)
+    throughput_batch: int | None = Field(None, gt=1)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this measurement: the part that enters its fingerprint."""
+        values = self.model_dump(mode="json")
+        return {key: value for key, value in values.items() if key not in self.later or value is not None}
 
 
 class ExperimentConfig(_Strict):
@@ -122,6 +150,7 @@ class ExperimentConfig(_Strict):
     recipes: Path = Path("recipes")
     tables: Path = Path("tables.yaml")
     paper_values: Path = Path("paper_values.csv")
+    claims: Path = Path("claims.yaml")
     models: dict[str, ModelConfig] = {}
     train: dict[Task, list[str]]
     overrides: list[Override] = []
@@ -155,6 +184,7 @@ class Experiment:
         layouts: the tables, in order.
         layout_file: where they are written down.
         paper_values: the paper's printed values (CSV).
+        readings: how they are read: conventions, tolerances, notes; written down in ``claims_file``.
     """
 
     file: Path
@@ -164,6 +194,8 @@ class Experiment:
     layouts: list[TableLayout]
     layout_file: Path
     paper_values: Path
+    readings: Readings
+    claims_file: Path
 
     @property
     def name(self) -> str:
@@ -206,6 +238,9 @@ def load_experiment(path: Path) -> Experiment:
     paper_values = folder / config.paper_values
     if not paper_values.is_file():
         problems.append(source.problem(("paper_values",), f"no such file: {paper_values}"))
+    claims_file = folder / config.claims
+    readings: list[Readings] = []
+    _collect(problems, lambda: readings.append(load_readings(claims_file)))
     _check_names(source, config, models, problems)
     _check_layout_models(folder / config.tables, layouts, models, problems)
     for task, dataset in config.datasets.items():
@@ -216,7 +251,8 @@ def load_experiment(path: Path) -> Experiment:
         _check_override(source, index, override, problems)
     if problems:
         raise UserError(problems)
-    return Experiment(source.path, config, models, recipes, layouts, folder / config.tables, paper_values)
+    tables = folder / config.tables
+    return Experiment(source.path, config, models, recipes, layouts, tables, paper_values, readings[0], claims_file)
 
 
 def _collect(problems: list[Problem | str], load) -> None:
@@ -237,6 +273,13 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
         if base is None:
             problems.append(source.problem((*at, "base"), unknown_model(entry.base, models)))
             continue
+        if base.keep is not None or entry.keep is not None:
+            wrong = _pruned_variant_problem(base, entry)
+            if wrong:
+                problems.append(source.problem((*at, "keep"), wrong))
+            else:
+                models[name] = derive(base, name, keep=_rates(entry))
+            continue
         mergers = base.mergers if entry.mergers is None else entry.mergers
         wrong = merger_problem(base.family, mergers)
         if wrong:
@@ -244,6 +287,18 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
             continue
         models[name] = derive(base, name, mergers=mergers, variant=entry.variant, fidelity=entry.fidelity)
     return models
+
+
+def _rates(entry: ModelConfig) -> KeepRates:
+    return scheduled(entry.keep.schedule, entry.keep.rate) if isinstance(entry.keep, KeepConfig) else entry.keep
+
+
+def _pruned_variant_problem(base: ModelSpec, entry: ModelConfig) -> str | None:
+    if base.keep is None:
+        return f"{base.name!r} drops no tokens; expected a base that does"
+    if entry.model_fields_set != {"base", "keep"}:
+        return f"a variant of {base.name!r} differs in its keep rates, and in nothing else"
+    return rates_problem(_rates(entry))
 
 
 def unknown_model(name: str, models: dict[str, ModelSpec]) -> str:
@@ -266,8 +321,6 @@ def _check_names(
     for at, name in named:
         if name not in models:
             problems.append(source.problem(at, unknown_model(name, models)))
-        elif not models[name].available:
-            problems.append(source.problem(at, f"model {name!r} is listed in the tables but not built yet"))
     for task, names in config.train.items():
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -293,10 +346,10 @@ def _check_override(source: YamlFile, index: int, override: Override, problems: 
         return
     kind = RECIPE_TYPES[task]
     for key, value in override.set.items():
-        if key not in kind.model_fields:
+        field = field_of(kind, key)
+        if field is None:
             problems.append(source.problem((*at, "set", key), f"unknown key of the {task} recipe"))
             continue
-        field = kind.model_fields[key]
         try:
             TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
         except ValidationError as error:

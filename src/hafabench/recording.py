@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hafabench.config import Experiment, LatencyConfig
 from hafabench.data.verify import read_report
 from hafabench.files import sha256_of
+from hafabench.imports.store import Stored, imported_id, now, refuse_earlier, store_records
 from hafabench.matrix import (
     Run,
     complexity_fingerprint,
     complexity_models,
     complexity_record,
     dataset_report,
+    imported_fingerprint,
     latency_fingerprint,
     latency_record,
 )
 from hafabench.results.provenance import Stopwatch
-from hafabench.results.record import Metric, Record, write_record
+from hafabench.results.record import ImportSource, Metric, Record, write_record
+
+if TYPE_CHECKING:  # torch is imported when it is needed
+    from hafabench.engines.checkpoint import Fill
+    from hafabench.engines.foreign import ForeignWeights
 
 
 def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[[Run, Path], list[Metric]]) -> Record:
@@ -45,6 +52,55 @@ def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[[Run,
     )
     write_record(run.record, record)
     return record
+
+
+def record_foreign(
+    experiment: Experiment,
+    run: Run,
+    evaluate: Callable[[Run, Path, Fill], list[Metric]],
+    weights: ForeignWeights,
+    *,
+    seed: int | None = None,
+    replace: bool = False,
+) -> Stored:
+    """Evaluate weights from elsewhere as the run's model and write an imported record.
+
+    The provenance is of the evaluation, which happened here; of the training nothing is known, so neither the run's
+    fingerprint nor its seed is claimed.
+
+    Args:
+        seed: that the weights were trained with, where it is known.
+        replace: take the place of earlier imports of the same numbers.
+
+    Raises:
+        UserError: for weights that do not fit, or numbers that were imported already.
+    """
+    watch = Stopwatch()
+    digest = sha256_of(weights.file)
+    if not replace:
+        refuse_earlier(experiment, run.task, run.model.name, seed, digest)
+    metrics = evaluate(run, weights.file, weights.fill)
+    note = f"weights from {weights.file.name} (sha256 {digest[:12]}), evaluated here"
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        origin="imported",
+        verb="evaluate",
+        id=imported_id(run.task, run.model.name, seed),
+        fingerprint=imported_fingerprint(experiment, "evaluate", run.task),
+        metrics=[
+            metric.model_copy(update={"seed": seed, "convention": f"{metric.convention}; {note}"})
+            for metric in metrics
+        ],
+        provenance=watch.provenance(
+            **_device(),
+            checkpoint_sha256=digest,
+            dataset_digest=_dataset_digest(experiment, run.task),
+        ),
+        source=ImportSource(kind="weights", file=str(weights.file), sha256=digest, read=weights.read, imported=now()),
+    )
+    (stored,) = store_records(experiment, [record], replace=replace)
+    return stored
 
 
 def record_complexity(experiment: Experiment, task: str) -> Record:
@@ -74,15 +130,17 @@ def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:
 
     watch = Stopwatch()
     models = {name: experiment.models[name] for name in [group.baseline, *group.models]}
-    metrics = latency.measure(group, models)
+    measured = latency.measure(group, models)
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,
         verb="latency",
         id=f"latency/{group.name}",
         fingerprint=latency_fingerprint(experiment, group),
-        metrics=metrics,
+        metrics=measured.metrics,
         provenance=watch.provenance(**{**_device(), **({"threads": group.threads} if group.threads else {})}),
+        machine=measured.machine,
+        warnings=measured.warnings,
     )
     write_record(latency_record(experiment, group), record)
     return record

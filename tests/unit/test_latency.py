@@ -1,9 +1,8 @@
-"""The protocol of `hafabench.measure.latency`: order, pairing, statistics, clean-up. No test knows absolute times."""
+"""Models, metrics, clean-up and warnings of `hafabench.measure.latency`. No test knows absolute times."""
 
 from __future__ import annotations
 
 import gc
-from collections import Counter
 
 import pytest
 import torch
@@ -12,114 +11,34 @@ from torch import nn
 from hafabench.catalog import CATALOG
 from hafabench.config import LatencyConfig
 from hafabench.errors import UserError
-from hafabench.measure import latency
-from hafabench.measure.latency import Spread, measure, paired_ratio, time_interleaved
-
-
-class FakeMachine:
-    """A clock that only work moves, and a queue like a GPU's: calls enqueue, waiting does the work."""
-
-    def __init__(self, speed=lambda call: 1.0):
-        self.now = 0.0
-        self.pending = 0.0
-        self.calls: list[str] = []
-        self._speed = speed
-
-    def clock(self) -> float:
-        return self.now
-
-    def subject(self, name: str, seconds: float):
-        def call() -> None:
-            self.pending += seconds * self._speed(len(self.calls))
-            self.calls.append(name)
-
-        return call
-
-    def synchronize(self) -> None:
-        self.now += self.pending
-        self.pending = 0.0
-
-
-def run(machine: FakeMachine, work: dict[str, float], warmup: int, repeats: int, **options) -> dict[str, list[float]]:
-    subjects = {name: machine.subject(name, seconds) for name, seconds in work.items()}
-    return time_interleaved(
-        subjects, warmup, repeats, clock=machine.clock, synchronize=machine.synchronize, **options
-    )
-
-
-def test_every_round_times_every_model_once_in_changing_order():
-    machine = FakeMachine()
-    run(machine, {"a": 1.0, "b": 1.0, "c": 1.0}, warmup=0, repeats=300)
-    rounds = [machine.calls[i : i + 3] for i in range(0, 900, 3)]
-    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
-    assert len({tuple(order) for order in rounds}) == 6
-    for position in range(3):
-        share = Counter(order[position] for order in rounds)
-        assert all(75 <= share[name] <= 125 for name in "abc"), f"position {position}: {share}"
-
-
-def test_order_follows_from_the_seed():
-    def calls(seed: int) -> list[str]:
-        machine = FakeMachine()
-        run(machine, {"a": 1.0, "b": 1.0, "c": 1.0}, 1, 20, seed=seed)
-        return machine.calls
-
-    assert calls(1) == calls(1)
-    assert calls(1) != calls(2)
-
-
-def test_queued_work_is_waited_for_and_charged_to_its_model():
-    seconds = run(FakeMachine(), {"a": 1.0, "b": 3.0}, warmup=0, repeats=4)
-    assert seconds == {"a": [1.0] * 4, "b": [3.0] * 4}
-
-
-def test_work_left_over_from_before_is_charged_to_no_model():
-    machine = FakeMachine()
-    machine.pending = 100.0
-    assert run(machine, {"a": 1.0}, warmup=0, repeats=2) == {"a": [1.0, 1.0]}
-
-
-def test_warm_up_rounds_run_and_are_discarded():
-    machine = FakeMachine(speed=lambda call: 50.0 if call < 6 else 1.0)
-    seconds = run(machine, {"a": 1.0, "b": 2.0}, warmup=3, repeats=5)
-    assert len(machine.calls) == 16
-    assert seconds == {"a": [1.0] * 5, "b": [2.0] * 5}
-
-
-def test_spread_is_median_and_quartiles():
-    assert Spread.of([100.0, 3.0, 1.0, 4.0, 2.0]) == Spread(median=3.0, low=2.0, high=4.0, repeats=5)
-
-
-def test_ratio_is_taken_within_rounds_so_that_drift_cancels():
-    # The machine becomes slower with every round of two calls; within a round its speed is the same.
-    machine = FakeMachine(speed=lambda call: 1.0 + call // 2)
-    seconds = run(machine, {"base": 2.0, "model": 5.0}, warmup=0, repeats=9)
-    own = Spread.of(seconds["model"])
-    assert own.high - own.low > own.median / 2
-    ratio = paired_ratio(seconds["model"], seconds["base"])
-    assert (ratio.low, ratio.median, ratio.high, ratio.repeats) == pytest.approx((2.5, 2.5, 2.5, 9))
-
-
-def test_ratio_is_the_median_of_ratios_not_the_ratio_of_medians():
-    assert paired_ratio([2.0, 9.0, 8.0], [1.0, 3.0, 8.0]).median == 2.0
+from hafabench.measure import latency, selftest
+from hafabench.measure.instrument import Comparison, Protocol, compare
+from hafabench.measure.interval import Interval
+from hafabench.measure.latency import measure
+from hafabench.measure.selftest import SelfTest
 
 
 def test_twenty_times_the_work_is_seen_on_a_real_clock():
     layer, image = nn.Conv2d(16, 16, 3, padding=1), torch.randn(1, 16, 64, 64)
+    subjects = {"once": lambda: layer(image), "twenty": lambda: [layer(image) for _ in range(20)]}
     with torch.inference_mode():
-        seconds = time_interleaved(
-            {"once": lambda: layer(image), "twenty": lambda: [layer(image) for _ in range(20)]}, warmup=3, repeats=15
-        )
-    assert paired_ratio(seconds["twenty"], seconds["once"]).median > 3
+        found = compare(lambda: subjects, "once", Protocol(3, 15))
+    assert found.ratio("twenty").value > 3
 
 
 def small_group(**changes) -> LatencyConfig:
-    values = {"name": "small", "baseline": "resnet18", "models": ["pvt_tiny_hafa", "resnet18"]}
+    values = {"name": "small", "baseline": "resnet18", "models": ["pvt_tiny_hafa", "resnet18"], "threads": 1}
     return LatencyConfig(**{**values, "image_size": 64, "batch_size": 2, "warmup": 1, "repeats": 3, **changes})
 
 
+def fake_comparison(seconds: dict[str, list[float]], **changes) -> Comparison:
+    return Comparison(
+        **{"seconds": seconds, "baseline": "resnet18", "warmup": 10, "steady": True, "confidence": 0.99} | changes
+    )
+
+
 def test_a_group_gives_latencies_and_paired_ratios(capsys):
-    found = measure(small_group(), CATALOG, device="cpu")
+    found = measure(small_group(), CATALOG, device="cpu").metrics
     assert [(m.model, m.name, m.unit) for m in found] == [
         ("resnet18", "latency_ms", "ms"),
         ("pvt_tiny_hafa", "latency_ms", "ms"),
@@ -127,17 +46,17 @@ def test_a_group_gives_latencies_and_paired_ratios(capsys):
     ]
     for metric in found:
         assert 0 < metric.low <= metric.value <= metric.high
-        assert (metric.repeats, metric.task, metric.seed) == (3, "classification", None)
+        assert (metric.repeats, metric.task, metric.seed, metric.interval) == (3, "classification", None, None)
         assert "batch of 2 at 64x64" in metric.convention
-        assert "1 of warm-up" in metric.convention
+        assert "3 interleaved rounds after" in metric.convention
     assert "ratio to resnet18" in found[2].convention
-    assert "latency/small round 4/4 left 0 s" in capsys.readouterr().err
+    assert "latency/small round 3 of at most 3" in capsys.readouterr().err
 
 
 def test_threads_are_those_of_the_group_while_timing_and_restored_after():
     before = torch.get_num_threads()
     wanted = before + 1
-    [baseline] = measure(small_group(models=["resnet18"], threads=wanted), CATALOG, device="cpu")
+    [baseline] = measure(small_group(models=["resnet18"], threads=wanted), CATALOG, device="cpu").metrics
     assert f"CPU threads {wanted}" in baseline.convention
     assert torch.get_num_threads() == before
 
@@ -145,36 +64,83 @@ def test_threads_are_those_of_the_group_while_timing_and_restored_after():
 def test_no_garbage_is_collected_while_the_clock_runs(monkeypatch):
     seen = []
 
-    def fake_rounds(subjects, warmup, repeats, **_options):
+    def fake_compare(*_arguments, **_options):
         seen.append((gc.isenabled(), torch.is_inference_mode_enabled()))
-        return {name: [1.0] for name in subjects}
+        return fake_comparison({"resnet18": [1.0, 1.0]})
 
-    monkeypatch.setattr(latency, "time_interleaved", fake_rounds)
+    monkeypatch.setattr(latency, "compare", fake_compare)
     measure(small_group(models=["resnet18"]), CATALOG, device="cpu")
     assert seen == [(False, True)]
     assert gc.isenabled()
 
 
-def test_seconds_are_reported_in_milliseconds_and_ratios_without_unit(monkeypatch):
-    monkeypatch.setattr(latency, "_subject", lambda *_: None)
-    rounds = {"resnet18": [0.010, 0.020, 0.030], "pvt_tiny_hafa": [0.020, 0.040, 0.060]}
-    monkeypatch.setattr(latency, "time_interleaved", lambda *_, **__: rounds)
-    found = measure(small_group(), CATALOG, device="cpu")
-    assert [(m.low, m.value, m.high) for m in found] == [
-        pytest.approx((15.0, 20.0, 25.0)),
-        pytest.approx((30.0, 40.0, 50.0)),
-        pytest.approx((2.0, 2.0, 2.0)),
+def test_medians_quartiles_and_intervals_in_their_units(monkeypatch):
+    rounds = {"resnet18": [0.010, 0.020, 0.030] * 20, "pvt_tiny_hafa": [0.020, 0.040, 0.060] * 20}
+    monkeypatch.setattr(latency, "compare", lambda *_, **__: fake_comparison(rounds))
+    found = measure(small_group(throughput_batch=8), CATALOG, device="cpu").metrics
+    assert [(m.model, m.name, m.unit, (m.low, m.value, m.high)) for m in found] == [
+        ("resnet18", "latency_ms", "ms", pytest.approx((10.0, 20.0, 30.0))),
+        ("pvt_tiny_hafa", "latency_ms", "ms", pytest.approx((20.0, 40.0, 60.0))),
+        ("pvt_tiny_hafa", "latency_ratio", "1", pytest.approx((2.0, 2.0, 2.0))),
+        ("resnet18", "images_per_s", "images/s", pytest.approx((800 / 3, 400.0, 800.0))),
+        ("pvt_tiny_hafa", "images_per_s", "images/s", pytest.approx((400 / 3, 200.0, 400.0))),
+        ("pvt_tiny_hafa", "throughput_ratio", "1", pytest.approx((0.5, 0.5, 0.5))),
     ]
+    assert found[2].interval == pytest.approx((2.0, 2.0))
+    assert found[3].interval == pytest.approx((800 / 3, 800.0))
+    assert found[4].interval == pytest.approx((400 / 3, 400.0))
+    assert {m.confidence for m in found} == {0.99}
+
+
+def test_a_machine_too_noisy_to_say_is_said(monkeypatch):
+    noisy = {"resnet18": [0.01] * 60, "pvt_tiny_hafa": [0.01, 0.02, 0.03] * 20}
+    monkeypatch.setattr(latency, "compare", lambda *_, **__: fake_comparison(noisy, steady=False))
+    settling, ratio, machine = measure(small_group(interval=0.02), CATALOG, device="cpu").warnings
+    assert settling.endswith("the speed had not settled after 10 rounds of warm-up")
+    assert "too noisy to say: the ratio of pvt_tiny_hafa to resnet18 is known to 50.0 % after 60 rounds" in ratio
+    assert "wanted 2.0 %" in ratio
+    assert "cores" in machine
+    quiet = {"resnet18": [0.01] * 60, "pvt_tiny_hafa": [0.02] * 60}
+    monkeypatch.setattr(latency, "compare", lambda *_, **__: fake_comparison(quiet))
+    assert measure(small_group(interval=0.02), CATALOG, device="cpu").warnings == []
+
+
+def test_the_machine_is_described():
+    machine = measure(small_group(models=["resnet18"]), CATALOG, device="cpu").machine
+    assert machine.cores >= len(machine.affinity) >= 1
+    assert machine.cpu
+    assert len(machine.load) == 2
+    assert 0 <= machine.busy_percent <= 100
+
+
+def test_a_self_test_times_one_model_twice_and_counts_agreement(monkeypatch):
+    names = []
+
+    def fake_compare(renew, baseline, *_arguments, **options):
+        first, second = (call.func for call in renew().values())
+        assert first is not second
+        names.append((baseline, options["seed"]))
+        return fake_comparison({"a": [1.0] * 60, "b": [1.0, 1.01] * 30}, baseline="a")
+
+    monkeypatch.setattr(latency, "compare", fake_compare)
+    found = list(selftest.trials(small_group(), CATALOG["resnet18"], 3, device="cpu"))
+    assert names == [("a", 0), ("a", 1), ("a", 2)]
+    assert [interval.value for interval in found] == pytest.approx([1.005] * 3)
+    off = Interval(1.1, 1.05, 1.2, 0.99)
+    assert SelfTest((*found * 32, off, off, off, off)).passed
+    result = SelfTest((*found * 31, *[off] * 7))
+    assert not result.passed
+    assert "no difference in 93 of 100 trials, 93 %" in str(result)
 
 
 def test_an_exhausted_gpu_is_one_sentence_and_leaves_the_process_as_it_was(monkeypatch):
     def no_memory(*_arguments, **_options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(latency, "time_interleaved", no_memory)
+    monkeypatch.setattr(latency, "compare", no_memory)
     before = torch.get_num_threads()
     with pytest.raises(
-        UserError, match=r"'small': 1 models at batch size 2 do not fit into the memory of cpu; lower"
+        UserError, match=r"'small': 1 models at batch size 2 do not fit into the memory of cpu; lower the batch size"
     ):
         measure(small_group(models=["resnet18"], threads=before + 1), CATALOG, device="cpu")
     assert gc.isenabled()
@@ -185,28 +151,28 @@ def test_subjects_are_in_evaluation_mode_reproducible_and_sample_off_the_grid():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = latency._subject(CATALOG["pvt_tiny_hafa"], small_group(), torch.device("cpu"))
+    first = latency._model(CATALOG["pvt_tiny_hafa"])
     assert torch.equal(torch.rand(3), expected), "building a subject changed the caller's random state"
-    second = latency._subject(CATALOG["pvt_tiny_hafa"], small_group(), torch.device("cpu"))
-    assert not first.func.training
-    for (name, one), (_, two) in zip(first.func.named_parameters(), second.func.named_parameters(), strict=True):
+    second = latency._model(CATALOG["pvt_tiny_hafa"])
+    assert not first.training
+    for (name, one), (_, two) in zip(first.named_parameters(), second.named_parameters(), strict=True):
         assert torch.equal(one, two), name
-    assert torch.equal(first.args[0], second.args[0])
-    offsets = {name: p for name, p in first.func.named_parameters() if name.endswith("merger.offset.weight")}
+    assert torch.equal(latency._image(2, 8), latency._image(2, 8))
+    offsets = {name: p for name, p in first.named_parameters() if name.endswith("merger.offset.weight")}
     assert len(offsets) == 2
     assert all(weight.std() > 0 for weight in offsets.values())
 
 
-def test_unknown_and_unbuilt_models_are_all_named():
+def test_unknown_models_are_all_named():
     with pytest.raises(UserError) as caught:
-        measure(small_group(baseline="resnet81", models=["dynamicvit_lvs_0.5", "nonsense"]), CATALOG)
+        measure(small_group(baseline="resnet81", models=["pvt_tiny", "nonsense"]), CATALOG)
     text = str(caught.value)
-    assert text.count("latency group 'small':") == 3
-    for expected in ("unknown model 'resnet81'; did you mean", "unknown model 'nonsense'", "not built yet"):
+    assert text.count("latency group 'small':") == 2
+    for expected in ("unknown model 'resnet81'; did you mean", "unknown model 'nonsense'"):
         assert expected in text
 
 
 def test_an_image_size_that_a_model_cannot_take_is_refused_before_anything_is_timed(monkeypatch):
-    monkeypatch.setattr(latency, "time_interleaved", lambda *_, **__: pytest.fail("timed"))
+    monkeypatch.setattr(latency, "compare", lambda *_, **__: pytest.fail("timed"))
     with pytest.raises(UserError, match="'hrnet_w32' cannot take images of 200 x 200 pixels"):
         measure(small_group(models=["hrnet_w32"], image_size=200), CATALOG, device="cpu")

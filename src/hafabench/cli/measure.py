@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hafabench.cli.options import experiment_option, load, set_threads
 from hafabench.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from hafabench.catalog import ModelSpec
+    from hafabench.config import LatencyConfig
 
 
 @click.command()
@@ -39,17 +45,47 @@ def complexity(names: tuple[str, ...], task: str, style: str, experiment: Path) 
 @click.command()
 @click.argument("group")
 @experiment_option
-def latency(group: str, experiment: Path) -> None:
-    """Measure one latency group: its models interleaved with their baseline in one process; writes a record."""
+@click.option(
+    "--self-test", "self_test", is_flag=True, help="Time the group's baseline against itself instead (A/A)."
+)
+@click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True, help="Of the self-test.")
+def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
+    """Measure one latency group: its models interleaved with their baseline in one process; writes a record.
+
+    With ``--self-test`` no record is written: exit code 1 where a model differs from itself in more than 5 % of the
+    trials.
+    """
     loaded = load(experiment)
     known = {entry.name: entry for entry in loaded.config.latency}
     if group not in known:
         message = f"no group {group!r}; expected one of {', '.join(known) or 'none'}"
         raise UserError(Problem(str(experiment), "latency", message))
     set_threads(known[group].threads)
+    if self_test:
+        _self_test(known[group], loaded.models[known[group].baseline], trials)
+        return
     from hafabench.recording import record_latency
 
-    for metric in record_latency(loaded, known[group]).metrics:
+    record = record_latency(loaded, known[group])
+    for metric in record.metrics:
+        low, high = metric.interval or (float("-inf"), float("inf"))
+        click.echo(f"{metric.model} {metric.name} {metric.value:.4g} {metric.unit} [{low:.4g}, {high:.4g}]")
+    for warning in record.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _self_test(group: LatencyConfig, spec: ModelSpec, number: int) -> None:
+    from hafabench.measure.selftest import SelfTest, trials
+
+    found = []
+    for interval in trials(group, spec, number):
+        found.append(interval)
         click.echo(
-            f"{metric.model} {metric.name} {metric.value:.4g} {metric.unit} [{metric.low:.4g}, {metric.high:.4g}]"
+            f"trial {len(found)}/{number}: {spec.name} / {spec.name} = {interval.value:.4f} "
+            f"[{interval.low:.4f}, {interval.high:.4f}]",
+            err=True,
         )
+    result = SelfTest(tuple(found))
+    click.echo(str(result))
+    if not result.passed:
+        sys.exit(1)

@@ -1,23 +1,21 @@
-"""Latency of several models side by side: one process, interleaved round robin, paired with a baseline.
+"""Latency and throughput of several models side by side, paired with a baseline.
 
-The machine's speed drifts (clock, neighbours, heat). Rounds in which every model runs once, in an order drawn afresh,
-let the drift fall on all of them alike, and the ratio to the baseline is taken round by round. The protocol and its
-limits: docs/measurement.md.
+The clock's side of it is `hafabench.measure.instrument`; here are models, inputs, metrics and what the reader has to
+be warned of. The protocol and its limits: docs/measurement.md.
 """
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
-import platform
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,38 +25,36 @@ from hafabench.catalog import ModelSpec
 from hafabench.config import LatencyConfig, unknown_model
 from hafabench.errors import UserError
 from hafabench.measure.complexity import count_model
-from hafabench.results.record import Metric
+from hafabench.measure.instrument import SEED, Comparison, Protocol, Subjects, compare
+from hafabench.measure.interval import Interval
+from hafabench.measure.machine import MachineWatch, cpu_name
+from hafabench.results.record import Machine, Metric
 
-# Weights, input and the order within rounds follow from this seed.
-SEED = 0
 NUM_CLASSES = 1000
 SECONDS_BETWEEN_REPORTS = 5.0
+# Without a wanted interval, one that is wider than this says too little about a ratio to be left without a warning.
+TOO_WIDE = 0.05
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Median and quartiles of repeated measurements, in their unit."""
+class Measurement:
+    """What a latency group came to.
 
-    median: float
-    low: float
-    high: float
-    repeats: int
+    Attributes:
+        metrics: per model, the baseline first.
+        machine: its state meanwhile.
+        warnings: sentences, where the numbers say less than was asked for.
+    """
 
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        """Of the values, quartiles interpolated linearly between order statistics."""
-        low, median, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
-        return cls(median, low, high, len(values))
-
-
-def _nothing_to_wait_for() -> None:
-    """The CPU has done its work when a call returns."""
+    metrics: list[Metric]
+    machine: Machine
+    warnings: list[str]
 
 
-def measure(group: LatencyConfig, models: Mapping[str, ModelSpec], device: str | None = None) -> list[Metric]:
+def measure(group: LatencyConfig, models: Mapping[str, ModelSpec], device: str | None = None) -> Measurement:
     """Time the models of a group against their baseline.
 
-    A repeat is one forward pass of one batch in inference mode and float32, with freshly initialised weights (see
+    A reading is one forward pass of one batch in inference mode and float32, with freshly initialised weights (see
     `_perturb_offsets` for the one exception) and an input of normal noise.
 
     Args:
@@ -67,95 +63,98 @@ def measure(group: LatencyConfig, models: Mapping[str, ModelSpec], device: str |
         device: torch's name of it; None takes the first GPU, or the CPU where there is none.
 
     Returns:
-        Per model, the baseline first: ``latency_ms`` (ms per batch), and but for the baseline ``latency_ratio`` (unit
-        1), the median of the ratios to the baseline round by round. Both carry their quartiles.
+        Metrics per model, the baseline first: ``latency_ms`` (ms per batch), and but for the baseline
+        ``latency_ratio`` (unit 1), the median of the ratios to the baseline round by round. With ``throughput_batch``
+        also ``images_per_s`` and ``throughput_ratio``. All carry quartiles and the interval of the median.
 
     Raises:
-        UserError: for names that are unknown or not built yet, an image size that a model cannot take, or a batch
+        UserError: for unknown names, an image size that a model cannot take, or a batch
             that does not fit into the GPU's memory.
     """
     specs = _specs(group, models)
+    subjects = {spec.name: spec for spec in specs}
+    watch = MachineWatch()
+    metrics, warnings = [], []
+    with timing(group, device) as clock:
+        for batch_size in filter(None, (group.batch_size, group.throughput_batch)):
+            metrics_of = _throughput_metrics if batch_size == group.throughput_batch else _latency_metrics
+            found = clock.compare(subjects, group.baseline, batch_size)
+            metrics += metrics_of(found, clock.convention(found, batch_size), batch_size)
+            warnings += _warnings(group, found, batch_size)
+    machine = watch.state()
+    if warnings:
+        warnings.append(_about(machine))
+    return Measurement(metrics, machine, warnings)
+
+
+@contextmanager
+def timing(group: LatencyConfig, device: str | None = None) -> Iterator[Clock]:
+    """A `Clock` under the group's protocol: its threads set, no gradients, no garbage collection meanwhile."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    synchronize = partial(torch.cuda.synchronize, place) if place.type == "cuda" else _nothing_to_wait_for
-    progress = _Progress(group.name, group.warmup + group.repeats)
-    try:
-        subjects = {spec.name: _subject(spec, group, place) for spec in specs}
-        with _cpu_threads(group.threads) as threads, _no_garbage_collection(), torch.inference_mode():
-            seconds = time_interleaved(
-                subjects, group.warmup, group.repeats, synchronize=synchronize, on_round=progress
-            )
-    except torch.OutOfMemoryError:
-        message = f"{len(specs)} models at batch size {group.batch_size} do not fit into the memory of {place}"
-        raise UserError(f"latency group {group.name!r}: {message}; lower batch_size or split the group") from None
-    size = f"{group.image_size}x{group.image_size}"
-    convention = (
-        f"one forward pass of a batch of {group.batch_size} at {size}, float32, inference mode, random weights and "
-        f"input (seed {SEED}), {group.repeats} interleaved rounds after {group.warmup} of warm-up; "
-        f"{device_name(place)}, CPU threads {threads}"
-    )
-    return _metrics(seconds, group.baseline, convention)
+    with _cpu_threads(group.threads) as threads, _no_garbage_collection(), torch.inference_mode():
+        yield Clock(group, place, threads)
 
 
-def time_interleaved(
-    subjects: Mapping[str, Callable[[], object]],
-    warmup: int,
-    repeats: int,
-    *,
-    seed: int = SEED,
-    clock: Callable[[], float] = time.perf_counter,
-    synchronize: Callable[[], None] = _nothing_to_wait_for,
-    on_round: Callable[[int], None] = lambda done: None,
-) -> dict[str, list[float]]:
-    """Call every subject once a round, in an order drawn afresh for each round.
+class Clock:
+    """Compares models under one group's protocol on one device; made by `timing`."""
 
-    Args:
-        subjects: what is timed, by name.
-        warmup, repeats: rounds discarded and rounds kept.
-        seed: of the orders.
-        clock: gives seconds.
-        synchronize: waits until the device is idle; called before each reading of the clock.
-        on_round: told the number of rounds done, outside of what is timed.
+    def __init__(self, group: LatencyConfig, place: torch.device, threads: int):
+        self._group, self._place, self._threads = group, place, threads
+        self._protocol = Protocol(group.warmup, group.repeats, group.interval)
 
-    Returns:
-        ``repeats`` seconds per subject; equal positions come from the same round.
-    """
-    draw = random.Random(seed)
-    order = list(subjects)
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    for done in range(warmup + repeats):
-        draw.shuffle(order)
-        for name in order:
-            synchronize()
-            start = clock()
-            subjects[name]()
-            synchronize()
-            elapsed = clock() - start
-            if done >= warmup:
-                seconds[name].append(elapsed)
-        on_round(done + 1)
-    return seconds
+    def compare(
+        self, specs: Mapping[str, ModelSpec], baseline: str, batch_size: int, *, seed: int = SEED, quiet: bool = False
+    ) -> Comparison:
+        """Time models by name, in float32, at the group's image size."""
+        synchronize = partial(torch.cuda.synchronize, self._place) if self._place.type == "cuda" else (lambda: None)
+        report = (lambda so_far: None) if quiet else _Progress(self._group.name, self._protocol)
+        try:
+            models = {name: _model(spec).to(self._place) for name, spec in specs.items()}
+            image = _image(batch_size, self._group.image_size).to(self._place)
+            renew = _Copies(models, image, random.Random(seed))
+            return compare(renew, baseline, self._protocol, seed=seed, synchronize=synchronize, on_round=report)
+        except torch.OutOfMemoryError:
+            message = f"{len(specs)} models at batch size {batch_size} do not fit into the memory of {self._place}"
+            raise UserError(
+                f"latency group {self._group.name!r}: {message}; lower the batch size or split the group"
+            ) from None
+
+    def convention(self, found: Comparison, batch_size: int) -> str:
+        """How the numbers of a comparison were made, in a sentence."""
+        size = f"{self._group.image_size}x{self._group.image_size}"
+        return (
+            f"one forward pass of a batch of {batch_size} at {size}, float32, inference mode, random weights and "
+            f"input (seed {SEED}), {found.rounds} interleaved rounds after {found.warmup} of warm-up; "
+            f"{device_name(self._place)}, CPU threads {self._threads}"
+        )
 
 
-def paired_ratio(seconds: list[float], baseline: list[float]) -> Spread:
-    """Spread of the ratios to the baseline, taken round by round."""
-    return Spread.of([own / base for own, base in zip(seconds, baseline, strict=True)])
+class _Copies:
+    """Gives the models with their weights and input elsewhere in memory, each time it is called."""
+
+    def __init__(self, models: Mapping[str, nn.Module], image: torch.Tensor, draw: random.Random):
+        self._models, self._image, self._draw = models, image, draw
+        self._current: Subjects = {}
+
+    def __call__(self) -> Subjects:
+        # Freed first, so that there are never two copies; the allocator gives the same places again, but for spacers.
+        self._current = {}
+        spacers = []
+        for name, model in self._models.items():
+            spacers.append(torch.empty(self._draw.randrange(1 << 20), dtype=torch.uint8, device=self._image.device))
+            self._current[name] = partial(copy.deepcopy(model), self._image.clone())
+        return self._current
 
 
 def device_name(place: torch.device) -> str:
     """What a device is, for people: the GPU's or the CPU's model name."""
-    if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"cpu ({names[0] if names else platform.processor() or platform.machine()})"
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else f"cpu ({cpu_name()})"
 
 
 def _specs(group: LatencyConfig, models: Mapping[str, ModelSpec]) -> list[ModelSpec]:
     names = list(dict.fromkeys([group.baseline, *group.models]))
     problems = [unknown_model(name, dict(models)) for name in names if name not in models]
     specs = [models[name] for name in names if name in models]
-    problems += [f"model {s.name!r} is listed in the tables but not built yet" for s in specs if not s.available]
     if problems:
         raise UserError([f"latency group {group.name!r}: {problem}" for problem in problems])
     for spec in specs:
@@ -164,15 +163,19 @@ def _specs(group: LatencyConfig, models: Mapping[str, ModelSpec]) -> list[ModelS
     return specs
 
 
-def _subject(spec: ModelSpec, group: LatencyConfig, place: torch.device) -> Callable[[], object]:
+def _model(spec: ModelSpec) -> nn.Module:
     from hafabench.models import create
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        image = torch.randn(group.batch_size, 3, group.image_size, group.image_size)
         model = create(spec, num_classes=NUM_CLASSES).eval()
         _perturb_offsets(model)
-    return partial(model.to(place), image.to(place))
+    return model
+
+
+def _image(batch_size: int, size: int) -> torch.Tensor:
+    """Normal noise (B, 3, size, size)."""
+    return torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(SEED))
 
 
 def _perturb_offsets(model: nn.Module) -> None:
@@ -189,49 +192,96 @@ def _perturb_offsets(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=1 / math.sqrt(fan_in))
 
 
-def _metrics(seconds: Mapping[str, list[float]], baseline: str, convention: str) -> list[Metric]:
-    found = []
-    for name, own in seconds.items():
-        found.append(_metric(name, "latency_ms", "ms", Spread.of([1e3 * s for s in own]), convention))
-        if name != baseline:
-            ratio = paired_ratio(own, seconds[baseline])
-            against = f"{convention}; ratio to {baseline} round by round"
-            found.append(_metric(name, "latency_ratio", "1", ratio, against))
-    return found
+def _latency_metrics(found: Comparison, convention: str, _batch_size: int) -> list[Metric]:
+    metrics = []
+    for name, seconds in found.seconds.items():
+        milliseconds = [1e3 * value for value in seconds]
+        metrics.append(_metric(name, "latency_ms", "ms", found.time(name), 1e3, milliseconds, convention))
+        if name != found.baseline:
+            against = f"{convention}; ratio to {found.baseline} round by round"
+            metrics.append(_metric(name, "latency_ratio", "1", found.ratio(name), 1, found.ratios(name), against))
+    return metrics
 
 
-def _metric(model: str, name: str, unit: str, spread: Spread, convention: str) -> Metric:
+def _throughput_metrics(found: Comparison, convention: str, batch_size: int) -> list[Metric]:
+    metrics = []
+    for name, seconds in found.seconds.items():
+        rates = [batch_size / value for value in seconds]
+        metrics.append(
+            _metric(name, "images_per_s", "images/s", _inverse(found.time(name)), batch_size, rates, convention)
+        )
+        if name != found.baseline:
+            against = f"{convention}; ratio to {found.baseline} round by round"
+            ratios = [1 / value for value in found.ratios(name)]
+            metrics.append(_metric(name, "throughput_ratio", "1", _inverse(found.ratio(name)), 1, ratios, against))
+    return metrics
+
+
+def _inverse(interval: Interval) -> Interval:
+    return Interval(1 / interval.value, 1 / interval.high, 1 / interval.low, interval.confidence)
+
+
+def _metric(
+    model: str, name: str, unit: str, median: Interval, factor: float, readings: list[float], convention: str
+) -> Metric:
+    low, high = (float(value) for value in np.quantile(readings, (0.25, 0.75)))
     return Metric(
         task="classification",
         model=model,
         name=name,
-        value=spread.median,
+        value=factor * median.value,
         unit=unit,
-        low=spread.low,
-        high=spread.high,
-        repeats=spread.repeats,
+        low=low,
+        high=high,
+        repeats=len(readings),
         convention=convention,
+        interval=(factor * median.low, factor * median.high) if median.is_bounded else None,
+        confidence=median.confidence if median.is_bounded else None,
     )
 
 
+def _warnings(group: LatencyConfig, found: Comparison, batch_size: int) -> list[str]:
+    at = f"latency group {group.name!r}, batch {batch_size}"
+    said = []
+    if not found.steady:
+        said.append(f"{at}: the speed had not settled after {found.warmup} rounds of warm-up")
+    wanted = group.interval or TOO_WIDE
+    for name in found.seconds:
+        ratio = found.ratio(name)
+        if name == found.baseline or (ratio.is_bounded and ratio.half_width <= wanted):
+            continue
+        known = f"known to {100 * ratio.half_width:.1f} %" if ratio.is_bounded else "without an interval"
+        said.append(
+            f"{at}: too noisy to say: the ratio of {name} to {found.baseline} is {known} after {found.rounds} "
+            f"rounds, wanted {100 * wanted:.1f} %"
+        )
+    return said
+
+
+def _about(machine: Machine) -> str:
+    facts = [f"load {machine.load[0]} to {machine.load[1]} on {machine.cores} cores"] if machine.load else []
+    if machine.busy_percent is not None:
+        facts.append(f"CPUs {machine.busy_percent} % busy, {machine.steal_percent} % taken by the hypervisor")
+    facts.append(f"preempted {machine.preemptions} times")
+    return "the machine meanwhile: " + "; ".join(facts)
+
+
 class _Progress:
-    """Lines on standard error: rounds done and time left, at most one every few seconds."""
+    """Lines on standard error: rounds done and how well the ratios are known, at most one every few seconds."""
 
-    def __init__(self, label: str, total: int):
-        self._label, self._total = label, total
-        self._start: float | None = None
-        self._shown = 0.0
+    def __init__(self, label: str, protocol: Protocol):
+        self._label, self._protocol = label, protocol
+        self._shown = time.monotonic()
 
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if self._start is None:
-            # The first round pays for lazy initialisation and would spoil the estimate.
-            self._start = self._shown = now
-        elif now - self._shown >= SECONDS_BETWEEN_REPORTS or done == self._total:
-            self._shown = now
-            left = (self._total - done) * (now - self._start) / (done - 1)
-            line = f"latency/{self._label} round {done}/{self._total} left {left:.0f} s"
-            print(line, file=sys.stderr, flush=True)
+    def __call__(self, so_far: Comparison) -> None:
+        now, most = time.monotonic(), self._protocol.repeats
+        if now - self._shown < SECONDS_BETWEEN_REPORTS and so_far.rounds < most:
+            return
+        self._shown = now
+        known = f"known to {100 * so_far.half_width:.1f} %" if math.isfinite(so_far.half_width) else "no interval yet"
+        wanted = f" (wanted {100 * self._protocol.interval:g} %)" if self._protocol.interval else ""
+        line = f"latency/{self._label} round {so_far.rounds} of at most {most}, ratios {known}{wanted}"
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class Metric(_Strict):
         value: in ``unit``.
         unit: ``%``, ``1``, ``GMAC``, ``ms``, ``s``, ``images/s``, ``MB``, ...
         low, high: first and third quartile of repeated measurements, where there were any.
+        interval: bounds of ``value`` with probability ``confidence``, where they are known.
         repeats: number of repeated measurements behind ``value``.
         convention: how it was counted or measured, where there is more than one way.
     """
@@ -48,6 +49,35 @@ class Metric(_Strict):
     high: float | None = None
     repeats: int | None = None
     convention: str | None = None
+    interval: tuple[float, float] | None = None
+    confidence: float | None = None
+
+
+class Machine(_Strict):
+    """The state of the machine while something was timed; unknown stays None.
+
+    Attributes:
+        cpu: its model name.
+        cores: logical ones.
+        affinity: those that the process may use.
+        governors: of the clock, those in use.
+        clock_mhz: slowest and fastest core's, after the measurement.
+        load: the system's one-minute load average, before and after.
+        busy_percent, steal_percent: of all CPU time meanwhile: at work, and taken away by the hypervisor.
+        preemptions: how often the scheduler took the CPU from this process.
+        gpu: what nvidia-smi says of it.
+    """
+
+    cpu: str
+    cores: int
+    affinity: list[int] | None = None
+    governors: list[str] | None = None
+    clock_mhz: tuple[float, float] | None = None
+    load: tuple[float, float] | None = None
+    busy_percent: float | None = None
+    steal_percent: float | None = None
+    preemptions: int | None = None
+    gpu: dict[str, str] | None = None
 
 
 class Provenance(_Strict):
@@ -103,6 +133,9 @@ class Record(_Strict):
         provenance: of this record.
         training: provenance of the weights behind it (steps, seconds, device, commit), from their checkpoint.
         source: what an imported record was read from.
+        predictions_sha256: of the file beside the record that keeps what each image came to.
+        machine: its state while something was timed.
+        warnings: sentences without which the numbers would say more than was measured.
     """
 
     schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
@@ -116,6 +149,9 @@ class Record(_Strict):
     provenance: Provenance
     training: dict[str, Any] | None = None
     source: ImportSource | None = None
+    predictions_sha256: str | None = None
+    machine: Machine | None = None
+    warnings: list[str] = []
 
     @model_validator(mode="after")
     def _origin_says_what_must_be_known(self) -> Record:
