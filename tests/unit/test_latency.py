@@ -53,10 +53,18 @@ def test_a_group_gives_latencies_and_paired_ratios(capsys):
     assert "latency/small round 3 of at most 3" in capsys.readouterr().err
 
 
-def test_threads_are_those_of_the_group_while_timing_and_restored_after():
+def test_threads_are_those_of_the_group_while_timing_and_restored_after(monkeypatch):
     before = torch.get_num_threads()
     wanted = before + 1
+    seen = []
+
+    def fake_compare(*_arguments, **_options):
+        seen.append(torch.get_num_threads())
+        return fake_comparison({"resnet18": [1.0, 1.0]})
+
+    monkeypatch.setattr(latency, "compare", fake_compare)
     [baseline] = measure(small_group(models=["resnet18"], threads=wanted), CATALOG, device="cpu").metrics
+    assert seen == [wanted]
     assert f"CPU threads {wanted}" in baseline.convention
     assert torch.get_num_threads() == before
 
@@ -105,7 +113,8 @@ def test_a_machine_too_noisy_to_say_is_said(monkeypatch):
     assert measure(small_group(interval=0.02), CATALOG, device="cpu").warnings == []
 
 
-def test_the_machine_is_described():
+def test_the_machine_is_described(monkeypatch):
+    monkeypatch.setattr(latency, "compare", lambda *_, **__: fake_comparison({"resnet18": [1.0, 1.0]}))
     machine = measure(small_group(models=["resnet18"]), CATALOG, device="cpu").machine
     assert machine.cores >= len(machine.affinity) >= 1
     assert machine.cpu
