@@ -85,7 +85,7 @@ def tiny_run(folder: Path, task: str, model: str = TINY.name, seed: int = 0, **c
         state = create(spec, num_classes=CLASSES).state_dict()
         save_checkpoint(parent.checkpoint, {"state_dict": state, "meta": identity})
     recipe = RECIPES[task].model_copy(update=changes)
-    content = recipe.model_dump(mode="json", exclude=set(recipe.operational))
+    content = recipe.identity()
     mark = fingerprint({"task": task, "model": model, "seed": seed, **content})
     return Run(task, spec, seed, dataset, recipe, {}, parent, mark, folder / task / model)
 

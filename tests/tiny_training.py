@@ -100,7 +100,7 @@ def tiny_run(
     recipe = ClassificationRecipe.model_validate({**PLAIN, **changes})
     counts = {"train": CLASSES * IMAGES, "val": CLASSES * IMAGES}
     dataset = DatasetConfig(name="tiny", layout="imagenet", root=images, num_classes=num_classes, images=counts)
-    content = recipe.model_dump(mode="json", exclude=set(recipe.operational))
+    content = recipe.identity()
     return Run(
         task="classification",
         model=ALL_MODELS[model],

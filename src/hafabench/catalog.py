@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Family = Literal["pvt", "pvt_v2", "swin", "resnet", "vit", "hrnet", "dynamicvit"]
+from hafabench.keep_rates import KeepRates, describe_rates, scheduled
+
+Family = Literal["pvt", "pvt_v2", "swin", "resnet", "vit", "hrnet", "lvvit", "dynamicvit", "dynamic_swin"]
 Merger = Literal["grid", "laa", "sia", "conv"]
 
 MERGERS: tuple[str, ...] = ("grid", "laa", "sia", "conv")
@@ -25,14 +27,15 @@ class ModelSpec:
     """A model as data.
 
     Attributes:
-        name: the name in tables, configurations and run ids; for models of this project also timm's name.
+        name: the name in tables, configurations and run ids; for models of this project also timm's name, in which
+            an underscore stands for a dot.
         family: which module builds it and which recipe rows apply to it.
         size: the recipe's size row (``tiny``, ``small``, ``medium``, ``large``).
         architecture: timm's name (library models) or the base architecture (``pvt_tiny``, ``pvt_v2_b1``, ...).
         mergers: feature aggregation in front of stages 1-4; the first is always the patch embedding, ``grid``.
         variant: ``q``: cluster tokens are queries only; ``qkv``: they serve as Q, K and V (paper, Table 5).
         fidelity: ``published_code`` or ``paper``: which of the two a detail follows where they part ways.
-        available: False for rows of the tables that no module builds yet; they show as not run.
+        keep: shares of the tokens that models with token pruning keep behind each of their predictors.
     """
 
     name: str
@@ -42,7 +45,14 @@ class ModelSpec:
     mergers: tuple[str, ...] = GRID_ONLY
     variant: str = "q"
     fidelity: str = "published_code"
-    available: bool = True
+    keep: KeepRates | None = None
+
+    @property
+    def description(self) -> str:
+        """What makes it this variant, in a few words: its mergers, or how many tokens it keeps."""
+        if self.keep is not None:
+            return f"keeps {describe_rates(self.keep)}"
+        return "-".join(self.mergers[1:]) if self.is_plugin else "own grid"
 
     @property
     def is_plugin(self) -> bool:
@@ -117,8 +127,13 @@ _SPECS = [
     ModelSpec("deit_base", "vit", "large", "deit_base_patch16_224"),
     ModelSpec("vit_base", "vit", "large", "vit_base_patch16_224"),
     ModelSpec("hrnet_w32", "hrnet", "small", "hrnet_w32"),
-    ModelSpec("dynamicvit_lvs_0.5", "dynamicvit", "small", "dynamicvit_lvs", available=False),
-    ModelSpec("dynamic_swin_tiny_0.25", "dynamicvit", "tiny", "dynamic_swin_tiny", available=False),
+    # Start and teacher of DynamicViT-LV-S; no row of a table.
+    ModelSpec("lvvit_small", "lvvit", "small", "lvvit_small"),
+    ModelSpec("dynamicvit_lvs_0.5", "dynamicvit", "small", "dynamicvit_lvs", keep=scheduled("powers", 0.5)),
+    # The paper's wording, "25% within each stage"; nothing is published at this rate.
+    ModelSpec(
+        "dynamic_swin_tiny_0.25", "dynamic_swin", "tiny", "dynamic_swin_tiny", keep=scheduled("constant", 0.25)
+    ),
 ]
 
 CATALOG: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hafabench.catalog import ModelSpec
 from hafabench.config import DatasetConfig, Experiment, LatencyConfig
 from hafabench.errors import Problem, UserError
-from hafabench.recipes import RECIPE_TYPES, TASKS, Recipe
+from hafabench.recipes import RECIPE_TYPES, TASKS, Recipe, key_of, nested
 from hafabench.yamlfile import describe
 
 # Latencies are left out: they mean something only beside those of the same process.
@@ -34,7 +34,8 @@ class Run:
         dataset: what it is trained and evaluated on.
         recipe: resolved values; a subclass of `Recipe` by task.
         sources: where each recipe value is written down.
-        parent: the classification run whose weights initialise a dense run's backbone.
+        parent: the classification run whose weights initialise a dense run's backbone, or a model that learns to drop
+            tokens and imitates it.
         fingerprint: of all of the above that can change a number.
         folder: everything about the run lies here.
     """
@@ -96,15 +97,16 @@ def expand(experiment: Experiment) -> dict[str, Run]:
     """Every run of an experiment by id: parents before the runs that start from them.
 
     Raises:
-        UserError: for recipe values that do not fit together, a dense run without its classification run, or an
-            override that matches no run.
+        UserError: for recipe values that do not fit together, a run without the classification run that it starts
+            from, or an override that matches no run.
     """
     config = experiment.config
     runs: dict[str, Run] = {}
     problems: list[Problem | str] = []
     matched = [False] * len(config.overrides)
     for task in TASKS:
-        for name in config.train.get(task, []):
+        # A model that drops tokens starts from another run of its task: those come last.
+        for name in sorted(config.train.get(task, []), key=lambda name: experiment.models[name].keep is not None):
             for seed in config.seeds:
                 try:
                     run = _resolve(experiment, task, name, seed, runs, matched)
@@ -136,20 +138,24 @@ def _resolve(
             for key, value in override.set.items():
                 values[key], sources[key] = value, f"{experiment.file.name}: {override.why}"
     try:
-        recipe = RECIPE_TYPES[task].model_validate(values)
+        recipe = RECIPE_TYPES[task].model_validate(nested(values))
     except ValidationError as error:
         raise UserError(
-            [Problem(str(experiment.file), f"{identifier}: {e['loc'][0]}", describe(e)) for e in error.errors()]
+            [
+                Problem(str(experiment.file), f"{identifier}: {key_of(e['loc'], values)}", describe(e))
+                for e in error.errors()
+            ]
         ) from None
     misfits = recipe.misfits(experiment.config.datasets[task].images["train"])
     if misfits:
         file = str(experiment.file)
         raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in misfits.items()])
     parent = None
-    if task != "classification":
-        parent = runs.get(run_id("classification", name, seed))
+    start = name if task != "classification" else _teacher(experiment, identifier, model, recipe)
+    if start is not None:
+        parent = runs.get(run_id("classification", start, seed))
         if parent is None:
-            message = f"starts from the classification run of {name!r}, which train.classification does not list"
+            message = f"starts from the classification run of {start!r}, which train.classification does not list"
             raise UserError(Problem(str(experiment.file), f"train.{task}", message))
     dataset = experiment.config.datasets[task]
     return Run(
@@ -165,7 +171,7 @@ def _resolve(
                 "task": task,
                 "model": _identity(model),
                 "dataset": dataset.identity(),
-                "recipe": recipe.model_dump(mode="json", exclude=set(recipe.operational)),
+                "recipe": recipe.identity(),
                 "seed": seed,
                 "parent": parent.fingerprint if parent else None,
             }
@@ -174,9 +180,19 @@ def _resolve(
     )
 
 
+def _teacher(experiment: Experiment, identifier: str, model: ModelSpec, recipe: Recipe) -> str | None:
+    """The model that a classification run starts from and learns from, None where it starts from nothing."""
+    pruning = recipe.token_pruning
+    if (pruning is None) != (model.keep is None):
+        message = "expected for models that drop tokens, and for them alone"
+        raise UserError(Problem(str(experiment.file), f"{identifier}: token_pruning", message))
+    return pruning.teacher if pruning is not None else None
+
+
 def _identity(model: ModelSpec) -> dict[str, Any]:
-    # Names and availability are labels; what is computed follows from the rest.
-    return {k: v for k, v in asdict(model).items() if k not in {"name", "available"}}
+    # The name is a label; what is computed follows from the rest. Keep rates came after the first records.
+    ignored = {"name"} if model.keep is not None else {"name", "keep"}
+    return {k: v for k, v in asdict(model).items() if k not in ignored}
 
 
 def complexity_models(experiment: Experiment, task: str) -> list[ModelSpec]:
@@ -186,7 +202,7 @@ def complexity_models(experiment: Experiment, task: str) -> list[ModelSpec]:
         if any(column.task == task and column.latency is None for column in layout.columns):
             names.update((row.model, None) for row in layout.rows)
     names.update((name, None) for name in experiment.config.train.get(task, []))
-    return [experiment.models[name] for name in names if experiment.models[name].available]
+    return [experiment.models[name] for name in names]
 
 
 def complexity_fingerprint(experiment: Experiment, task: str) -> str:

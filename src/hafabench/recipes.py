@@ -1,7 +1,8 @@
 """Training recipes: the keys of each task, and the files that give every value a source.
 
 A recipe file holds ``defaults``, then ``by_family`` and ``by_size`` overrides; each value is written
-``{value: ..., source: ...}``. Later layers win: defaults < family < size < experiment.
+``{value: ..., source: ...}``. Later layers win: defaults < family < size < experiment. A key of a part of a recipe
+has a dot: ``token_pruning.teacher``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from hafabench.catalog import ModelSpec
 from hafabench.errors import UserError
@@ -40,6 +42,10 @@ class Recipe(BaseModel, ABC):
 
     # How a run is operated, not what it computes: these do not enter its fingerprint.
     operational: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "log_every", "eval_batch_size"})
+    # Keys added since the first records: where they are None, a run is the one that it was without them.
+    later: ClassVar[frozenset[str]] = frozenset()
+    # Keys whose values have keys of their own, written with a dot.
+    parts: ClassVar[dict[str, type[BaseModel]]] = {}
 
     optimizer: Literal["adamw", "sgd"]
     lr: float = Field(gt=0)
@@ -53,6 +59,11 @@ class Recipe(BaseModel, ABC):
     eval_batch_size: int = Field(gt=0)
     checkpoint_every: int = Field(1000, gt=0)
     log_every: int = Field(50, gt=0)
+
+    def identity(self) -> dict[str, Any]:
+        """The values that can change a run's numbers: the part that enters its fingerprint."""
+        values = self.model_dump(mode="json", exclude=set(self.operational))
+        return {key: value for key, value in values.items() if key not in self.later or value is not None}
 
     @abstractmethod
     def steps(self, images: int) -> int:
@@ -72,6 +83,30 @@ class Recipe(BaseModel, ABC):
         return {}
 
 
+class TokenPruningRecipe(BaseModel):
+    """How a trained classifier learns to drop tokens (DynamicViT's objective; see `hafabench.engines.pruning`).
+
+    Attributes:
+        teacher: model whose run of the same seed gives the starting weights, and whose outputs are imitated.
+        ratio_weight: of the squared difference between the shares of tokens kept and wanted.
+        distillation_weight: of the divergence from the teacher's class probabilities.
+        token_weight: of the difference to the teacher in the tokens.
+        backbone_lr_share: learning rate of what the teacher has too, over that of the new parts.
+        frozen_epochs: epochs at the beginning in which only the new parts learn.
+        ema_decay: of the moving average of the weights that is kept and evaluated beside them, or None.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teacher: str
+    ratio_weight: float = Field(ge=0)
+    distillation_weight: float = Field(ge=0)
+    token_weight: float = Field(ge=0)
+    backbone_lr_share: float = Field(gt=0, le=1)
+    frozen_epochs: int = Field(ge=0)
+    ema_decay: float | None = Field(gt=0, lt=1)
+
+
 class ClassificationRecipe(Recipe):
     """ImageNet-style training (paper, section 4.1).
 
@@ -82,7 +117,11 @@ class ClassificationRecipe(Recipe):
         image_size: side of the square input, pixels.
         eval_crop: share of the shorter side that the evaluation's centre crop keeps (0.875: 256 -> 224).
         repeated_augmentation: copies of an image per epoch under different augmentations; 1 is none.
+        token_pruning: for models that drop tokens, and for them alone.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"token_pruning"})
+    parts: ClassVar[dict[str, type[BaseModel]]] = {"token_pruning": TokenPruningRecipe}
 
     image_size: int = Field(gt=0)
     eval_crop: float = Field(gt=0, le=1)
@@ -102,8 +141,17 @@ class ClassificationRecipe(Recipe):
     label_smoothing: float = Field(ge=0, lt=1)
     random_erasing: float = Field(ge=0, le=1)
     repeated_augmentation: int = Field(ge=1)
+    token_pruning: TokenPruningRecipe | None = None
 
     warmup_key: ClassVar[str] = "warmup_epochs"
+
+    def misfits(self, images: int) -> dict[str, str]:
+        found = super().misfits(images)
+        pruning = self.token_pruning
+        if pruning is not None and pruning.frozen_epochs >= self.epochs:
+            message = f"{pruning.frozen_epochs} epochs frozen, but the training has only {self.epochs}"
+            found["token_pruning.frozen_epochs"] = message
+        return found
 
     def steps(self, images: int) -> int:
         return self.epochs * (images // self.batch_size)
@@ -207,6 +255,33 @@ class RecipeFile(BaseModel):
         return {**self.defaults, **family, **size}
 
 
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Values whose keys may have a dot, as a recipe takes them: ``{"a.b": 1}`` -> ``{"a": {"b": 1}}``."""
+    found: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
+    for key, value in values.items():
+        part, dot, name = key.partition(".")
+        if not dot:
+            continue
+        if part in values:
+            # No part of a recipe, then; the key stays what it is, unknown.
+            found[key] = value
+        else:
+            found.setdefault(part, {})[name] = value
+    return found
+
+
+def key_of(location: tuple[str | int, ...], values: dict[str, Any]) -> str:
+    """The key, as in ``values``, that a validation error's location is about."""
+    return str(location[0]) if location[0] in values else ".".join(map(str, location[:2]))
+
+
+def field_of(kind: type[Recipe], key: str) -> FieldInfo | None:
+    """What a recipe says about ``key``, which may have a dot; None for a key that it does not have."""
+    part, dot, name = key.partition(".")
+    owner = kind.parts.get(part) if dot else kind
+    return owner.model_fields.get(name if dot else part) if owner is not None and key not in kind.parts else None
+
+
 def load_recipe(path: Path, task: str) -> RecipeFile:
     """Read and check one recipe file: known keys, values of the right type, every key given.
 
@@ -225,11 +300,12 @@ def load_recipe(path: Path, task: str) -> RecipeFile:
     for at, layer in layers.items():
         merged = {key: item.value for key, item in {**recipe.defaults, **layer}.items()}
         try:
-            kind.model_validate(merged)
+            kind.model_validate(nested(merged))
         except ValidationError as error:
             for item in error.errors():
-                key = str(item["loc"][0])
-                if at == ("defaults",) or key in layer:
+                key = key_of(item["loc"], merged)
+                part = key.partition(".")[0] + "."
+                if at == ("defaults",) or key in layer or any(name.startswith(part) for name in layer):
                     problems.append(source.problem((*at, key), describe(item)))
     if problems:
         raise UserError(problems)

@@ -12,7 +12,7 @@ from timm.optim import param_groups_weight_decay
 import hafabench.models
 from hafabench.catalog import CATALOG
 from hafabench.errors import UserError
-from hafabench.models import OWN_MODELS, create
+from hafabench.models import OWN_MODELS, create, timm_name
 from hafabench.models.hafa.laa import DeformableConv, OffsetConv
 
 # Sizes of one architecture become the same small model; its own widths and depths are pinned by parameter counts.
@@ -20,7 +20,13 @@ SMALL = {
     "pvt": {"depths": (1, 1, 1, 2), "embed_dims": (16, 32, 80, 128)},
     "pvt_v2": {"depths": (1, 1, 1, 2), "embed_dims": (16, 32, 80, 128)},
     "swin": {"depths": (1, 1, 1, 2), "embed_dim": 24},
+    "lvvit": {"depth": 4, "embed_dim": 96},
+    "dynamicvit": {"depth": 8, "embed_dim": 96},
+    "dynamic_swin": {"depths": (1, 1, 5, 1), "embed_dim": 24},
 }
+# Models with a feature pyramid, which dense tasks need; the others only classify.
+PYRAMIDS = [name for name, spec in OWN_MODELS.items() if spec.family in ("pvt", "pvt_v2", "swin")]
+CLASSIFIERS = [name for name in OWN_MODELS if name not in PYRAMIDS]
 STRIDES = (4, 8, 16, 32)
 # Adding a constant to every score changes no weighted mean and no softmax: its gradient is zero but for rounding.
 ZERO_GRADIENT = ("score.bias",)
@@ -28,7 +34,7 @@ ZERO_GRADIENT = ("score.bias",)
 
 def small(name: str, **kwargs) -> torch.nn.Module:
     torch.manual_seed(0)
-    return timm.create_model(name, **SMALL[CATALOG[name].family], **kwargs)
+    return timm.create_model(timm_name(name), **SMALL[CATALOG[name].family], **kwargs)
 
 
 def image(batch: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
@@ -71,10 +77,15 @@ def classifier(name):
     return small(name, num_classes=5, drop_path_rate=0.1)
 
 
+@pytest.fixture(scope="module", params=PYRAMIDS)
+def pyramid(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def backbone(name):
+def backbone(pyramid):
     torch.manual_seed(0)
-    return create(name, dense=True, **SMALL[CATALOG[name].family])
+    return create(pyramid, dense=True, **SMALL[CATALOG[pyramid].family])
 
 
 def test_trains_every_parameter(classifier):
@@ -101,10 +112,13 @@ def test_checkpoint_loads_strictly(name, classifier):
 
 def test_mixed_precision(name):
     model = small(name, num_classes=5, drop_path_rate=0.0)
+    # Models that drop tokens draw which: the same ones twice.
+    torch.manual_seed(1)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(image(2, 64, 64))
     logits.float().square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    torch.manual_seed(1)
     expected = model(image(2, 64, 64))
     assert (logits - expected).abs().max() < 0.1 * expected.abs().max()
 
@@ -119,16 +133,15 @@ def test_samples_do_not_influence_each_other(classifier):
 
 
 @torch.no_grad()
-def test_timm_interfaces(classifier):
+def test_timm_interfaces(name, classifier):
     features = classifier.eval().forward_features(image(1, 64, 64))
     pooled = classifier.forward_head(features, pre_logits=True)
     assert pooled.shape == (1, classifier.num_features)
-    torch.testing.assert_close(classifier.get_classifier()(pooled), classifier(image(1, 64, 64)))
-    final, maps = classifier.forward_intermediates(image(1, 64, 64), indices=[1, -1])
-    assert [tuple(m.shape[1:]) for m in maps] == [
-        (classifier.channels[i], 64 // STRIDES[i], 64 // STRIDES[i]) for i in (1, 3)
-    ]
-    assert final.shape[-1] == classifier.channels[-1]
+    logits = classifier(image(1, 64, 64))
+    torch.testing.assert_close(classifier.forward_head(features), logits)
+    # LV-ViT's logits take the patch tokens' too.
+    if CATALOG[name].family not in ("lvvit", "dynamicvit"):
+        torch.testing.assert_close(classifier.get_classifier()(pooled), logits)
     assert classifier.default_cfg["crop_pct"] == 0.875
     assert classifier.default_cfg["interpolation"] == "bicubic"
     modules = dict(classifier.named_modules())
@@ -138,13 +151,29 @@ def test_timm_interfaces(classifier):
     assert sum(len(group) for group in groups.values()) == len(list(classifier.parameters()))
 
 
+@torch.no_grad()
+def test_intermediate_maps(pyramid):
+    model = small(pyramid).eval()
+    final, maps = model.forward_intermediates(image(1, 64, 64), indices=[1, -1])
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (model.channels[i], 64 // STRIDES[i], 64 // STRIDES[i]) for i in (1, 3)
+    ]
+    assert final.shape[-1] == model.channels[-1]
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_classifiers_are_no_backbones(model):
+    with pytest.raises(UserError, match="gives no feature pyramid, which dense tasks need"):
+        create(model, dense=True, **SMALL[CATALOG[model].family])
+
+
 @pytest.mark.parametrize("size", [(65, 97), (32, 32)])
-def test_backbone_gives_four_stages_of_tokens(name, backbone, size):
+def test_backbone_gives_four_stages_of_tokens(pyramid, backbone, size):
     backbone.eval().zero_grad()
     stages = backbone.forward_tokens(image(1, *size))
-    assert [tokens.grid for tokens in stages] == map_sizes(CATALOG[name].family, *size)
+    assert [tokens.grid for tokens in stages] == map_sizes(CATALOG[pyramid].family, *size)
     assert tuple(tokens.x.shape[2] for tokens in stages) == tuple(backbone.channels)
-    for tokens, merger in zip(stages, CATALOG[name].mergers, strict=True):
+    for tokens, merger in zip(stages, CATALOG[pyramid].mergers, strict=True):
         assert (tokens.cells is not None) == (merger == "sia")
         assert tokens.to_map().shape[-2:] == tokens.grid
 
@@ -160,8 +189,8 @@ def test_backbone_trains_every_parameter(backbone):
 
 
 @torch.no_grad()
-def test_features_only(name):
-    model = small(name, features_only=True).eval()
+def test_features_only(pyramid):
+    model = small(pyramid, features_only=True).eval()
     for feature, stride, channels in zip(
         model(image(1, 64, 96)), model.feature_info.reduction(), model.feature_info.channels(), strict=True
     ):
@@ -230,23 +259,25 @@ def test_initial_weights(name):
 
 
 def test_epsilon_of_norms(name):
-    """1e-5 in mergers and spatial reduction; 1e-6 in blocks, stages and head (timm's Swin has 1e-5 there too)."""
+    """1e-5 in mergers and spatial reduction; 1e-6 in blocks, stages and head (Swin, LV-ViT: 1e-5 there too)."""
     norms = {key: m.eps for key, m in small(name).named_modules() if isinstance(m, torch.nn.LayerNorm)}
     coarse = {key for key in norms if ".merger." in key or key.endswith(".attn.norm")}
-    assert {norms[key] for key in coarse} == {1e-5}
-    assert {eps for key, eps in norms.items() if key not in coarse} == {1e-5 if "swin" in name else 1e-6}
+    assert all(norms[key] == 1e-5 for key in coarse)
+    assert bool(coarse) == (name in PYRAMIDS)
+    assert {eps for key, eps in norms.items() if key not in coarse} == {1e-6 if "pvt" in name else 1e-5}
 
 
-def test_every_available_own_model_is_registered():
-    expected = {n for n, s in CATALOG.items() if s.available and (s.family == "pvt" or s.is_plugin)}
+def test_every_own_model_is_registered():
+    own = {"pvt", "lvvit", "dynamicvit", "dynamic_swin"}
+    expected = {n for n, s in CATALOG.items() if s.family in own or s.is_plugin}
     assert set(OWN_MODELS) == expected
-    assert all(timm.is_model(model) for model in expected)
+    assert all(timm.is_model(timm_name(model)) for model in expected)
     assert hafabench.models.__all__
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("model", ["pvt_tiny_hafa", "pvt_v2_b1_hafa", "swin_tiny_hafa"])
+@pytest.mark.parametrize("model", ["pvt_tiny_hafa", "pvt_v2_b1_hafa", "swin_tiny_hafa", *CLASSIFIERS])
 def test_full_size(model):
-    logits = timm.create_model(model).eval()(image(1, 224, 224))
+    logits = timm.create_model(timm_name(model)).eval()(image(1, 224, 224))
     assert logits.shape == (1, 1000)
     assert logits.isfinite().all()

@@ -20,7 +20,7 @@ INFERRED_TOLERANCE = 0.005
 
 def reference_rows() -> list[dict[str, str]]:
     with (Path(__file__).parent / "data" / "complexity.csv").open(encoding="utf-8", newline="") as handle:
-        return [row for row in csv.DictReader(handle) if CATALOG[row["model"]].available]
+        return list(csv.DictReader(handle))
 
 
 def identify(row: dict[str, str]) -> str:

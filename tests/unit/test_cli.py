@@ -72,7 +72,7 @@ def test_runs_are_listed_with_their_fingerprints():
 def test_models_are_listed():
     lines = CliRunner().invoke(cli, ["models"]).output.splitlines()
     assert any("pvt_tiny_hafa " in line and "laa-laa-sia" in line for line in lines)
-    assert any("dynamicvit_lvs_0.5" in line and "not built yet" in line for line in lines)
+    assert any("dynamic_swin_tiny_0.25 " in line and "keeps constant 0.25" in line for line in lines)
 
 
 def test_missing_checkpoint_is_one_sentence(write_experiment, tmp_path):

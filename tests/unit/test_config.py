@@ -47,11 +47,6 @@ def test_unknown_model_names_the_nearest(write_experiment):
     assert "train.classification[11]: unknown model 'pvt_tiny_haffa'; did you mean pvt_tiny_hafa" in found[0]
 
 
-def test_model_that_is_not_built_yet_cannot_train(write_experiment):
-    found = problems_of(write_experiment(lambda c: c["train"]["classification"].append("dynamicvit_lvs_0.5")))
-    assert "not built yet" in found[0]
-
-
 @pytest.mark.parametrize(
     ("mergers", "expected"),
     [
@@ -94,16 +89,37 @@ def test_own_variant_of_an_experiment(write_experiment):
     assert experiment.models["mine"].architecture == "pvt_tiny"
 
 
+def test_keep_rates_of_an_experiments_variant(write_experiment):
+    def change(keep, base="dynamic_swin_tiny_0.25", **more):
+        return lambda content: content.update(models={"mine": {"base": base, "keep": keep, **more}})
+
+    found = load_experiment(write_experiment(change({"schedule": "powers", "rate": 0.5}))).models["mine"]
+    assert found.keep == (0.5, 0.25, 0.125)
+    assert load_experiment(write_experiment(change([0.75, 0.5, 0.25]))).models["mine"].keep == (0.75, 0.5, 0.25)
+    for wrong, expected in (
+        (change({"schedule": "steps", "rate": 0.25}), "models.mine.keep: rate 3 is -0.15, but a share"),
+        (change([0.5, 0.5, 1.5]), "models.mine.keep: rate 3 is 1.5, but a share of the tokens lies between 0 and 1"),
+        (change([0.5, 0.5, 0.5], base="pvt_tiny"), "models.mine.keep: 'pvt_tiny' drops no tokens"),
+        (change([0.5, 0.5, 0.5], variant="qkv"), "differs in its keep rates, and in nothing else"),
+    ):
+        assert expected in problems_of(write_experiment(wrong))[0]
+
+
 def test_override_keys_and_values_are_checked(write_experiment):
     def change(content):
         content["overrides"] += [
             {"runs": "classification/*", "why": "test", "set": {"learning_rate": 1.0}},
             {"runs": "segmentation/*", "why": "test", "set": {"iterations": "many"}},
             {"runs": "everything", "why": "test", "set": {"lr": 1.0}},
+            {"runs": "classification/*", "why": "test", "set": {"token_pruning.teachr": "x", "lr.peak": 1}},
+            {"runs": "classification/*", "why": "test", "set": {"token_pruning.ema_decay": 2.0}},
         ]
 
     found = problems_of(write_experiment(change))
-    assert len(found) == 3
+    assert len(found) == 6
+    assert "overrides[8].set.token_pruning.teachr: unknown key of the classification recipe" in found[3]
+    assert "overrides[8].set.lr.peak: unknown key of the classification recipe" in found[4]
+    assert "overrides[9].set.token_pruning.ema_decay: input should be less than 1, found 2.0" in found[5]
     assert "overrides[5].set.learning_rate: unknown key of the classification recipe" in found[0]
     assert "overrides[6].set.iterations: input should be a valid integer" in found[1]
     assert "overrides[7].runs: expected a pattern that starts with a task" in found[2]

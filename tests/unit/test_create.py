@@ -129,7 +129,7 @@ class TestRefusals:
         ("build", "sentence"),
         [
             (lambda: create("pvt_huge"), "unknown model 'pvt_huge'"),
-            (lambda: create("dynamicvit_lvs_0.5"), "listed in the tables but not built"),
+            (lambda: create("dynamicvit_lvs_0.5", dense=True), "gives no feature pyramid"),
             (lambda: create("pvt_tiny", mergers=("grid", "sia", "laa", "grid")), "cannot take 'laa' after 'sia'"),
             (lambda: timm.create_model("pvt_tiny", mergers=("grid", "laa")), "2 mergers given, expected 4"),
             (lambda: create("swin_tiny", mergers=("grid", "grid", "sia", "sia")), "Swin takes 'sia' on stage 4 only"),

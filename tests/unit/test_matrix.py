@@ -17,7 +17,7 @@ def fingerprints(path) -> dict[str, str]:
 
 
 def override(runs: str, **values):
-    return lambda content: content["overrides"].append({"runs": runs, "why": "a test", "set": values})
+    return lambda content: content.setdefault("overrides", []).append({"runs": runs, "why": "a test", "set": values})
 
 
 def test_digits_trains_what_the_tables_need(repository):
@@ -29,7 +29,7 @@ def test_digits_trains_what_the_tables_need(repository):
     assert list(runs).index(run.parent.id) < list(runs).index(run.id)
 
 
-def test_paper_has_every_available_row(repository):
+def test_paper_trains_every_row(repository):
     experiment = load_experiment(repository / "configs/paper.yaml")
     runs = expand(experiment)
     tasks = {"top1": "classification", "miou": "segmentation", "box_ap": "detection"}
@@ -37,8 +37,7 @@ def test_paper_has_every_available_row(repository):
         for column in layout.columns:
             if column.key in tasks:
                 for row in layout.rows:
-                    if experiment.models[row.model].available:
-                        assert f"{tasks[column.key]}/{row.model}/seed0" in runs, (layout.id, row.label)
+                    assert f"{tasks[column.key]}/{row.model}/seed0" in runs, (layout.id, row.label)
 
 
 def test_a_changed_learning_rate_changes_that_run_and_its_dependants_only(write_experiment):
@@ -98,9 +97,39 @@ def test_dense_run_without_its_classification_run_is_refused(write_experiment):
         expand(experiment)
 
 
+def test_a_model_that_drops_tokens_starts_from_its_teachers_run(repository, write_experiment):
+    runs = expand(load_experiment(repository / "configs/paper.yaml"))
+    for student, teacher in (("dynamicvit_lvs_0.5", "lvvit_small"), ("dynamic_swin_tiny_0.25", "swin_tiny")):
+        run = runs[f"classification/{student}/seed0"]
+        assert run.parent is runs[f"classification/{teacher}/seed0"]
+        assert list(runs).index(run.parent.id) < list(runs).index(run.id)
+
+    def teacher_is_not_trained(content):
+        content["train"]["classification"].remove("swin_tiny")
+
+    with pytest.raises(UserError, match="starts from the classification run of 'swin_tiny', which train"):
+        expand(load_experiment(write_experiment(teacher_is_not_trained, base="paper")))
+
+
+def test_token_pruning_is_for_models_that_drop_tokens(write_experiment):
+    def with_override(runs, **values):
+        return expand(load_experiment(write_experiment(override(runs, **values), base="paper")))
+
+    with pytest.raises(UserError, match=r"dynamicvit_lvs_0.5/seed0: token_pruning.frozen_epochs: 30 epochs frozen"):
+        with_override("classification/dynamicvit*", **{"token_pruning.frozen_epochs": 30})
+    with pytest.raises(UserError, match=r"pvt_tiny/seed0: token_pruning\.ratio_weight: required key is missing"):
+        with_override("classification/pvt_tiny/*", **{"token_pruning.teacher": "resnet18"})
+    assert (
+        "token_pruning"
+        not in expand(load_experiment(write_experiment()))["classification/pvt_tiny/seed0"].recipe.identity()
+    )
+
+
 def test_every_recipe_value_has_a_source(repository):
     for run in expand(load_experiment(repository / "configs/paper.yaml")).values():
         given = set(run.recipe.model_fields_set)
+        for part in given & set(run.recipe.parts):
+            given = given - {part} | {f"{part}.{key}" for key in getattr(run.recipe, part).model_fields_set}
         assert given == set(run.sources), run.id
         assert all(run.sources.values())
 
@@ -108,8 +137,7 @@ def test_every_recipe_value_has_a_source(repository):
 def test_complexity_covers_rows_that_do_not_train(repository):
     experiment = load_experiment(repository / "configs/digits.yaml")
     names = [model.name for model in complexity_models(experiment, "classification")]
-    assert {"resnext101_64x4d", "pvt_large_hafa", "swin_tiny_hafa"} <= set(names)
-    assert not any(name.startswith("dynamic") for name in names)
+    assert {"resnext101_64x4d", "pvt_large_hafa", "swin_tiny_hafa", "dynamicvit_lvs_0.5"} <= set(names)
 
 
 @pytest.mark.parametrize("module", ["hafabench", "hafabench.matrix", "hafabench.config", "hafabench.cli"])

@@ -17,8 +17,9 @@ def test_digits(tmp_path):
         "count_complexity": 3,
         "measure_latency": 1,
         "collect_records": 1,
+        "draw_pictures": 1,
         "write_report": 1,
-        "total": 48,
+        "total": 49,
     }
 
 
@@ -28,13 +29,13 @@ def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
     assert job_counts(done.stdout) == {
         "all": 1,
         "prepare_dataset": 3,
-        "train_run": 25 + 10 + 10,
-        "evaluate_run": 25 + 10 + 10,
+        "train_run": 32 + 10 + 10,
+        "evaluate_run": 32 + 10 + 10,
         "count_complexity": 3,
         "measure_latency": 4,
         "collect_records": 1,
         "write_report": 1,
-        "total": 103,
+        "total": 117,
     }
     assert done.stdout.count("missing data: ") == 3
 

@@ -28,14 +28,12 @@ def check(experiment: Path, data: bool) -> None:
 
 @click.command()
 def models() -> None:
-    """List every model of the tables with its family and mergers."""
+    """List every model of the tables with its family and mergers or keep rates."""
     from hafabench.catalog import CATALOG
 
     width = max(map(len, CATALOG))
     for spec in CATALOG.values():
-        mergers = "-".join(spec.mergers[1:]) if spec.is_plugin else "own grid"
-        note = "" if spec.available else "  (not built yet)"
-        click.echo(f"{spec.name:{width}}  {spec.family:10}  {mergers:14} {spec.variant:4} {spec.fidelity}{note}")
+        click.echo(f"{spec.name:{width}}  {spec.family:12}  {spec.variant:4} {spec.fidelity:15} {spec.description}")
 
 
 @click.command()

@@ -111,12 +111,9 @@ def count_model(spec: ModelSpec, task: str, image_size: tuple[int, int], num_cla
         num_classes: classes that the head predicts.
 
     Raises:
-        UserError: for a model that no module builds yet, or a size that it cannot take.
+        UserError: for a size that the model cannot take.
     """
-    if not spec.available:
-        raise UserError(f"model {spec.name!r} is listed in the tables but not built yet: it cannot be counted")
-    with torch.device("meta"):
-        model = _build(spec, task, num_classes)
+    model = build_on_meta(spec, task, num_classes)
     try:
         return count(model, image_size)
     except (AssertionError, RuntimeError) as error:
@@ -125,15 +122,17 @@ def count_model(spec: ModelSpec, task: str, image_size: tuple[int, int], num_cla
         raise UserError(f"model {spec.name!r} cannot take images of {size} pixels: {error}") from error
 
 
-def _build(spec: ModelSpec, task: str, num_classes: int) -> nn.Module:
-    if task == "classification":
-        from hafabench.models import create
+def build_on_meta(spec: ModelSpec, task: str, num_classes: int) -> nn.Module:
+    """A row of the tables with the task's head, without memory; a detector's forward pass has a fixed cost."""
+    with torch.device("meta"):
+        if task == "classification":
+            from hafabench.models import create
 
-        return create(spec, num_classes=num_classes)
-    # Seconds of import time that counting a classifier does not need.
-    from hafabench.engines.dense import build_dense_model
+            return create(spec, num_classes=num_classes)
+        # Seconds of import time that counting a classifier does not need.
+        from hafabench.engines.dense import build_dense_model
 
-    model = build_dense_model(spec, task, num_classes)
+        model = build_dense_model(spec, task, num_classes)
     return _DetectorForward(model) if task == "detection" else model
 
 
@@ -217,7 +216,7 @@ def table_rows(experiment: Experiment, names: list[str], task: str, style: Liter
         style: ``csv`` (``model,params,gmacs``) or ``text`` (aligned, with the trainable parameters).
 
     Raises:
-        UserError: with every name that is unknown or not built yet, before anything is counted.
+        UserError: with every unknown name, before anything is counted.
     """
     specs = _named(experiment, names) if names else complexity_models(experiment, task)
     config = experiment.config.complexity
@@ -237,10 +236,6 @@ def table_rows(experiment: Experiment, names: list[str], task: str, style: Liter
 
 def _named(experiment: Experiment, names: list[str]) -> list[ModelSpec]:
     problems = [unknown_model(name, experiment.models) for name in names if name not in experiment.models]
-    specs = [experiment.models[name] for name in names if name in experiment.models]
-    problems += [
-        f"model {spec.name!r} is listed in the tables but not built yet" for spec in specs if not spec.available
-    ]
     if problems:
         raise UserError(problems)
-    return specs
+    return [experiment.models[name] for name in names]

@@ -12,14 +12,20 @@ from torch import nn
 
 from hafabench.catalog import CATALOG, FIDELITIES, VARIANTS, ModelSpec, merger_problem
 from hafabench.errors import UserError
-from hafabench.models import pvt, pvt_v2, swin
+from hafabench.keep_rates import KeepRates, describe_rates
+from hafabench.models import dynamic_swin, dynamicvit, lvvit, pvt, pvt_v2, swin
 from hafabench.models.library import LibraryBackbone, create_library_model
 from hafabench.models.pyramid import Dimensions
 
 
 def is_own(spec: ModelSpec) -> bool:
     """Whether this project builds the model; otherwise it is timm's."""
-    return spec.family == "pvt" or spec.is_plugin
+    return spec.family in _OWN_FAMILIES or spec.is_plugin
+
+
+def timm_name(name: str) -> str:
+    """A model's name with timm, for which a dot parts a model from its weights: ``dynamicvit_lvs_0_5``."""
+    return name.replace(".", "_")
 
 
 def create(
@@ -29,6 +35,7 @@ def create(
     mergers: tuple[str, ...] | None = None,
     variant: str | None = None,
     fidelity: str | None = None,
+    keep: KeepRates | None = None,
     **kwargs,
 ) -> nn.Module:
     """Build any model of the catalogue, or a variant of one.
@@ -37,18 +44,18 @@ def create(
         model: a name of `hafabench.catalog.CATALOG` or a specification.
         dense: build the backbone of a dense task: without classifier and class token, with ``channels`` and
             ``forward_tokens(x)``, and no parameter that would stay without a gradient.
-        mergers, variant, fidelity: changes of the specification.
+        mergers, variant, fidelity, keep: changes of the specification.
         kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``features_only`` ...; for PVT and PVT-v2 also
             ``depths`` (blocks) and ``embed_dims`` (channels) of the four stages, where they shall differ.
 
     Raises:
-        UserError: for an unknown or unavailable model, or mergers that it cannot take.
+        UserError: for an unknown model, or mergers or keep rates that it cannot take.
     """
     if isinstance(model, str):
         if model not in CATALOG:
             raise UserError(f"unknown model {model!r}; expected one of {', '.join(CATALOG)}")
         model = CATALOG[model]
-    changes = {"mergers": mergers, "variant": variant, "fidelity": fidelity}
+    changes = {"mergers": mergers, "variant": variant, "fidelity": fidelity, "keep": keep}
     changes = {key: value for key, value in changes.items() if value is not None}
     return build_model(replace(model, **changes), dense=dense, **kwargs)
 
@@ -57,8 +64,6 @@ def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs) -> nn.Module:
     """The model that ``spec`` describes; see `create`."""
     # A specification read from JSON or a library's configuration has a list here, which equals no tuple.
     spec = replace(spec, mergers=tuple(spec.mergers))
-    if not spec.available:
-        raise UserError(f"model {spec.name!r} is listed in the tables but not built by this version")
     if spec.is_plugin and (problem := merger_problem(spec.family, spec.mergers)):
         raise UserError(f"model {spec.name!r}: {problem}")
     if spec.variant not in VARIANTS:
@@ -68,8 +73,13 @@ def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs) -> nn.Module:
     if spec.fidelity not in FIDELITIES:
         expected = ", ".join(FIDELITIES)
         raise UserError(f"model {spec.name!r}: unknown fidelity {spec.fidelity!r}; expected one of {expected}")
+    if (spec.keep is None) == (spec.family in _KEEPING_FAMILIES):
+        found = "none" if spec.keep is None else describe_rates(spec.keep)
+        raise UserError(f"model {spec.name!r}: family {spec.family!r} and keep rates do not fit, found {found}")
     if not is_own(spec):
         return LibraryBackbone(spec, **kwargs) if dense else create_library_model(spec, **kwargs)
+    if dense and spec.family in _CLASSIFIERS:
+        raise UserError(f"model {spec.name!r} gives no feature pyramid, which dense tasks need")
     net = _build_own(spec, **kwargs)
     return net.as_backbone() if dense else net
 
@@ -80,7 +90,8 @@ def _build_own(spec: ModelSpec, pretrained: bool = False, **kwargs) -> nn.Module
     kwargs.setdefault("pretrained_cfg", _configuration(spec))
     feature_cfg = {"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}
     constructor = _CONSTRUCTORS[spec.family]
-    return build_model_with_cfg(partial(constructor, spec), spec.name, False, feature_cfg=feature_cfg, **kwargs)
+    name = timm_name(spec.name)
+    return build_model_with_cfg(partial(constructor, spec), name, False, feature_cfg=feature_cfg, **kwargs)
 
 
 def _resized(dims: Dimensions, depths: Sequence[int] | None, embed_dims: Sequence[int] | None) -> Dimensions:
@@ -114,11 +125,36 @@ def _swin(spec: ModelSpec, **kwargs) -> nn.Module:
     return swin.SwinTransformerHafa(spec.mergers, spec.variant, spec.fidelity, **kwargs)
 
 
-_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"pvt": _pvt, "pvt_v2": _pvt_v2, "swin": _swin}
+def _lvvit(spec: ModelSpec, **kwargs) -> nn.Module:
+    return lvvit.LVViT(**{**lvvit.ARCHITECTURES[spec.architecture], **kwargs})
+
+
+def _dynamicvit(spec: ModelSpec, **kwargs) -> nn.Module:
+    return dynamicvit.DynamicViT(spec.keep, **{**dynamicvit.ARCHITECTURES[spec.architecture], **kwargs})
+
+
+def _dynamic_swin(spec: ModelSpec, **kwargs) -> nn.Module:
+    return dynamic_swin.DynamicSwin(spec.keep, **{**dynamic_swin.ARCHITECTURES[spec.architecture], **kwargs})
+
+
+_KEEPING_FAMILIES = ("dynamicvit", "dynamic_swin")
+_CLASSIFIERS = ("lvvit", *_KEEPING_FAMILIES)
+_OWN_FAMILIES = ("pvt", *_CLASSIFIERS)
+_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {
+    "pvt": _pvt,
+    "pvt_v2": _pvt_v2,
+    "swin": _swin,
+    "lvvit": _lvvit,
+    "dynamicvit": _dynamicvit,
+    "dynamic_swin": _dynamic_swin,
+}
 _FIRST_CONV_AND_CLASSIFIER = {
     "pvt": ("stage1.merger.proj", "head"),
     "pvt_v2": ("stage1.merger.proj", "head"),
     "swin": ("patch_embed.proj", "head.fc"),
+    "lvvit": ("patch_embed.backbone.0", "head"),
+    "dynamicvit": ("patch_embed.backbone.0", "head"),
+    "dynamic_swin": ("patch_embed.proj", "head.fc"),
 }
 
 
@@ -126,7 +162,7 @@ def _configuration(spec: ModelSpec) -> dict:
     """timm's description of a model's input; evaluation resizes to 256 and crops 224 (HAFA section 4.1)."""
     first_conv, classifier = _FIRST_CONV_AND_CLASSIFIER[spec.family]
     return {
-        "architecture": spec.name,
+        "architecture": timm_name(spec.name),
         "num_classes": 1000,
         "input_size": (3, 224, 224),
         "pool_size": (7, 7),
@@ -144,12 +180,12 @@ def _entrypoint(spec: ModelSpec) -> Callable[..., nn.Module]:
         # timm passes its own registry's configuration; `build_model` knows the same one from the specification.
         return create(spec, pretrained=pretrained, **kwargs)
 
-    build.__name__ = build.__qualname__ = spec.name
-    build.__doc__ = f"{spec.architecture} with mergers {', '.join(spec.mergers)}."
+    build.__name__ = build.__qualname__ = timm_name(spec.name)
+    build.__doc__ = f"{spec.architecture}: {spec.description}."
     return build
 
 
-OWN_MODELS: dict[str, ModelSpec] = {name: spec for name, spec in CATALOG.items() if spec.available and is_own(spec)}
-default_cfgs = generate_default_cfgs({name: _configuration(spec) for name, spec in OWN_MODELS.items()})
+OWN_MODELS: dict[str, ModelSpec] = {name: spec for name, spec in CATALOG.items() if is_own(spec)}
+default_cfgs = generate_default_cfgs({timm_name(name): _configuration(spec) for name, spec in OWN_MODELS.items()})
 for _spec in OWN_MODELS.values():
     register_model(_entrypoint(_spec))
