@@ -133,7 +133,7 @@ def _status(
     if job is not None and job.is_pending:
         return CellStatus(cell, "queued", job.reason, job=job.id)
     if job is not None:
-        detail = progress(training) if training is not None else f"for {job.elapsed}"
+        detail = progress(training) if training is not None else _said(cell.log, fresh_s) or f"for {job.elapsed}"
         if job.state != "RUNNING":
             detail = f"{job.state.lower()}; {detail}"
         return CellStatus(cell, "running", detail, job.node, job.id)
@@ -185,6 +185,12 @@ def _last_word(logs: Iterable[Path]) -> tuple[Path | None, str, bool]:
         if fallback[0] is None:
             fallback = (path, lines[-1] if lines else "the log is empty", False)
     return fallback
+
+
+def _said(log: Path, fresh_s: float) -> str:
+    """The last line of a log that grows; empty where it does not."""
+    lines = [line for line in _tail(log) if line.strip()] if _is_fresh(log, fresh_s) else []
+    return lines[-1].strip() if lines else ""
 
 
 def _tail(path: Path) -> list[str]:

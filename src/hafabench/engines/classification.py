@@ -19,6 +19,7 @@ from hafabench.engines.checkpoint import expect_meta, load_checkpoint, load_stri
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import StopRequest
 from hafabench.engines.optimization import build_optimizer, build_schedule
+from hafabench.engines.progress import announced
 from hafabench.engines.sampling import SeededSamples, StepSampler, Stream, batches, seed_everything
 from hafabench.engines.training import TrainingSession, deterministic, identity, is_trained, say_trained
 from hafabench.engines.training_state import TrainingState
@@ -132,7 +133,8 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
     sampler = BatchSampler(SequentialSampler(dataset), recipe.eval_batch_size, drop_last=False)
     highest = min(5, run.dataset.num_classes)
     correct = {"top1": 0, "top5": 0}
-    with closing(batches(dataset, sampler, workers=recipe.workers, pin=device.type == "cuda")) as loaded:
+    loading = batches(dataset, sampler, workers=recipe.workers, pin=device.type == "cuda")
+    with closing(announced(loading, run.id, len(dataset), recipe.eval_batch_size)) as loaded:
         for images, labels in loaded:
             hits = model(images.to(device)).topk(highest, dim=1).indices.cpu() == labels[:, None]
             correct["top1"] += int(hits[:, 0].sum())

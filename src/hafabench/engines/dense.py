@@ -29,6 +29,7 @@ from hafabench.engines.checkpoint import expect_meta, load_checkpoint, load_stri
 from hafabench.engines.dense_sampling import AspectSampler
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import StopRequest
+from hafabench.engines.progress import announced
 from hafabench.engines.sampling import SeededSamples, StepSampler, Stream, seed_everything
 from hafabench.engines.training import TrainingSession, deterministic, identity, is_trained, say_trained
 from hafabench.engines.training_state import TrainingState
@@ -190,16 +191,17 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_trained(run, checkpoint).to(device)
         dataset = validation_data(run)
+        loading = sampling.batches(
+            dataset,
+            BatchSampler(SequentialSampler(dataset), recipe.eval_batch_size, drop_last=False),
+            workers=recipe.workers,
+            pin=device.type == "cuda",
+            collate=mm.same_size_collate if run.task == "segmentation" else mm.pseudo_collate,
+        )
         values = mm.evaluate(
             model,
             dataset,
-            sampling.batches(
-                dataset,
-                BatchSampler(SequentialSampler(dataset), recipe.eval_batch_size, drop_last=False),
-                workers=recipe.workers,
-                pin=device.type == "cuda",
-                collate=mm.same_size_collate if run.task == "segmentation" else mm.pseudo_collate,
-            ),
+            announced(loading, run.id, len(dataset), recipe.eval_batch_size),
             mm.metric(run.task, paths.coco_annotations(run.dataset, "val")),
         )
     short, long = min(recipe.resize), max(recipe.resize)

@@ -1,11 +1,16 @@
-"""Progress of a training: lines with rate and time left for people, a JSON-lines history for plots."""
+"""Progress: lines with rate and time left for people; of a training also a JSON-lines history for plots."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
+
+Batch = TypeVar("Batch")
 
 
 class Progress:
@@ -47,6 +52,36 @@ class Progress:
         entry = {"step": step, **values, "images_per_s": round(rate, 2), "eta_s": round(left, 1)}
         with self._history.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(entry) + "\n")
+
+
+def announced(
+    batches: Generator[Batch],
+    label: str,
+    images: int,
+    batch_size: int,
+    *,
+    every_s: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[Batch]:
+    """``batches`` of an evaluation, with a line on standard error every ``every_s`` seconds; none for a short one.
+
+    Args:
+        batches: closed with what is returned.
+        label: the run's id.
+        images, batch_size: in all, and in each batch but the last.
+        clock: seconds.
+    """
+    started = said = clock()
+    with closing(batches):
+        for index, batch in enumerate(batches, start=1):
+            yield batch
+            # Asked for the next one, so done with this one.
+            now, done = clock(), min(index * batch_size, images)
+            if now - said >= every_s or (done == images and said > started):
+                rate, said = done / max(now - started, 1e-9), now
+                left = _clock_text((images - done) / rate)
+                line = f"{label}: evaluated {done} of {images} images, {rate:.1f} images/s left {left}"
+                print(line, file=sys.stderr, flush=True)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -1,0 +1,47 @@
+"""What an evaluation says while it lasts."""
+
+from __future__ import annotations
+
+from hafabench.engines.progress import announced
+
+
+class Source:
+    """Batches, and a clock that each of them moves on."""
+
+    def __init__(self, batches: int, seconds: float):
+        self.batches, self.seconds, self.now, self.closed = batches, seconds, 100.0, False
+
+    def __iter__(self):
+        try:
+            for number in range(self.batches):
+                self.now += self.seconds
+                yield number
+        finally:
+            self.closed = True
+
+    def announced(self, images: int, batch_size: int):
+        return announced(iter(self), "the/run", images, batch_size, clock=lambda: self.now)
+
+
+def test_a_long_evaluation_tells_rate_and_time_left(capsys):
+    source = Source(batches=10, seconds=4)
+    assert list(source.announced(images=39, batch_size=4)) == list(range(10))
+    assert capsys.readouterr().err.splitlines() == [
+        "the/run: evaluated 12 of 39 images, 1.0 images/s left 0:27",
+        "the/run: evaluated 24 of 39 images, 1.0 images/s left 0:15",
+        "the/run: evaluated 36 of 39 images, 1.0 images/s left 0:03",
+        "the/run: evaluated 39 of 39 images, 1.0 images/s left 0:00",
+    ]
+
+
+def test_a_short_one_tells_nothing(capsys):
+    assert len(list(Source(batches=4, seconds=2).announced(images=16, batch_size=4))) == 4
+    assert capsys.readouterr().err == ""
+
+
+def test_it_closes_what_it_reads():
+    source = Source(batches=4, seconds=1)
+    batches = source.announced(images=16, batch_size=4)
+    assert next(batches) == 0
+    batches.close()
+    assert source.closed
