@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from torch import nn
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
+from hafabench.matrix import Run
 
 FORMAT = "hafabench.checkpoint/1"
+
+# Gives a run's model the weights of a file.
+Fill = Callable[[nn.Module, Run, Path], None]
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from hafabench import models
 from hafabench.data.loaders import classification_dataset
 from hafabench.engines.augmentation import criterion, eval_transform, mixing, train_transform
-from hafabench.engines.checkpoint import expect_meta, load_checkpoint, load_strict
+from hafabench.engines.checkpoint import Fill, expect_meta, load_checkpoint, load_strict
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import StopRequest
 from hafabench.engines.optimization import build_optimizer, build_schedule
@@ -118,16 +118,17 @@ class _Training:
 
 
 @torch.inference_mode()
-def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
+def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None) -> list[Metric]:
     """Top-1 and top-5 accuracy in percent on the validation images: one centre crop, single precision.
 
     ``repeats`` of the metrics is the number of images. With fewer than five classes top-5 takes as many as there are.
+    ``fill`` is for weights from elsewhere, as in `load_trained`.
 
     Raises:
         UserError: for a checkpoint of another run or unreadable data.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_trained(run, checkpoint).to(device)
+    model = load_trained(run, checkpoint, fill).to(device)
     recipe = run.recipe
     dataset = classification_dataset(run.dataset, "val", eval_transform(recipe))
     sampler = BatchSampler(SequentialSampler(dataset), recipe.eval_batch_size, drop_last=False)
@@ -155,17 +156,32 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
     ]
 
 
-def load_trained(run: Run, checkpoint: Path) -> nn.Module:
+def load_trained(run: Run, checkpoint: Path, fill: Fill | None = None) -> nn.Module:
     """The run's model with its final weights, in evaluation mode, on the CPU.
+
+    Args:
+        run: whose model.
+        checkpoint: its final checkpoint, or what ``fill`` reads.
+        fill: gives the model its weights, `fill_trained` by default.
+
+    Raises:
+        UserError: for a checkpoint of another run, or one that does not fit the model.
+    """
+    fill = fill or fill_trained
+    model = _create_model(run)
+    fill(model, run, checkpoint)
+    return model.eval()
+
+
+def fill_trained(model: nn.Module, run: Run, checkpoint: Path) -> None:
+    """Give ``model`` the weights of the run's own final checkpoint.
 
     Raises:
         UserError: for a checkpoint of another run, or one that does not fit the model.
     """
     content = load_checkpoint(checkpoint)
     expect_meta(checkpoint, content, **_identity(run))
-    model = _create_model(run)
     load_strict(model, content["state_dict"], checkpoint)
-    return model.eval()
 
 
 def _create_model(run: Run) -> nn.Module:

@@ -25,7 +25,7 @@ from hafabench.data.classes import coco_classes, segmentation_classes
 from hafabench.engines import dense_config as configuration
 from hafabench.engines import operators, sampling
 from hafabench.engines.backbone import initialise_backbone
-from hafabench.engines.checkpoint import expect_meta, load_checkpoint, load_strict
+from hafabench.engines.checkpoint import Fill, expect_meta, load_checkpoint, load_strict
 from hafabench.engines.dense_sampling import AspectSampler
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import StopRequest
@@ -176,11 +176,12 @@ class _Training:
         self.session.step_done(losses["loss"].item(), self.lr, epoch=epoch)
 
 
-def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
+def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None) -> list[Metric]:
     """Mean IoU and accuracies (segmentation), or COCO's box and mask APs (detection), in percent.
 
     One scale, no flip; segmentation on whole images, the truth at its own size. Values that are not defined (no
-    object of a size range in the data) are left out. ``repeats`` is the number of images.
+    object of a size range in the data) are left out. ``repeats`` is the number of images. ``fill`` is for weights
+    from elsewhere, as in `load_trained`.
 
     Raises:
         UserError: for a checkpoint of another run or unreadable data.
@@ -189,7 +190,7 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
     recipe = run.recipe
     with mm.scope(run.task):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = load_trained(run, checkpoint).to(device)
+        model = load_trained(run, checkpoint, fill).to(device)
         dataset = validation_data(run)
         loading = sampling.batches(
             dataset,
@@ -220,17 +221,32 @@ def evaluate(run: Run, checkpoint: Path) -> list[Metric]:
     ]
 
 
-def load_trained(run: Run, checkpoint: Path) -> nn.Module:
+def load_trained(run: Run, checkpoint: Path, fill: Fill | None = None) -> nn.Module:
     """The run's model with its final weights, in evaluation mode, on the CPU.
+
+    Args:
+        run: whose model.
+        checkpoint: its final checkpoint, or what ``fill`` reads.
+        fill: gives the model its weights, `fill_trained` by default.
+
+    Raises:
+        UserError: for a checkpoint of another run, or one that does not fit the model.
+    """
+    fill = fill or fill_trained
+    model = build_dense_model(run.model, run.task, run.dataset.num_classes, run.recipe)
+    fill(model, run, checkpoint)
+    return model.eval()
+
+
+def fill_trained(model: nn.Module, run: Run, checkpoint: Path) -> None:
+    """Give ``model`` the weights of the run's own final checkpoint.
 
     Raises:
         UserError: for a checkpoint of another run, or one that does not fit the model.
     """
     content = load_checkpoint(checkpoint)
     expect_meta(checkpoint, content, **identity(run))
-    model = build_dense_model(run.model, run.task, run.dataset.num_classes, run.recipe)
     load_strict(model, content["state_dict"], checkpoint)
-    return model.eval()
 
 
 def validation_data(run: Run) -> Dataset:

@@ -74,6 +74,27 @@ def store_records(experiment: Experiment, records: Sequence[Record], *, replace:
     return stored
 
 
+def refuse_earlier(experiment: Experiment, task: str, model: str, seed: int | None, digest: str) -> None:
+    """Refuse, before anything is evaluated, what `store_records` would refuse afterwards.
+
+    Raises:
+        UserError: where evaluations of the model were imported from another file already.
+    """
+    folder = imported_folder(experiment, "evaluate", task, model)
+    earlier = [path for path in sorted(folder.glob("*.json")) if not path.stem.endswith(digest[:8])]
+    problems = [
+        Problem(str(path), "", _refusal([metric.name for metric in record.metrics], [], replace=False))
+        for path in earlier
+        if _may_be_same(seed, (record := read_record(path)).metrics[0].seed)
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def _may_be_same(seed: int | None, other: int | None) -> bool:
+    return seed is None or other is None or seed == other
+
+
 def _records(experiment: Experiment, imported: Import) -> list[Record]:
     groups: dict[tuple, list[Reading]] = {}
     for reading in imported.readings:
@@ -189,9 +210,8 @@ def _clashes(path: Path, record: Record) -> dict[Path, tuple[list[str], list[str
     found = {}
     for other in sorted(path.parent.glob("*.json")):
         old = read_record(other)
-        same_seed = seed is None or old.metrics[0].seed is None or seed == old.metrics[0].seed
         both = [metric.name for metric in old.metrics if metric.name in new]
         again = other == path and {metric.name: metric.value for metric in old.metrics} == new
-        if same_seed and both and not again:
+        if _may_be_same(seed, old.metrics[0].seed) and both and not again:
             found[other] = both, [metric.name for metric in old.metrics if metric.name not in new]
     return found
