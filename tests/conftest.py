@@ -34,6 +34,7 @@ def write_experiment(tmp_path: Path) -> Callable[..., Path]:
         content["recipes"] = str(REPOSITORY / "configs/recipes")
         content["tables"] = str(REPOSITORY / "configs/tables.yaml")
         content["paper_values"] = str(REPOSITORY / "configs/paper_values.csv")
+        content["claims"] = str(REPOSITORY / "configs/claims.yaml")
         if change is not None:
             change(content)
         path = tmp_path / f"{base}.yaml"

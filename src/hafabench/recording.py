@@ -20,8 +20,10 @@ from hafabench.matrix import (
     latency_fingerprint,
     latency_record,
 )
+from hafabench.results.counts import Counts, read_current, write_counts
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import ImportSource, Metric, Record, write_record
+from hafabench.static_rows import counts_fingerprint, counts_record
 
 if TYPE_CHECKING:  # torch is imported when it is needed
     from hafabench.engines.checkpoint import Fill
@@ -122,6 +124,31 @@ def record_complexity(experiment: Experiment, task: str) -> Record:
     )
     write_record(complexity_record(experiment, task), record)
     return record
+
+
+def record_counts(experiment: Experiment, announce: Callable[[str], None]) -> Counts:
+    """Take apart every model that static claims are about and write the record; ``announce`` hears of each."""
+    counts = _count(experiment, announce)
+    write_counts(counts_record(experiment), counts)
+    return counts
+
+
+def counts_of(experiment: Experiment, announce: Callable[[str], None]) -> Counts:
+    """The record of `record_counts` where it is there; else the same counted now, and not written."""
+    return read_current(counts_record(experiment), counts_fingerprint(experiment)) or _count(experiment, announce)
+
+
+def _count(experiment: Experiment, announce: Callable[[str], None]) -> Counts:
+    from hafabench.measure.counting import count_rows
+
+    watch = Stopwatch()
+    cells = count_rows(experiment, announce)
+    return Counts(
+        experiment=experiment.name,
+        fingerprint=counts_fingerprint(experiment),
+        cells=cells,
+        provenance=watch.provenance(device="meta", threads=1),
+    )
 
 
 def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import click
 
 from hafabench import __version__
+from hafabench.cli.claims import claims, count
 from hafabench.cli.cluster import cluster, plan, status
 from hafabench.cli.configuration import check, models, runs
 from hafabench.cli.data import data
@@ -54,11 +55,13 @@ for _verb in (
     train,
     evaluate,
     complexity,
+    count,
     latency,
     import_file,
     collect,
     pictures,
     report,
+    claims,
     plan,
     status,
     cluster,

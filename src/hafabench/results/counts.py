@@ -1,0 +1,104 @@
+"""The record of models taken apart: what every counting convention adds up, in one JSON file per experiment.
+
+It stands beside the records of `hafabench.results.record`: not one number per metric but dozens per model, none of
+which stands in a table by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hafabench.errors import Problem, UserError
+from hafabench.files import write_text
+from hafabench.results.record import Provenance
+from hafabench.tally import Decomposition
+from hafabench.yamlfile import describe, dotted
+
+SCHEMA = "hafabench.counts/1"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Counted(_Strict):
+    """One model taken apart.
+
+    Attributes:
+        task, model: what was counted, with the task's head.
+        variant: another build of the same row than the project's (`hafabench.readings.VARIANTS`); None for its own.
+        dead_weights: weights that the authors' published class of this row holds beside the live ones.
+        amounts: its parameters and operations.
+    """
+
+    task: str
+    model: str
+    variant: str | None = None
+    dead_weights: int = Field(0, ge=0)
+    amounts: Decomposition
+
+
+class Counts(_Strict):
+    """Every model that the static claims of an experiment are settled with.
+
+    Attributes:
+        fingerprint: of what was to be counted, see `hafabench.matrix.counts_fingerprint`.
+        cells: one per task, model and variant.
+        provenance: of the counting.
+    """
+
+    schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
+    experiment: str
+    fingerprint: str
+    cells: list[Counted]
+    provenance: Provenance
+
+    def of(self, task: str, model: str, variant: str | None = None) -> Counted | None:
+        """The cell of a model, or None where it was not counted."""
+        key = (task, model, variant)
+        return next((cell for cell in self.cells if (cell.task, cell.model, cell.variant) == key), None)
+
+
+def write_counts(path: Path, counts: Counts) -> None:
+    """Write ``counts`` to ``path``: whole or not at all."""
+    write_text(path, json.dumps(counts.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+
+
+def read_counts(path: Path) -> Counts:
+    """Read and validate a record of counts.
+
+    Raises:
+        UserError: for a missing file, invalid JSON, another schema, or wrong content (all problems at once).
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(Problem(str(path), "", "no such record; `hafabench count` makes it")) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(path), "", f"not a JSON record: {error}")) from None
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise UserError(Problem(str(path), "schema", f"expected {SCHEMA!r}, found {schema!r}"))
+    try:
+        return Counts.model_validate(content)
+    except ValidationError as error:
+        raise UserError([Problem(str(path), dotted(e["loc"]), describe(e)) for e in error.errors()]) from None
+
+
+def read_current(path: Path, fingerprint: str) -> Counts | None:
+    """The record at ``path``, or None where there is none.
+
+    Raises:
+        UserError: as `read_counts`, and for one made under another configuration than ``fingerprint``'s.
+    """
+    if not path.is_file():
+        return None
+    counts = read_counts(path)
+    if counts.fingerprint != fingerprint:
+        message = f"made under another configuration: expected {fingerprint}, found {counts.fingerprint}"
+        raise UserError(Problem(str(path), "fingerprint", f"{message}; `hafabench count` makes it again"))
+    return counts
