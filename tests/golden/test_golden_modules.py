@@ -48,9 +48,9 @@ class TestClustering:
     @pytest.mark.parametrize(
         "density",
         [
-            lambda distances, k, channels: torch.ones_like(distances[..., 0]),
-            lambda distances, k, channels: (-distances.topk(k, largest=False).values.sum(-1) / channels).exp(),
-            lambda distances, k, channels: (-distances.topk(k + 1, largest=False).values[..., 1:].mean(-1)).exp(),
+            lambda nearest, channels: torch.ones_like(nearest[..., 0]),
+            lambda nearest, channels: (-nearest.sum(-1) / channels).exp(),
+            lambda nearest, channels: (-nearest.sort().values[..., 1:].mean(-1)).exp(),
         ],
         ids=["constant", "sum instead of mean", "without itself, unscaled"],
     )

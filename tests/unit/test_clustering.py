@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hafabench.models.hafa import clustering
 from hafabench.models.hafa.clustering import dpc_knn
+from tests.plain_dpc_knn import plain_dpc_knn
 
 
 def by_definition(x: torch.Tensor, clusters: int, k: int) -> list[int]:
@@ -41,12 +42,39 @@ def test_equals_definition(count, channels, clusters, k):
     assert dpc_knn(x, clusters, k).tolist() == expected
 
 
-def test_blocks_equal_whole(monkeypatch):
-    x = torch.randn(3, 301, 6, generator=torch.Generator().manual_seed(0))
-    whole = dpc_knn(x, 76, 5)
-    monkeypatch.setattr(clustering, "MAX_WHOLE_TOKENS", 100)
-    monkeypatch.setattr(clustering, "MAX_BLOCK", 301 * 64)
-    assert torch.equal(dpc_knn(x, 76, 5), whole)
+@pytest.mark.parametrize("limit", [0, 10_000], ids=["blocks", "whole"])
+@pytest.mark.parametrize(("side", "channels", "clusters"), [(14, 32, 49), (17, 6, 73), (28, 16, 3)])
+@pytest.mark.parametrize("smooth", [False, True], ids=["noise", "smooth map"])
+def test_equals_the_plain_formulation(limit, side, channels, clusters, smooth, monkeypatch):
+    """In noise nearly every token finds its denser token and its centre among its neighbours; on a map, few do."""
+    monkeypatch.setattr(clustering, "MAX_WHOLE_TOKENS", limit)
+    monkeypatch.setattr(clustering, "MAX_BLOCK", side**2 * 64)
+    generator = torch.Generator().manual_seed(side)
+    x = torch.randn(2, channels, side, side, generator=generator, dtype=torch.float64)
+    if smooth:
+        x = torch.nn.functional.avg_pool2d(x, 5, stride=1, padding=2)
+    x = x.flatten(2).transpose(1, 2)
+    assert torch.equal(dpc_knn(x, clusters, 5), plain_dpc_knn(x, clusters, 5))
+
+
+@pytest.mark.parametrize("repeat", [2, 7])
+def test_blocks_equal_whole_among_equal_tokens(repeat, monkeypatch):
+    """More equal tokens than neighbours: the nearest centre of lowest label may lie outside of them."""
+    # Small integers of mean zero: every product and sum is exact, so that equal tokens have equal distances.
+    half = torch.randint(-4, 5, (2, 20, 4), generator=torch.Generator().manual_seed(0)).float()
+    x = torch.cat((half, -half), dim=1).repeat_interleave(repeat, dim=1)
+    whole = dpc_knn(x, 10 * repeat, 5)
+    monkeypatch.setattr(clustering, "MAX_WHOLE_TOKENS", 0)
+    assert torch.equal(dpc_knn(x, 10 * repeat, 5), whole)
+
+
+@pytest.mark.parametrize(("columns", "k"), [(196, 5), (64, 1), (7, 7), (3136, 5)])
+def test_smallest_values_and_their_places(columns, k):
+    x = torch.randint(0, 50, (3, 4, columns), generator=torch.Generator().manual_seed(columns)).float()
+    values, places = clustering._smallest(x, k)
+    assert torch.equal(values, x.sort().values[..., :k])
+    assert torch.equal(x.gather(-1, places), values)
+    assert all(len(set(row.tolist())) == k for row in places.flatten(0, 1))
 
 
 def test_batches_larger_than_memory_allows_are_split(monkeypatch):

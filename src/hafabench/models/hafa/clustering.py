@@ -11,20 +11,26 @@ For tokens x_i of C channels, with d_ij = ||x_i - x_j|| / sqrt(C):
 - every token joins its nearest centre, and every centre itself.
 
 Ties are broken by index (lower = denser = earlier), where the published code adds random noise to the densities.
+
+How it is computed. The part |b|^2 - 2ab of a squared distance is one matrix product; |a|^2 is the same along a row and
+joins after the row has been reduced. The densest token has both the largest rho and the largest delta, and is the
+first centre whatever its delta is: that largest distance is never looked for. Beyond `MAX_WHOLE_TOKENS` tokens no
+N x N matrix is held, and a token's nearest neighbours, which its density needed, mostly hold its nearest denser token
+and its nearest centre as well; distances are computed again only for the tokens where they do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 
 # Squared distances held at once, in elements: whole matrices of several samples (64 MiB of float32), or one row block
-# (4 MiB, which a processor's cache holds).
+# (2 MiB, which a processor's cache holds).
 MAX_DISTANCES = 2**24
-MAX_BLOCK = 2**20
-# Beyond this many tokens a whole distance matrix costs more in memory traffic than computing it again in row blocks.
-MAX_WHOLE_TOKENS = 1536
+MAX_BLOCK = 2**19
+# Beyond this many tokens a whole distance matrix costs more in memory traffic than row blocks do in bookkeeping.
+MAX_WHOLE_TOKENS = 512
 
 
 @torch.library.custom_op("hafabench::dpc_knn", mutates_args=())
@@ -51,7 +57,7 @@ def dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     k = min(k, x.shape[1])
     tokens = x.shape[1]
     if tokens > MAX_WHOLE_TOKENS:
-        return torch.cat([_cluster_in_blocks(sample, clusters, k) for sample in x.split(1)])
+        return torch.stack([_cluster_in_blocks(sample, clusters, k) for sample in x])
     samples = max(1, MAX_DISTANCES // tokens**2)
     return torch.cat([_cluster_whole(part, clusters, k) for part in x.split(samples)])
 
@@ -62,87 +68,112 @@ def _(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
 
 
 def _cluster_whole(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
-    """One batched product serves densities, deltas and assignment."""
-    norms = x.square().sum(-1)
-    distances = _squared_distances(x, x, norms, norms)
-    distances.diagonal(dim1=1, dim2=2).zero_()
+    """Samples (B, N, C): one batched product serves densities, deltas and assignment."""
     channels = x.shape[-1]
-    density = _density(distances, k, channels)
-    centres = _centres(density, _delta(distances, density), clusters, channels)
-    to_centres = distances.gather(1, centres.unsqueeze(-1).expand(-1, -1, x.shape[1]))
-    return _join(to_centres.argmin(1), centres)
+    norms = x.square().sum(-1)
+    partial = torch.baddbmm(norms.unsqueeze(1), x, x.transpose(1, 2), alpha=-2)
+    partial.diagonal(dim1=1, dim2=2).copy_(-norms)
+    nearest, _ = _smallest(partial, k)
+    density = _density((nearest + norms.unsqueeze(-1)).clamp_(min=0), channels)
+    rank = _rank(density)
+    # Ranks below 2^24 are exact in float32, and compare faster.
+    order = rank.float()
+    not_denser = order.unsqueeze(1) >= order.unsqueeze(2)
+    delta = partial.masked_fill(not_denser, torch.inf).amin(-1) + norms
+    centres = _centres(density, delta, rank, clusters, channels)
+    to_centres = partial.gather(1, centres.unsqueeze(-1).expand(-1, -1, x.shape[1]))
+    to_centres += norms.gather(1, centres).unsqueeze(-1)
+    return to_centres.min(1).indices.scatter_(1, centres, _labels(centres))
 
 
 def _cluster_in_blocks(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
-    """The same in row blocks, without ever holding all N^2 distances; one sample."""
-    tokens, channels = x.shape[1:]
-    norms = x.square().sum(-1)
-    rows = max(1, MAX_BLOCK // tokens)
-    blocks = [slice(first, min(first + rows, tokens)) for first in range(0, tokens, rows)]
-    density, largest = [], []
-    for block in blocks:
-        distances = _squared_distances(x[:, block], x, norms[:, block], norms)
-        distances[:, :, block].diagonal(dim1=1, dim2=2).zero_()
-        density.append(_density(distances, k, channels))
-        largest.append(distances.flatten(1).amax(1, keepdim=True))
-    density, largest = torch.cat(density, 1), torch.cat(largest, 1).amax(1, keepdim=True)
-    delta = torch.cat([largest, *_deltas_by_density(x, norms, _order(density), blocks)], 1)
-    delta = torch.empty_like(delta).scatter_(1, _order(density), delta)
-    centres = _centres(density, delta, clusters, channels)
-    assignment = []
-    for block in blocks:
-        to_centres = _squared_distances(x[:, block], x[:, centres[0]], norms[:, block], norms[:, centres[0]])
-        assignment.append(to_centres.argmin(2))
-    return _join(torch.cat(assignment, 1), centres)
+    """One sample (N, C), in row blocks."""
+    tokens, channels = x.shape
+    norms = x.square().sum(-1, keepdim=True)
+    # |b|^2 - 2ab as a single product of one channel more.
+    rows, columns = torch.cat((-2 * x, torch.ones_like(norms)), 1), torch.cat((x, norms), 1)
+    nearest, neighbours = x.new_empty(tokens, k), torch.empty(tokens, k, dtype=torch.long, device=x.device)
+    for block in _blocks(tokens, tokens):
+        partial = rows[block] @ columns.t()
+        partial[:, block].diagonal().copy_(-norms[block, 0])
+        nearest[block], neighbours[block] = _smallest(partial, k)
+    nearest = (nearest + norms).clamp_(min=0)
+    density = _density(nearest, channels)
+    rank = _rank(density)
+
+    # The nearest denser token is a neighbour, or there is none denser among the neighbours.
+    delta = nearest.masked_fill(rank[neighbours] >= rank.unsqueeze(1), torch.inf).amin(1)
+    by_density = torch.empty_like(rank).scatter_(0, rank, torch.arange(tokens, device=x.device))
+    peaks = by_density[delta[by_density].isinf() & (by_density != by_density[0])]
+    sorted_columns = columns[by_density]
+    for block in _blocks(len(peaks), tokens):
+        own = peaks[block]
+        own_rank = rank[own]
+        partial = rows[own] @ sorted_columns[: own_rank[-1]].t()
+        partial.masked_fill_(_labels(partial) >= own_rank.unsqueeze(1), torch.inf)
+        delta[own] = partial.amin(1) + norms[own, 0]
+    centres = _centres(density, delta, rank, clusters, channels)
+
+    # So is the nearest centre, unless no neighbour is one, or one outside may be as near.
+    label = torch.full_like(rank, clusters).scatter_(0, centres, _labels(centres))
+    labels = label[neighbours]
+    to_centre = nearest.masked_fill(labels == clusters, torch.inf)
+    shortest = to_centre.amin(1, keepdim=True)
+    known = torch.where(to_centre == shortest, labels, clusters).amin(1)
+    known = torch.where(shortest[:, 0] < nearest.amax(1), known, clusters)
+    assignment = torch.where(label < clusters, label, known)
+    others = (assignment == clusters).nonzero().squeeze(1)
+    for block in _blocks(len(others), clusters):
+        own = others[block]
+        assignment[own] = (rows[own] @ columns[centres].t()).min(1).indices
+    return assignment
 
 
-def _deltas_by_density(
-    x: torch.Tensor, norms: torch.Tensor, order: torch.Tensor, blocks: Iterable[slice]
-) -> Iterator[torch.Tensor]:
-    """Squared distances to the nearest denser token, from the second densest down; one sample.
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, MAX_BLOCK // columns)
+    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
-    In that order the denser tokens of a row are those to its left: half of the distances are never computed.
+
+def _smallest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k smallest values of each row in ascending order, and where they are.
+
+    Only the k groups of smallest minima can hold them. Columns are grouped by halving, which is one vectorised
+    minimum, for as long as searching the groups costs less than is saved.
     """
-    x, norms = x[:, order[0]], norms[:, order[0]]
-    for block in blocks:
-        distances = _squared_distances(x[:, block], x[:, : block.stop], norms[:, block], norms[:, : block.stop])
-        square = distances[:, :, block]
-        square.masked_fill_(torch.ones_like(square, dtype=torch.bool).triu_(), torch.inf)
-        delta = distances.amin(-1)
-        yield delta[:, 1:] if block.start == 0 else delta
+    minima, size = x, 1
+    while minima.shape[-1] % 2 == 0 and minima.shape[-1] > k * size:
+        half = minima.shape[-1] // 2
+        minima, size = torch.minimum(minima[..., :half], minima[..., half:]), 2 * size
+    if size == 1:
+        return tuple(x.topk(k, largest=False))
+    groups = minima.topk(k, largest=False, sorted=False)
+    members = torch.arange(0, x.shape[-1], minima.shape[-1], device=x.device)
+    candidates = (groups.indices.unsqueeze(-1) + members).flatten(-2)
+    found = x.gather(-1, candidates).topk(k, largest=False)
+    return found.values, candidates.gather(-1, found.indices)
 
 
-def _squared_distances(a: torch.Tensor, b: torch.Tensor, a2: torch.Tensor, b2: torch.Tensor) -> torch.Tensor:
-    """(B, n, m) squared distances of (B, n, C) and (B, m, C), given their squared norms."""
-    sums = a2.unsqueeze(2) + b2.unsqueeze(1)
-    return sums.baddbmm_(a, b.transpose(1, 2), alpha=-2).clamp_(min=0)
+def _density(nearest: torch.Tensor, channels: int) -> torch.Tensor:
+    """Of (..., N, k) smallest squared distances; ascending, so that equal ones give equal densities to the bit."""
+    return (nearest.mean(-1) / -channels).exp()
 
 
-def _density(distances: torch.Tensor, k: int, channels: int) -> torch.Tensor:
-    return (distances.topk(k, dim=-1, largest=False, sorted=False).values.mean(-1) / -channels).exp()
+def _rank(density: torch.Tensor) -> torch.Tensor:
+    """0 for the densest token; of equals the lower index is denser."""
+    order = density.argsort(dim=-1, descending=True, stable=True)
+    return torch.empty_like(order).scatter_(-1, order, _labels(order))
 
 
-def _order(density: torch.Tensor) -> torch.Tensor:
-    """(B, N) indices from the densest token down; of equals the lower index is denser."""
-    return density.argsort(dim=1, descending=True, stable=True)
+def _centres(
+    density: torch.Tensor, delta: torch.Tensor, rank: torch.Tensor, clusters: int, channels: int
+) -> torch.Tensor:
+    """The tokens of largest rho * delta in descending order, from squared deltas; the densest is the first."""
+    score = density * (delta.clamp(min=0) / channels).sqrt()
+    # Its density may have underflowed to zero, and zero times infinity is no score.
+    score = score.masked_fill(rank == 0, torch.inf)
+    return score.argsort(dim=-1, descending=True, stable=True)[..., :clusters]
 
 
-def _delta(distances: torch.Tensor, density: torch.Tensor) -> torch.Tensor:
-    """Squared distance to the nearest denser token; for the densest, the largest distance of the sample."""
-    order = _order(density)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    not_denser = rank.unsqueeze(1) >= rank.unsqueeze(2)
-    nearest = distances.masked_fill(not_denser, torch.inf).amin(-1)
-    return torch.where(rank == 0, distances.flatten(1).amax(1, keepdim=True), nearest)
-
-
-def _centres(density: torch.Tensor, delta: torch.Tensor, clusters: int, channels: int) -> torch.Tensor:
-    score = density * (delta / channels).sqrt()
-    return score.argsort(dim=1, descending=True, stable=True)[:, :clusters]
-
-
-def _join(assignment: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    labels = torch.arange(centres.shape[1], device=centres.device).expand_as(centres)
-    return assignment.scatter(1, centres, labels)
+def _labels(like: torch.Tensor) -> torch.Tensor:
+    """0, 1, 2 ... along the last dimension, in the shape of ``like``."""
+    return torch.arange(like.shape[-1], device=like.device).expand_as(like)
