@@ -51,7 +51,7 @@ def test_pvt(name, mergers):
         (sia, "RATIO", 0.3),
         (sia, "RATIO", 0.2),
         (sia, "NEIGHBOURS", 4),
-        (clustering, "_density", lambda distances, k, channels: torch.ones_like(distances[..., 0])),
+        (clustering, "_density", lambda nearest, channels: torch.ones_like(nearest[..., 0])),
     ],
     ids=["more clusters", "fewer clusters", "fewer neighbours", "no density"],
 )
