@@ -30,7 +30,8 @@ class Column(_Strict):
         factor: from the record's unit to the column's (1e-6 for millions of parameters).
         decimals: digits after the point, as the paper prints them.
         delta: whether rows with a baseline print their difference in brackets.
-        latency: name of the latency measurement that fills it.
+        latency: name of the latency measurement that fills it; ``{group}`` in it stands for the row's group.
+        change: key of the paper's value where it prints the difference to the baseline alone.
         note: what a reader has to know about it, a clause for the legend.
     """
 
@@ -42,6 +43,7 @@ class Column(_Strict):
     decimals: int = Field(1, ge=0, le=4)
     delta: bool = False
     latency: str | None = None
+    change: str | None = None
     note: str | None = None
 
     @property
@@ -77,17 +79,28 @@ class Row(_Strict):
 
 
 class TableLayout(_Strict):
-    """One table of the paper."""
+    """One table of the paper, or the figures that one of its sections tells in its text.
 
-    id: str = Field(pattern=r"^table[1-9]$")
+    Attributes:
+        id: ``table2``, ``section4_1``.
+        cited_as: where the paper's values have it, where that is not ``id``.
+    """
+
+    id: str = Field(pattern=r"^(table[1-9]|section[1-9]_[1-9])$")
     title: str
+    cited_as: str | None = None
     columns: list[Column] = Field(min_length=1)
     rows: list[Row] = Field(min_length=1)
 
     @property
     def number(self) -> str:
-        """The paper's number of the table."""
-        return self.id.removeprefix("table")
+        """The paper's number of the table or section: ``2``, ``4.1``."""
+        return self.id.removeprefix("table").removeprefix("section").replace("_", ".")
+
+    @property
+    def source(self) -> str:
+        """Its name in the paper's values."""
+        return self.cited_as or self.id
 
 
 class _LayoutFile(_Strict):

@@ -19,7 +19,11 @@ def problems_of(path) -> list[str]:
 def test_tracked_experiments_load(name, repository):
     experiment = load_experiment(repository / "configs" / f"{name}.yaml")
     assert experiment.name == name
-    assert [layout.id for layout in experiment.layouts] == [f"table{n}" for n in range(1, 7)]
+    assert [layout.id for layout in experiment.layouts] == [
+        *(f"table{n}" for n in range(1, 7)),
+        "section4_1",
+        "section4_4",
+    ]
 
 
 def test_all_problems_at_once_with_lines(tmp_path, repository):

@@ -93,7 +93,7 @@ def test_sums_per_table_and_in_all(paper):
 def test_more_seeds_cost_more(write_experiment, tmp_path, monkeypatch, paper):
     experiment = load_experiment(write_experiment(lambda content: content.update(seeds=[0, 1]), base="paper"))
     once, twice = make_plan(paper), make_plan(experiment)
-    assert [b.added / a.added for a, b in zip(once.tables, twice.tables, strict=True)] == pytest.approx([2] * 6)
+    assert [b.added / a.added for a, b in zip(once.tables, twice.tables, strict=True)] == pytest.approx([2] * 7)
     assert all(len(claim.runs) % 2 == 0 for claim in twice.claims)
 
 
@@ -182,8 +182,11 @@ def test_the_choice_is_the_best_there_is(seed):
 def test_claims_of_the_paper(paper):
     claims = paper_claims(paper, expand(paper))
     differences = {claim.id: claim for claim in claims if claim.kind == "difference"}
-    # 3 + 3 + 6 + 4 + 3 printed differences of Tables 1, 2, 3, 5, 6.
-    assert len(differences) == 19
+    # 3 + 3 + 6 + 4 + 3 printed differences of Tables 1, 2, 3, 5, 6, and 4 of section 4.4.
+    assert len(differences) == 23
+    ablation = differences["section4_4/pvt_v2_b1_laa_laa_conv/top1"]
+    assert ablation.printed == -0.5
+    assert ablation.runs == {f"classification/pvt_v2_b1_{name}/seed0" for name in ("laa_laa_conv", "hafa")}
     claim = differences["table2/pvt_tiny_hafa/miou"]
     assert claim.printed == 4.4
     assert claim.runs == {"segmentation/pvt_tiny_hafa/seed0", "segmentation/pvt_tiny/seed0"}

@@ -236,7 +236,7 @@ def write(frame, folder, **changes):
 
 def test_every_file_is_written_and_says_that_its_data_are_embedded(frame, tmp_path):
     written = write(frame, tmp_path / "tables")
-    names = {f"tables/table{n}.{suffix}" for n in range(1, 7) for suffix in ("md", "tex", "csv")}
+    names = {f"tables/{layout.id}.{suffix}" for layout in LAYOUTS for suffix in ("md", "tex", "csv")}
     names |= {"paper.tex", "tables.md"}
     assert {str(path.relative_to(tmp_path)) for path in written} == names
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == names
@@ -277,10 +277,11 @@ def test_csv_carries_the_papers_values_as_they_are(frame, tmp_path):
     paper = load_paper_values(PAPER_FILE)
     for layout in LAYOUTS:
         for line in csv.DictReader((tmp_path / f"tables/{layout.id}.csv").read_text().splitlines()):
-            value = paper[layout.id, line["row"], line["column"]]
+            (column,) = [column for column in layout.columns if column.key == line["column"]]
+            value = paper[layout.source, line["row"], column.change or column.key]
             assert (line["label"], line["group"]) == (value.label, value.group)
-            assert (float(line["paper"]) if line["paper"] else None) == value.value
-            assert (float(line["paper_delta"]) if line["paper_delta"] else None) == value.delta
+            printed = (None, value.value) if column.change else (value.value, value.delta)
+            assert tuple(float(line[key]) if line[key] else None for key in ("paper", "paper_delta")) == printed
 
 
 PDFLATEX = pytest.mark.skipif(
@@ -311,9 +312,9 @@ def test_the_document_compiles(frame, tmp_path, empty):
     compile_twice(tmp_path, "paper.tex")
     assert (tmp_path / "paper.pdf").stat().st_size > 10_000
     assert "Missing character" not in (tmp_path / "paper.log").read_text(errors="replace")
-    # Six tables, numbered as the paper's, whatever pages they stand on.
-    labels = dict(re.findall(r"newlabel\{tab:digits-table(\d)\}\{\{(\d)\}", (tmp_path / "paper.aux").read_text()))
-    assert labels == {number: number for number in "123456"}
+    # Numbered as the paper's tables and sections, whatever pages they stand on.
+    labels = dict(re.findall(r"newlabel\{tab:digits-(\w+)\}\{\{([\d.]+)\}", (tmp_path / "paper.aux").read_text()))
+    assert labels == {layout.id: layout.number for layout in LAYOUTS}
 
 
 @PDFLATEX

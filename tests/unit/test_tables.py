@@ -41,28 +41,53 @@ def printed(table, row, column) -> str:
 
 def test_every_printed_cell_has_its_place_and_every_place_is_printed():
     places = {
-        (layout.id, row.row or row.model, column.key)
+        (layout.source, row.row or row.model, column.change or column.key)
         for layout in LAYOUTS.values()
         for row in layout.rows
         for column in layout.columns
     }
-    assert places == {key for key in PAPER if key[0] in LAYOUTS}
-    assert len(places) == 45 + 27 + 90 + 8 + 8 + 24
+    assert places == set(PAPER)
+    # Tables 1-6, the latencies of section 4.1, the differences of section 4.4.
+    assert len(places) == 45 + 27 + 90 + 8 + 8 + 24 + 6 + 4
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 def test_rows_stand_in_the_papers_order_under_its_labels(layout: TableLayout):
+    aliases = {row.row: row.model for known in LAYOUTS.values() for row in known.rows if row.row}
     in_paper = {}
     for value in PAPER.values():
-        if value.table == layout.id:
-            in_paper[value.row] = (value.row, value.label, value.group, value.baseline)
+        if value.table == layout.source:
+            baseline = aliases.get(value.baseline, value.baseline)
+            in_paper[value.row] = (value.row, value.label, value.group, baseline)
     assert [(r.row or r.model, r.label, r.group, r.baseline) for r in layout.rows] == list(in_paper.values())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 def test_columns_with_differences_are_those_where_the_paper_prints_some(layout: TableLayout):
-    with_delta = {v.metric for v in PAPER.values() if v.table == layout.id and v.delta is not None}
-    assert {column.key for column in layout.columns if column.delta} == with_delta
+    values = [value for value in PAPER.values() if value.table == layout.source]
+    with_delta = {value.metric for value in values if value.delta is not None or value.metric.endswith("_change")}
+    assert {column.change or column.key for column in layout.columns if column.delta} == with_delta
+
+
+def test_figures_told_in_the_text_of_a_section(tmp_path):
+    """Latencies of each pair from its own measurement; section 4.4 prints differences without the numbers."""
+    records = [
+        latency("pvt_tiny", {"pvt_tiny": (4.9, 5.0, 5.1), "pvt_tiny_hafa": (6.4, 6.5, 6.6)}),
+        latency("table4", {"pvt_tiny": (80.0, 90.0, 95.0)}),
+        *(
+            evaluation("classification", model, 0, {"top1": top1})
+            for model, top1 in (("pvt_v2_b1_hafa", 79.8), ("pvt_v2_b1_laa_laa_conv", 79.25))
+        ),
+    ]
+    frame = frame_of(tmp_path, *records)
+    latencies, ablations = build(frame, "section4_1"), build(frame, "section4_4")
+    assert (latencies.place, ablations.place) == ("Section 4.1", "Section 4.4")
+    assert [row.cells[0].value for row in latencies.rows] == [5.0, 6.5, None, None, None, None]
+    assert printed(latencies, "pvt_tiny_hafa", "latency_ms").endswith("(+1.5)")
+    assert latencies.rows[1].cells[0].cited(1) == ("7.0", "(+1.4)")
+    assert printed(ablations, "pvt_v2_b1_laa_laa_conv", "top1") == "79.2 (-0.5)"
+    assert ablations.rows[0].cells[0].cited(1) == ("", "(-0.5)")
+    assert {row.cells[0].paper_mark for row in ablations.rows} == {"cited"}
 
 
 def test_every_row_is_a_known_model_and_only_one_goes_by_another_name():

@@ -30,8 +30,8 @@ rule write_report:
         paper_values=str(EXPERIMENT.paper_values),
     output:
         expand(
-            f"{REPORTS}/tables/table{{number}}.{{suffix}}",
-            number=range(1, 7),
+            f"{REPORTS}/tables/{{table}}.{{suffix}}",
+            table=[layout.id for layout in EXPERIMENT.layouts],
             suffix=["md", "tex", "csv"],
         ),
         f"{REPORTS}/paper.tex",

@@ -68,17 +68,20 @@ def paper_claims(experiment: Experiment, runs: Mapping[str, Run]) -> list[Claim]
     for layout in experiment.layouts:
         for row in layout.rows:
             for column in layout.columns:
-                printed = paper.get((layout.id, row.row or row.model, column.key))
-                if column.verb != "evaluate" or printed is None or printed.value is None:
+                if column.verb != "evaluate":
                     continue
+                at = (layout.source, row.row or row.model)
+                printed = paper.get((*at, column.key))
                 own = _runs(experiment, runs, column.task, row.model)
-                if own:
+                if own and printed and printed.value is not None:
                     name = f"{column.task}/{row.model}"
                     values.setdefault(name, Claim(name, "value", printed.value, own))
+                change = paper.get((*at, column.change or ""))
+                delta = change.value if change else printed.delta if printed else None
                 against = _runs(experiment, runs, column.task, row.baseline) if row.baseline else None
-                if column.delta and printed.delta is not None and own and against:
+                if column.delta and delta is not None and own and against:
                     name = f"{layout.id}/{row.row or row.model}/{column.key}"
-                    differences.append(Claim(name, "difference", printed.delta, own | against))
+                    differences.append(Claim(name, "difference", delta, own | against))
     return [*differences, *values.values()]
 
 

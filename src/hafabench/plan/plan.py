@@ -160,6 +160,8 @@ def _tables(experiment: Experiment, runs: dict[str, Run], jobs: dict[str, Job]) 
     above: set[str] = set()
     tables = []
     for layout in experiment.layouts:
+        if not any(column.verb == "evaluate" for column in layout.columns):
+            continue
         needed = _runs_of(experiment, layout, runs)
         tables.append(
             TableCost(

@@ -84,7 +84,7 @@ def render(table: Table) -> str:
   \centering
   \setlength{{\abovecaptionskip}}{{6pt}}
   \setlength{{\belowcaptionskip}}{{6pt}}
-  \caption{{{warning}{escape(table.title)}, laid out as Table {table.number} of the paper.}}
+  \caption{{{warning}{escape(table.title)}, {table.as_printed}.}}
   \label{{tab:{table.experiment}-{table.id}}}
   \small\setlength{{\tabcolsep}}{{{3.5 if _wide(table) else 6}pt}}
   \resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
@@ -125,7 +125,12 @@ def document(tables: list[Table], *, experiment: str, title: str, scale: str) ->
 
 
 def _placed(table: Table) -> str:
-    text = f"\\setcounter{{table}}{{{int(table.number) - 1}}}\n{render(table)}"
+    text = render(table)
+    if table.is_table:
+        text = f"\\setcounter{{table}}{{{int(table.number) - 1}}}\n{text}"
+    else:
+        renamed = rf"\renewcommand{{\tablename}}{{Section}}\renewcommand{{\thetable}}{{{table.number}}}"
+        text = f"\\begingroup{renamed}\n{text}\\endgroup\n"
     return f"\\begin{{landscape}}\n{text}\\end{{landscape}}\n" if _wide(table) else text
 
 

@@ -8,9 +8,9 @@ from hafabench.reporting.tables import Cell, Table
 def render(table: Table) -> str:
     """One table with its heading, warning and legend."""
     warning = f"**{table.warning}** " if table.warning else ""
-    caption = f"{warning}{escape(table.title)}, laid out as Table {table.number} of the paper."
+    caption = f"{warning}{escape(table.title)}, {table.as_printed}."
     notes = "\n".join(f"- {escape(note)}" for note in table.notes)
-    return f"## Table {table.number}\n\n{caption}\n\n{_of_table(table)}\n\n{notes}\n"
+    return f"## {table.place}\n\n{caption}\n\n{_of_table(table)}\n\n{notes}\n"
 
 
 def overview(tables: list[Table], *, experiment: str, title: str, scale: str) -> str:

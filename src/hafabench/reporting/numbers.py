@@ -32,10 +32,11 @@ class Numbers:
             at = (metric.verb, metric.task, metric.name, metric.id if metric.verb == "latency" else "")
             self._metrics.setdefault((*at, metric.model), []).append(metric)
         self._models = models
+        self._groups = {name: row.group for row in layout.rows for name in (row.baseline, row.model) if name}
 
     def of(self, column: Column, model: str) -> list[Any]:
         """Metrics of one column and model; imported ones only where nothing was measured, so they never mix."""
-        source = f"latency/{column.latency}" if column.latency else ""
+        source = f"latency/{column.latency.format(group=self._groups.get(model, ''))}" if column.latency else ""
         found = self._metrics.get((column.verb, column.task, column.metric_name, source, model), [])
         return [metric for metric in found if metric.origin == "measured"] or found
 

@@ -25,7 +25,7 @@ from hafabench.errors import UserError
 from hafabench.layout import Column, Row, TableLayout
 from hafabench.reporting import legend
 from hafabench.reporting.numbers import Mark, Numbers, mark_of
-from hafabench.reporting.paper import PaperValue, PaperValues
+from hafabench.reporting.paper import PaperValues
 from hafabench.statistics import summarize
 
 PaperMark = Literal["cited", "not printed"]
@@ -64,7 +64,7 @@ class Cell:
     @property
     def paper_mark(self) -> PaperMark:
         """What the paper's half of the pair is."""
-        return "not printed" if self.paper is None else "cited"
+        return "not printed" if self.paper is None and self.paper_delta is None else "cited"
 
     def ours(self, decimals: int) -> tuple[str, str]:
         """This project's number and its difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
@@ -87,9 +87,8 @@ class Cell:
 
     def cited(self, decimals: int) -> tuple[str, str]:
         """The paper's number and difference; empty texts where it prints none."""
-        if self.paper is None:
-            return "", ""
-        return _fixed(self.paper, decimals), _bracketed(self.paper_delta, decimals)
+        number = "" if self.paper is None else _fixed(self.paper, decimals)
+        return number, _bracketed(self.paper_delta, decimals)
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Table:
     """A table ready to render.
 
     Attributes:
-        id, number: ``table2`` and ``2``.
+        id, number: ``table2`` and ``2``, ``section4_1`` and ``4.1``.
         warning: what has to be read first; empty at full scale.
         title: what the table shows.
         columns: of the layout; ``words`` say for each what this project's half is: ``counted``, ``embedded``
@@ -128,6 +127,21 @@ class Table:
     words: tuple[str, ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
+
+    @property
+    def place(self) -> str:
+        """Where the paper has it: ``Table 2``, ``Section 4.1``."""
+        return f"{'Table' if self.is_table else 'Section'} {self.number}"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the paper prints it as a table; other figures are told in the text of a section."""
+        return self.id.startswith("table")
+
+    @property
+    def as_printed(self) -> str:
+        """A clause that says so."""
+        return f"{'laid out as' if self.is_table else 'as told in the text of'} {self.place} of the paper"
 
     @property
     def groups(self) -> list[list[TableRow]]:
@@ -165,7 +179,7 @@ def build_table(
             group=row.group,
             baseline=row.baseline,
             cells=tuple(
-                _cell(column, row, numbers, paper.get((layout.id, row.row or row.model, column.key)))
+                _cell(column, row, numbers, _printed(column, paper, layout.source, row.row or row.model))
                 for column in layout.columns
             ),
         )
@@ -200,7 +214,7 @@ def _refuse_mixtures(frame: pd.DataFrame, experiment: str, scale: str) -> None:
 
 
 def _refuse_unknown_rows(layout: TableLayout, paper: PaperValues) -> None:
-    known = {row for table, row, _ in paper if table == layout.id}
+    known = {row for table, row, _ in paper if table == layout.source}
     unknown = [row.row for row in layout.rows if row.row is not None and row.row not in known]
     if unknown:
         raise UserError([f"{layout.id}: the paper's values have no row {row!r} in this table" for row in unknown])
@@ -212,8 +226,14 @@ def _word(column: Column, scale: str) -> str:
     return "embedded" if column.verb == "evaluate" and scale == "embedded" else "measured"
 
 
-def _cell(column: Column, row: Row, numbers: Numbers, printed: PaperValue | None) -> Cell:
-    paper = {"paper": printed.value, "paper_delta": printed.delta} if printed else {}
+def _printed(column: Column, paper: PaperValues, table: str, row: str) -> dict[str, float | None]:
+    """The paper's half of a cell."""
+    value, change = paper.get((table, row, column.key)), paper.get((table, row, column.change or ""))
+    found = {"paper": value.value, "paper_delta": value.delta} if value else {}
+    return found | ({"paper_delta": change.value} if change else {})
+
+
+def _cell(column: Column, row: Row, numbers: Numbers, paper: dict[str, float | None]) -> Cell:
     metrics = numbers.of(column, row.model)
     if not metrics:
         return Cell(**paper)
