@@ -46,10 +46,17 @@ GPU = 0 if EXPERIMENT.config.scale == "embedded" else 1
 def asked(request, gpu=0):
     """A rule's resources: functions of a job's wildcards and attempt, and what the site calls its nodes."""
 
+    known = {}
+
     def part(word):
-        return (
-            lambda wildcards, attempt: request(wildcards, attempt).words(SITE).get(word)
-        )
+        def value(wildcards, attempt):
+            # Snakemake asks for each word by itself; a job's estimate is made once.
+            job = (*wildcards, attempt)
+            if job not in known:
+                known[job] = request(wildcards, attempt).words(SITE)
+            return known[job].get(word)
+
+        return value
 
     return SITE.resources(gpu) | {word: part(word) for word in WORDS}
 
