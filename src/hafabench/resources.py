@@ -21,6 +21,7 @@ _PREPARE_EMBEDDED = (1, 2000)
 _PREPARE_FULL = (60, 8000)
 _COLLECT = (1, 2000)
 _REPORT = (1, 2000)
+_PICTURES = (2, 4000)
 # Time limits below this would only cost attempts, minutes.
 _RUNTIME_AT_LEAST = {"embedded": 30, "full": 15}
 # The slowest model of Table 4 took the paper 38.5 ms an image.
@@ -140,6 +141,10 @@ class ResourceBook:
     def collect(self, attempt: int = 1) -> Resources:
         """Records -> frame, no GPU."""
         return self._plain(*_COLLECT, attempt)
+
+    def pictures(self, attempt: int = 1) -> Resources:
+        """A handful of images through three trained models, no GPU."""
+        return self._plain(*_PICTURES, attempt)
 
     def report(self, attempt: int = 1) -> Resources:
         """Frame -> tables and figures, no GPU."""

@@ -34,8 +34,9 @@ def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
         "count_complexity": 3,
         "measure_latency": 4,
         "collect_records": 1,
+        "draw_pictures": 1,
         "write_report": 1,
-        "total": 117,
+        "total": 118,
     }
     assert done.stdout.count("missing data: ") == 3
 

@@ -1,8 +1,12 @@
 from hafabench.matrix import expected_records, fingerprint, imported_records
+from hafabench.pictures.index import picture_files
+from hafabench.pictures.subjects import picture_subjects
 
 RECORDS = {str(path): mark for path, mark in expected_records(EXPERIMENT).items()}
 # Records of numbers from elsewhere: no rule makes them, but tables follow where one is added or taken away.
 IMPORTED = {str(path): mark for path, mark in imported_records(EXPERIMENT).items()}
+PICTURED = picture_subjects(RUNS)
+PICTURES = [str(path) for path in picture_files(EXPERIMENT, PICTURED)]
 
 
 rule collect_records:
@@ -22,9 +26,29 @@ rule collect_records:
         f"hafabench collect --experiment {EXPERIMENT_FILE} 2>&1 | tee {{log}}"
 
 
-rule write_report:
-    """Write Tables 1-6, the comparisons and the figures."""
+rule draw_pictures:
+    """Draw clusters, segmentations and sampling points with the weights of a few trained runs."""
     input:
+        checkpoints=[str(run.checkpoint) for run in PICTURED.runs],
+    output:
+        PICTURES,
+    log:
+        f"{RESULTS}/pictures.log",
+    threads: 1
+    resources:
+        **asked(lambda wildcards, attempt: BOOK.pictures(attempt)),
+    params:
+        fingerprint=fingerprint(
+            {"pictures": [run.fingerprint for run in PICTURED.runs]}
+        ),
+    shell:
+        f"hafabench pictures --experiment {EXPERIMENT_FILE} --threads {{threads}} > {{log}} 2>&1"
+
+
+rule write_report:
+    """Write Tables 1-6, the comparisons, the figures and the report of them all."""
+    input:
+        pictures=PICTURES if PICTURED.can_be_drawn else [],
         frame=f"{RESULTS}/frame.parquet",
         layout=str(EXPERIMENT.layout_file),
         paper_values=str(EXPERIMENT.paper_values),
@@ -34,6 +58,7 @@ rule write_report:
             table=[layout.id for layout in EXPERIMENT.layouts],
             suffix=["md", "tex", "csv"],
         ),
+        f"{REPORTS}/report.html",
         f"{REPORTS}/paper.tex",
         f"{REPORTS}/tables.md",
         f"{REPORTS}/comparisons.md",

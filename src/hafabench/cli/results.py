@@ -24,12 +24,14 @@ def collect(experiment: Path) -> None:
 @click.command()
 @experiment_option
 def report(experiment: Path) -> None:
-    """Write Tables 1-6 (Markdown, LaTeX, CSV) and the figures from the collected frame."""
+    """Write Tables 1-6 (Markdown, LaTeX, CSV), comparisons, figures and one HTML page from the collected frame."""
     from hafabench.cluster.costs import accounting_file, read_accounting, write_costs
+    from hafabench.page.write import write_page
     from hafabench.reporting.report import write_report
 
     loaded = load(experiment)
     write_report(loaded)
     if accounting_file(loaded).exists():
         write_costs(read_accounting(accounting_file(loaded)), loaded.reports)
+    click.echo(f"report: {write_page(loaded)}")
     click.echo(f"Tables 1-6: {loaded.reports}/tables.md (all six), {loaded.reports}/tables/table1.md, .tex, .csv ...")

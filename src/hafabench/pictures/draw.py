@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hafabench.data.classes import Colour, class_palette
-from hafabench.pictures.looks import Windows
+from hafabench.pictures.seen import Windows
 
-TILE = 256  # pixels: side of a tile
+TILE = 320  # pixels: side of a tile
 CAPTION = 22  # under a tile
 HEADING = 30  # above the columns
 GAP = 8
@@ -53,7 +53,7 @@ def clusters_tile(image: np.ndarray, clusters: np.ndarray) -> Image.Image:
     )
     index = clusters[np.ix_(rows, columns)]
     palette = np.array(class_palette(max(int(clusters.max()) + 1, 12)), np.float32)
-    picture = np.asarray(fitted(image)).astype(np.float32)
+    picture = _grey(image)
     shown = picture[inside] * (1 - _OPACITY) + palette[index] * _OPACITY
     border = np.zeros(index.shape, bool)
     border[:, 1:] |= index[:, 1:] != index[:, :-1]
@@ -72,11 +72,16 @@ def classes_tile(image: np.ndarray, classes: np.ndarray, count: int) -> Image.Im
         count: number of classes.
     """
     index = np.asarray(fitted(classes.astype(np.uint8), smooth=False))
-    picture = np.asarray(fitted(image)).astype(np.float32)
+    picture = _grey(image)
     known = index < count
     palette = np.array(class_palette(count), np.float32)
     picture[known] = picture[known] * (1 - _OPACITY) + palette[index[known]] * _OPACITY
     return Image.fromarray(picture.round().astype(np.uint8))
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """(TILE, TILE, 3) float32: the image without its hues, so that colours laid over it stay their own."""
+    return np.asarray(fitted(image).convert("L").convert("RGB")).astype(np.float32)
 
 
 def windows_tile(image: np.ndarray, windows: Windows) -> Image.Image:

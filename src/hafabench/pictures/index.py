@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hafabench.config import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
+from hafabench.pictures.subjects import Subjects
 from hafabench.yamlfile import describe, dotted
 
 SCHEMA = "hafabench.pictures/1"
+CLUSTERS, OFFSETS = "clusters.png", "offsets.png"
 
 
 class _Strict(BaseModel):
@@ -70,6 +72,13 @@ class PictureIndex(_Strict):
 def index_file(experiment: Experiment) -> Path:
     """Where an experiment's index lies; the sheets lie beside it."""
     return experiment.reports / "figures" / "pictures.json"
+
+
+def picture_files(experiment: Experiment, subjects: Subjects) -> list[Path]:
+    """Everything that drawing the subjects writes: the index, and a sheet for each kind that there is."""
+    index = index_file(experiment)
+    kinds = [(CLUSTERS, subjects.pair), (OFFSETS, subjects.sampler)]
+    return [index, *(index.with_name(name) for name, there in kinds if there)]
 
 
 def write_index(path: Path, index: PictureIndex) -> None:

@@ -13,8 +13,9 @@ from hafabench.data.classes import Colour, class_palette, segmentation_classes
 from hafabench.files import atomic_path, sha256_of
 from hafabench.matrix import Run, expand
 from hafabench.pictures import draw
-from hafabench.pictures.index import PictureIndex, Sheet, Weights, index_file, write_index
-from hafabench.pictures.looks import Segmentation, Windows, samplings, segmentations
+from hafabench.pictures.index import CLUSTERS, OFFSETS, PictureIndex, Sheet, Weights, index_file, write_index
+from hafabench.pictures.looks import samplings, segmentations
+from hafabench.pictures.seen import Segmentation, Windows
 from hafabench.pictures.subjects import picture_subjects
 
 IMAGES = 4  # per sheet
@@ -33,8 +34,8 @@ def draw_pictures(experiment: Experiment) -> PictureIndex:
     subjects = picture_subjects(expand(experiment))
     index = PictureIndex(
         experiment=experiment.name,
-        clusters=_clusters_sheet(subjects.pair, path.with_name("clusters.png")) if subjects.pair else None,
-        offsets=_offsets_sheet(subjects.sampler, path.with_name("offsets.png")) if subjects.sampler else None,
+        clusters=_clusters_sheet(subjects.pair, path.with_name(CLUSTERS)) if subjects.pair else None,
+        offsets=_offsets_sheet(subjects.sampler, path.with_name(OFFSETS)) if subjects.sampler else None,
     )
     write_index(path, index)
     return index
@@ -50,7 +51,7 @@ def _clusters_sheet(pair: tuple[Run, Run], path: Path) -> Sheet:
         truth = draw.classes_tile(one.image, one.truth, count)
         tiles.append([draw.fitted(one.image), draw.clusters_tile(one.image, one.clusters), *predicted, truth])
         number = int(one.clusters.max()) + 1
-        captions.append([one.name, f"{number} of {one.clusters.size} cells", *_agreements(one), ""])
+        captions.append([one.name, f"{one.clusters.size} cells in {number} clusters", *_agreements(one), ""])
     columns = ["image", "SIA clusters", baseline.model.name, variant.model.name, "ground truth"]
     rows, height = found[0].clusters.shape, found[0].image.shape[0]
     names = segmentation_classes(variant.dataset) or []

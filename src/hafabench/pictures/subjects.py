@@ -26,6 +26,15 @@ class Subjects:
         """All of them, each once."""
         return (*(self.pair or ()), *((self.sampler,) if self.sampler else ()))
 
+    @property
+    def can_be_drawn(self) -> bool:
+        """Whether every run's weights are there or still to come.
+
+        A run that was evaluated and whose checkpoint is gone (a copy of the records alone, disk that was freed) is
+        not trained again for the sake of a picture.
+        """
+        return bool(self.runs) and all(run.checkpoint.exists() or not run.record.exists() for run in self.runs)
+
 
 def picture_subjects(runs: Mapping[str, Run]) -> Subjects:
     """The first of each kind, in the experiment's order; of LAA the pair's model where it has been trained.

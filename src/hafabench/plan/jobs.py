@@ -16,6 +16,8 @@ from hafabench.matrix import (
     latency_fingerprint,
     latency_record,
 )
+from hafabench.pictures.index import index_file
+from hafabench.pictures.subjects import picture_subjects
 from hafabench.resources import ResourceBook, Resources
 from hafabench.states import RunState, dataset_is_ready, record_is_current, run_state
 from hafabench.throughput import Estimate
@@ -101,8 +103,16 @@ def make_jobs(experiment: Experiment, book: ResourceBook) -> tuple[dict[str, Job
     resources = book.collect()
     collected = add("collect_records", "", records, resources, **_flat(resources, framed or None))
     written = framed and (experiment.reports / "tables.md").exists()
+    needs = [collected]
+    subjects = picture_subjects(runs)
+    if subjects.can_be_drawn:
+        drawn = all(states[run.id].state in ("done", "trained") for run in subjects.runs)
+        drawn = drawn and index_file(experiment).exists()
+        resources = book.pictures()
+        trained = [job_id("train_run", run.id) for run in subjects.runs]
+        needs.append(add("draw_pictures", "", trained, resources, **_flat(resources, drawn or None)))
     resources = book.report()
-    add("write_report", "", [collected], resources, **_flat(resources, written or None))
+    add("write_report", "", needs, resources, **_flat(resources, written or None))
     return jobs, states
 
 
