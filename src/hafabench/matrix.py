@@ -66,6 +66,11 @@ class Run:
         return self.folder / "evaluate.json"
 
     @property
+    def predictions(self) -> Path:
+        """What each image came to in the evaluation; beside the record, which holds its SHA-256."""
+        return self.record.with_name("predictions.npz")
+
+    @property
     def history(self) -> Path:
         """Loss, learning rate and throughput along the training, one JSON object a line."""
         return self.folder / "history.jsonl"

@@ -30,14 +30,14 @@ if TYPE_CHECKING:  # torch is imported when it is needed
     from hafabench.engines.foreign import ForeignWeights
 
 
-def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[[Run, Path], list[Metric]]) -> Record:
-    """Evaluate the run's final checkpoint with ``evaluate`` and write ``run.record``."""
+def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[..., list[Metric]]) -> Record:
+    """Evaluate the run's final checkpoint with ``evaluate`` and write ``run.predictions`` and ``run.record``."""
     from hafabench.engines.checkpoint import expect_meta, load_checkpoint
 
     watch = Stopwatch()
     meta = load_checkpoint(run.checkpoint).get("meta", {})
     expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
-    metrics = evaluate(run, run.checkpoint)
+    metrics = evaluate(run, run.checkpoint, keep=run.predictions)
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,
@@ -51,6 +51,7 @@ def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[[Run,
             dataset_digest=_dataset_digest(experiment, run.task),
         ),
         training=meta.get("training"),
+        predictions_sha256=sha256_of(run.predictions),
     )
     write_record(run.record, record)
     return record

@@ -18,6 +18,7 @@ from hafabench.engines.interrupt import STOP_AFTER
 from hafabench.engines.progress import read_history
 from hafabench.errors import UserError
 from hafabench.matrix import Run
+from hafabench.results.predictions import read_predictions
 from tests.tiny_training import CLASSES, IMAGES, MODELS, RANDOM, make_images, start, tiny_run
 
 TOTAL = CLASSES * IMAGES
@@ -349,7 +350,11 @@ def test_accuracy_is_that_of_a_plain_loop(tmp_path, images):
         predicted = [model(image[None]).argmax().item() for image, _ in dataset]
     expected = 100 * sum(p == label for p, (_, label) in zip(predicted, dataset, strict=True)) / TOTAL
     assert 0 < expected < 100
-    top1, top5 = classification.evaluate(run, run.checkpoint)
+    top1, top5 = classification.evaluate(run, run.checkpoint, keep=tmp_path / "predictions.npz")
+    kept = read_predictions(tmp_path / "predictions.npz")
+    truth = [label for _, label in dataset]
+    assert kept.top1.tolist() == [p == label for p, label in zip(predicted, truth, strict=True)]
+    assert kept.images.tolist() == [f"class{label}/{index}.png" for label in range(CLASSES) for index in range(IMAGES)]
     assert (top1.name, top1.unit, top1.model, top1.seed, top1.repeats) == ("top1", "%", "tiny_resnet", 0, TOTAL)
     assert top1.value == pytest.approx(expected)
     assert (top5.name, top5.value) == ("top5", 100.0)

@@ -28,6 +28,7 @@ from hafabench.engines.training import TrainingSession
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
 from hafabench.matrix import Run
+from hafabench.results.predictions import read_predictions
 from tests.conftest import REPOSITORY
 from tests.tiny_dense import IMAGES, tiny_run
 
@@ -133,13 +134,17 @@ def test_a_run_leaves_its_weights_and_history_and_nothing_else(finished, task):
         ("detection", {f"{kind}_{name}" for kind in ("box", "mask") for name in ("ap", "ap50", "ap75", "ap_s")}),
     ],
 )
-def test_evaluation_gives_the_tasks_metrics(finished, task, names):
+def test_evaluation_gives_the_tasks_metrics(finished, tmp_path, task, names):
     run = finished(task).run
     metrics = dense.evaluate(run, run.checkpoint)
     assert {metric.name for metric in metrics} == names
     assert all(0 <= metric.value <= 100 and metric.unit == "%" for metric in metrics)
     assert {metric.repeats for metric in metrics} == {IMAGES["val"]}
-    assert dense.evaluate(run, run.checkpoint) == metrics
+    assert dense.evaluate(run, run.checkpoint, keep=tmp_path / "predictions.npz") == metrics
+    kept = read_predictions(tmp_path / "predictions.npz")
+    assert len(kept.images) == IMAGES["val"]
+    for metric in metrics:
+        assert kept.resampled(metric.name, np.ones((1, IMAGES["val"]))).item() == pytest.approx(metric.value)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
@@ -25,6 +26,7 @@ from hafabench.engines.training import TrainingSession, deterministic, identity,
 from hafabench.engines.training_state import TrainingState
 from hafabench.errors import Problem, UserError
 from hafabench.matrix import Run
+from hafabench.results.predictions import Hits, write_predictions
 from hafabench.results.record import Metric
 
 
@@ -118,11 +120,11 @@ class _Training:
 
 
 @torch.inference_mode()
-def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None) -> list[Metric]:
+def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | None = None) -> list[Metric]:
     """Top-1 and top-5 accuracy in percent on the validation images: one centre crop, single precision.
 
     ``repeats`` of the metrics is the number of images. With fewer than five classes top-5 takes as many as there are.
-    ``fill`` is for weights from elsewhere, as in `load_trained`.
+    ``fill`` is for weights from elsewhere, as in `load_trained`; ``keep`` is a file for `Hits`.
 
     Raises:
         UserError: for a checkpoint of another run or unreadable data.
@@ -133,13 +135,17 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None) -> list[Metri
     dataset = classification_dataset(run.dataset, "val", eval_transform(recipe))
     sampler = BatchSampler(SequentialSampler(dataset), recipe.eval_batch_size, drop_last=False)
     highest = min(5, run.dataset.num_classes)
-    correct = {"top1": 0, "top5": 0}
+    hits: dict[str, list[torch.Tensor]] = {"top1": [], "top5": []}
     loading = batches(dataset, sampler, workers=recipe.workers, pin=device.type == "cuda")
     with closing(announced(loading, run.id, len(dataset), recipe.eval_batch_size)) as loaded:
         for images, labels in loaded:
-            hits = model(images.to(device)).topk(highest, dim=1).indices.cpu() == labels[:, None]
-            correct["top1"] += int(hits[:, 0].sum())
-            correct["top5"] += int(hits.sum())
+            right = model(images.to(device)).topk(highest, dim=1).indices.cpu() == labels[:, None]
+            hits["top1"].append(right[:, 0])
+            hits["top5"].append(right.any(1))
+    found = {name: torch.cat(parts).numpy() for name, parts in hits.items()}
+    if keep is not None:
+        names = [Path(path).relative_to(dataset.root).as_posix() for path, _ in dataset.samples]
+        write_predictions(keep, Hits(np.array(names), **found))
     convention = f"centre crop {recipe.image_size} of {math.floor(recipe.image_size / recipe.eval_crop)}"
     return [
         Metric(
@@ -147,12 +153,12 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None) -> list[Metri
             model=run.model.name,
             seed=run.seed,
             name=name,
-            value=100 * count / len(dataset),
+            value=100 * int(right.sum()) / len(dataset),
             unit="%",
             repeats=len(dataset),
             convention=convention,
         )
-        for name, count in correct.items()
+        for name, right in found.items()
     ]
 
 

@@ -37,6 +37,7 @@ from hafabench.errors import Problem, UserError
 from hafabench.matrix import Run
 from hafabench.models import create
 from hafabench.recipes import DenseRecipe
+from hafabench.results.predictions import write_predictions
 from hafabench.results.record import Metric
 
 
@@ -176,12 +177,12 @@ class _Training:
         self.session.step_done(losses["loss"].item(), self.lr, epoch=epoch)
 
 
-def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None) -> list[Metric]:
+def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | None = None) -> list[Metric]:
     """Mean IoU and accuracies (segmentation), or COCO's box and mask APs (detection), in percent.
 
     One scale, no flip; segmentation on whole images, the truth at its own size. Values that are not defined (no
     object of a size range in the data) are left out. ``repeats`` is the number of images. ``fill`` is for weights
-    from elsewhere, as in `load_trained`.
+    from elsewhere, as in `load_trained`; ``keep`` is a file for `Areas` or `Detections`.
 
     Raises:
         UserError: for a checkpoint of another run or unreadable data.
@@ -199,12 +200,11 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None) -> list[Metri
             pin=device.type == "cuda",
             collate=mm.same_size_collate if run.task == "segmentation" else mm.pseudo_collate,
         )
-        values = mm.evaluate(
-            model,
-            dataset,
-            announced(loading, run.id, len(dataset), recipe.eval_batch_size),
-            mm.metric(run.task, paths.coco_annotations(run.dataset, "val")),
-        )
+        metric = mm.metric(run.task, paths.coco_annotations(run.dataset, "val"))
+        values = mm.evaluate(model, dataset, announced(loading, run.id, len(dataset), recipe.eval_batch_size), metric)
+    if keep is not None:
+        names = [Path(dataset.get_data_info(index)["img_path"]).name for index in range(len(dataset))]
+        write_predictions(keep, metric.predictions(names))
     short, long = min(recipe.resize), max(recipe.resize)
     return [
         Metric(

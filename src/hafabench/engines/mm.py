@@ -43,12 +43,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hafabench.catalog import ModelSpec
 from hafabench.data.images import UnreadableImage, read_image
-from hafabench.engines.coco_ap import average_precisions
+from hafabench.engines.coco_ap import average_precisions_and_matches
 from hafabench.engines.distributed import World
 from hafabench.engines.neck import TokenFPN
 from hafabench.errors import Problem, UserError
 from hafabench.models import create
 from hafabench.models.hafa.tokens import Tokens
+from hafabench.results.predictions import Areas, Detections, Matches
 
 # These libraries warn of each other's deprecated entry points and of loggers by name: nothing for a user here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|cv|det|seg)\b")
@@ -172,6 +173,10 @@ class CocoAp(CocoMetric):
 
     default_prefix = None
 
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._matches: dict[str, Matches] = {}
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """COCO's average precisions for boxes and for masks."""
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
@@ -179,9 +184,16 @@ class CocoAp(CocoMetric):
         with tempfile.TemporaryDirectory() as folder:
             files = self.results2json([detection for _, detection in results], str(Path(folder) / "detections"))
             for prefix, kind in (("box", "bbox"), ("mask", "segm")):
-                values = average_precisions(self._coco_api, json.loads(Path(files[kind]).read_text()), kind)
+                detections = json.loads(Path(files[kind]).read_text())
+                values, self._matches[prefix] = average_precisions_and_matches(self._coco_api, detections, kind)
                 found |= {f"{prefix}_{name}": value for name, value in values.items()}
         return found
+
+    def predictions(self, _names: list[str]) -> Detections:
+        """What each image came to, after `compute_metrics`."""
+        truth = self._coco_api
+        names = [truth.imgs[image]["file_name"] for image in sorted(truth.get_img_ids())]
+        return Detections(np.array(names), **self._matches)
 
 
 class MeanIoU(IoUMetric):
@@ -192,13 +204,18 @@ class MeanIoU(IoUMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Means over the classes that occur (in the truth or, for IoU, in the predictions)."""
         # mmseg adds single-precision counts, which lose pixels beyond 2^24.
-        areas = (torch.stack(column).double().sum(0) for column in zip(*results, strict=True))
-        found = self.total_area_to_metrics(*areas, metrics=self.metrics)
+        self._areas = [torch.stack(column).double() for column in zip(*results, strict=True)]
+        found = self.total_area_to_metrics(*(area.sum(0) for area in self._areas), metrics=self.metrics)
         return {
             "miou": 100 * float(np.nanmean(found["IoU"])),
             "pixel_acc": 100 * float(found["aAcc"]),
             "mean_acc": 100 * float(np.nanmean(found["Acc"])),
         }
+
+    def predictions(self, names: list[str]) -> Areas:
+        """What each image came to, after `compute_metrics`, under the images' names in the data set's order."""
+        intersection, union, _, truth = (area.numpy().astype(np.int64) for area in self._areas)
+        return Areas(np.array(names), intersection, union, truth)
 
 
 class Training(Protocol):
