@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 
 import matplotlib as mpl
 import pytest
@@ -58,6 +59,9 @@ def test_every_pair_with_common_seeds_is_compared_once_in_the_tables_order(exper
         ("3", "box_ap", "pvt_tiny_hafa", "pvt_tiny", 3, "worse"),
     ]
     assert uncompared(experiment, frame) == ["PVT-Small(HAFA) against PVT-Small (Top-1 (%))"]
+    # A pair that stands in two tables is one comparison of the family, the first table's.
+    again = [layout.model_copy(update={"id": "table9"}) for layout in experiment.layouts]
+    assert comparisons(replace(experiment, layouts=[*experiment.layouts, *again]), frame) == found
     top1, miou, _ = found
     assert top1.paired.p == pytest.approx(stats.ttest_rel(HAFA, PLAIN).pvalue)
     # The seed that only one model has takes no part in its mean either.

@@ -229,9 +229,9 @@ def frame(tmp_path_factory):
     return frame_of(tmp_path_factory.mktemp("results"), *records)
 
 
-def write(frame, folder, **changes):
+def write(frame, folder, layouts=LAYOUTS, **changes):
     about = ABOUT | {"title": '"Digits" & textures_64\u00d764 #1 (50 %)'} | changes
-    return write_tables(LAYOUTS, frame, PAPER_FILE, folder, **about)
+    return write_tables(layouts, frame, PAPER_FILE, folder, **about)
 
 
 def test_every_file_is_written_and_says_that_its_data_are_embedded(frame, tmp_path):
@@ -308,13 +308,14 @@ def compile_twice(folder, name):
 @PDFLATEX
 @pytest.mark.parametrize("empty", [False, True])
 def test_the_document_compiles(frame, tmp_path, empty):
-    write(collect([]) if empty else frame, tmp_path / "tables")
+    layouts = LAYOUTS[2:5:2] if empty else LAYOUTS
+    write(collect([]) if empty else frame, tmp_path / "tables", layouts)
     compile_twice(tmp_path, "paper.tex")
     assert (tmp_path / "paper.pdf").stat().st_size > 10_000
     assert "Missing character" not in (tmp_path / "paper.log").read_text(errors="replace")
-    # Numbered as the paper's tables and sections, whatever pages they stand on.
+    # Numbered as the paper's tables and sections, whichever there are and whatever pages they stand on.
     labels = dict(re.findall(r"newlabel\{tab:digits-(\w+)\}\{\{([\d.]+)\}", (tmp_path / "paper.aux").read_text()))
-    assert labels == {layout.id: layout.number for layout in LAYOUTS}
+    assert labels == {layout.id: layout.number for layout in layouts}
 
 
 @PDFLATEX

@@ -108,7 +108,7 @@ def comparisons(experiment: Experiment, frame: pd.DataFrame) -> list[Comparison]
             model=row.model,
             label=row.label,
             baseline=row.baseline,
-            baseline_label=_label(layout, row.baseline),
+            baseline_label=_label(experiment, layout, row.baseline),
             candidate=candidate,
             reference=reference,
             paired=paired,
@@ -124,7 +124,7 @@ def uncompared(experiment: Experiment, frame: pd.DataFrame) -> list[str]:
         paired = numbers.paired(column, row.model, row.baseline)
         both = all(mark_of(numbers.of(column, model)) == "measured" for model in (row.model, row.baseline))
         if both and (paired is None or paired.n < 2):
-            left[f"{row.label} against {_label(layout, row.baseline)} ({column.header})"] = None
+            left[f"{row.label} against {_label(experiment, layout, row.baseline)} ({column.header})"] = None
     return list(left)
 
 
@@ -136,5 +136,7 @@ def _candidates(experiment: Experiment, frame: pd.DataFrame) -> Iterator[tuple[T
                 yield from ((layout, row, column, numbers) for row in layout.rows if row.baseline)
 
 
-def _label(layout: TableLayout, model: str) -> str:
-    return next((row.label for row in layout.rows if row.model == model), model)
+def _label(experiment: Experiment, layout: TableLayout, model: str) -> str:
+    """What the table calls a model; another table where it has no row for it."""
+    rows = (row for table in (layout, *experiment.layouts) for row in table.rows)
+    return next((row.label for row in rows if row.model == model), model)

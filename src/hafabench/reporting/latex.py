@@ -118,6 +118,8 @@ def document(tables: list[Table], *, experiment: str, title: str, scale: str) ->
 \renewcommand{{\bottomfraction}}{{0.95}}
 \renewcommand{{\textfraction}}{{0.02}}
 \renewcommand{{\floatpagefraction}}{{0.7}}
+% A page of tables alone begins at its top.
+\makeatletter\setlength{{\@fptop}}{{0pt}}\makeatother
 \begin{{document}}
 \section*{{\raggedright Tables of experiment {escape(experiment)}: {escape(title)} ({escape(scale)} scale)}}
 {placed}\end{{document}}
