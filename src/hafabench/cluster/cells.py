@@ -15,7 +15,6 @@ from pathlib import Path
 from hafabench.config import Experiment
 from hafabench.matrix import TASKS, expand
 from hafabench.pictures.subjects import picture_subjects
-from hafabench.pictures.subjects import picture_subjects
 
 PREFIX = "rule_"
 
@@ -65,8 +64,6 @@ def cells(experiment: Experiment) -> dict[str, Cell]:
         log = results / "latency" / f"{group.name}.log"
         add("measure_latency", [group.name], group.name, log, f"latency {group.name}")
     add("collect_records", [], "", results / "collect.log", "collect")
-    if picture_subjects(expand(experiment)).can_be_drawn:
-        add("draw_pictures", [], "", results / "pictures.log", "pictures")
     if picture_subjects(expand(experiment)).can_be_drawn:
         add("draw_pictures", [], "", results / "pictures.log", "pictures")
     add("write_report", [], "", results / "report.log", "report")
