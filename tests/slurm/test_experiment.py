@@ -6,7 +6,8 @@ import yaml
 
 from hafabench.results.collect import read_frame
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.demo import check_results, compare, run_experiment
+from tests.slurm.demo import SITE, check_results, compare, run_experiment
+from tests.slurm.driver import Driver
 from tests.slurm.workspace import Workspace
 from tests.workflow.test_miniature import shrink
 
@@ -35,5 +36,13 @@ def test_from_data_to_tables_and_costs(cluster: SlurmCluster, tmp_path):
     assert all(cell.peak_memory_mb and cell.nodes and cell.elapsed_h for cell in record.cells)
     costs = (folder / "reports/digits/costs.md").read_text()
     assert "| train_run | classification/resnet18/seed0 | COMPLETED | 1 | 0 |" in costs
+    # A workflow or a site that changed meanwhile, as by `git pull`: what is there means the same.
+    rule = folder / "workflow/rules/train.smk"
+    rule.write_text(rule.read_text().replace("{{params.launcher}}hafabench", "{{params.launcher}} hafabench"))
+    (folder / "site.yaml").write_text(yaml.safe_dump({**SITE, "stop_margin_minutes": 1}))
+    arguments = ("all", "--profile", "slurm", "--configfile", "configs/miniature.yaml", "--dry-run")
+    with Driver(cluster, folder, *arguments, env={"HAFABENCH_SITE": "site.yaml"}) as driver:
+        assert "Nothing to be done" in driver.succeeds(120)
+
     frame = read_frame(folder / "results/digits/frame.parquet")
     assert compare(frame, frame) == len(frame[frame["verb"] != "latency"])

@@ -187,6 +187,8 @@ def test_a_cancelled_job_is_retried_and_resumes(sessions, undisturbed):
     assert completes_like(undisturbed, session)["resumes"] == 1
     accounted(session, ["CANCELLED", "COMPLETED"])
     assert "resumed after step" in session.workspace.slurm_logs()[-1]
+    costs = (session.workspace.folder / "reports/faults/costs.md").read_text()
+    assert f"| train_run | {RUN} | COMPLETED | 2 | 0 |" in costs, "without being asked for, when the driver ended"
 
 
 def test_a_preempted_job_is_requeued_and_resumes(sessions, undisturbed):
@@ -253,6 +255,9 @@ def test_a_failing_job_stops_no_other_and_is_named(sessions, undisturbed):
     assert f"hafabench train {run} " in said, "the command to repeat it"
     assert "not a readable checkpoint" in said
     assert "delete this file to start the training over" in said
+    summary = said[said.index("1 failed or interrupted") :]
+    assert f"log: results/faults/{run}/train.log" in summary
+    assert f"again: hafabench train {run} --experiment" in summary
     broken = session.workspace.run_folder(1) / "work/state.pth"
     assert broken.read_bytes() == b"not a state"
     broken.unlink()
