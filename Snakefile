@@ -22,7 +22,10 @@ configfile: "configs/digits.yaml"
 
 
 # Experiment files are read whole by hafabench, never merged key by key: the last one named is the experiment.
-EXPERIMENT_FILE = (workflow.overwrite_configfiles or workflow.configfiles)[-1]
+# Named as seen from here: records keep the commands that made them, and no path of one machine.
+EXPERIMENT_FILE = os.path.relpath(
+    (workflow.overwrite_configfiles or workflow.configfiles)[-1]
+)
 try:
     EXPERIMENT = load_experiment(EXPERIMENT_FILE)
     RUNS = expand_runs(EXPERIMENT)
