@@ -129,6 +129,10 @@ class ResourceBook:
         """Counting all models of the task on the meta device, no GPU."""
         return self._plain(*_COMPLEXITY, attempt)
 
+    def conventions(self, attempt: int = 1) -> Resources:
+        """Taking all models of the tables apart on the meta device, no GPU."""
+        return self._plain(*_COMPLEXITY, attempt)
+
     def latency(self, group: LatencyConfig, attempt: int = 1) -> Resources:
         """Timing a group: one GPU at full scale, and CPUs for its threads."""
         rounds = (group.warmup + group.repeats) * (len(group.models) + 1)

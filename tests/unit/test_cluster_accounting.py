@@ -141,7 +141,7 @@ def test_comments_are_what_the_executor_writes(digits):
     assert comment("train_run", ["classification", "pvt_tiny", "0"]) == TRAINING
     assert comment("write_report", []) == "rule_write_report"
     assert cell_of(found, "rule_train_run_wildcards_classification_pvt_tiny_1") is None
-    assert len(found) == 47
+    assert len(found) == 49
     cell = cell_of(found, "rule_measure_latency_wildcards_table4")
     assert cell.command == f"hafabench latency table4 --experiment {digits.file}"
 

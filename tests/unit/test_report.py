@@ -38,7 +38,8 @@ def test_report_of_what_has_run_so_far(experiment):
     written = {str(path.relative_to(experiment.reports)) for path in write_report(experiment)}
     tables = {f"tables/{layout.id}.{suffix}" for layout in experiment.layouts for suffix in ("md", "tex", "csv")}
     figures = {f"figures/{name}.svg" for name in ("learning_curves", "accuracy_vs_complexity", "comparisons")}
-    assert written == tables | figures | {"paper.tex", "tables.md", "comparisons.md", "comparisons.csv"}
+    pages = {f"{name}.{suffix}" for name in ("comparisons", "claims") for suffix in ("md", "csv")}
+    assert written == tables | figures | {"paper.tex", "tables.md", *pages}
     assert written == {str(p.relative_to(experiment.reports)) for p in experiment.reports.rglob("*") if p.is_file()}
     assert "| PVT-Tiny         |                   \u2013 |  13.2 |" in (experiment.reports / "tables.md").read_text()
     assert "| 91.2 " in (experiment.reports / "tables/table1.md").read_text()

@@ -15,11 +15,12 @@ def test_digits(tmp_path):
         "train_run": 11 + 4 + 4,
         "evaluate_run": 11 + 4 + 4,
         "count_complexity": 3,
+        "count_conventions": 1,
         "measure_latency": 1,
         "collect_records": 1,
         "draw_pictures": 1,
         "write_report": 1,
-        "total": 49,
+        "total": 50,
     }
 
 
@@ -32,11 +33,12 @@ def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
         "train_run": 32 + 10 + 10,
         "evaluate_run": 32 + 10 + 10,
         "count_complexity": 3,
+        "count_conventions": 1,
         "measure_latency": 4,
         "collect_records": 1,
         "draw_pictures": 1,
         "write_report": 1,
-        "total": 118,
+        "total": 119,
     }
     assert done.stdout.count("missing data: ") == 3
 

@@ -1,4 +1,5 @@
 from hafabench.matrix import complexity_fingerprint, latency_fingerprint
+from hafabench.static_rows import counts_fingerprint, counts_record
 
 LATENCY_GROUPS = {group.name: group for group in EXPERIMENT.config.latency}
 
@@ -15,6 +16,20 @@ rule count_complexity:
         fingerprint=lambda wildcards: complexity_fingerprint(EXPERIMENT, wildcards.task),
     shell:
         f"hafabench complexity --task {{wildcards.task}} --format record --experiment {EXPERIMENT_FILE} > {{log}} 2>&1"
+
+
+rule count_conventions:
+    """Take every model of the tables apart, for whatever convention a printed figure was counted under."""
+    output:
+        str(counts_record(EXPERIMENT)),
+    log:
+        f"{RESULTS}/counts.log",
+    resources:
+        **asked(lambda wildcards, attempt: BOOK.conventions(attempt)),
+    params:
+        fingerprint=counts_fingerprint(EXPERIMENT),
+    shell:
+        f"hafabench count --experiment {EXPERIMENT_FILE} > {{log}} 2>&1"
 
 
 rule measure_latency:

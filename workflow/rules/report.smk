@@ -46,12 +46,14 @@ rule draw_pictures:
 
 
 rule write_report:
-    """Write Tables 1-6, the comparisons, the figures and the report of them all."""
+    """Write Tables 1-6, the comparisons, the paper's claims, the figures and the report of them all."""
     input:
         pictures=PICTURES if PICTURED.can_be_drawn else [],
         frame=f"{RESULTS}/frame.parquet",
+        counts=str(counts_record(EXPERIMENT)),
         layout=str(EXPERIMENT.layout_file),
         paper_values=str(EXPERIMENT.paper_values),
+        claims=str(EXPERIMENT.claims_file),
     output:
         expand(
             f"{REPORTS}/tables/{{table}}.{{suffix}}",
@@ -63,6 +65,8 @@ rule write_report:
         f"{REPORTS}/tables.md",
         f"{REPORTS}/comparisons.md",
         f"{REPORTS}/comparisons.csv",
+        f"{REPORTS}/claims.md",
+        f"{REPORTS}/claims.csv",
         f"{REPORTS}/figures/learning_curves.svg",
         f"{REPORTS}/figures/accuracy_vs_complexity.svg",
         f"{REPORTS}/figures/comparisons.svg",

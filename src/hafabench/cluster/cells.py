@@ -60,6 +60,7 @@ def cells(experiment: Experiment) -> dict[str, Cell]:
     for task in TASKS:
         log = results / "complexity" / f"{task}.log"
         add("count_complexity", [task], task, log, f"complexity --task {task} --format record")
+    add("count_conventions", [], "", results / "counts.log", "count")
     for group in experiment.config.latency:
         log = results / "latency" / f"{group.name}.log"
         add("measure_latency", [group.name], group.name, log, f"latency {group.name}")

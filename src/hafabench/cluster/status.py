@@ -20,7 +20,9 @@ from hafabench.cluster.queue import QueuedJob, live_jobs
 from hafabench.config import Experiment
 from hafabench.matrix import complexity_fingerprint, complexity_record, expand, latency_fingerprint, latency_record
 from hafabench.recipes import ClassificationRecipe, DetectionRecipe
+from hafabench.results.counts import is_current
 from hafabench.states import RunState, dataset_is_ready, record_is_current, run_state
+from hafabench.static_rows import counts_fingerprint, counts_record
 
 # Where the Slurm profile puts the output of jobs.
 SLURM_LOGS = Path("logs/slurm")
@@ -115,6 +117,7 @@ def _done(experiment: Experiment, runs: dict[str, RunState]) -> dict[str, bool]:
     for task in experiment.config.complexity.image_size:
         path, wanted = complexity_record(experiment, task), complexity_fingerprint(experiment, task)
         found[f"count_complexity {task}"] = record_is_current(path, wanted) is True
+    found["count_conventions"] = is_current(counts_record(experiment), counts_fingerprint(experiment)) is True
     for group in experiment.config.latency:
         path, wanted = latency_record(experiment, group), latency_fingerprint(experiment, group)
         found[f"measure_latency {group.name}"] = record_is_current(path, wanted) is True

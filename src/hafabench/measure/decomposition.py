@@ -45,6 +45,7 @@ _BY_OUTPUT = {
     aten.relu_: "relu",
     aten.gelu: "gelu",
     aten._softmax: "softmax",
+    aten._safe_softmax: "softmax",
     aten.upsample_bilinear2d: "upsampling",
     aten.upsample_nearest2d: "upsampling",
 }
@@ -155,10 +156,12 @@ class _Recorder(TorchDispatchMode):
 
     def _kind(self, operation, module: nn.Module) -> str:
         own = self.roles.kind(module)
+        if own not in ("norm", "other"):
+            # Whatever operator a layer runs as: a deformable convolution may sample, then multiply matrices.
+            return own
         if operation is aten.convolution:
-            return own if own not in ("norm", "other", "linear") else "convolution"
-        # A linear layer may run as a batched product; a batched product elsewhere is one of attention's.
-        return "attention" if operation in _BATCHED_PRODUCTS and own != "linear" else "linear"
+            return "convolution"
+        return "attention" if operation in _BATCHED_PRODUCTS else "linear"
 
 
 def _classifiers(model: nn.Module) -> set[nn.Module]:

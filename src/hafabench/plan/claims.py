@@ -1,9 +1,9 @@
 """What the paper claims, as far as runs can settle it, and the runs that settle most of it for so many GPU-hours.
 
 A *difference* is a printed difference between a row and its baseline: it takes both rows' runs, of every seed. A
-*value* is a row's printed accuracies on one task: it takes the row's runs. A run on segmentation or detection takes
-its classification run. The choice is exact: the largest number of differences that the budget pays for; among equal
-ones the largest number of values; among equal ones the cheapest.
+*value* is all that is printed of a row's accuracy on one task: it takes the row's runs. A run on segmentation or
+detection takes its classification run. The choice is exact: the largest number of differences that the budget pays
+for; among equal ones the largest number of values; among equal ones the cheapest.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from hafabench.config import Experiment
 from hafabench.errors import UserError
 from hafabench.matrix import Run, run_id
-from hafabench.reporting.paper import load_paper_values
+from hafabench.reporting.claims.ledger import paper_claims
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One claim of the paper.
+class Question:
+    """Claims of the paper that the same runs settle.
 
     Attributes:
-        id: ``table2/pvt_tiny_hafa/miou`` (a difference) or ``segmentation/pvt_tiny`` (values).
+        id: the locator of a difference (``table2/pvt_tiny_hafa/miou_delta``), or task and model of values
+            (``segmentation/pvt_tiny``).
         kind: which of the two.
-        printed: what the paper prints: the difference, or the row's first value.
-        runs: ids of the runs that settle it, without those they start from.
+        claims: locators of the claims (`hafabench.reporting.claims.ledger`).
+        runs: ids of the runs that settle them, without those they start from.
     """
 
     id: str
     kind: Literal["difference", "value"]
-    printed: float
+    claims: tuple[str, ...]
     runs: frozenset[str]
 
 
@@ -46,7 +47,7 @@ class Selection:
         budget: GPU-hours allowed.
         gpu_hours: that the chosen runs still take.
         runs: their ids, in the experiment's order, those that others start from included.
-        settled, open: ids of claims that these runs settle, and of those that they do not.
+        settled, open: ids of questions that these runs settle, and of those that they do not.
     """
 
     budget: float
@@ -56,32 +57,25 @@ class Selection:
     open: tuple[str, ...]
 
 
-def paper_claims(experiment: Experiment, runs: Mapping[str, Run]) -> list[Claim]:
-    """Every claim of Tables 1-6 that the experiment's runs can settle, differences first.
+def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]:
+    """Every question that the experiment's runs can settle, differences first.
 
     Raises:
-        UserError: for paper values that cannot be read.
+        UserError: as `paper_claims`.
     """
-    paper = load_paper_values(experiment.paper_values)
-    differences: list[Claim] = []
-    values: dict[str, Claim] = {}
-    for layout in experiment.layouts:
-        for row in layout.rows:
-            for column in layout.columns:
-                if column.verb != "evaluate":
-                    continue
-                at = (layout.source, row.row or row.model)
-                printed = paper.get((*at, column.key))
-                own = _runs(experiment, runs, column.task, row.model)
-                if own and printed and printed.value is not None:
-                    name = f"{column.task}/{row.model}"
-                    values.setdefault(name, Claim(name, "value", printed.value, own))
-                change = paper.get((*at, column.change or ""))
-                delta = change.value if change else printed.delta if printed else None
-                against = _runs(experiment, runs, column.task, row.baseline) if row.baseline else None
-                if column.delta and delta is not None and own and against:
-                    name = f"{layout.id}/{row.row or row.model}/{column.key}"
-                    differences.append(Claim(name, "difference", delta, own | against))
+    differences: list[Question] = []
+    values: dict[str, Question] = {}
+    for claim in paper_claims(experiment):
+        found = [_runs(experiment, runs, claim.column.task, model) for model in claim.models]
+        if claim.kind != "accuracy" or None in found:
+            continue
+        needed = frozenset().union(*found)
+        if claim.is_difference:
+            differences.append(Question(claim.locator, "difference", (claim.locator,), needed))
+            continue
+        name = f"{claim.column.task}/{claim.row.model}"
+        earlier = values[name].claims if name in values else ()
+        values[name] = Question(name, "value", (*earlier, claim.locator), needed)
     return [*differences, *values.values()]
 
 
@@ -92,12 +86,12 @@ def _runs(experiment: Experiment, runs: Mapping[str, Run], task: str, model: str
 
 
 def choose(
-    claims: Iterable[Claim], costs: Mapping[str, float], parents: Mapping[str, str | None], budget: float
+    questions: Iterable[Question], costs: Mapping[str, float], parents: Mapping[str, str | None], budget: float
 ) -> Selection:
-    """The runs that settle most of ``claims`` for at most ``budget``, by an integer program solved to optimality.
+    """The runs that settle most of ``questions`` for at most ``budget``, by an integer program solved to optimality.
 
     Args:
-        claims: what can be settled.
+        questions: what can be settled.
         costs: GPU-hours that each run still takes, by id in the experiment's order; finished ones take none.
         parents: the run that each run starts from.
         budget: GPU-hours.
@@ -107,19 +101,19 @@ def choose(
     """
     if budget < 0:
         raise UserError(f"expected a budget of zero or more GPU-hours, found {budget:g}")
-    claims, runs = list(claims), list(costs)
+    questions, runs = list(questions), list(costs)
     position = {run: index for index, run in enumerate(runs)}
-    settles = {claim.id: len(runs) + index for index, claim in enumerate(claims)}
-    size = len(runs) + len(claims)
+    settles = {question.id: len(runs) + index for index, question in enumerate(questions)}
+    size = len(runs) + len(questions)
     # Each level outweighs all of the next: one difference more than any values, one value more than any saving.
-    values = sum(claim.kind == "value" for claim in claims)
+    values = sum(question.kind == "value" for question in questions)
     saving = np.array([costs[run] for run in runs]) / (sum(costs.values()) + 1)
-    worth = [float(values + 1) if claim.kind == "difference" else 1.0 for claim in claims]
+    worth = [float(values + 1) if question.kind == "difference" else 1.0 for question in questions]
     objective = -np.concatenate([-0.9 * saving, worth])
     rows, limits = [_row(size, {position[run]: cost for run, cost in costs.items()})], [budget]
-    for claim in claims:
-        for run in claim.runs:
-            rows.append(_row(size, {settles[claim.id]: 1, position[run]: -1}))
+    for question in questions:
+        for run in question.runs:
+            rows.append(_row(size, {settles[question.id]: 1, position[run]: -1}))
             limits.append(0)
     for run, parent in parents.items():
         if parent is not None:
@@ -135,13 +129,13 @@ def choose(
     if solution.x is None:
         raise UserError(f"no choice of runs was found for {budget:g} GPU-hours: {solution.message}")
     taken = tuple(run for run in runs if solution.x[position[run]] > 0.5)
-    settled = tuple(claim.id for claim in claims if claim.runs <= set(taken))
+    settled = tuple(question.id for question in questions if question.runs <= set(taken))
     return Selection(
         budget=budget,
         gpu_hours=sum(costs[run] for run in taken),
         runs=taken,
         settled=settled,
-        open=tuple(claim.id for claim in claims if claim.id not in settled),
+        open=tuple(question.id for question in questions if question.id not in settled),
     )
 
 

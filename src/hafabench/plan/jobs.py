@@ -19,7 +19,9 @@ from hafabench.matrix import (
 from hafabench.pictures.index import index_file
 from hafabench.pictures.subjects import picture_subjects
 from hafabench.resources import ResourceBook, Resources
+from hafabench.results.counts import is_current
 from hafabench.states import RunState, dataset_is_ready, record_is_current, run_state
+from hafabench.static_rows import counts_fingerprint, counts_record
 from hafabench.throughput import Estimate
 
 
@@ -94,6 +96,8 @@ def make_jobs(experiment: Experiment, book: ResourceBook) -> tuple[dict[str, Job
         current = record_is_current(complexity_record(experiment, task), complexity_fingerprint(experiment, task))
         resources = book.complexity(task)
         records.append(add("count_complexity", task, [], resources, **_flat(resources, current)))
+    resources, current = book.conventions(), is_current(counts_record(experiment), counts_fingerprint(experiment))
+    counted = add("count_conventions", "", [], resources, **_flat(resources, current))
     for group in experiment.config.latency:
         current = record_is_current(latency_record(experiment, group), latency_fingerprint(experiment, group))
         resources = book.latency(group)
@@ -103,7 +107,7 @@ def make_jobs(experiment: Experiment, book: ResourceBook) -> tuple[dict[str, Job
     resources = book.collect()
     collected = add("collect_records", "", records, resources, **_flat(resources, framed or None))
     written = framed and (experiment.reports / "tables.md").exists()
-    needs = [collected]
+    needs = [collected, counted]
     subjects = picture_subjects(runs)
     if subjects.can_be_drawn:
         drawn = all(states[run.id].state in ("done", "trained") for run in subjects.runs)

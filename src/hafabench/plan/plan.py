@@ -8,7 +8,7 @@ from hafabench.cluster.site import Site
 from hafabench.config import Experiment
 from hafabench.layout import TableLayout
 from hafabench.matrix import Run, expand, run_id
-from hafabench.plan.claims import Claim, Selection, choose, paper_claims
+from hafabench.plan.claims import Question, Selection, choose, questions
 from hafabench.plan.jobs import Job, job_id, make_jobs
 from hafabench.plan.schedule import Schedule, schedule
 from hafabench.resources import ResourceBook
@@ -75,7 +75,7 @@ class Plan:
         schedule: with the GPUs planned with.
         disk: space that it takes.
         stale: work that an edit of the configuration invalidates.
-        claims: what the paper claims and the runs can settle.
+        questions: what the paper claims and the runs can settle.
         selection: runs chosen for a budget, where one was given.
         gpu: the GPU that estimates are for; ``speed`` scales it.
     """
@@ -90,7 +90,7 @@ class Plan:
     schedule: Schedule
     disk: Disk
     stale: tuple[Stale, ...]
-    claims: tuple[Claim, ...]
+    questions: tuple[Question, ...]
     selection: Selection | None
 
     @property
@@ -127,11 +127,11 @@ def make_plan(
     book = ResourceBook(experiment, site, speed)
     runs = expand(experiment)
     jobs, states = make_jobs(experiment, book)
-    claims = paper_claims(experiment, runs)
+    open_questions = questions(experiment, runs)
     selection = None
     if budget is not None:
         parents = {run.id: run.parent.id if run.parent else None for run in runs.values()}
-        selection = choose(claims, {run: _left(jobs, run) for run in runs}, parents, budget)
+        selection = choose(open_questions, {run: _left(jobs, run) for run in runs}, parents, budget)
     return Plan(
         experiment=experiment.name,
         title=experiment.config.title,
@@ -143,7 +143,7 @@ def make_plan(
         schedule=schedule(jobs, gpus),
         disk=_disk(experiment, book, runs, gpus),
         stale=tuple(_stale(jobs, states)),
-        claims=tuple(claims),
+        questions=tuple(open_questions),
         selection=selection,
     )
 

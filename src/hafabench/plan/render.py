@@ -28,7 +28,7 @@ def to_json(plan: Plan) -> str:
         "schedule": asdict(plan.schedule),
         "disk_gb": {**asdict(plan.disk), "total": plan.disk.total},
         "stale": [asdict(item) for item in plan.stale],
-        "claims": [asdict(claim) | {"runs": sorted(claim.runs)} for claim in plan.claims],
+        "questions": [asdict(question) | {"runs": sorted(question.runs)} for question in plan.questions],
         "selection": asdict(plan.selection) if plan.selection else None,
         "jobs": [_job(job) for job in plan.jobs.values()],
     }
@@ -135,11 +135,11 @@ def _selection(plan: Plan) -> str:
     chosen = plan.selection
     if chosen is None:
         return ""
-    kinds = {claim.id: claim.kind for claim in plan.claims}
+    kinds = {question.id: question.kind for question in plan.questions}
     total = Counter(kinds.values())
-    settled = Counter(kinds[claim] for claim in chosen.settled)
-    differences = [claim for claim in chosen.settled if kinds[claim] == "difference"]
-    unsettled = [claim for claim in chosen.open if kinds[claim] == "difference"]
+    settled = Counter(kinds[name] for name in chosen.settled)
+    differences = [name for name in chosen.settled if kinds[name] == "difference"]
+    unsettled = [name for name in chosen.open if kinds[name] == "difference"]
     lines = [
         f"## For {chosen.budget:,.0f} GPU-hours",
         "",

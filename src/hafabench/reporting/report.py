@@ -1,4 +1,4 @@
-"""Everything that is generated from an experiment's frame: tables, comparisons and figures."""
+"""Everything that is generated from an experiment's frame: tables, comparisons, claims and figures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hafabench.config import Experiment
 from hafabench.files import write_text
 from hafabench.matrix import expand
 from hafabench.reporting import comparison_text
+from hafabench.reporting.claims.write import write_claims
 from hafabench.reporting.comparison_figure import draw_comparisons
 from hafabench.reporting.comparisons import comparisons, uncompared
 from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
@@ -18,7 +19,7 @@ from hafabench.results.collect import read_frame
 
 
 def write_report(experiment: Experiment) -> list[Path]:
-    """Write the experiment's tables, comparisons and figures from its collected frame.
+    """Write the experiment's tables, comparisons, claims and figures from its collected frame.
 
     Returns:
         The files written, all under the experiment's reports folder.
@@ -41,7 +42,7 @@ def write_report(experiment: Experiment) -> list[Path]:
     curves, complexity = figures / "learning_curves.svg", figures / "accuracy_vs_complexity.svg"
     learning_curves(histories, curves)
     accuracy_vs_complexity(frame, complexity, experiment.models)
-    return [*written, curves, complexity, *_write_comparisons(experiment, frame)]
+    return [*written, curves, complexity, *_write_comparisons(experiment, frame), *write_claims(experiment, frame)]
 
 
 def _write_comparisons(experiment: Experiment, frame: pd.DataFrame) -> list[Path]:

@@ -102,3 +102,11 @@ def read_current(path: Path, fingerprint: str) -> Counts | None:
         message = f"made under another configuration: expected {fingerprint}, found {counts.fingerprint}"
         raise UserError(Problem(str(path), "fingerprint", f"{message}; `hafabench count` makes it again"))
     return counts
+
+
+def is_current(path: Path, fingerprint: str) -> bool | None:
+    """Whether the record at ``path`` carries ``fingerprint``; None where there is no readable record."""
+    try:
+        return read_counts(path).fingerprint == fingerprint
+    except UserError:
+        return None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 
 import pandas as pd
 
 from hafabench.config import Experiment
-from hafabench.layout import Row, TableLayout
 from hafabench.reporting.claims.ledger import Claim
 from hafabench.reporting.claims.ruling import Ruling, Verdict
 from hafabench.reporting.numbers import Numbers, mark_of
@@ -20,7 +18,8 @@ def judge(claim: Claim, value: float, low: float | None = None, high: float | No
 
     Several seeds: reproduced where the interval of their mean lies within the tolerance of the printed figure,
     contradicted where it lies without. One seed: reproduced within the tolerance, contradicted beyond twice as much,
-    since the printed figure is one run too. Otherwise the runs cannot tell.
+    since the printed figure is one run too. Otherwise the runs cannot tell; nor can they where a difference that they
+    reproduce might as well be none.
 
     Args:
         claim: with its tolerance.
@@ -32,6 +31,8 @@ def judge(claim: Claim, value: float, low: float | None = None, high: float | No
     away = abs(value - claim.printed)
     if low is None or high is None:
         distance = f"{away:.2f} {claim.unit} away, {claim.tolerance:.2f} allowed"
+        if away <= bound and claim.is_difference and abs(claim.printed) <= bound:
+            return "inconclusive", f"{distance}: one run each cannot tell {claim.text} from none"
         if away <= bound:
             return "reproduced", distance
         if away > 2 * bound:
@@ -40,6 +41,8 @@ def judge(claim: Claim, value: float, low: float | None = None, high: float | No
     bottom, top = claim.printed - bound, claim.printed + bound
     interval = f"interval {low:.2f} to {high:.2f}, allowed {bottom:.2f} to {top:.2f}"
     if bottom <= low and high <= top:
+        if claim.is_difference and low <= 0 <= high:
+            return "inconclusive", f"{interval}: it holds zero"
         return "reproduced", interval
     if high < bottom or low > top:
         return "contradicted", interval
@@ -55,31 +58,25 @@ class Measured:
     """
 
     def __init__(self, experiment: Experiment, frame: pd.DataFrame):
-        self.experiment, self.frame = experiment, frame
+        self.experiment = experiment
+        self._numbers = {layout.id: Numbers(layout, frame) for layout in experiment.layouts}
 
     def rule(self, claim: Claim) -> Ruling:
         """The ruling on an accuracy or latency claim."""
-        models = [claim.model, *([claim.baseline] if claim.baseline else [])]
-        numbers = self._numbers(claim, models)
-        metrics = [numbers.of(claim.column, model) for model in models]
-        if claim.kind == "latency":
-            metrics = [[m for m in found if claim.device.lower() in str(m.device).lower()] for found in metrics]
-        elif self.experiment.config.scale == "embedded":
+        numbers = self._numbers[claim.layout.id]
+        metrics = [numbers.of(claim.column, model) for model in claim.models]
+        if claim.kind == "accuracy" and self.experiment.config.scale == "embedded":
             return Ruling(claim, "not run", "numbers on embedded data are about other data")
+        if claim.device:
+            metrics = [[m for m in found if claim.device.lower() in str(m.device).lower()] for found in metrics]
         if not all(metrics):
-            return Ruling(claim, "not run", self._missing(claim, numbers, models))
+            return Ruling(claim, "not run", self._missing(claim, numbers))
         if len({mark_of(found) for found in metrics}) > 1:
             return Ruling(claim, "not run", "the row and its baseline were not both measured here")
         return self._compare(claim, numbers, metrics)
 
-    def _numbers(self, claim: Claim, models: Sequence[str]) -> Numbers:
-        # Not every claim stands in a table that has a layout.
-        rows = [Row(model=model, label=model, group="") for model in models]
-        layout = TableLayout.model_construct(id=claim.table, title="", columns=[claim.column], rows=rows)
-        return Numbers(layout, self.frame)
-
-    def _missing(self, claim: Claim, numbers: Numbers, models: Sequence[str]) -> str:
-        elsewhere = [m for model in models for m in numbers.of(claim.column, model)]
+    def _missing(self, claim: Claim, numbers: Numbers) -> str:
+        elsewhere = [metric for model in claim.models for metric in numbers.of(claim.column, model)]
         if claim.device and elsewhere:
             return f"measured on {elsewhere[0].device}; the paper's figure is of an {claim.device}"
         return "nothing measured"
@@ -87,13 +84,13 @@ class Measured:
     def _compare(self, claim: Claim, numbers: Numbers, metrics: list[list]) -> Ruling:
         origin = mark_of(metrics[0])
         values = [[metric.value * claim.column.factor for metric in found] for found in metrics]
-        paired = numbers.paired(claim.column, claim.model, claim.baseline) if claim.baseline else None
+        paired = numbers.paired(claim.column, *claim.models) if claim.is_difference else None
         if paired is not None and paired.n > 1:
             value, low, high, seeds = paired.difference, paired.low, paired.high, paired.n
         else:
             means = [statistics.fmean(found) for found in values]
-            value = means[0] - means[1] if claim.baseline else means[0]
-            alone = summarize(values[0]) if not claim.baseline else None
+            value = means[0] - means[1] if claim.is_difference else means[0]
+            alone = None if claim.is_difference else summarize(values[0])
             low, high = (alone.low, alone.high) if alone else (None, None)
             seeds = min(sum(metric.seed is not None for metric in found) for found in metrics)
         verdict, because = judge(claim, value, low, high)

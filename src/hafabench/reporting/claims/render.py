@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hafabench.layout import TableLayout
 from hafabench.readings import CONSISTENT
 from hafabench.reporting import legend
 from hafabench.reporting.claims.ruling import Ruling
@@ -85,8 +86,9 @@ def markdown(ledger: Ledger, rulings: Sequence[Ruling] | None = None) -> str:
         f"{escape(ledger.title)}, {ledger.scale} scale. {_scale_note(ledger)}",
         sums,
     ]
-    for table in dict.fromkeys(ruling.claim.table for ruling in rulings):
-        parts += [f"## {_heading(table)}", _table([r for r in rulings if r.claim.table == table])]
+    for layout in dict.fromkeys(ruling.claim.layout.id for ruling in rulings):
+        of_layout = [ruling for ruling in rulings if ruling.claim.layout.id == layout]
+        parts += [f"## {_heading(of_layout[0].claim.layout)}", _table(of_layout)]
     parts += [_notes(rulings), _standings(ledger), _spreads(ledger), _legend()]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -100,19 +102,14 @@ def _scale_note(ledger: Ledger) -> str:
     return "Parameters and operations are counted, accuracies and latencies measured."
 
 
-def _heading(table: str) -> str:
-    names = {"latency": "Latencies of section 4.1", "text4.4": "Told in the text of section 4.4"}
-    return names.get(table, f"Table {table.removeprefix('table')}")
+def _heading(layout: TableLayout) -> str:
+    return f"{'Table' if layout.id.startswith('table') else 'Section'} {layout.number}"
 
 
 def _table(rulings: Sequence[Ruling]) -> str:
     header = ["Claim", "Paper", "Here", "Verdict", "Because"]
-    lines = [[f"{r.claim.row}/{_short(r)}", _printed(r), _here(r), r.verdict, r.because] for r in rulings]
+    lines = [[r.claim.locator.split("/", 1)[1], _printed(r), _here(r), r.verdict, r.because] for r in rulings]
     return grid([header, *lines], [True, False, False, True, True])
-
-
-def _short(ruling: Ruling) -> str:
-    return ruling.claim.locator.rsplit("/", 1)[-1]
 
 
 def _here(ruling: Ruling) -> str:
@@ -219,8 +216,8 @@ def _rows(ledger: Ledger, rulings: Sequence[Ruling]) -> Iterator[dict[str, Any]]
         claim, way = ruling.claim, ruling.convention
         yield {
             "locator": claim.locator,
-            "table": claim.table,
-            "row": claim.row,
+            "table": claim.layout.source,
+            "row": claim.row.row or claim.row.model,
             "metric": claim.metric,
             "kind": claim.kind,
             "unit": claim.unit,

@@ -60,7 +60,7 @@ def settle(experiment: Experiment, counts: Counts | None, frame: pd.DataFrame | 
         for claim in claims
         if claim.kind == "static" or measured is not None
     ]
-    cells = Counter(claim.metric for claim in claims)
+    cells = Counter(claim.metric for claim in claims if not claim.is_difference)
     return Ledger(
         experiment=experiment.name,
         title=experiment.config.title,

@@ -65,7 +65,7 @@ class Forensics:
         """What a convention counts of a claim's row, in its unit."""
         key = (convention.name, claim.locator)
         if key not in self._values:
-            self._values[key] = self._count(convention, claim.column.task, claim.model)
+            self._values[key] = self._count(convention, claim.column.task, claim.row.model)
         return self._values[key]
 
     def _count(self, convention: Convention, task: str, model: str) -> Decimal | None:
