@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from hafabench.errors import UserError
 from hafabench.files import sha256_of
 from hafabench.matrix import expand
 from hafabench.page import charts
+from hafabench.page.verdicts import by_locator, claims_view, marks_of_cell
 from hafabench.page.write import make_page, render, write_page
 from hafabench.pictures.draw import places
 from hafabench.pictures.index import PictureIndex, Sheet, Weights, index_file, write_index
-from hafabench.results.collect import collect_experiment
+from hafabench.reporting.claims.settle import settle
+from hafabench.results.collect import collect_experiment, read_frame
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_experiment import fill_results
 
@@ -73,28 +76,42 @@ def parsed(html: str) -> Parsed:
     return page
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> Path:
+    """A folder with the made-up results of the embedded experiment and of the study."""
+    folder = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("digits", "digits_study"):
+            fill_results(load_experiment(REPOSITORY / f"configs/{name}.yaml"))
+    return folder
+
+
 @pytest.fixture
-def load(write_experiment, monkeypatch, tmp_path):
-    def load(base="digits", change=None):
-        path = write_experiment(change, base)
+def load(filled, monkeypatch, tmp_path):
+    def load(name: str):
+        shutil.copytree(filled / "results" / name, tmp_path / "results" / name)
         monkeypatch.chdir(tmp_path)
-        return load_experiment(path)
+        return load_experiment(REPOSITORY / f"configs/{name}.yaml")
 
     return load
 
 
 @pytest.fixture
 def digits(load):
-    experiment = load()
-    fill_results(experiment)
-    return experiment
+    return load("digits")
 
 
 @pytest.fixture
-def study(load):
-    experiment = load("digits_study")
-    fill_results(experiment)
-    return experiment
+def fresh(write_experiment, monkeypatch, tmp_path):
+    """A changed copy of the embedded experiment of which nothing has run."""
+
+    def fresh(change=None):
+        path = write_experiment(change)
+        monkeypatch.chdir(tmp_path)
+        return load_experiment(path)
+
+    return fresh
 
 
 def drawn(experiment, **changes) -> Sheet:
@@ -127,7 +144,7 @@ def test_every_section_is_there_and_well_formed(digits):
     assert written == digits.reports / "report.html"
     html = written.read_text()
     page = parsed(html)
-    for anchor in ("comparisons", "tables", "accuracy", "curves", "pictures", "records"):
+    for anchor in ("comparisons", "tables", "claims", "accuracy", "curves", "pictures", "records"):
         assert anchor in page.ids
     assert [f"table{n}" for n in range(1, 7)] == [i for i in page.ids if re.fullmatch(r"table\d", i)]
     assert len(page.ids) == len(set(page.ids))
@@ -174,10 +191,10 @@ def test_nothing_is_loaded_from_elsewhere(digits):
     assert "default-src 'none'" in html
 
 
-def test_a_users_text_is_never_markup(load):
+def test_a_users_text_is_never_markup(fresh):
     nasty = '<script>alert("x")</script> & "quotes"'
-    experiment = load(change=lambda c: c.update(title=nasty))
-    fill_results(experiment)
+    experiment = fresh(lambda content: content.update(title=nasty))
+    fill_results(experiment, share=0.1)
     run = expand(experiment)["classification/pvt_tiny/seed0"]
     run.record.write_text(run.record.read_text().replace('"cpu"', '"<b>cpu & co</b>"'))
     collect_experiment(experiment)
@@ -189,8 +206,8 @@ def test_a_users_text_is_never_markup(load):
     assert "<b>cpu & co</b>, 1 thread" in page.text
 
 
-def test_an_experiment_of_which_nothing_has_run(load):
-    experiment = load()
+def test_an_experiment_of_which_nothing_has_run(fresh):
+    experiment = fresh()
     collect_experiment(experiment)
     page = make_page(experiment)
     text = parsed(render(page)).text
@@ -204,13 +221,13 @@ def test_an_experiment_of_which_nothing_has_run(load):
     assert "77.5 (+2.4)" in text
 
 
-def test_a_page_needs_the_collected_frame(load):
+def test_a_page_needs_the_collected_frame(fresh):
     with pytest.raises(UserError, match="hafabench collect"):
-        write_page(load())
+        write_page(fresh())
 
 
-def test_several_seeds_have_spread_intervals_and_a_value_each(study):
-    page = make_page(study)
+def test_several_seeds_have_spread_intervals_and_a_value_each(load):
+    page = make_page(load("digits_study"))
     assert len(page.comparisons) == 4
     assert page.forest is not None
     for row in page.forest.rows:
@@ -232,6 +249,31 @@ def test_several_seeds_have_spread_intervals_and_a_value_each(study):
     text = parsed(render(page)).text
     for comparison in page.comparisons:
         assert comparison.sentence in text
+
+
+def test_claims_stand_by_verdict_and_beside_their_cells(digits):
+    ledger = settle(digits, None, read_frame(digits.results / "frame.parquet"))
+    locators = ("table1/pvt_tiny_hafa/params_m", "table1/pvt_tiny_hafa/top1_delta")
+    rulings = tuple(
+        replace(r, verdict="contradicted", value=14.25, because="made up") if r.claim.locator in locators else r
+        for r in ledger.rulings
+    )
+    ledger = replace(ledger, rulings=rulings)
+    claims = claims_view(ledger)
+    assert {group.verdict: len(group.lines) for group in claims.groups} == ledger.tally()
+    assert (claims.settled, claims.total) == (2, len(rulings))
+    lines = next(group.lines for group in claims.groups if group.verdict == "contradicted")
+    assert [(line.locator, line.here) for line in lines] == [(locators[0], "14.25"), (locators[1], "+14.25")]
+    assert lines[0].printed == "14.6 M"
+    of_cell = marks_of_cell(by_locator(ledger), "table1/pvt_tiny_hafa/top1")
+    assert [(mark.what.split()[0], mark.tone) for mark in of_cell] == [("figure", "none"), ("difference", "bad")]
+    # What the paper does not print is no claim.
+    assert marks_of_cell(by_locator(ledger), "table4/pvt_v2_b1_laa_laa_laa/top1") == ()
+    text = parsed(render(replace(make_page(digits), claims=claims))).text
+    assert "2 of 223 are settled" in text
+    assert "Made up." in text
+    for ruling in rulings:
+        assert ruling.claim.locator in text
 
 
 def test_pictures_are_embedded_with_their_captions(digits):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pandas as pd
 
-from hafabench.layout import TableLayout
+from hafabench.layout import Column, TableLayout
+from hafabench.page.verdicts import ClaimMark, marks_of_cell
+from hafabench.reporting.claims.ruling import Ruling
 from hafabench.reporting.numbers import Numbers
 from hafabench.reporting.tables import Cell, Table
 
@@ -26,15 +28,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class ClaimMark:
-    """The verdict on what the paper prints in a cell: ``what`` is its number or difference, ``tone`` a style."""
-
-    what: str
-    verdict: str
-    tone: str
-
-
-@dataclass(frozen=True)
 class CellView:
     """A cell with its texts.
 
@@ -43,6 +36,7 @@ class CellView:
         value, delta: this project's half; ``paper``, ``paper_delta`` the paper's.
         shared: facts that hold for every record behind the value.
         sources: the records.
+        claims: verdicts on what the paper prints here.
     """
 
     id: str | None
@@ -53,7 +47,7 @@ class CellView:
     paper_delta: str
     shared: Facts
     sources: list[Source]
-    claims: tuple[ClaimMark, ...] = ()
+    claims: tuple[ClaimMark, ...]
 
 
 @dataclass(frozen=True)
@@ -80,11 +74,12 @@ class TableView:
         return any(row.ran for group in self.groups for row in group)
 
 
-def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame) -> TableView:
-    """The table, each cell with the frame's rows that filled it.
+def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame, rulings: Mapping[str, Ruling]) -> TableView:
+    """The table, each cell with the frame's rows that filled it and the verdicts on it.
 
     Args:
         table: of `hafabench.reporting.tables.build_table`, from ``layout`` and ``frame``.
+        rulings: of the claims ledger, by locator.
     """
     numbers = Numbers(layout, frame)
     labels = {row.model: row.label for row in table.rows}
@@ -93,7 +88,13 @@ def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame) -> TableV
         rows = []
         for at, row in enumerate(block):
             cells = [
-                _cell_view(f"{table.id}-{number}-{at}-{column.key}", cell, numbers.of(column, row.model), column)
+                _cell_view(
+                    f"{table.id}-{number}-{at}-{column.key}",
+                    cell,
+                    column,
+                    numbers.of(column, row.model),
+                    marks_of_cell(rulings, f"{table.id}/{row.key}/{column.key}"),
+                )
                 for column, cell in zip(table.columns, row.cells, strict=True)
             ]
             ran = any(cell.mark in ("measured", "imported") for cell in row.cells)
@@ -103,7 +104,9 @@ def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame) -> TableV
     return TableView(table, groups)
 
 
-def _cell_view(identifier: str, cell: Cell, metrics: Sequence[Any], column: Any) -> CellView:
+def _cell_view(
+    identifier: str, cell: Cell, column: Column, metrics: Sequence[Any], claims: tuple[ClaimMark, ...]
+) -> CellView:
     value, delta = cell.ours(column.decimals)
     paper, paper_delta = cell.cited(column.decimals)
     facts = [_facts(metric) for metric in metrics]
@@ -116,7 +119,8 @@ def _cell_view(identifier: str, cell: Cell, metrics: Sequence[Any], column: Any)
         )
         for metric, own in zip(metrics, facts, strict=True)
     ]
-    return CellView(identifier if metrics else None, cell, value, delta, paper, paper_delta, shared, sources)
+    shown = identifier if metrics else None
+    return CellView(shown, cell, value, delta, paper, paper_delta, shared, sources, claims)
 
 
 def _facts(metric: Any) -> Facts:

@@ -19,14 +19,19 @@ from hafabench.page import charts
 from hafabench.page.cells import Facts, TableView, table_view
 from hafabench.page.facts import RecordLine, experiment_facts, record_lines
 from hafabench.page.gallery import Gallery, gallery
+from hafabench.page.verdicts import Claims, by_locator, claims_view
 from hafabench.pictures.index import index_file
 from hafabench.reporting import legend
+from hafabench.reporting.claims.ruling import Ruling
+from hafabench.reporting.claims.settle import settle
 from hafabench.reporting.comparison_text import NONE
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
 from hafabench.reporting.figures import HEADLINE, headline_points, read_curve
 from hafabench.reporting.paper import load_paper_values
 from hafabench.reporting.tables import build_table
 from hafabench.results.collect import read_frame
+from hafabench.results.counts import read_current
+from hafabench.static_rows import counts_fingerprint, counts_record
 
 NAME = "report.html"
 
@@ -51,6 +56,7 @@ class Page:
     comparisons: list[Comparison]
     uncompared: list[str]
     forest: charts.Forest | None
+    claims: Claims
     tables: list[TableView]
     scatters: list[tuple[str, list[charts.Chart]]]
     curves: list[charts.Chart]
@@ -71,6 +77,7 @@ class Page:
         return [
             ("comparisons", "Comparisons"),
             ("tables", "Tables"),
+            ("claims", "Claims"),
             ("accuracy", "Accuracy and cost"),
             ("curves", "Learning curves"),
             ("pictures", "Pictures"),
@@ -96,6 +103,7 @@ def make_page(experiment: Experiment) -> Page:
     """Read what there is of an experiment; raises as `write_page`."""
     source = experiment.results / "frame.parquet"
     frame, runs = read_frame(source), expand(experiment)
+    ledger = settle(experiment, read_current(counts_record(experiment), counts_fingerprint(experiment)), frame)
     histories = _histories(runs)
     scatters = _scatters(experiment, frame)
     file, found = experiment.file, comparisons(experiment, frame)
@@ -107,7 +115,8 @@ def make_page(experiment: Experiment) -> Page:
         comparisons=found,
         uncompared=uncompared(experiment, frame),
         forest=charts.forest(found) if found else None,
-        tables=_tables(experiment, frame),
+        claims=claims_view(ledger),
+        tables=_tables(experiment, frame, by_locator(ledger)),
         scatters=scatters,
         curves=_curves(histories),
         gallery=gallery(index_file(experiment), runs, f"hafabench pictures --experiment {file}"),
@@ -132,10 +141,13 @@ def render(page: Page) -> str:
     return environment.get_template("report.html.j2").render(page=page, style=Markup(style), **words)
 
 
-def _tables(experiment: Experiment, frame: pd.DataFrame) -> list[TableView]:
+def _tables(experiment: Experiment, frame: pd.DataFrame, rulings: Mapping[str, Ruling]) -> list[TableView]:
     paper = load_paper_values(experiment.paper_values)
     about = {"experiment": experiment.name, "title": experiment.config.title, "scale": experiment.config.scale}
-    return [table_view(build_table(layout, frame, paper, **about), layout, frame) for layout in experiment.layouts]
+    return [
+        table_view(build_table(layout, frame, paper, **about), layout, frame, rulings)
+        for layout in experiment.layouts
+    ]
 
 
 def _scatters(experiment: Experiment, frame: pd.DataFrame) -> list[tuple[str, list[charts.Chart]]]:
