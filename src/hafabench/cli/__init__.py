@@ -16,6 +16,7 @@ from hafabench.cli.claims import claims, count
 from hafabench.cli.cluster import cluster, plan, status
 from hafabench.cli.configuration import check, models, runs
 from hafabench.cli.data import data
+from hafabench.cli.explain import explain
 from hafabench.cli.imports import import_file
 from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
@@ -61,6 +62,7 @@ for _verb in (
     collect,
     pictures,
     report,
+    explain,
     claims,
     plan,
     status,

@@ -1,0 +1,26 @@
+"""The verb that says where a number comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hafabench.cli.options import experiment_option, load
+
+
+@click.command()
+@click.argument("locator")
+@experiment_option
+@click.option("--format", "style", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
+def explain(locator: str, experiment: Path, style: str) -> None:
+    """Say where one number of the tables comes from, and the one command that makes it again.
+
+    LOCATOR is table/row/column as in the claims: table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for
+    the difference to the baseline.
+    """
+    from hafabench.explain.gather import explain as gather
+    from hafabench.explain.render import to_json, to_markdown, to_text
+
+    render = {"text": to_text, "markdown": to_markdown, "json": to_json}[style]
+    click.echo(render(gather(load(experiment), locator)), nl=False)

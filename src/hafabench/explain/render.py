@@ -1,0 +1,217 @@
+"""An explanation as text, Markdown or JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hafabench.explain.facts import Explanation, Facts, Origin, RunFacts
+from hafabench.page.cells import duration_text, short_digest
+
+Section = tuple[str, list[tuple[str, str]]]
+_WIDTH = 110
+
+
+def to_json(explanation: Explanation) -> str:
+    """Every fact, unrounded."""
+    content = dataclasses.asdict(explanation)
+    for run, facts in zip(content["runs"], explanation.runs, strict=True):
+        for setting, own in zip(run["settings"], facts.settings, strict=True):
+            setting["differs"] = own.differs
+    return json.dumps(content, indent=2, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"not a JSON value: {value!r}")
+
+
+def to_text(explanation: Explanation) -> str:
+    """For a terminal: sections of names and facts, commands in lines of their own to be copied."""
+    lines = [f"{explanation.locator}  {explanation.what}"]
+    lines += [explanation.warning] if explanation.warning else []
+    for title, facts in _sections(explanation):
+        lines += ["", title]
+        width = max((len(name) for name, _ in facts if name), default=0)
+        for name, text in facts:
+            first = f"  {name:{width}}  "
+            lines += textwrap.wrap(
+                text,
+                _WIDTH,
+                initial_indent=first,
+                subsequent_indent=" " * len(first),
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+    return "\n".join([*lines, *_commands(explanation, "")]) + "\n"
+
+
+def to_markdown(explanation: Explanation) -> str:
+    """For an issue or a paper's appendix."""
+    lines = [f"# {explanation.what}", "", f"`{explanation.locator}` of experiment {explanation.experiment}"]
+    lines += ["", f"**{explanation.warning}**"] if explanation.warning else []
+    for title, facts in _sections(explanation):
+        lines += ["", f"## {title}", ""]
+        lines += [f"- {name}: {_escape(text)}" if name else f"- {_escape(text)}" for name, text in facts]
+    return "\n".join([*lines, *_commands(explanation, "```")]) + "\n"
+
+
+def _escape(text: str) -> str:
+    for character in "\\*_<>`":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def _commands(explanation: Explanation, fence: str) -> Iterator[str]:
+    if explanation.remake is None:
+        return
+    title = "To make it again" if explanation.cost is None else "To make it"
+    blocks = [(title, [explanation.remake.command])]
+    if explanation.remake.by_hand:
+        blocks.append(("The same by hand", list(explanation.remake.by_hand)))
+    for heading, commands in blocks:
+        yield ""
+        yield f"## {heading}" if fence else heading
+        yield from (["", fence] if fence else [])
+        # Never wrapped: a line is one command.
+        yield from (command if fence else f"  {command}" for command in commands)
+        yield from ([fence] if fence else [])
+
+
+def _sections(explanation: Explanation) -> list[Section]:
+    sections = [("Value", _value(explanation))]
+    shown = [origin for origin in explanation.origins if origin.shown]
+    sections += [(_heading(origin), _origin(origin)) for origin in shown]
+    sections += [
+        (f"{_heading(origin)}: imported beside it, not shown", _origin(origin))
+        for origin in explanation.origins
+        if not origin.shown
+    ]
+    sections += _configurations(explanation.runs)
+    if explanation.accounting:
+        facts = [(entry["job"], _accounted(entry)) for entry in explanation.accounting]
+        sections.append(("Accounting", facts))
+    return sections
+
+
+def _accounted(entry: Facts) -> str:
+    spent = f"{entry['hours']:.2f} h, {entry['gpu_hours']:.2f} GPU-hours"
+    attempts = (
+        f"{entry['jobs']} jobs, {entry['requeues']} requeues, on {', '.join(entry['nodes']) or 'unknown nodes'}"
+    )
+    return f"{entry['state']}, {spent}, {attempts}"
+
+
+def _value(explanation: Explanation) -> list[tuple[str, str]]:
+    value = explanation.value
+    here = " ".join(filter(None, [value.printed, value.delta_printed]))
+    facts = [("here", f"{here} ({value.mark})" if value.mean is not None else "not run in this experiment")]
+    for model, seeds in value.by_seed.items():
+        name = "seeds" if len(value.by_seed) == 1 else f"seeds, {model}"
+        if seeds:
+            facts.append((name, ", ".join(f"{seed}: {number:.4g}" for seed, number in seeds.items())))
+    facts.append(("paper", value.paper_printed or "prints nothing here"))
+    facts += [("verdict", f"{v.verdict} ({v.printed}): {v.because}") for v in explanation.verdicts]
+    facts += [("note", note) for note in explanation.notes]
+    facts += [("cost", explanation.cost)] if explanation.cost else []
+    return facts
+
+
+def _heading(origin: Origin) -> str:
+    return f"{origin.id}: {origin.value:.6g} {origin.unit if origin.unit != '1' else ''}".rstrip()
+
+
+def _origin(origin: Origin) -> list[tuple[str, str]]:
+    known = [
+        ("commit", origin.commit or "unknown"),
+        ("how", origin.how),
+        ("device", origin.device or ("no device: counted" if origin.took else "unknown")),
+        ("host", origin.host),
+        ("when", ", ".join(filter(None, [origin.started, f"took {origin.took}" if origin.took else None]))),
+        ("training", _training(origin)),
+        ("checkpoint", _checkpoint(origin)),
+        ("data set", short_digest(origin.dataset_digest)),
+        ("logs", ", ".join(map(str, origin.logs)) or None),
+        ("record", str(origin.record)),
+        ("made by", origin.command),
+    ]
+    if origin.source is not None:
+        also = "".join(f", {name} (sha256 {digest[:16]}…)" for name, digest in origin.source["also"].items())
+        known += [
+            ("imported", f"{origin.source['file']} (sha256 {origin.source['sha256'][:16]}…){also}"),
+            ("read", origin.source["read"]),
+        ]
+    return [(name, text) for name, text in known if text]
+
+
+def _checkpoint(origin: Origin) -> str | None:
+    if origin.checkpoint is None:
+        return None
+    return f"{origin.checkpoint.path} ({origin.checkpoint.state}), sha256 {origin.checkpoint.sha256}"
+
+
+def _training(origin: Origin) -> str | None:
+    training = origin.training
+    if not training or origin.source is not None:
+        return None
+    parts = [
+        f"{training['steps']:,} steps" if "steps" in training else None,
+        duration_text(training.get("seconds")),
+        f"{training['images_per_s']:g} images/s" if "images_per_s" in training else None,
+        f"{training['resumes']} resumes" if "resumes" in training else None,
+        f"{training['processes']} processes" if training.get("processes", 1) > 1 else None,
+        f"on {training['device']}" if training.get("device") else None,
+        f"commit {training['git_commit'][:10]}" if training.get("git_commit") else None,
+    ]
+    return ", ".join(filter(None, parts)) or None
+
+
+def _configurations(runs: Sequence[RunFacts]) -> list[Section]:
+    """The runs' configurations, those that differ only by seed in one section."""
+    groups: dict[str, list[RunFacts]] = {}
+    for run in runs:
+        groups.setdefault(
+            json.dumps([run.model, run.dataset, [dataclasses.astuple(s) for s in run.settings]]), []
+        ).append(run)
+    return [
+        ("Configuration of " + ", ".join(run.id for run in group), _configuration(group)) for group in groups.values()
+    ]
+
+
+def _configuration(group: Sequence[RunFacts]) -> list[tuple[str, str]]:
+    first = group[0]
+    states = [f"{run.id}: {run.state}" + (f" ({'; '.join(run.changes)})" if run.changes else "") for run in group]
+    data = first.dataset
+    images = ", ".join(f"{count:,} {split}" for split, count in data["images"].items())
+    digest = f"{short_digest(data['digest'])} as verified last" if data["digest"] else "not verified yet"
+    facts = [
+        ("state", "; ".join(states)),
+        ("fingerprint", ", ".join(run.fingerprint for run in group)),
+        (
+            "model",
+            f"{first.model['architecture']}, mergers {'-'.join(first.model['mergers'])}, {first.model['fidelity']}",
+        ),
+        ("data set", f"{data['name']} at {data['root']}: {images} images, {data['classes']} classes; {digest}"),
+    ]
+    if first.starts_from:
+        facts.append(("starts from", ", ".join(run.starts_from for run in group if run.starts_from)))
+    changed = [setting for setting in first.settings if setting.differs]
+    facts += [
+        (
+            setting.key,
+            f"{_shown(setting.value)}, in the recipe {_shown(setting.recipe)} ({setting.source}); {setting.why}",
+        )
+        for setting in changed
+    ]
+    same = [f"{setting.key} {_shown(setting.value)}" for setting in first.settings if not setting.differs]
+    facts.append(("as the recipe" if changed else "the recipe's", ", ".join(same)))
+    return facts
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else json.dumps(value).strip('"')
