@@ -15,7 +15,7 @@ from hafabench.catalog import CATALOG
 from hafabench.engines.augmentation import criterion, eval_transform, mixing, train_transform
 from hafabench.engines.optimization import build_optimizer, build_schedule, scaled_lr
 from hafabench.errors import UserError
-from hafabench.recipes import ClassificationRecipe, load_recipe
+from hafabench.recipes import ClassificationRecipe, load_recipe, nested
 from tests.tiny_training import PLAIN
 
 
@@ -183,11 +183,11 @@ def test_mixing_an_odd_batch_is_refused():
 
 def test_recipe_file_holds_the_papers_values(repository: Path):
     file = load_recipe(repository / "configs/recipes/classification.yaml", "classification")
-    assert set(file.defaults) == set(ClassificationRecipe.model_fields)
+    assert set(file.defaults) == set(ClassificationRecipe.model_fields) - set(ClassificationRecipe.parts)
 
     def resolved(model: str) -> ClassificationRecipe:
         layers = file.layers(CATALOG[model])
-        return ClassificationRecipe.model_validate({key: item.value for key, item in layers.items()})
+        return ClassificationRecipe.model_validate(nested({key: item.value for key, item in layers.items()}))
 
     tiny, large = resolved("pvt_tiny_hafa"), resolved("pvt_large_hafa")
     assert (tiny.drop_path, tiny.clip_grad, large.drop_path, large.clip_grad) == (0.1, None, 0.3, 1.0)
@@ -195,3 +195,32 @@ def test_recipe_file_holds_the_papers_values(repository: Path):
     assert (tiny.epochs, tiny.warmup_epochs, tiny.warmup_lr, tiny.min_lr) == (300, 5, 1e-6, 1e-5)
     assert resolved("resnet18") == tiny
     assert resolved("hrnet_w32") == tiny.model_copy(update={"drop_path": 0.0})
+    assert resolved("lvvit_small") == tiny.model_copy(update={"lr": 1.6e-3})
+
+
+def test_recipes_of_models_that_drop_tokens(repository: Path):
+    """Rates, lengths and weights as published; what is not named is the paper's own recipe."""
+    file = load_recipe(repository / "configs/recipes/classification.yaml", "classification")
+    tiny, vit, swin = (
+        ClassificationRecipe.model_validate(nested({key: item.value for key, item in file.layers(spec).items()}))
+        for spec in (CATALOG["pvt_tiny"], CATALOG["dynamicvit_lvs_0.5"], CATALOG["dynamic_swin_tiny_0.25"])
+    )
+    for recipe, expected in ((vit, (1e-3, 1024, 30, 5, 0.0)), (swin, (4e-3, 4096, 120, 20, 0.2))):
+        assert (
+            scaled_lr(recipe),
+            recipe.batch_size,
+            recipe.epochs,
+            recipe.warmup_epochs,
+            recipe.drop_path,
+        ) == expected
+        assert (recipe.min_lr, recipe.repeated_augmentation, recipe.clip_grad) == (1e-6, 1, None)
+        named = {"lr", "lr_batch_size", "batch_size", "epochs", "warmup_epochs", "min_lr", "drop_path"}
+        named |= {"repeated_augmentation", "token_pruning"}
+        rest = {key: value for key, value in recipe if key not in named}
+        assert rest == {key: value for key, value in tiny if key not in named}
+        pruning = recipe.token_pruning
+        assert (pruning.distillation_weight, pruning.token_weight, pruning.frozen_epochs) == (0.5, 0.5, 5)
+        assert pruning.ema_decay == 0.9999
+    assert (vit.token_pruning.teacher, vit.token_pruning.ratio_weight) == ("lvvit_small", 2.0)
+    assert (swin.token_pruning.teacher, swin.token_pruning.ratio_weight) == ("swin_tiny", 10.0)
+    assert (vit.token_pruning.backbone_lr_share, swin.token_pruning.backbone_lr_share) == (0.01, 0.2)

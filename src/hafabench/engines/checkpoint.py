@@ -1,7 +1,8 @@
 """Checkpoints: tensors and plain containers only, written atomically, refused where they do not fit.
 
 Two kinds exist. A *final* checkpoint holds ``state_dict`` and ``meta`` (whose weights they are, and the provenance of
-their training). A *work* checkpoint holds everything that an exact resume needs and belongs to one fingerprint.
+their training), and ``average`` where a moving average of the weights was kept. A *work* checkpoint holds everything
+that an exact resume needs and belongs to one fingerprint.
 """
 
 from __future__ import annotations

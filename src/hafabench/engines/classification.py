@@ -19,8 +19,10 @@ from hafabench.engines.augmentation import criterion, eval_transform, mixing, tr
 from hafabench.engines.checkpoint import Fill, expect_meta, load_checkpoint, load_strict
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import StopRequest
+from hafabench.engines.objective import Objective
 from hafabench.engines.optimization import build_optimizer, build_schedule
 from hafabench.engines.progress import announced
+from hafabench.engines.pruning import PruningObjective
 from hafabench.engines.sampling import SeededSamples, StepSampler, Stream, batches, seed_everything
 from hafabench.engines.training import TrainingSession, deterministic, identity, is_trained, say_trained
 from hafabench.engines.training_state import TrainingState
@@ -57,7 +59,6 @@ class _Training:
         self.run, self.world, self.recipe = run, world, run.recipe
         per_process = world.share_of(self.recipe.batch_size)
         self.mixup = mixing(self.recipe, run.dataset.num_classes, per_process)
-        self.criterion = criterion(self.recipe, self.mixup)
         self.dataset = classification_dataset(run.dataset, "train", train_transform(self.recipe))
         self.steps_per_epoch = len(self.dataset) // self.recipe.batch_size
         if not self.steps_per_epoch:
@@ -66,12 +67,14 @@ class _Training:
         self.session = TrainingSession(run, world, stop, self.recipe.epochs * self.steps_per_epoch)
         seed_everything(run.seed, Stream.WEIGHTS)
         model = _create_model(run).to(world.device).train()
-        optimizer = build_optimizer(model, self.recipe)
+        self.objective = _objective(run, model, criterion(self.recipe, self.mixup))
+        optimizer = build_optimizer(model, self.recipe, self.objective.backbone, self.objective.backbone_lr_share)
         self.schedule = build_schedule(optimizer, self.recipe, self.steps_per_epoch)
         self.amp = self.recipe.amp and world.device.type == "cuda"
-        self.state = TrainingState(model, optimizer, torch.amp.GradScaler(world.device.type, enabled=self.amp))
+        scaler = torch.amp.GradScaler(world.device.type, enabled=self.amp)
+        self.state = TrainingState(model, optimizer, scaler, self.objective.average)
         self.session.begin(self.state)
-        self.model = world.wrap(model)
+        self.loss = world.wrap(self.objective)
 
     def complete(self) -> None:
         """Train from the state's step to the last one and write the final checkpoint."""
@@ -107,15 +110,18 @@ class _Training:
         if self.mixup:
             images, labels = self.mixup(images, labels)
         self.schedule.step_update(state.step)
+        self.objective.begin_step(state.step // self.steps_per_epoch)
         with torch.autocast(device.type, enabled=self.amp):
-            loss = self.criterion(self.model(images), labels)
+            loss = self.loss(images, labels)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(loss).backward()
+        self.objective.before_update()
         if self.recipe.clip_grad is not None:
             state.scaler.unscale_(state.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+            nn.utils.clip_grad_norm_(state.model.parameters(), self.recipe.clip_grad)
         state.scaler.step(state.optimizer)
         state.scaler.update()
+        self.objective.after_update()
         return loss.item()
 
 
@@ -123,6 +129,7 @@ class _Training:
 def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | None = None) -> list[Metric]:
     """Top-1 and top-5 accuracy in percent on the validation images: one centre crop, single precision.
 
+    Where a moving average of the weights was kept, also its ``top1_ema`` and ``top5_ema``.
     ``repeats`` of the metrics is the number of images. With fewer than five classes top-5 takes as many as there are.
     ``fill`` is for weights from elsewhere, as in `load_trained`; ``keep`` is a file for `Hits`.
 
@@ -147,7 +154,7 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
         names = [Path(path).relative_to(dataset.root).as_posix() for path, _ in dataset.samples]
         write_predictions(keep, Hits(np.array(names), **found))
     convention = f"centre crop {recipe.image_size} of {math.floor(recipe.image_size / recipe.eval_crop)}"
-    return [
+    metrics = [
         Metric(
             task="classification",
             model=run.model.name,
@@ -160,6 +167,14 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
         )
         for name, right in found.items()
     ]
+    pruning = recipe.token_pruning
+    if fill is None and pruning is not None and pruning.ema_decay is not None:
+        note = f"moving average of the weights, decay {pruning.ema_decay:g}"
+        metrics += [
+            metric.model_copy(update={"name": f"{metric.name}_ema", "convention": f"{metric.convention}; {note}"})
+            for metric in evaluate(run, checkpoint, fill_averaged)
+        ]
+    return metrics
 
 
 def load_trained(run: Run, checkpoint: Path, fill: Fill | None = None) -> nn.Module:
@@ -185,15 +200,31 @@ def fill_trained(model: nn.Module, run: Run, checkpoint: Path) -> None:
     Raises:
         UserError: for a checkpoint of another run, or one that does not fit the model.
     """
+    _fill(model, run, checkpoint, "state_dict")
+
+
+def fill_averaged(model: nn.Module, run: Run, checkpoint: Path) -> None:
+    """Give ``model`` the moving average of the weights in the run's own final checkpoint; errors as above."""
+    _fill(model, run, checkpoint, "average")
+
+
+def _fill(model: nn.Module, run: Run, checkpoint: Path, key: str) -> None:
     content = load_checkpoint(checkpoint)
     expect_meta(checkpoint, content, **_identity(run))
-    load_strict(model, content["state_dict"], checkpoint)
+    load_strict(model, content[key], checkpoint)
+
+
+def _objective(run: Run, model: nn.Module, loss: nn.Module) -> Objective:
+    if run.recipe.token_pruning is None:
+        return Objective(model, loss)
+    device = next(model.parameters()).device
+    return PruningObjective(run, model, loss, load_trained(run.parent, run.parent.checkpoint).to(device))
 
 
 def _create_model(run: Run) -> nn.Module:
     # Models without stochastic depth do not know the argument, and their recipe says 0.
     options = {"drop_path_rate": run.recipe.drop_path} if run.recipe.drop_path else {}
-    if run.model.family == "swin":
+    if run.model.family in ("swin", "dynamic_swin"):
         # Its windows are made for one size: those of 224 pixels would be mostly padding on small images.
         options["img_size"] = run.recipe.image_size
     return models.create(run.model, num_classes=run.dataset.num_classes, **options)

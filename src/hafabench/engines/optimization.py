@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from typing import Any
+
 import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
@@ -19,16 +22,22 @@ def scaled_lr(recipe: ClassificationRecipe) -> float:
     return recipe.lr * recipe.batch_size / recipe.lr_batch_size
 
 
-def build_optimizer(model: nn.Module, recipe: ClassificationRecipe) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, recipe: ClassificationRecipe, slow: Collection[nn.Parameter] = (), slow_share: float = 1.0
+) -> torch.optim.Optimizer:
     """The recipe's optimiser with two parameter groups, the first without weight decay.
 
-    No decay on 1-D weights, biases, class tokens, and what the model's own ``no_weight_decay()`` names.
+    No decay on 1-D weights, biases, class tokens, and what the model's own ``no_weight_decay()`` names. Where some
+    parameters are ``slow``, two more groups hold them, whose learning rate is ``slow_share`` of the others'.
     """
     exempt = {"*cls_token"}
     if hasattr(model, "no_weight_decay"):
         exempt |= set(model.no_weight_decay())
+    groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=exempt)
+    if slow:
+        groups = [*_among(groups, slow, False, 1.0), *_among(groups, slow, True, slow_share)]
     return create_optimizer_v2(
-        param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=exempt),
+        groups,
         opt=_TIMM_NAMES[recipe.optimizer],
         lr=scaled_lr(recipe),
         # The groups carry their own decay; this is what timm passes beside them.
@@ -37,6 +46,16 @@ def build_optimizer(model: nn.Module, recipe: ClassificationRecipe) -> torch.opt
         # One kernel for all parameters, on CPU and GPU alike: a third of the time.
         fused=True,
     )
+
+
+def _among(
+    groups: list[dict[str, Any]], slow: Collection[nn.Parameter], wanted: bool, share: float
+) -> Iterator[dict[str, Any]]:
+    """The groups' parameters that are slow, or that are not; timm's schedules multiply by ``lr_scale``."""
+    identities = {id(parameter) for parameter in slow}
+    for group in groups:
+        members = [parameter for parameter in group["params"] if (id(parameter) in identities) == wanted]
+        yield {**group, "params": members, "lr_scale": share}
 
 
 def build_schedule(

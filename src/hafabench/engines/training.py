@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from hafabench.engines.checkpoint import load_checkpoint, save_checkpoint
 from hafabench.engines.distributed import World
@@ -93,9 +94,10 @@ class TrainingSession:
             facts: added to the provenance of the training, ``meta["training"]``.
         """
         if self.world.is_first:
-            weights = {name: value.detach().cpu() for name, value in self.state.model.state_dict().items()}
+            models = {"state_dict": self.state.model, "average": self.state.average}
+            weights = {key: _on_cpu(model) for key, model in models.items() if model is not None}
             meta = {**identity, "training": {**self._provenance(), **facts}}
-            save_checkpoint(self.run.checkpoint, {"state_dict": weights, "meta": meta})
+            save_checkpoint(self.run.checkpoint, {**weights, "meta": meta})
             discard_work(self.run)
         self.world.wait()
 
@@ -145,6 +147,10 @@ class TrainingSession:
         if device.type == "cuda":
             found["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
         return found
+
+
+def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu() for name, value in model.state_dict().items()}
 
 
 def is_trained(run: Run) -> bool:

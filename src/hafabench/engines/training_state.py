@@ -38,6 +38,7 @@ class TrainingState:
 
     Attributes:
         scaler: what the optimiser needs besides: a gradient scaler, or learning rate schedules with a state.
+        average: a model with the moving average of the weights, where one is kept.
         step: optimiser steps done.
         seconds: spent on these steps, over all resumes; work lost by a kill is not in it.
         started: when the first of these steps began (ISO 8601).
@@ -47,6 +48,7 @@ class TrainingState:
     model: nn.Module
     optimizer: Stateful
     scaler: Stateful
+    average: nn.Module | None = None
     step: int = 0
     seconds: float = 0.0
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -65,6 +67,7 @@ class TrainingState:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                **({} if self.average is None else {"average": self.average.state_dict()}),
             },
         )
 
@@ -89,6 +92,8 @@ class TrainingState:
         load_strict(self.model, content["model"], path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
+        if self.average is not None:
+            load_strict(self.average, content["average"], path)
         self.step, self.seconds = content["step"], content["seconds"]
         self.started, self.resumes = content["started"], content["resumes"] + 1
         if announce:

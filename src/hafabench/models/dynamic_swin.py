@@ -43,6 +43,7 @@ class DynamicSwin(SwinTransformer):
 
     def __init__(self, keep: KeepRates, **kwargs: Any):
         rates = check_rates(keep)
+        kwargs.setdefault("drop_path_rate", 0.0)
         kwargs.setdefault("strict_img_size", False)
         kwargs.setdefault("embed_layer", partial(PatchEmbed, dynamic_img_pad=True))
         super().__init__(**kwargs)
