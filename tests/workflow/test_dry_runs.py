@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests import cluster_page
 from tests.conftest import REPOSITORY
 from tests.workflow.driver import job_counts, snakemake
 
@@ -41,6 +42,8 @@ def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
         "total": 119,
     }
     assert done.stdout.count("missing data: ") == 3
+    shown = job_counts(cluster_page.block("listing"))
+    assert shown == job_counts(done.stdout), "docs/cluster.md: `python -m tests.cluster_page` writes its numbers anew"
 
 
 def test_paper_without_its_data_starts_no_job(tmp_path):
@@ -55,6 +58,6 @@ def test_bad_configuration_is_refused_before_the_dag(tmp_path, write_experiment)
     done = snakemake(tmp_path, path, "--dry-run", "all")
     assert done.returncode != 0
     assert "the experiment is not in order" in done.stdout
-    assert f"{path}:" in done.stdout
+    assert f"{path.name}:" in done.stdout
     assert "train.classification[11]: unknown model 'pvt_gigantic'" in done.stdout
     assert "Traceback" not in done.stdout
