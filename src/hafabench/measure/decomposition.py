@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 import torchvision.ops
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from hafabench.models.blocks import DepthwiseTokens
@@ -118,13 +119,23 @@ class _Roles:
 
 
 class _Recorder(TorchDispatchMode):
-    """Counts operations under the innermost module that runs."""
+    """Counts operations by what they are: by the weight that enters them, or by their operator where none does.
+
+    The weight decides, not the operator: a convolution may run as a matrix product over windows, a linear layer as a
+    batched one. Hence the weights are followed through views and copies.
+    """
 
     def __init__(self, roles: _Roles):
         super().__init__()
         self.roles = roles
         self.running: list[nn.Module] = []
         self.found: Counter[tuple[str, str]] = Counter()
+        # By identity; the tensors are held, so that no identity is used twice.
+        self.owners: dict[int, tuple[Tensor, nn.Module]] = {
+            id(parameter): (parameter, module)
+            for module in roles.part
+            for parameter in module.parameters(recurse=False)
+        }
 
     def enter(self, module: nn.Module, _inputs: tuple) -> None:
         self.running.append(module)
@@ -135,13 +146,18 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if self.running:
-            module = self.running[-1]
-            for kind, count in self._amounts(func.overloadpacket, module, args, out):
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            owner = next((self.owners[id(tensor)][1] for tensor in tensors if id(tensor) in self.owners), None)
+            if owner is not None and len(tensors) == 1:
+                self.owners |= {id(part): (part, owner) for part in tree_leaves(out) if isinstance(part, Tensor)}
+            module = owner or self.running[-1]
+            for kind, count in self._amounts(func.overloadpacket, owner, args, out):
                 self.found[self.roles.part[module], kind] += count
         return out
 
-    def _amounts(self, operation, module: nn.Module, args: tuple, out) -> Iterator[tuple[str, int]]:
-        if operation in _BY_INPUT or (operation is aten.mean and isinstance(module, _AdaptiveAvgPoolNd)):
+    def _amounts(self, operation, owner: nn.Module | None, args: tuple, out) -> Iterator[tuple[str, int]]:
+        pools = operation is aten.mean and isinstance(self.running[-1], _AdaptiveAvgPoolNd)
+        if operation in _BY_INPUT or pools:
             yield _BY_INPUT.get(operation, "pooling"), args[0].numel()
         elif operation in _BY_OUTPUT:
             yield _BY_OUTPUT[operation], out.numel()
@@ -149,15 +165,14 @@ class _Recorder(TorchDispatchMode):
             yield "deformable", out.numel() * math.prod(args[1].shape[1:])
             yield f"deformable{BIAS}", out.numel()
         elif operation in flop_registry:
-            kind = self._kind(operation, module)
+            kind = self._kind(operation, owner)
             yield kind, flop_registry[operation](*args, out_val=out) // 2
             if operation is aten.addmm or (operation is aten.convolution and args[2] is not None):
                 yield f"{kind}{BIAS}", out.numel()
 
-    def _kind(self, operation, module: nn.Module) -> str:
-        own = self.roles.kind(module)
+    def _kind(self, operation, owner: nn.Module | None) -> str:
+        own = self.roles.kind(owner) if owner is not None else "other"
         if own not in ("norm", "other"):
-            # Whatever operator a layer runs as: a deformable convolution may sample, then multiply matrices.
             return own
         if operation is aten.convolution:
             return "convolution"
