@@ -175,6 +175,7 @@ def test_cells_show_what_the_tables_show_and_where_it_came_from(digits):
     assert card["Training"].startswith("60 steps, ")
     assert card["Record"] == "results/digits/classification/pvt_tiny_hafa/seed0/evaluate.json"
     assert row.baseline == "PVT-Tiny"
+    assert f"hafabench explain table1/pvt_tiny_hafa/top1 --experiment {digits.file}" in text
 
 
 def test_nothing_is_loaded_from_elsewhere(digits):
@@ -265,10 +266,11 @@ def test_claims_stand_by_verdict_and_beside_their_cells(digits):
     lines = next(group.lines for group in claims.groups if group.verdict == "contradicted")
     assert [(line.locator, line.here) for line in lines] == [(locators[0], "14.25"), (locators[1], "+14.25")]
     assert lines[0].printed == "14.6 M"
-    of_cell = marks_of_cell(by_locator(ledger), "table1/pvt_tiny_hafa/top1")
+    top1 = digits.layouts[0].columns[-1]
+    of_cell = marks_of_cell(by_locator(ledger), "table1/pvt_tiny_hafa/top1", top1)
     assert [(mark.what.split()[0], mark.tone) for mark in of_cell] == [("figure", "none"), ("difference", "bad")]
     # What the paper does not print is no claim.
-    assert marks_of_cell(by_locator(ledger), "table4/pvt_v2_b1_laa_laa_laa/top1") == ()
+    assert marks_of_cell(by_locator(ledger), "table4/pvt_v2_b1_laa_laa_laa/top1", top1) == ()
     text = parsed(render(replace(make_page(digits), claims=claims))).text
     assert "2 of 223 are settled" in text
     assert "Made up." in text

@@ -84,6 +84,15 @@ def test_tables_are_made_from_what_ran(finished):
     assert record["provenance"]["dataset_digest"]
 
 
+def test_the_report_shows_what_ran_with_its_pictures(finished):
+    report = (finished / "reports/digits/report.html").read_text()
+    assert "4 of 4 evaluated" in report
+    # One classifier with LAA, no segmentation pair.
+    assert report.count("data:image/webp;base64,") == 3 * 4
+    assert (finished / "reports/digits/figures/offsets.png").is_file()
+    assert not (finished / "reports/digits/figures/clusters.png").exists()
+
+
 def test_a_second_run_does_nothing(finished, experiment):
     assert planned(finished, experiment) == {}
 
@@ -107,8 +116,9 @@ def test_a_changed_learning_rate_reruns_that_run_and_its_dependants(finished, ex
         "train_run": 3,
         "evaluate_run": 3,
         "collect_records": 1,
+        "draw_pictures": 1,
         "write_report": 1,
-        "total": 9,
+        "total": 10,
     }
 
 

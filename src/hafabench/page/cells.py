@@ -33,16 +33,20 @@ class CellView:
 
     Attributes:
         id: of its card on the page; None where there is nothing to tell.
+        locator: its name to `hafabench explain`.
         value, delta: this project's half; ``paper``, ``paper_delta`` the paper's.
+        against: the difference to the baseline with its interval.
         shared: facts that hold for every record behind the value.
         sources: the records.
         claims: verdicts on what the paper prints here.
     """
 
     id: str | None
+    locator: str
     cell: Cell
     value: str
     delta: str
+    against: str
     paper: str
     paper_delta: str
     shared: Facts
@@ -93,7 +97,8 @@ def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame, rulings: 
                     cell,
                     column,
                     numbers.of(column, row.model),
-                    marks_of_cell(rulings, f"{table.id}/{row.key}/{column.key}"),
+                    f"{layout.source}/{row.key}/{column.key}",
+                    rulings,
                 )
                 for column, cell in zip(table.columns, row.cells, strict=True)
             ]
@@ -105,7 +110,12 @@ def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame, rulings: 
 
 
 def _cell_view(
-    identifier: str, cell: Cell, column: Column, metrics: Sequence[Any], claims: tuple[ClaimMark, ...]
+    identifier: str,
+    cell: Cell,
+    column: Column,
+    metrics: Sequence[Any],
+    locator: str,
+    rulings: Mapping[str, Ruling],
 ) -> CellView:
     value, delta = cell.ours(column.decimals)
     paper, paper_delta = cell.cited(column.decimals)
@@ -119,8 +129,20 @@ def _cell_view(
         )
         for metric, own in zip(metrics, facts, strict=True)
     ]
-    shown = identifier if metrics else None
-    return CellView(shown, cell, value, delta, paper, paper_delta, shared, sources, claims)
+    against = " ".join(filter(None, (delta[1:-1], cell.interval(column.decimals))))
+    return CellView(
+        id=identifier if metrics else None,
+        locator=locator,
+        cell=cell,
+        value=value,
+        delta=delta,
+        against=against,
+        paper=paper,
+        paper_delta=paper_delta,
+        shared=shared,
+        sources=sources,
+        claims=marks_of_cell(rulings, locator, column),
+    )
 
 
 def _facts(metric: Any) -> Facts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hafabench.layout import Column
 from hafabench.reporting import legend
 from hafabench.reporting.claims.ledger import DELTA
 from hafabench.reporting.claims.ruling import Ruling
@@ -75,11 +76,19 @@ def by_locator(ledger: Ledger) -> dict[str, Ruling]:
     return {ruling.claim.locator: ruling for ruling in ledger.rulings}
 
 
-def marks_of_cell(rulings: Mapping[str, Ruling], locator: str) -> tuple[ClaimMark, ...]:
-    """The verdicts on a cell's printed figure and printed difference, as far as the paper prints them."""
-    found = [(f"figure {r.claim.text}", r) for r in [rulings.get(locator)] if r is not None]
-    found += [(f"difference {r.claim.text}", r) for r in [rulings.get(locator + DELTA)] if r is not None]
-    return tuple(ClaimMark(what, r.verdict, _TONES[r.verdict], r.because) for what, r in found)
+def marks_of_cell(rulings: Mapping[str, Ruling], locator: str, column: Column) -> tuple[ClaimMark, ...]:
+    """The verdicts on a cell's printed figure and printed difference, as far as the paper prints them.
+
+    Args:
+        rulings: of the ledger, by locator.
+        locator: of the cell.
+        column: it stands in.
+    """
+    names = [("figure", locator), ("difference", locator + DELTA)]
+    if column.change:
+        names.append(("change", f"{locator.rpartition('/')[0]}/{column.change}"))
+    found = [(kind, rulings[name]) for kind, name in names if name in rulings]
+    return tuple(ClaimMark(f"{kind} {r.claim.text}", r.verdict, _TONES[r.verdict], r.because) for kind, r in found)
 
 
 def _line(ruling: Ruling) -> ClaimLine:

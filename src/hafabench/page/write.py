@@ -65,6 +65,7 @@ class Page:
     records: list[RecordLine]
     has_spread: bool
     several_seeds: bool
+    file: str
     frame: str
     command: str
     remake: str
@@ -124,6 +125,7 @@ def make_page(experiment: Experiment) -> Page:
         records=record_lines(frame),
         has_spread=any(dot.bar for _, panels in scatters for chart in panels for dot in chart.dots),
         several_seeds=any(len(of_model) > 1 for task in histories.values() for of_model in task.values()),
+        file=str(file),
         frame=str(source),
         command=f"hafabench report --experiment {file}",
         remake=f"snakemake all --profile workflow/profiles/local --configfile {file}",

@@ -1,0 +1,83 @@
+"""Trained models as pictures: whatever their weights are, what is drawn is what they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hafabench import models
+from hafabench.catalog import CATALOG
+from hafabench.engines import dense
+from hafabench.engines.checkpoint import save_checkpoint
+from hafabench.engines.training import identity
+from hafabench.matrix import Run
+from hafabench.pictures.looks import samplings, segmentations
+from tests import tiny_training
+from tests.tiny_dense import CLASSES, tiny_run
+
+
+def save_random_weights(run: Run, model: torch.nn.Module, **about) -> None:
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if ".offset." in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_checkpoint(run.checkpoint, {"state_dict": model.state_dict(), "meta": {**identity(run), **about}})
+
+
+@pytest.mark.parametrize("family", ["pvt_tiny", "pvt_v2_b1", "swin_tiny"])
+def test_sampling_points_of_every_family(tmp_path, family):
+    images = tmp_path / "images"
+    tiny_training.make_images(images)
+    run = tiny_training.tiny_run(tmp_path / "run", images=images, model=f"{family}_hafa", image_size=64)
+    options = {"img_size": 64} if family == "swin_tiny" else {}
+    model = models.create(run.model, num_classes=run.dataset.num_classes, **options)
+    save_random_weights(run, model, image_size=64)
+    found = samplings(run, 2)
+    assert len(found) == 2
+    for one in found:
+        assert one.image.shape == (64, 64, 3)
+        assert one.predicted in {f"class{label}" for label in range(tiny_training.CLASSES)}
+        assert [windows.stage for windows in one.windows] == [2, 3]
+        for windows, side in zip(one.windows, (8, 4), strict=True):
+            assert windows.fixed.shape[:2] == (side, side)
+            assert windows.fixed.shape == windows.moved.shape
+            moved = np.abs(windows.moved - windows.fixed) / windows.cell
+            assert 0 < moved.max() < 20
+    # Offsets follow the image.
+    assert not np.array_equal(found[0].windows[0].moved, found[1].windows[0].moved)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[Run, Run]:
+    folder: Path = tmp_path_factory.mktemp("pair")
+    runs = tuple(tiny_run(folder, "segmentation", name) for name in ("pvt_tiny", "pvt_tiny_hafa"))
+    for run in runs:
+        save_random_weights(run, dense.build_dense_model(CATALOG[run.model.name], run.task, CLASSES, run.recipe))
+    return runs
+
+
+def test_clusters_and_segmentations_are_those_of_the_evaluation(pair):
+    found = segmentations(pair, 2)
+    assert [one.name for one in found] == ["0.jpg", "1.jpg"]
+    for one in found:
+        height, width = one.image.shape[:2]
+        assert (height, width) in ((64, 80), (80, 64))
+        # Stage 3 has stride 16; SIA makes a quarter as many clusters, none of them empty.
+        assert one.clusters.shape == (height // 16, width // 16)
+        assert sorted(np.unique(one.clusters)) == list(range(one.clusters.size // 4))
+        assert one.truth.shape == (height, width)
+        assert set(np.unique(one.truth)) <= {*range(CLASSES), 255}
+        assert all(classes.shape == (height, width) and classes.max() < CLASSES for classes in one.predicted)
+    again = segmentations(pair, 2)
+    for one, other in zip(found, again, strict=True):
+        assert np.array_equal(one.clusters, other.clusters)
+        assert all(np.array_equal(a, b) for a, b in zip(one.predicted, other.predicted, strict=True))
+    # The same pixels are counted right as the evaluation counts.
+    for index, run in enumerate(pair):
+        right = sum((one.predicted[index] == one.truth)[one.truth != 255].sum() for one in found)
+        known = sum((one.truth != 255).sum() for one in found)
+        metrics = {metric.name: metric.value for metric in dense.evaluate(run, run.checkpoint)}
+        assert 100 * right / known == pytest.approx(metrics["pixel_acc"], abs=1e-6)
