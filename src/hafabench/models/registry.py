@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
@@ -76,6 +77,11 @@ def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs) -> nn.Module:
     if (spec.keep is None) == (spec.family in _KEEPING_FAMILIES):
         found = "none" if spec.keep is None else describe_rates(spec.keep)
         raise UserError(f"model {spec.name!r}: family {spec.family!r} and keep rates do not fit, found {found}")
+    # Tokens are maps channels last: where weights are too, no convolution has to bring its map into another order.
+    return _build(spec, dense, **kwargs).to(memory_format=torch.channels_last)
+
+
+def _build(spec: ModelSpec, dense: bool, **kwargs) -> nn.Module:
     if not is_own(spec):
         return LibraryBackbone(spec, **kwargs) if dense else create_library_model(spec, **kwargs)
     if dense and spec.family in _CLASSIFIERS:

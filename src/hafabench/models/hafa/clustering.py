@@ -12,7 +12,7 @@ For tokens x_i of C channels, with d_ij = ||x_i - x_j|| / sqrt(C):
 
 Ties are broken by index (lower = denser = earlier), where the published code adds random noise to the densities.
 
-How it is computed. The part |b|^2 - 2ab of a squared distance is one matrix product; |a|^2 is the same along a row and
+How it is computed. The part |b|^2 - 2ab of a squared distance is one matrix product; |a|^2, the same along a row,
 joins after the row has been reduced. The densest token has both the largest rho and the largest delta, and is the
 first centre whatever its delta is: that largest distance is never looked for. Beyond `MAX_WHOLE_TOKENS` tokens no
 N x N matrix is held, and a token's nearest neighbours, which its density needed, mostly hold its nearest denser token

@@ -121,10 +121,10 @@ class Tokens:
         batch, channels, *size = features.shape
         size = (size[0], size[1])
         if self.table is None:
-            if size != self.grid:
-                # A grid's token is one cell: its mean is a copy from the cell's position.
-                features = F.interpolate(features, size=self.grid, mode="nearest")
-            return features.flatten(2).transpose(1, 2)
+            rows = features.flatten(2).transpose(1, 2)
+            # A grid's token is one cell: its mean is a copy from the cell's position.
+            same = size == self.grid
+            return rows if same else rows.index_select(1, _position_of_cells(self.grid, size, rows.device))
         positions = _position_of_cells(self.table.size, size, features.device)
         positions = positions + _sample_offsets(batch, size[0] * size[1], features.device)
         flat = features.flatten(2).transpose(1, 2).reshape(-1, channels)
