@@ -22,6 +22,7 @@ from hafabench.plan.schedule import schedule
 from hafabench.resources import ResourceBook, Resources
 from hafabench.results.record import write_record
 from hafabench.states import run_state
+from tests import cluster_page
 from tests.unit import synthetic_records
 
 
@@ -357,3 +358,7 @@ def test_planning_writes_nothing(digits, tmp_path):
     before = sorted(Path.cwd().rglob("*"))
     make_plan(digits, budget=1)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_cluster_page_shows_this_plan():
+    assert cluster_page.block("plan") == cluster_page.plan_text(), cluster_page.STALE
