@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # torch is imported when it is needed
 def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[..., list[Metric]]) -> Record:
     """Evaluate the run's final checkpoint with ``evaluate`` and write ``run.predictions`` and ``run.record``."""
     from hafabench.engines.checkpoint import expect_meta, load_checkpoint
+    from hafabench.measure.machine import this_machine
 
     watch = Stopwatch()
     meta = load_checkpoint(run.checkpoint).get("meta", {})
@@ -52,6 +53,7 @@ def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[..., 
         ),
         training=meta.get("training"),
         predictions_sha256=sha256_of(run.predictions),
+        machine=this_machine(),
     )
     write_record(run.record, record)
     return record

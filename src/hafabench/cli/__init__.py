@@ -20,6 +20,7 @@ from hafabench.cli.explain import explain
 from hafabench.cli.imports import import_file
 from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
+from hafabench.cli.regress import regress
 from hafabench.cli.results import collect, report
 from hafabench.cli.training import evaluate, train
 from hafabench.errors import UserError
@@ -62,6 +63,7 @@ for _verb in (
     collect,
     pictures,
     report,
+    regress,
     explain,
     claims,
     plan,

@@ -51,6 +51,11 @@ class MachineWatch:
         return round(100 * (now[kind] - self._ticks[kind]) / total, 1) if total else None
 
 
+def this_machine() -> Machine:
+    """What is known of the machine without watching it."""
+    return Machine(cpu=cpu_name(), cores=os.cpu_count() or 1)
+
+
 def cpu_name() -> str:
     """The CPU's model name."""
     names = [value for key, value in _cpuinfo() if key == "model name"]

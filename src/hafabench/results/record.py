@@ -54,7 +54,7 @@ class Metric(_Strict):
 
 
 class Machine(_Strict):
-    """The state of the machine while something was timed; unknown stays None.
+    """The machine, and its state where something was timed; unknown stays None.
 
     Attributes:
         cpu: its model name.
@@ -134,7 +134,7 @@ class Record(_Strict):
         training: provenance of the weights behind it (steps, seconds, device, commit), from their checkpoint.
         source: what an imported record was read from.
         predictions_sha256: of the file beside the record that keeps what each image came to.
-        machine: its state while something was timed.
+        machine: that measured, with its state where something was timed.
         warnings: sentences without which the numbers would say more than was measured.
     """
 
