@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= configs/digits.yaml
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help env demo demo-slurm test test-slow test-slurm lint format lock clean
+.PHONY: help env demo demo-slurm regression test test-slow test-slurm lint format lock clean
 
 help:
 	@echo "make demo       environment, then the embedded experiment: train, evaluate, measure, Tables 1-6"
 	@echo "make test       environment, then lint and the fast tests (minutes)"
 	@echo "make test-slow  the tests that train or run a whole workflow"
+	@echo "make regression the regression gate: train, evaluate and time a small experiment, compare with results/baseline"
 	@echo "make demo-slurm the embedded experiment through the Slurm profile, on a real Slurm that it starts (as test-slurm)"
 	@echo "make test-slurm the tests that start a real Slurm on this machine (Debian, root; installs its packages)"
 	@echo "make env        only the environment in $(VENV)"
@@ -37,6 +38,11 @@ demo-slurm: env
 	@sh tests/slurm/packages.sh install
 	@$(BIN)/python -m tests.slurm.demo --experiment $(EXPERIMENT)
 
+# From nothing: what a change of code does to the records is the question, and Snakemake reruns for configuration only.
+regression: env
+	@rm -rf results/regression_digits
+	@$(SNAKEMAKE) regression --profile workflow/profiles/local --configfile configs/regression_digits.yaml
+
 test: env lint
 	@$(BIN)/pytest -n 2 --dist loadfile
 
@@ -61,4 +67,4 @@ lock:
 	@sh envs/lock.sh $(PYTHON)
 
 clean:
-	rm -rf results/digits data/digits .snakemake
+	rm -rf results/digits data/digits results/regression_digits data/regression_digits .snakemake
