@@ -81,16 +81,20 @@ onstart:
         )
 
 
-def at_the_end(*words):
+def at_the_end(*words, program=(sys.executable, "-m", "hafabench")):
     """Run one of hafabench's verbs when the driver ends: what it says is shown, its failure changes nothing."""
-    command = [sys.executable, "-m", "hafabench", *words]
-    subprocess.run([*command, "--experiment", str(EXPERIMENT_FILE)], check=False)
+    command = [*program, *words, "--experiment", str(EXPERIMENT_FILE)]
+    subprocess.run(command, check=False)
 
 
 def account():
-    """What the jobs have cost, where there are jobs of Slurm: into the experiment's reports."""
-    if workflow.executor_plugin.name == "slurm":
-        at_the_end("cluster", "account", "--wait", "60")
+    """Where the jobs are Slurm's: what they have cost, as a table of its own and in the report, if that is there."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    at_the_end("cluster", "account", "--wait", "60")
+    if os.path.exists(f"{REPORTS}/report.html"):
+        # As jobs call it, which may be inside an image that has what reports are made with, and no Slurm.
+        at_the_end("report", program=["hafabench"])
 
 
 onsuccess:

@@ -36,6 +36,7 @@ def test_from_data_to_tables_and_costs(cluster: SlurmCluster, tmp_path):
     assert all(cell.peak_memory_mb and cell.nodes and cell.elapsed_h for cell in record.cells)
     costs = (folder / "reports/digits/costs.md").read_text()
     assert "| train_run | classification/resnet18/seed0 | COMPLETED | 1 | 0 |" in costs
+    assert 'id="costs"' in (folder / "reports/digits/report.html").read_text()
     # A workflow or a site that changed meanwhile, as by `git pull`: what is there means the same.
     rule = folder / "workflow/rules/train.smk"
     rule.write_text(rule.read_text().replace("{{params.launcher}}hafabench", "{{params.launcher}} hafabench"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from hafabench.cluster.cells import cells
+from hafabench.config import load_experiment
 from tests import cluster_page
 from tests.conftest import REPOSITORY
 from tests.workflow.driver import job_counts, snakemake
@@ -43,6 +47,9 @@ def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
     }
     assert done.stdout.count("missing data: ") == 3
     assert job_counts(cluster_page.block("listing")) == job_counts(done.stdout), cluster_page.STALE
+    # Status and accounting know every job.
+    known = Counter(cell.rule for cell in cells(load_experiment(REPOSITORY / "configs/paper.yaml")).values())
+    assert {**known, "all": 1, "total": known.total() + 1} == job_counts(done.stdout)
 
 
 def test_paper_without_its_data_starts_no_job(tmp_path):
