@@ -365,7 +365,8 @@ def test_published_weights_are_evaluated_as_a_run_and_marked(experiment):
     frame, _ = collect_experiment(experiment)
     assert set(frame["origin"]) == {"imported"}
 
-    safetensors.torch.save_file({name: value + 0.01 for name, value in state.items()}, "other.safetensors")
+    other = {name: (value + 0.01).contiguous() for name, value in state.items()}
+    safetensors.torch.save_file(other, "other.safetensors")
     refused = CliRunner().invoke(cli, [*command, "other.safetensors"])
     assert "already, imported; --replace" in str(refused.exception)
     replaced = CliRunner().invoke(cli, [*command, "other.safetensors", "--replace"])
