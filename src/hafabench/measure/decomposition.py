@@ -167,7 +167,8 @@ class _Recorder(TorchDispatchMode):
         elif operation in flop_registry:
             kind = self._kind(operation, owner)
             yield kind, flop_registry[operation](*args, out_val=out) // 2
-            if operation is aten.addmm or (operation is aten.convolution and args[2] is not None):
+            # Added along with the product or after it, as the operator has it.
+            if getattr(owner, "bias", None) is not None:
                 yield f"{kind}{BIAS}", out.numel()
 
     def _kind(self, operation, owner: nn.Module | None) -> str:
