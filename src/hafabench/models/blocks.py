@@ -84,15 +84,16 @@ class DepthwiseMap(nn.Module):
         return Tokens.from_map(self.dwconv(tokens.to_map())).x
 
 
-class ChannelScale(nn.Module):
+class ScaledSkip(nn.Module):
     """A weight per channel, (C, 1, 1), initialised as PyTorch does a depthwise convolution of width 1: U(-1, 1)."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(dim, 1, 1).uniform_(-1, 1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.weight.flatten()
+    def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        """``branch`` plus weighted x, both (B, N, C)."""
+        return torch.addcmul(branch, x, self.weight.flatten())
 
 
 class DepthwiseTokens(nn.Conv2d):
@@ -100,10 +101,10 @@ class DepthwiseTokens(nn.Conv2d):
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, 3, padding=1, groups=dim)
-        self.skip = ChannelScale(dim)
+        self.skip = ScaledSkip(dim)
 
     def forward(self, tokens: Tokens) -> torch.Tensor:
-        return self.skip(tokens.x) + tokens.gather_map(super().forward(tokens.to_map()))
+        return self.skip(tokens.x, tokens.gather_map(super().forward(tokens.to_map())))
 
 
 class Mlp(nn.Module):

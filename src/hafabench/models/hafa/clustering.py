@@ -21,6 +21,7 @@ and its nearest centre as well; distances are computed again only for the tokens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -138,16 +139,19 @@ def _smallest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k smallest values of each row in ascending order, and where they are.
 
     Only the k groups of smallest minima can hold them. Columns are grouped by halving, which is one vectorised
-    minimum, for as long as searching the groups costs less than is saved.
+    minimum.
     """
-    minima, size = x, 1
-    while minima.shape[-1] % 2 == 0 and minima.shape[-1] > k * size:
+    columns = x.shape[-1]
+    # Groups, and then members of k groups, are searched. Rows of 64 k and more torch searches by a heap: fast enough.
+    enough = 64 * k if columns >= 128 * k else math.isqrt(k * columns)
+    minima = x
+    while minima.shape[-1] % 2 == 0 and minima.shape[-1] // 2 >= enough:
         half = minima.shape[-1] // 2
-        minima, size = torch.minimum(minima[..., :half], minima[..., half:]), 2 * size
-    if size == 1:
+        minima = torch.minimum(minima[..., :half], minima[..., half:])
+    if minima is x:
         return tuple(x.topk(k, largest=False))
     groups = minima.topk(k, largest=False, sorted=False)
-    members = torch.arange(0, x.shape[-1], minima.shape[-1], device=x.device)
+    members = torch.arange(0, columns, minima.shape[-1], device=x.device)
     candidates = (groups.indices.unsqueeze(-1) + members).flatten(-2)
     found = x.gather(-1, candidates).topk(k, largest=False)
     return found.values, candidates.gather(-1, found.indices)

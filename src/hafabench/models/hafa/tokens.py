@@ -7,13 +7,40 @@ to position (floor(i h / H), floor(j w / W)) of an h x w map. Averages divide by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Means of rows as weighted sums: bag b averages the rows ``index[starts[b]:starts[b + 1]]``.
+
+    Attributes:
+        index: (I,) rows of a flattened batch.
+        starts: (S,) where each bag starts in ``index``.
+        weights: (I,) one over the bag's size + 1e-6.
+    """
+
+    index: torch.Tensor
+    starts: torch.Tensor
+    weights: torch.Tensor
+
+    @classmethod
+    def means(cls, index: torch.Tensor, starts: torch.Tensor, sizes: torch.Tensor) -> Bags:
+        """From the bags' sizes; all tensors flattened in the order given."""
+        sizes = sizes.flatten()
+        weights = (1 / (sizes + EPS)).repeat_interleave(sizes, output_size=index.numel())
+        return cls(index.flatten(), starts.flatten(), weights)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R, C) rows to (S, C) means; 0 for empty bags."""
+        weights = self.weights.to(rows.dtype)
+        return F.embedding_bag(self.index, rows, self.starts, mode="sum", per_sample_weights=weights)
 
 
 @dataclass(frozen=True)
@@ -34,6 +61,8 @@ class CellTable:
     offsets: torch.Tensor
     counts: torch.Tensor
 
+    _bags: dict[tuple, Bags] = field(default_factory=dict, repr=False, compare=False)
+
     @classmethod
     def build(cls, index: torch.Tensor, size: tuple[int, int], num_tokens: int) -> CellTable:
         """Sort the cells by token once, so that every later mean over tokens is one segmented sum."""
@@ -47,6 +76,24 @@ class CellTable:
     def merge(self, assignment: torch.Tensor, num_tokens: int) -> CellTable:
         """The table after token t of sample b became token ``assignment[b, t]`` of ``num_tokens``."""
         return CellTable.build(assignment.gather(1, self.index), self.size, num_tokens)
+
+    def tokens_of_positions(self, size: tuple[int, int]) -> Bags:
+        """The tokens of each position's cells, on a map of ``size``."""
+        if ("map", size) not in self._bags:
+            order, offsets, counts = _cells_by_position(self.size, size, self.index.device)
+            batch, num_tokens = self.counts.shape[:2]
+            index = self.index[:, order] + _sample_offsets(batch, num_tokens, order.device)
+            starts = offsets + _sample_offsets(batch, len(order), order.device)
+            self._bags["map", size] = Bags.means(index, starts, counts.expand(batch, -1))
+        return self._bags["map", size]
+
+    def positions_of_tokens(self, size: tuple[int, int]) -> Bags:
+        """The positions of each token's cells, on a map of ``size``."""
+        if ("token", size) not in self._bags:
+            positions = _position_of_cells(self.size, size, self.index.device)
+            positions = positions + _sample_offsets(len(self.index), size[0] * size[1], positions.device)
+            self._bags["token", size] = Bags.means(positions.flatten()[self.order], self.offsets, self.counts)
+        return self._bags["token", size]
 
 
 @dataclass(frozen=True)
@@ -105,16 +152,12 @@ class Tokens:
         if self.table is None and size == self.grid:
             return _as_map(self.x, size)
         batch, num_tokens, channels = self.x.shape
-        device = self.x.device
-        order, offsets, counts = _cells_by_position(self.cell_grid, size, device)
-        # One token index per cell, the cells of a position side by side.
-        index = order.expand(batch, -1) if self.table is None else self.table.index[:, order]
-        index = index + _sample_offsets(batch, num_tokens, device)
-        starts = offsets + _sample_offsets(batch, len(order), device)
-        flat = self.x.reshape(batch * num_tokens, channels)
-        sums = F.embedding_bag(index.flatten(), flat, starts.flatten(), mode="sum")
-        means = sums.view(batch, -1, channels) / (counts + EPS)
-        return _as_map(means.to(self.x.dtype), size)
+        table = self.table
+        if table is None:
+            cells = torch.arange(num_tokens, device=self.x.device).expand(batch, -1)
+            table = CellTable.build(cells, self.grid, num_tokens)
+        means = table.tokens_of_positions(size)(self.x.reshape(-1, channels))
+        return _as_map(means.view(batch, -1, channels), size)
 
     def gather_map(self, features: torch.Tensor) -> torch.Tensor:
         """Mean over each token's cells of a map (B, C, h, w); returns (B, N, C)."""
@@ -125,11 +168,8 @@ class Tokens:
             # A grid's token is one cell: its mean is a copy from the cell's position.
             same = size == self.grid
             return rows if same else rows.index_select(1, _position_of_cells(self.grid, size, rows.device))
-        positions = _position_of_cells(self.table.size, size, features.device)
-        positions = positions + _sample_offsets(batch, size[0] * size[1], features.device)
-        flat = features.flatten(2).transpose(1, 2).reshape(-1, channels)
-        sums = F.embedding_bag(positions.flatten()[self.table.order], flat, self.table.offsets, mode="sum")
-        return (sums.view(batch, -1, channels) / (self.table.counts + EPS)).to(features.dtype)
+        rows = features.flatten(2).transpose(1, 2).reshape(-1, channels)
+        return self.table.positions_of_tokens(size)(rows).view(batch, -1, channels)
 
     def centres(self, grid: tuple[int, int]) -> torch.Tensor:
         """(B or 1, N, 2): mean (y, x) of each token's cells, in positions of ``grid``: its first is (0, 0)."""
@@ -184,11 +224,11 @@ def _position_of_cells(cells: tuple[int, int], size: tuple[int, int], device: to
 def _cells_by_position(
     cells: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The cells sorted by map position, where each position's cells start, and how many they are (h*w, 1)."""
+    """The cells sorted by map position, where each position's cells start, and how many they are."""
     order = _position_of_cells(cells, size, device).argsort(stable=True)
     rows, columns = (_cells_per_position(cells[axis], size[axis], device) for axis in (0, 1))
     counts = (rows.unsqueeze(1) * columns).flatten()
-    return order, counts.cumsum(0) - counts, counts.unsqueeze(1)
+    return order, counts.cumsum(0) - counts, counts
 
 
 def _cells_per_position(cells: int, size: int, device: torch.device) -> torch.Tensor:
