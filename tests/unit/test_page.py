@@ -117,7 +117,7 @@ def fresh(write_experiment, monkeypatch, tmp_path):
 def drawn(experiment, **changes) -> Sheet:
     """A sheet of one row of two tiles as drawing leaves it, and its index."""
     run = expand(experiment)["classification/pvt_tiny_hafa/seed0"]
-    path = index_file(experiment).with_name("offsets.png")
+    path = index_file(experiment).with_name("offsets.webp")
     path.parent.mkdir(parents=True, exist_ok=True)
     left, top = places(1, 2)
     Image.fromarray(np.full((400, 700, 3), (200, 30, 30), np.uint8)).save(path)
@@ -300,8 +300,10 @@ def test_pictures_of_another_configuration_are_not_shown(digits):
 def test_a_picture_that_is_not_the_named_one_is_refused(digits):
     sheet = drawn(digits)
     index_file(digits).with_name(sheet.file).write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"offsets.png: not the picture that pictures.json names"):
+    with pytest.raises(UserError, match=r"offsets.webp: not the picture that pictures.json names"):
         make_page(digits)
+    index_file(digits).with_name(sheet.file).unlink()
+    assert make_page(digits).gallery.missing[-1].startswith("offsets.webp is not there: `hafabench pictures")
 
 
 def test_costs_are_shown_where_there_is_accounting(digits):
@@ -336,6 +338,15 @@ def test_curves_are_thinned_to_what_can_be_seen():
     for x, y in vertices[1:-1]:
         step = chart.x.low + (x - chart.x.start) / (chart.x.end - chart.x.start) * (chart.x.high - chart.x.low)
         assert y == pytest.approx(chart.y.at(5.0 - step / 1000), abs=1.0)
+
+
+def test_a_training_that_still_runs_does_not_cut_the_mean_short():
+    whole = [{"step": [10, 20, 30], "loss": [3.0, 2.0, 1.0]}, {"step": [10, 20, 30], "loss": [3.0, 2.0, 2.0]}]
+    running = {"step": [10], "loss": [9.0]}
+    chart = charts.curves("classification", {"pvt_tiny": [*whole, running]}, {"pvt_tiny": 0})
+    assert [line.thin for line in chart.lines] == [True, True, True, False]
+    assert chart.lines[-1].title == "pvt_tiny, mean of 2 seeds"
+    assert chart.key == ((0, 0, "pvt_tiny 1.50"),)
 
 
 def luminance(colour: str) -> float:

@@ -38,7 +38,7 @@ def test_without_a_pair_there_are_sampling_points_alone(write_experiment):
     subjects = picture_subjects(expand(experiment))
     assert subjects.pair is None
     assert subjects.sampler.id == "classification/pvt_tiny_hafa_qkv/seed0"
-    assert [path.name for path in picture_files(experiment, subjects)] == ["pictures.json", "offsets.png"]
+    assert [path.name for path in picture_files(experiment, subjects)] == ["pictures.json", "offsets.webp"]
 
 
 def test_no_run_is_trained_again_for_a_picture(write_experiment, tmp_path, monkeypatch):

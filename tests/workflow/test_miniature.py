@@ -89,8 +89,8 @@ def test_the_report_shows_what_ran_with_its_pictures(finished):
     assert "4 of 4 evaluated" in report
     # One classifier with LAA, no segmentation pair.
     assert report.count("data:image/webp;base64,") == 3 * 4
-    assert (finished / "reports/digits/figures/offsets.png").is_file()
-    assert not (finished / "reports/digits/figures/clusters.png").exists()
+    assert (finished / "reports/digits/figures/offsets.webp").is_file()
+    assert not (finished / "reports/digits/figures/clusters.webp").exists()
 
 
 def test_a_second_run_does_nothing(finished, experiment):

@@ -162,14 +162,14 @@ def scatter(
     )
 
 
-def curves(
-    title: str, histories: Mapping[str, Sequence[Mapping[str, list[float]]]], looks: Mapping[str, int]
-) -> Chart:
-    """Training loss over optimiser steps: a thick line per model, the mean where there are several seeds, thin ones.
+def curves(title: str, histories: Histories, looks: Mapping[str, int]) -> Chart:
+    """Training loss over optimiser steps: thin lines for single seeds, a thick one for each model.
+
+    The thick one is the mean over those seeds that came farthest: one that still runs does not cut it short.
 
     Args:
         title: of the panel.
-        histories: model -> one history (``step``, ``loss``) per seed, each with at least one entry.
+        histories: one per seed, each with at least one entry.
         looks: model -> number of its look.
     """
     every = [curve for of_model in histories.values() for curve in of_model]
@@ -182,8 +182,9 @@ def curves(
             lines += [
                 _line(x, y, c["step"], c["loss"], look, dash, f"{model}, one seed", thin=True) for c in of_model
             ]
-        steps, losses = _mean(of_model)
-        seeds = f", mean of {len(of_model)} seeds" if len(of_model) > 1 else ""
+        longest = [curve for curve in of_model if curve["step"][-1] == max(c["step"][-1] for c in of_model)]
+        steps, losses = _mean(longest)
+        seeds = f", mean of {len(longest)} seeds" if len(longest) > 1 else ""
         lines.append(_line(x, y, steps, losses, look, dash, f"{model}{seeds}"))
         key.append((look, dash, f"{model} {losses[-1]:.2f}"))
     return Chart(

@@ -55,7 +55,7 @@ def gallery(index: Path, runs: Mapping[str, Run], command: str) -> Gallery:
         command: that draws the pictures.
 
     Raises:
-        UserError: for an index that cannot be read, or a sheet beside it that is not there or another one.
+        UserError: for an index that cannot be read, or a sheet beside it that is another one.
     """
     if not index.is_file():
         return Gallery(None, None, [f"No pictures have been drawn: `{command}` does, from the runs' checkpoints."])
@@ -68,6 +68,8 @@ def gallery(index: Path, runs: Mapping[str, Run], command: str) -> Gallery:
     ):
         if sheet is None:
             missing.append(f"No picture of {words} is trained in this experiment.")
+        elif not index.with_name(sheet.file).is_file():
+            missing.append(f"{sheet.file} is not there: `{command}` draws it again.")
         elif any(one.run not in runs or runs[one.run].fingerprint != one.fingerprint for one in sheet.weights):
             missing.append(f"{sheet.file} shows runs of another configuration: `{command}` draws it again.")
         else:
@@ -76,7 +78,7 @@ def gallery(index: Path, runs: Mapping[str, Run], command: str) -> Gallery:
 
 
 def _cut(path: Path, sheet: Sheet) -> GallerySheet:
-    if not path.is_file() or sha256_of(path) != sheet.sha256:
+    if sha256_of(path) != sheet.sha256:
         raise UserError(
             Problem(str(path), "", "not the picture that pictures.json names; `hafabench pictures` draws it")
         )

@@ -1,4 +1,4 @@
-"""What is on the picture sheets and whose weights drew them: ``pictures.json`` beside the PNG files."""
+"""What is on the picture sheets and whose weights drew them: ``pictures.json`` beside the sheets (WebP)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hafabench.pictures.subjects import Subjects
 from hafabench.yamlfile import describe, dotted
 
 SCHEMA = "hafabench.pictures/1"
-CLUSTERS, OFFSETS = "clusters.png", "offsets.png"
+CLUSTERS, OFFSETS = "clusters.webp", "offsets.webp"
 
 
 class _Strict(BaseModel):
@@ -31,10 +31,10 @@ class Weights(_Strict):
 
 
 class Sheet(_Strict):
-    """One PNG of square tiles, a row per image.
+    """One picture of square tiles, a row per image.
 
     Attributes:
-        file, sha256: the PNG beside the index, and its digest.
+        file, sha256: the WebP file beside the index, and its digest.
         dataset: whose validation split the images are of.
         tile: side of a tile, pixels.
         columns: what each column shows.
