@@ -72,11 +72,6 @@ class TableView:
     table: Table
     groups: list[list[RowView]]
 
-    @property
-    def ran(self) -> bool:
-        """Whether any row was trained or timed."""
-        return any(row.ran for group in self.groups for row in group)
-
 
 def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame, rulings: Mapping[str, Ruling]) -> TableView:
     """The table, each cell with the frame's rows that filled it and the verdicts on it.
