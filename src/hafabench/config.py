@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from hafabench.catalog import CATALOG, FIDELITIES, ModelSpec, derive, merger_problem
+from hafabench.catalog import CATALOG, ModelSpec
 from hafabench.errors import Problem, UserError
-from hafabench.keep_rates import KeepRates, rates_problem, scheduled
 from hafabench.layout import TableLayout, load_layout
 from hafabench.readings import Readings, load_readings
 from hafabench.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, field_of, load_recipe
+from hafabench.variants import ModelConfig
 from hafabench.yamlfile import YamlFile
 
 LAYOUT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
@@ -66,27 +66,6 @@ class DatasetConfig(_Strict):
     def identity(self) -> dict[str, Any]:
         """What makes it this data set, wherever it lies: the part that enters a run's fingerprint."""
         return self.model_dump(mode="json", exclude={"root"})
-
-
-class KeepConfig(_Strict):
-    """Keep rates by the name of a schedule and its rate."""
-
-    schedule: Literal["constant", "powers", "steps", "clamped"]
-    rate: float
-
-
-class ModelConfig(_Strict):
-    """A variant of a known architecture, defined by an experiment.
-
-    Attributes:
-        keep: of a model that drops tokens: the three rates, or a schedule.
-    """
-
-    base: str
-    mergers: tuple[str, ...] | None = None
-    variant: Literal["q", "qkv"] = "q"
-    fidelity: Literal["published_code", "paper"] = FIDELITIES[0]
-    keep: KeepConfig | tuple[float, float, float] | None = None
 
 
 class Override(_Strict):
@@ -273,32 +252,13 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
         if base is None:
             problems.append(source.problem((*at, "base"), unknown_model(entry.base, models)))
             continue
-        if base.keep is not None or entry.keep is not None:
-            wrong = _pruned_variant_problem(base, entry)
-            if wrong:
-                problems.append(source.problem((*at, "keep"), wrong))
-            else:
-                models[name] = derive(base, name, keep=_rates(entry))
-            continue
-        mergers = base.mergers if entry.mergers is None else entry.mergers
-        wrong = merger_problem(base.family, mergers)
+        wrong = entry.problem(base)
         if wrong:
-            problems.append(source.problem((*at, "mergers"), wrong))
-            continue
-        models[name] = derive(base, name, mergers=mergers, variant=entry.variant, fidelity=entry.fidelity)
+            key, message = wrong
+            problems.append(source.problem((*at, key), message))
+        else:
+            models[name] = entry.derived(base, name)
     return models
-
-
-def _rates(entry: ModelConfig) -> KeepRates:
-    return scheduled(entry.keep.schedule, entry.keep.rate) if isinstance(entry.keep, KeepConfig) else entry.keep
-
-
-def _pruned_variant_problem(base: ModelSpec, entry: ModelConfig) -> str | None:
-    if base.keep is None:
-        return f"{base.name!r} drops no tokens; expected a base that does"
-    if entry.model_fields_set != {"base", "keep"}:
-        return f"a variant of {base.name!r} differs in its keep rates, and in nothing else"
-    return rates_problem(_rates(entry))
 
 
 def unknown_model(name: str, models: dict[str, ModelSpec]) -> str:

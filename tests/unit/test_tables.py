@@ -10,6 +10,7 @@ from scipy import stats
 
 from hafabench.catalog import CATALOG
 from hafabench.errors import UserError
+from hafabench.keep_rates import describe_rates
 from hafabench.layout import TableLayout, load_layout
 from hafabench.reporting.legend import NOT_RUN
 from hafabench.reporting.paper import load_paper_values
@@ -88,6 +89,13 @@ def test_figures_told_in_the_text_of_a_section(tmp_path):
     assert printed(ablations, "pvt_v2_b1_laa_laa_conv", "top1") == "79.2 (-0.5)"
     assert ablations.rows[0].cells[0].cited(1) == ("", "(-0.5)")
     assert {row.cells[0].paper_mark for row in ablations.rows} == {"cited"}
+
+
+def test_table_6_names_the_schedules_of_models_that_drop_tokens():
+    (note,) = [column.note for column in LAYOUTS["table6"].columns if column.note]
+    for row in LAYOUTS["table6"].rows:
+        keep = CATALOG[row.model].keep
+        assert keep is None or f"{row.label} keeps {describe_rates(keep)}" in note
 
 
 def test_every_row_is_a_known_model_and_only_one_goes_by_another_name():
