@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from hafabench.catalog import CATALOG, derive
 from hafabench.config import load_experiment
+from hafabench.measure.complexity import build_on_meta
 from hafabench.reporting.claims.settle import settle
 from hafabench.results.counts import read_counts
 from hafabench.static_rows import counts_fingerprint
@@ -73,7 +76,7 @@ def test_whoever_is_reproduced_under_a_convention_names_it(ledger):
         ("table2/resnet18/gflops", "hook counter + attention in mmseg, rounded", 32.1936),
         ("table2/pvt_small_hafa/params_m", "with dead weights, rounded", 29.9076),
         ("table3/resnet50/params_m", "trained parameters, rounded", 44.1710),
-        ("table6/dynamicvit_lvs_0.5/gflops", "without predictors' operations, rounded", 3.7079),
+        ("table6/dynamicvit_lvs_0.5/gflops", "multiply-accumulates, truncated", 3.7902),
     ],
 )
 def test_findings(rulings, locator, convention, value):
@@ -121,6 +124,21 @@ def test_no_sum_of_kinds_prints_both_b1_and_b2(experiment):
 def test_the_counts_are_those_of_the_present_tables(experiment):
     """What is counted has changed: make the file again with `hafabench count`."""
     assert read_counts(COUNTS).fingerprint == counts_fingerprint(experiment)
+
+
+@pytest.mark.slow
+def test_no_placement_of_mergers_on_swin_prints_what_the_paper_prints():
+    """About 20 seconds: every choice of mergers, keys and values that the project can build."""
+    base, found = CATALOG["swin_tiny"], {}
+    for mergers in itertools.product(["grid"], *[["grid", "laa", "conv"]] * 2, ["grid", "laa", "conv", "sia"]):
+        for variant, fidelity in (("q", "published_code"), ("qkv", "published_code"), ("q", "paper")):
+            if mergers[3] == "sia" or (variant, fidelity) == ("q", "published_code"):
+                spec = derive(base, "any", mergers=mergers, variant=variant, fidelity=fidelity)
+                model = build_on_meta(spec, "classification", 1000)
+                found[mergers, variant, fidelity] = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert len(found) == 27 + 9 * 3
+    assert (round(min(found.values()), 2), round(max(found.values()), 2)) == (28.29, 31.43)
+    assert not {f"{millions:.1f}" for millions in found.values()} & {"29.1", "30.8"}
 
 
 @pytest.mark.slow

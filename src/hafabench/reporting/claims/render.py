@@ -122,7 +122,11 @@ def _here(ruling: Ruling) -> str:
 
 
 def _notes(rulings: Sequence[Ruling]) -> str:
-    lines = [f"- {r.claim.locator}: {escape(note)}." for r in rulings for note in r.claim.notes]
+    subjects: dict[str, list[str]] = {}
+    for ruling in rulings:
+        for note in ruling.claim.notes:
+            subjects.setdefault(note, []).append(ruling.claim.locator)
+    lines = [f"- {escape(note)} ({escape(', '.join(names))})." for note, names in subjects.items()]
     return "\n".join(["## What is known besides", "", *lines]) if lines else ""
 
 
