@@ -47,6 +47,14 @@ class Predictions(Protocol):
         """
 
 
+def identical(one: Predictions, other: Predictions) -> bool:
+    """Whether both keep the same of the same images."""
+    if type(one) is not type(other):
+        return False
+    ours, theirs = dict(_arrays(one)), dict(_arrays(other))
+    return all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
 @dataclass(frozen=True)
 class Hits:
     """Classification: for each of N images whether its class was the first, or among the first five, (N,) bool."""

@@ -1,0 +1,146 @@
+"""The gate on what is really measured: planted regressions are caught, clean repetitions raise no alarm."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms import Compose, Normalize
+
+from hafabench.catalog import CATALOG
+from hafabench.config import LatencyConfig
+from hafabench.engines import classification
+from hafabench.files import sha256_of
+from hafabench.measure import complexity, latency
+from hafabench.measure.instrument import compare
+from hafabench.models.hafa.laa import LocalAdaptiveAggregation
+from hafabench.models.hafa.sia import SemanticInformationAggregation
+from hafabench.results.record import Metric, write_record
+from tests import tiny_training
+from tests.unit.gate_records import HERE, judged, verdicts
+from tests.unit.synthetic_records import evaluation
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def record(folder: Path, name: str, metrics: list[Metric], **fields) -> None:
+    about = {"verb": name.split("/")[0], "id": name, "metrics": metrics, "machine": HERE} | fields
+    write_record(folder / f"{name}.json", evaluation("classification", "any", None, {}, **about))
+
+
+def twice(forward):
+    """The same result for twice the work."""
+
+    def slower(self, tokens):
+        forward(self, tokens)
+        return forward(self, tokens)
+
+    return slower
+
+
+def test_a_merger_that_does_its_work_twice_is_caught(tmp_path, monkeypatch):
+    # By the CPU's time, which other processes of the machine disturb less than the clock on the wall.
+    monkeypatch.setattr(latency, "compare", partial(compare, clock=time.process_time))
+    group = LatencyConfig(
+        name="small",
+        baseline="pvt_tiny",
+        models=["pvt_tiny_hafa"],
+        image_size=112,
+        warmup=3,
+        repeats=400,
+        interval=0.03,
+        threads=1,
+    )
+    for folder in ("baseline", "clean", "slower"):
+        if folder == "slower":
+            for merger in (LocalAdaptiveAggregation, SemanticInformationAggregation):
+                monkeypatch.setattr(merger, "forward", twice(merger.forward))
+        record(tmp_path / folder, "latency/small", latency.measure(group, CATALOG, device="cpu").metrics)
+    cell = "latency/small/pvt_tiny_hafa/latency_ratio"
+    assert verdicts(judged(tmp_path / "baseline", tmp_path / "slower")) == {cell: "worse"}
+    assert verdicts(judged(tmp_path / "baseline", tmp_path / "clean"))[cell] in ("no change", "cannot tell")
+
+
+def test_twenty_clean_timings_raise_no_alarm(tmp_path):
+    """By the clock on the wall, whatever else the machine does meanwhile."""
+    group = LatencyConfig(
+        name="small",
+        baseline="tiny_resnet",
+        models=["tiny_convnext"],
+        image_size=64,
+        warmup=3,
+        repeats=160,
+        interval=0.03,
+        threads=1,
+    )
+    for rerun in range(21):
+        folder = tmp_path / str(rerun)
+        record(folder, "latency/small", latency.measure(group, tiny_training.MODELS, device="cpu").metrics)
+        if rerun:
+            assert not {"worse", "better"} & set(verdicts(judged(tmp_path / "0", folder)).values())
+
+
+def test_one_parameter_more_is_caught(tmp_path, monkeypatch):
+    built = SemanticInformationAggregation.__init__
+
+    def larger(self, *arguments, **options):
+        built(self, *arguments, **options)
+        self.forgotten = nn.Parameter(torch.zeros(1))
+
+    specs = [CATALOG["pvt_tiny"], CATALOG["pvt_tiny_hafa"]]
+    for folder in ("baseline", "clean", "larger"):
+        if folder == "larger":
+            monkeypatch.setattr(SemanticInformationAggregation, "__init__", larger)
+        counted = complexity.metrics(specs, "classification", (224, 224), 1000)
+        record(tmp_path / folder, "complexity/classification", counted)
+    assert set(verdicts(judged(tmp_path / "baseline", tmp_path / "clean")).values()) == {"no change"}
+    found = judged(tmp_path / "baseline", tmp_path / "larger").findings
+    worse = {str(finding.cell): finding.effect.change for finding in found if finding.verdict == "worse"}
+    assert worse == {"complexity/classification/pvt_tiny_hafa/params": 1}
+
+
+def test_a_wrong_normalisation_at_evaluation_is_caught_and_an_equal_one_is_not(tmp_path, monkeypatch):
+    images = tmp_path / "images"
+    tiny_training.make_images(images)
+    run = tiny_training.tiny_run(tmp_path / "run", images=images, model="tiny_resnet", epochs=10, lr=5e-3)
+    classification.train(run)
+
+    def evaluate(folder: Path) -> None:
+        place = folder / "classification/tiny_resnet/seed0"
+        metrics = classification.evaluate(run, run.checkpoint, keep=place / "predictions.npz")
+        made = {"checkpoint_sha256": sha256_of(run.checkpoint), "machine": HERE}
+        made["predictions_sha256"] = sha256_of(place / "predictions.npz")
+        made |= {"id": run.id, "metrics": metrics}
+        write_record(place / "evaluate.json", evaluation("classification", "tiny_resnet", 0, {}, **made))
+
+    evaluate(tmp_path / "baseline")
+    evaluate(tmp_path / "clean")
+    right = classification.eval_transform
+
+    def without_mean_and_deviation(recipe):
+        steps = right(recipe).transforms
+        assert sum(isinstance(step, Normalize) for step in steps) == 1
+        # Pixels from 0 to 255, as they were read.
+        return Compose([Normalize(0, 1 / 255) if isinstance(step, Normalize) else step for step in steps])
+
+    monkeypatch.setattr(classification, "eval_transform", without_mean_and_deviation)
+    evaluate(tmp_path / "wrong")
+    [same] = judged(tmp_path / "baseline", tmp_path / "clean").findings
+    assert (same.verdict, same.effect.by) == ("no change", "identical predictions")
+    [worse] = judged(tmp_path / "baseline", tmp_path / "wrong").findings
+    assert worse.verdict == "worse"
+    assert worse.effect.change < -50
+    assert np.isfinite(worse.effect.low)
