@@ -67,7 +67,8 @@ def tiny_pair(
     teacher = _STUDENTS[family]
     parent = tiny_run(folder / "parent", images=images, model=teacher, image_size=changes["image_size"])
     if not parent.checkpoint.exists():
-        seed_everything(parent.seed, Stream.WEIGHTS)
+        # Not the seed of the run, which would begin with these very weights.
+        seed_everything(parent.seed + 1, Stream.WEIGHTS)
         model = classification._create_model(parent)
         meta = {**classification._identity(parent), "training": {}}
         save_checkpoint(parent.checkpoint, {"state_dict": model.state_dict(), "meta": meta})

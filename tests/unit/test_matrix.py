@@ -9,7 +9,7 @@ import pytest
 
 from hafabench.config import load_experiment
 from hafabench.errors import UserError
-from hafabench.matrix import complexity_models, expand
+from hafabench.matrix import complexity_models, expand, fingerprint
 
 
 def fingerprints(path) -> dict[str, str]:
@@ -61,6 +61,16 @@ def test_how_a_run_is_operated_does_not_change_it(write_experiment):
         content["datasets"]["classification"]["root"] = "/elsewhere"
 
     assert fingerprints(write_experiment(elsewhere)) == before
+
+
+def test_what_came_later_does_not_change_earlier_runs(repository):
+    """A run that uses no key or field added since the first records has the fingerprint that it had before."""
+    run = expand(load_experiment(repository / "configs/paper.yaml"))["classification/pvt_tiny_hafa/seed0"]
+    model = {"family": "pvt", "size": "tiny", "architecture": "pvt_tiny", "mergers": ["grid", "laa", "laa", "sia"]}
+    recipe = run.recipe.model_dump(mode="json", exclude={*run.recipe.operational, "token_pruning"})
+    content = {"task": "classification", "model": {**model, "variant": "q", "fidelity": "published_code"}}
+    content |= {"dataset": run.dataset.identity(), "recipe": recipe, "seed": 0, "parent": None}
+    assert run.fingerprint == fingerprint(content)
 
 
 def test_data_and_seed_change_a_run(write_experiment):
