@@ -88,6 +88,27 @@ def test_parameters_by_kind(everything):
     }
 
 
+class Disguised(nn.Module):
+    """A convolution that runs as a matrix product and a linear layer that runs as a batched one, without biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 2, 2, bias=False)
+        self.fc = nn.Linear(6, 5, bias=False)
+
+    def forward(self, image):
+        windows = functional.unfold(image, 2, stride=2).transpose(1, 2)
+        x = functional.linear(windows, self.conv.weight.flatten(1))
+        return torch.bmm(x, self.fc.weight.t().unsqueeze(0))
+
+
+def test_the_weight_decides_and_not_the_operator():
+    with torch.device("meta"):
+        model = Disguised()
+    found = counts(decompose(model, (8, 8)).operations)
+    assert found == {("backbone", "convolution"): 16 * 6 * 12, ("backbone", "linear"): 16 * 5 * 6}
+
+
 def test_shared_and_frozen_parameters():
     with torch.device("meta"):
         first, second = nn.Linear(4, 4), nn.Linear(4, 4)

@@ -81,8 +81,13 @@ class _Roles:
     """Which part of a model each of its modules belongs to, and what it is."""
 
     def __init__(self, model: nn.Module):
-        classifiers = _classifiers(model)
-        self.part = {module: _part(name, module, classifiers) for name, module in model.named_modules()}
+        names, classifiers = {module: name.split(".") for name, module in model.named_modules()}, _classifiers(model)
+        # mmseg's and mmdet's models have it, the latter wrapped once more.
+        is_dense = not classifiers and any("backbone" in words[:2] for words in names.values())
+        self.part = {
+            module: _dense_part(words) if is_dense else _part(words, module in classifiers)
+            for module, words in names.items()
+        }
         # What the authors' code calls a token convolution: on a map of tokens, with a skip past it.
         self.token_convolutions = {module for module in model.modules() if isinstance(module, DepthwiseTokens)} | {
             module.map_conv for module in model.modules() if isinstance(module, SemanticInformationAggregation)
@@ -185,11 +190,11 @@ def _classifiers(model: nn.Module) -> set[nn.Module]:
     return set(found) if isinstance(found, tuple | list) else {found}
 
 
-def _part(name: str, module: nn.Module, classifiers: set[nn.Module]) -> str:
-    words = name.split(".")
+def _part(words: list[str], is_classifier: bool) -> str:
     if "predictors" in words:
         return "predictors"
-    if classifiers:
-        return "head" if module in classifiers or words[-1] == "aux_head" else "backbone"
-    # mmseg's and mmdet's models, in whose detector ours is wrapped once more.
+    return "head" if is_classifier or words[-1] == "aux_head" else "backbone"
+
+
+def _dense_part(words: list[str]) -> str:
     return next((part for part in ("backbone", "neck") if part in words[:2]), "head")
