@@ -136,7 +136,8 @@ class ResourceBook:
     def latency(self, group: LatencyConfig, attempt: int = 1) -> Resources:
         """Timing a group: one GPU at full scale, and CPUs for its threads."""
         rounds = (group.warmup + group.repeats) * (len(group.models) + 1)
-        minutes = rounds * group.batch_size * _SECONDS_PER_LATENCY_ROUND / 60
+        images = group.batch_size + (group.throughput_batch or 0)
+        minutes = rounds * images * _SECONDS_PER_LATENCY_ROUND / 60
         gpus = 0 if self._embedded else 1
         rates = self.throughput.rates
         mem = rates.embedded_memory_mb.value if self._embedded else rates.process_memory_mb.value
