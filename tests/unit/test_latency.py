@@ -6,9 +6,11 @@ import gc
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 from hafabench.catalog import CATALOG
+from hafabench.cli import cli
 from hafabench.config import LatencyConfig
 from hafabench.errors import UserError
 from hafabench.measure import latency, selftest
@@ -16,6 +18,7 @@ from hafabench.measure.instrument import Comparison, Protocol, compare
 from hafabench.measure.interval import Interval
 from hafabench.measure.latency import measure
 from hafabench.measure.selftest import SelfTest
+from tests.conftest import REPOSITORY
 
 
 def test_twenty_times_the_work_is_seen_on_a_real_clock():
@@ -185,3 +188,13 @@ def test_an_image_size_that_a_model_cannot_take_is_refused_before_anything_is_ti
     monkeypatch.setattr(latency, "compare", lambda *_, **__: pytest.fail("timed"))
     with pytest.raises(UserError, match="'hrnet_w32' cannot take images of 200 x 200 pixels"):
         measure(small_group(models=["hrnet_w32"], image_size=200), CATALOG, device="cpu")
+
+
+@pytest.mark.parametrize(("off", "code"), [(0, 0), (2, 1)])
+def test_the_self_tests_verdict_is_its_exit_code(monkeypatch, off, code):
+    found = [Interval(1.0, 0.9, 1.1, 0.99)] * (10 - off) + [Interval(1.2, 1.1, 1.3, 0.99)] * off
+    monkeypatch.setattr(selftest, "trials", lambda group, spec, number: iter(found[:number]))
+    arguments = ["latency", "table4", "--self-test", "--trials", "10", "-e", str(REPOSITORY / "configs/digits.yaml")]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == code
+    assert f"A/A: no difference in {10 - off} of 10 trials" in done.output
