@@ -199,7 +199,7 @@ def test_sides_that_cannot_be_compared_are_refused(sides):
     kept = hits(np.random.default_rng(0), 50, 0.7)
     write_hits(sides[0], kept, dataset_digest="1" * 64)
     write_ratio(sides[0], 1.1)
-    write_hits(sides[1], kept, dataset_digest="2" * 64)
+    write_hits(sides[1], kept, dataset_digest="2" * 64, fingerprint="e" * 12)
     write_ratio(sides[1], 1.1, fingerprint="f" * 12)
     with pytest.raises(UserError) as caught:
         judged(*sides)
@@ -213,6 +213,15 @@ def test_sides_that_cannot_be_compared_are_refused(sides):
     (sides[1] / "classification/pvt_tiny_hafa/seed0/predictions.npz").write_bytes(b"changed")
     with pytest.raises(UserError, match="not the predictions that the record beside it was made with"):
         judged(*sides)
+
+
+def test_the_same_data_set_with_other_bytes_is_compared_and_said(sides):
+    kept = hits(np.random.default_rng(0), 50, 0.7)
+    for folder, digest in zip(sides, "12", strict=True):
+        write_hits(folder, kept, dataset_digest=digest * 64)
+    [finding] = judged(*sides).findings
+    assert finding.verdict == "no change"
+    assert any(note.startswith("the images differ in their bytes") for note in finding.notes)
 
 
 def test_limits_are_validated_with_their_lines(tmp_path):

@@ -84,10 +84,16 @@ class _Pair:
 
     @property
     def values(self) -> tuple[dict[int, float], dict[int, float]]:
-        both = (
+        """Baseline's and candidate's, by seed."""
+        before, after = (
             {seed: entry.metric.value for seed, entry in side.items()} for side in (self.baseline, self.candidate)
         )
-        return next(both), next(both)
+        return before, after
+
+    @property
+    def records(self) -> list[tuple[Record, Record]]:
+        """Baseline's and candidate's, seed by seed."""
+        return [(self.baseline[seed].record, entry.record) for seed, entry in self.candidate.items()]
 
 
 def compare(baseline: Side, candidate: Side, limits: GateLimits) -> Comparison:
@@ -117,7 +123,7 @@ def compare(baseline: Side, candidate: Side, limits: GateLimits) -> Comparison:
         for pair in pairs
     ]
     findings.sort(key=lambda finding: (VERDICTS.index(finding.verdict), finding.cell))
-    return Comparison(tuple(findings), level, tuple(_notes(baseline, candidate)))
+    return Comparison(tuple(findings), level, tuple(_notes(candidate)))
 
 
 def _pair(cell: Cell, baseline: Side, candidate: Side) -> _Pair:
@@ -137,14 +143,18 @@ def _misfits(pair: _Pair) -> list[Problem]:
         one, other = ours.record, theirs.record
         if one.scale != other.scale:
             found.append(Problem(str(ours.path), "scale", f"{one.scale!r}, but {theirs.path} is {other.scale!r}"))
-        digests = {record.provenance.dataset_digest for record in (one, other)} - {None}
-        if len(digests) > 1:
+        if _other_data(one, other) and one.fingerprint != other.fingerprint:
             message = f"evaluated on other data than {theirs.path}; move the baseline with --update"
             found.append(Problem(str(ours.path), "provenance.dataset_digest", message))
         if one.verb == "latency" and one.fingerprint != other.fingerprint:
             message = f"timed under another protocol than {theirs.path}; move the baseline with --update"
             found.append(Problem(str(ours.path), "fingerprint", message))
     return found
+
+
+def _other_data(one: Record, other: Record) -> bool:
+    digests = {record.provenance.dataset_digest for record in (one, other)} - {None}
+    return len(digests) > 1
 
 
 @dataclass(frozen=True)
@@ -169,8 +179,7 @@ def _method(pair: _Pair, limits: GateLimits) -> _Method:
         same = Effect(0.0, 0.0, 0.0, 0.0, "identical predictions")
         return _Method(lambda _level: same, has_error=False)
     retrained = any(
-        pair.baseline[seed].record.provenance.checkpoint_sha256 != entry.record.provenance.checkpoint_sha256
-        for seed, entry in pair.candidate.items()
+        one.provenance.checkpoint_sha256 != other.provenance.checkpoint_sha256 for one, other in pair.records
     )
     if len(before) >= limits.min_seeds and (retrained or kept is None):
         return _Method(lambda level: effects.over_seeds(before, after, level))
@@ -201,16 +210,17 @@ def _kept(pair: _Pair) -> tuple[list[Predictions], list[Predictions]] | None:
 def _judge(pair: _Pair, method: _Method, limits: MetricLimits, level: float) -> Finding:
     before, after = pair.values
     effect = method.effect(level)
-    elsewhere = pair.cell.verb != "complexity" and any(
-        _elsewhere(pair.baseline[seed].record, entry.record) for seed, entry in pair.candidate.items()
-    )
+    elsewhere = pair.cell.verb != "complexity" and any(_elsewhere(*records) for records in pair.records)
     limit = limits.tolerance(_mean(before), elsewhere=elsewhere)
     notes = list(method.notes)
     if pair.lost:
         notes.append(f"the candidate lacks {len(pair.lost)} of the baseline's {len(pair.lost) + len(before)} seeds")
     if elsewhere and limits.elsewhere:
         notes.append("made on another machine or torch: wider limit")
-    notes += _changed_configuration(pair)
+    if pair.cell.verb == "evaluate" and any(one.fingerprint != other.fingerprint for one, other in pair.records):
+        notes.append("the run's configuration is another one")
+    elif any(_other_data(*records) for records in pair.records):
+        notes.append("the images differ in their bytes: made by other versions or on another machine")
     unit = next(iter(pair.candidate.values())).metric.unit
     finding = Finding(pair.cell, "cannot tell", unit, _mean(before), _mean(after), effect, limit, tuple(notes))
     if effect.low is None or effect.high is None:
@@ -255,14 +265,7 @@ def _elsewhere(one: Record, other: Record) -> bool:
     return places[0] != places[1] or None in places[0]
 
 
-def _changed_configuration(pair: _Pair) -> list[str]:
-    if pair.cell.verb != "evaluate":
-        return []
-    changed = any(pair.baseline[s].record.fingerprint != e.record.fingerprint for s, e in pair.candidate.items())
-    return ["the run's configuration is another one"] if changed else []
-
-
-def _notes(baseline: Side, candidate: Side) -> list[str]:
+def _notes(candidate: Side) -> list[str]:
     said = []
     commits = {record.provenance.git_commit for record in candidate.records.values()}
     if len(commits) > 1:
