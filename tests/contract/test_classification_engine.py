@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import DropPath
 from torchvision.datasets import ImageFolder
 
 from hafabench.engines import classification, training
@@ -299,6 +300,14 @@ def test_learning_rates_are_the_schedules(tmp_path, images):
     assert told == pytest.approx(warm_up + cosine)
 
 
+@pytest.mark.parametrize("model", ["swin_tiny", "swin_tiny_hafa", "pvt_tiny", "deit_tiny", "resnet18"])
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_drop_path_is_the_recipes_and_no_librarys_default(tmp_path, images, model, rate):
+    run = tiny_run(tmp_path, images=images, model=model, drop_path=rate, image_size=224)
+    rates = [m.drop_prob for m in classification._create_model(run).modules() if isinstance(m, DropPath)]
+    assert max(rates, default=0.0) == pytest.approx(rate)
+
+
 def test_every_value_of_the_recipe_reaches_the_training(tmp_path, images):
     base = {"optimizer": "sgd", "lr": 0.1, "epochs": 2, "checkpoint_every": 100}
     changes = [
@@ -354,7 +363,9 @@ def test_accuracy_is_that_of_a_plain_loop(tmp_path, images):
     kept = read_predictions(tmp_path / "predictions.npz")
     truth = [label for _, label in dataset]
     assert kept.top1.tolist() == [p == label for p, label in zip(predicted, truth, strict=True)]
-    assert kept.images.tolist() == [f"class{label}/{index}.png" for label in range(CLASSES) for index in range(IMAGES)]
+    assert kept.images.tolist() == [
+        f"class{label}/{index}.png" for label in range(CLASSES) for index in range(IMAGES)
+    ]
     assert (top1.name, top1.unit, top1.model, top1.seed, top1.repeats) == ("top1", "%", "tiny_resnet", 0, TOTAL)
     assert top1.value == pytest.approx(expected)
     assert (top5.name, top5.value) == ("top5", 100.0)

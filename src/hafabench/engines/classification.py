@@ -222,8 +222,8 @@ def _objective(run: Run, model: nn.Module, loss: nn.Module) -> Objective:
 
 
 def _create_model(run: Run) -> nn.Module:
-    # Models without stochastic depth do not know the argument, and their recipe says 0.
-    options = {"drop_path_rate": run.recipe.drop_path} if run.recipe.drop_path else {}
+    # Said also where it is zero: timm's Swin has a default of its own.
+    options: dict[str, Any] = {"drop_path_rate": run.recipe.drop_path}
     if run.model.family in ("swin", "dynamic_swin"):
         # Its windows are made for one size: those of 224 pixels would be mostly padding on small images.
         options["img_size"] = run.recipe.image_size
