@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= configs/digits.yaml
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help env demo demo-slurm regression test test-slow test-slurm lint format lock clean
+.PHONY: benchmarks help env demo demo-slurm regression test test-slow test-slurm lint format lock clean
 
 help:
 	@echo "make demo       environment, then the embedded experiment: train, evaluate, measure, Tables 1-6"
@@ -15,6 +15,7 @@ help:
 	@echo "make regression the regression gate: train, evaluate and time a small experiment, compare with results/baseline"
 	@echo "make demo-slurm the embedded experiment through the Slurm profile, on a real Slurm that it starts (as test-slurm)"
 	@echo "make test-slurm the tests that start a real Slurm on this machine (Debian, root; installs its packages)"
+	@echo "make benchmarks every goal of speed with its figure, into docs/performance.md (best on a quiet machine)"
 	@echo "make env        only the environment in $(VENV)"
 	@echo "make lock       make the pinned requirements under envs/ anew"
 	@echo "make clean      remove the embedded experiment's results and data; keeps $(VENV)"
@@ -52,6 +53,9 @@ test-slow: env
 test-slurm: env
 	@sh tests/slurm/packages.sh install
 	@$(BIN)/pytest -m slurm
+
+benchmarks: env
+	@$(BIN)/python -m benchmarks --update docs/performance.md
 
 lint: env
 	@$(BIN)/ruff check .

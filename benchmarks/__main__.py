@@ -1,0 +1,98 @@
+"""``python -m benchmarks``: every goal with its measured figure, as a table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from benchmarks.rows import Row, markdown, update_page
+from benchmarks.timing import THREADS, say
+from hafabench.cli import friendly
+from hafabench.errors import UserError
+from hafabench.measure.machine import MachineWatch
+from hafabench.results.provenance import Stopwatch
+
+# Module and function by name, in the order of the table; modules are imported when they run.
+BENCHMARKS = {
+    "hafa_over_pvt": "modules",
+    "variants_of_pvt_v2": "modules",
+    "pvt_over_mmdet": "modules",
+    "swin": "modules",
+    "clustering": "clustering",
+    "memory": "clustering",
+    "compilation": "compilation",
+    "training_loops": "training",
+    "decoders": "loading",
+    "loading": "loading",
+    "evaluation": "evaluation",
+    "imports": "workflow",
+    "plans": "workflow",
+    "second_run": "workflow",
+    "records": "workflow",
+    "demo": "workflow",
+    "instrument": "instrument",
+    "gate": "gate",
+}
+
+
+def function(name: str) -> Callable[[bool], Iterator[Row]]:
+    """The benchmark of that name."""
+    return getattr(import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
+
+
+def about_this(watch: MachineWatch, quick: bool) -> str:
+    """Where and when the figures were made, in a sentence."""
+    machine = watch.state()
+    provenance = Stopwatch().provenance(device="cpu", threads=THREADS)
+    commit, dirty = provenance.git_commit, provenance.git_dirty
+    load = f"load {machine.load[0]:g} to {machine.load[1]:g}" if machine.load else "load unknown"
+    code = f"commit {commit[:7]}{' with changes' if dirty else ''}" if commit else "no commit"
+    rough = "; rough figures (--quick)" if quick else ""
+    software = f"Python {provenance.python}, torch {provenance.packages['torch']}"
+    return f"{machine.cpu}, {machine.cores} cores, {load}; {software}; {code}{rough}."
+
+
+@click.command()
+@click.option("--only", multiple=True, metavar="NAME", help="Only this benchmark; may be given several times.")
+@click.option("--quick", is_flag=True, help="Fewer repeats, and without what takes many minutes.")
+@click.option("--list", "list_names", is_flag=True, help="Names and what they measure.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows as JSON, too.")
+@click.option("--update", type=click.Path(path_type=Path), help="Put the table between the markers of this page.")
+def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | None, update: Path | None) -> None:
+    """Measure every goal of this project's speed, and print them as a Markdown table."""
+    if list_names:
+        for name in BENCHMARKS:
+            click.echo(f"{name:20} {function(name).__doc__.splitlines()[0]}")
+        return
+    if unknown := [name for name in only if name not in BENCHMARKS]:
+        raise UserError(f"unknown benchmark {unknown[0]!r}; expected one of {', '.join(BENCHMARKS)}")
+    watch, rows = MachineWatch(), []
+    for name in only or BENCHMARKS:
+        say(f"{name} ...")
+        start = time.perf_counter()
+        for row in function(name)(quick):
+            say(f"  {row.what}: {row.figure} [{row.interval}] {row.goal} {row.verdict}")
+            rows.append(row)
+        say(f"{name} took {time.perf_counter() - start:.0f} s")
+    about = about_this(watch, quick)
+    table = markdown(rows, about)
+    click.echo(table)
+    if json_file:
+        json_file.write_text(json.dumps({"about": about, "rows": [row.as_json() for row in rows]}, indent=2) + "\n")
+    if update:
+        update_page(update, table)
+
+
+@friendly
+def main() -> None:
+    """Entry point."""
+    cli(prog_name="python -m benchmarks")
+
+
+if __name__ == "__main__":
+    main()

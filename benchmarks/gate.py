@@ -1,0 +1,30 @@
+"""The gate against planted regressions: its tests are the proof, this says how many of them hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.etree import ElementTree
+
+from benchmarks.rows import Row
+from tests.conftest import REPOSITORY
+
+PROOFS = "tests/unit/test_regression.py", "tests/unit/test_regression_target.py"
+
+
+def gate(quick: bool) -> Iterator[Row]:
+    """Planted regressions that the gate catches, and clean reruns that raise no alarm, as tests."""
+    with TemporaryDirectory() as folder:
+        report = Path(folder) / "tests.xml"
+        marks = "not slow" if quick else ""
+        command = [sys.executable, "-m", "pytest", "-q", "-m", marks, f"--junitxml={report}", *PROOFS]
+        subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False)
+        suite = ElementTree.parse(report).getroot().find("testsuite")
+    counts = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
+    passed = counts["tests"] - sum(counts[name] for name in ("failures", "errors", "skipped"))
+    what = "the gate: planted regressions caught, clean reruns let through"
+    note = f"{passed} of {counts['tests']} tests"
+    yield Row("gate", what, 100 * passed / counts["tests"], at_least=100, unit="%", note=note)

@@ -1,0 +1,22 @@
+"""The instrument itself: a model against itself has to come out as no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.rows import Row
+from benchmarks.timing import THREADS
+from hafabench.catalog import CATALOG
+from hafabench.config import LatencyConfig
+from hafabench.measure.selftest import WANTED, SelfTest, trials
+
+
+def instrument(quick: bool) -> Iterator[Row]:
+    """A/A trials of the latency protocol."""
+    number = 10 if quick else 100
+    group = LatencyConfig(
+        name="aa", baseline="pvt_tiny", models=["pvt_tiny"], image_size=64, warmup=3, repeats=64, threads=THREADS
+    )
+    test = SelfTest(tuple(trials(group, CATALOG["pvt_tiny"], number, "cpu")))
+    what = f"A/A: share of {number} trials without a difference"
+    yield Row("instrument", what, 100 * test.rate, at_least=100 * WANTED, unit="%", note=str(test))

@@ -1,0 +1,98 @@
+"""How fast images come from JPEG files: decoders against each other, and the whole way with two processes."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import BatchSampler, SequentialSampler
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from benchmarks.rows import Row
+from benchmarks.timing import compare_calls
+from hafabench.config import DatasetConfig, load_experiment
+from hafabench.data.images import read_image
+from hafabench.data.loaders import classification_dataset
+from hafabench.engines.augmentation import train_transform
+from hafabench.engines.sampling import batches
+from hafabench.measure.interval import median_interval
+from hafabench.recipes import ClassificationRecipe
+from tests.conftest import REPOSITORY
+
+# ImageNet's average photo.
+SIZE, QUALITY = (500, 375), 90
+WORKERS = 2
+
+
+def decoders(quick: bool) -> Iterator[Row]:
+    """Decoding as the engines do it (Pillow) against the other decoders that are installed with them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "photo.jpg"
+        path.write_bytes(_photo(0))
+        data = np.fromfile(path, np.uint8)
+        tensor = torch.from_numpy(data)
+        calls = {
+            "ours": lambda: read_image(path),
+            "opencv": lambda: cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB),
+            "torchvision": lambda: decode_jpeg(tensor, ImageReadMode.RGB),
+        }
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        found = compare_calls(calls, "ours", 512, quick)
+        cv2.setNumThreads(threads)
+    for name in ("opencv", "torchvision"):
+        yield Row.of("decoders", f"{name}'s JPEG decoder / ours (Pillow, file included)", found.ratio(name))
+
+
+def loading(quick: bool) -> Iterator[Row]:
+    """Images a second from JPEG to batches of 224 x 224, with the paper's augmentation, by two processes."""
+    recipe = _recipe()
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        number = 256
+        for split in ("train", "val"):
+            (root / split / "photos").mkdir(parents=True)
+        for index in range(number):
+            (root / "train" / "photos" / f"{index}.jpg").write_bytes(_photo(index % 8))
+        counts = {"train": number, "val": 1}
+        config = DatasetConfig(name="photos", layout="imagenet", root=root, num_classes=1, images=counts)
+        dataset = classification_dataset(config, "train", train_transform(recipe))
+        rates = [_rate(dataset) for _ in range(2 if quick else 8)]
+    about = f"paper's augmentation, {WORKERS} processes, photos of {SIZE[0]}x{SIZE[1]}"
+    what = "images decoded and augmented at 224x224"
+    yield Row.of("loading", what, median_interval(rates), unit="images/s", note=about)
+
+
+def _rate(dataset) -> float:
+    sampler = BatchSampler(SequentialSampler(dataset), 32, drop_last=True)
+    with closing(batches(dataset, sampler, workers=WORKERS, pin=False)) as loaded:
+        # The first batch waits for the processes to start.
+        next(loaded)
+        start = time.perf_counter()
+        images = sum(len(images) for images, _ in loaded)
+        return images / (time.perf_counter() - start)
+
+
+def _recipe() -> ClassificationRecipe:
+    from hafabench.matrix import expand
+
+    runs = expand(load_experiment(REPOSITORY / "configs/paper.yaml"))
+    return runs["classification/pvt_tiny_hafa/seed0"].recipe
+
+
+def _photo(seed: int) -> bytes:
+    """A JPEG with about a photo's amount of detail: 100 kB."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (47, 63, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize(SIZE, Image.Resampling.BICUBIC)) + random.normal(0, 12, (SIZE[1], SIZE[0], 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,84 @@
+"""HAFA's latency against its backbones on one CPU thread, 224 x 224."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from benchmarks.rows import Row
+from benchmarks.timing import compare_models, compare_modules
+from hafabench.catalog import CATALOG
+from hafabench.engines import operators
+from hafabench.models import create
+
+# How often HAFA's time per image may be PVT's: at equal efficiency it is the ratio of multiply-accumulates.
+SIZES = {"tiny": (1.06, 1.059), "small": (1.05, 1.029), "large": (1.02, 1.011)}
+# What the published structure needs of plain PVT-v2-B1, 397 ms against 95 ms on one CPU thread, halved.
+TCFORMER_LIMIT = 397 / 95 / 2
+
+
+def hafa_over_pvt(quick: bool) -> Iterator[Row]:
+    """PVT with HAFA against PVT, batch 1 and 16."""
+    for batch, rounds in ((1, 256), (16, 48)):
+        for size, (limit, macs) in SIZES.items():
+            if batch > 1 and size == "large":
+                continue
+            pvt, hafa = f"pvt_{size}", f"pvt_{size}_hafa"
+            found = compare_models({pvt: pvt, hafa: hafa}, pvt, batch, rounds, quick)
+            what = f"PVT-{size.capitalize()} with HAFA / without, batch {batch}"
+            yield Row.of("hafa_over_pvt", what, found.ratio(hafa), at_most=limit, note=f"MACs {macs}")
+
+
+def variants_of_pvt_v2(quick: bool) -> Iterator[Row]:
+    """PVT-v2-B1's rows of Table 4 against plain PVT-v2-B1, as this project builds it and as timm does."""
+    plain = CATALOG["pvt_v2_b1"]
+    limits = {("sia", "sia", "sia"): TCFORMER_LIMIT, ("laa", "sia", "sia"): None, ("laa", "laa", "sia"): None}
+    specs = {"-".join(m).upper(): replace(plain, name="-".join(m), mergers=("grid", *m)) for m in limits}
+    for batch, rounds in ((1, 192), (16, 24)):
+        found = compare_models({"plain": plain, **specs}, "plain", batch, rounds, quick)
+        for (name, _), limit in zip(specs.items(), limits.values(), strict=True):
+            yield Row.of(
+                "variants_of_pvt_v2",
+                f"PVT-v2-B1 {name} / plain, batch {batch}",
+                found.ratio(name),
+                at_most=limit,
+                note="published structure 4.2" if limit and batch == 1 else "",
+            )
+
+
+class _Maps(nn.Module):
+    """A dense backbone of this project that gives its four maps."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [tokens.to_map() for tokens in self.backbone.forward_tokens(image)]
+
+
+def pvt_over_mmdet(quick: bool) -> Iterator[Row]:
+    """The baselines themselves: PVT against mmdet's, PVT-v2 against timm's as timm hands it out."""
+    operators.install()
+    import timm
+    from mmdet.models.backbones import PyramidVisionTransformer
+
+    image = (torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)),)
+    for size, layers in (("tiny", [2, 2, 2, 2]), ("small", [3, 4, 6, 3])):
+        ours = _Maps(create(f"pvt_{size}", dense=True)).eval()
+        theirs = PyramidVisionTransformer(num_layers=layers).eval()
+        found = compare_modules({"ours": ours, "mmdet": theirs}, image, "mmdet", 256, quick)
+        what = f"PVT-{size.capitalize()} / mmdet's, four maps, batch 1"
+        yield Row.of("pvt_over_mmdet", what, found.ratio("ours"), at_most=1.0)
+    models = {"ours": create("pvt_v2_b1").eval(), "timm": timm.create_model("pvt_v2_b1").eval()}
+    found = compare_modules(models, image, "timm", 192, quick)
+    yield Row.of("pvt_over_mmdet", "PVT-v2-B1 / timm's, batch 1", found.ratio("ours"), at_most=1.0)
+
+
+def swin(quick: bool) -> Iterator[Row]:
+    """Swin with HAFA against Swin."""
+    found = compare_models({"swin": "swin_tiny", "hafa": "swin_tiny_hafa"}, "swin", 1, 192, quick)
+    yield Row.of("swin", "Swin-T with HAFA / without, batch 1", found.ratio("hafa"))

@@ -1,0 +1,86 @@
+"""Paired timing in one process on one CPU thread, by the project's own instrument (docs/measurement.md)."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from hafabench.catalog import CATALOG, ModelSpec
+from hafabench.config import LatencyConfig
+from hafabench.measure.instrument import Comparison, Protocol, compare
+from hafabench.measure.latency import timing
+
+THREADS = 1
+WANTED = 0.01
+"""Half width of the intervals at which a measurement may end."""
+
+
+def protocol(rounds: int, quick: bool) -> Protocol:
+    """At most ``rounds`` rounds; an eighth of them (16 at least) where a rough figure is enough."""
+    return Protocol(warmup=1 if quick else 3, repeats=max(16, rounds // 8) if quick else rounds, interval=WANTED)
+
+
+@contextmanager
+def quiet_process() -> Iterator[None]:
+    """One thread, no gradients, no garbage collection while the clock runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        gc.enable()
+        torch.set_num_threads(threads)
+
+
+def compare_models(
+    specs: Mapping[str, ModelSpec | str], baseline: str, batch_size: int, rounds: int, quick: bool
+) -> Comparison:
+    """Latency of models of the catalogue (by specification or name) at 224 x 224, by `hafabench latency`'s clock."""
+    known = {name: CATALOG[spec] if isinstance(spec, str) else spec for name, spec in specs.items()}
+    plan = protocol(rounds, quick)
+    group = LatencyConfig(
+        name="benchmark",
+        baseline=baseline,
+        models=list(known),
+        batch_size=batch_size,
+        warmup=plan.warmup,
+        repeats=plan.repeats,
+        threads=THREADS,
+        interval=plan.interval,
+    )
+    with timing(group, "cpu") as clock:
+        return clock.compare(known, baseline, batch_size, quiet=True)
+
+
+def compare_modules(
+    modules: Mapping[str, nn.Module], inputs: tuple, baseline: str, rounds: int, quick: bool
+) -> Comparison:
+    """Forward passes of any modules on the same inputs; copies are renewed as in `compare_models`."""
+
+    def renew() -> dict[str, Callable[[], object]]:
+        return {name: partial(copy.deepcopy(module), *copy.deepcopy(inputs)) for name, module in modules.items()}
+
+    with quiet_process():
+        return compare(renew, baseline, protocol(rounds, quick))
+
+
+def compare_calls(calls: Mapping[str, Callable[[], object]], baseline: str, rounds: int, quick: bool) -> Comparison:
+    """Calls without models of their own."""
+    with quiet_process():
+        return compare(lambda: dict(calls), baseline, protocol(rounds, quick))
+
+
+def say(text: str) -> None:
+    """Tell people on standard error what is going on."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
