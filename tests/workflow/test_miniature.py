@@ -48,7 +48,12 @@ def workspace(tmp_path_factory) -> Path:
 @pytest.fixture
 def experiment(workspace, monkeypatch) -> Path:
     content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
-    for key, name in (("recipes", "recipes"), ("tables", "tables.yaml"), ("paper_values", "paper_values.csv")):
+    for key, name in (
+        ("recipes", "recipes"),
+        ("tables", "tables.yaml"),
+        ("paper_values", "paper_values.csv"),
+        ("claims", "claims.yaml"),
+    ):
         content[key] = str(REPOSITORY / "configs" / name)
     shrink(content)
     path = workspace / "digits.yaml"
