@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from hafabench.cli import cli
+from hafabench.config import load_experiment
 from hafabench.errors import UserError
+from hafabench.matrix import expected_records
 from hafabench.regression.limits import GateLimits, load_limits
+from hafabench.regression.sides import load_side
 from hafabench.results.predictions import Hits
 from tests.conftest import REPOSITORY
 from tests.unit.gate_records import (
@@ -299,3 +302,20 @@ def test_moving_the_baseline_keeps_its_history(sides):
     assert second["changes"] == {RATIO: [1.1, 1.3]}
     assert second["commits"] == ["0123456789abcdef0123456789abcdef01234567"]
     assert second["who"]
+
+
+def test_the_tracked_baseline_is_whole_and_belongs_to_its_experiment():
+    """Whoever changes the experiment moves the baseline: `make regression` would refuse to compare."""
+    baseline = REPOSITORY / "results/baseline"
+    comparison = judged(baseline, baseline, load_limits(REPOSITORY / "configs/regression.yaml"))
+    assert not comparison.failed()
+    assert comparison.count("no change") + comparison.count("cannot tell") == len(comparison.findings)
+    judged_metrics = {finding.cell.metric for finding in comparison.findings}
+    assert judged_metrics >= {"top1", "miou", "box_ap", "mask_ap", "latency_ratio", "params", "gmacs"}
+    experiment = load_experiment(REPOSITORY / "configs/regression_digits.yaml")
+    tracked = {record.id: record.fingerprint for record in load_side(baseline).records.values()}
+    for path, fingerprint in expected_records(experiment).items():
+        name = path.relative_to(experiment.results).as_posix().removesuffix("/evaluate.json").removesuffix(".json")
+        # Counts follow the tables, which may grow: what is new there is no regression.
+        assert name.startswith("complexity/") or tracked[name] == fingerprint, name
+    assert json.loads((baseline / "history.jsonl").read_text().splitlines()[-1])["reason"]
