@@ -48,7 +48,7 @@ test: env lint
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: env
-	@$(BIN)/pytest -m slow
+	@$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 test-slurm: env
 	@sh tests/slurm/packages.sh install
