@@ -23,6 +23,7 @@ BENCHMARKS = {
     "variants_of_pvt_v2": "modules",
     "pvt_over_mmdet": "modules",
     "swin": "modules",
+    "parts": "parts",
     "clustering": "clustering",
     "memory": "clustering",
     "compilation": "compilation",

@@ -17,8 +17,8 @@ def plain_dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     nearest = distances.topk(k, dim=-1, largest=False).values
     density = (-nearest.square().mean(-1)).exp()
     denser = (density.unsqueeze(1) > density.unsqueeze(2)).to(x.dtype)
-    largest = distances.flatten(1).amax(1).view(batch, 1, 1)
-    delta = (distances * denser + largest * (1 - denser)).amin(-1)
+    largest = distances.flatten(1).max(1).values.view(batch, 1, 1)
+    delta = (distances * denser + largest * (1 - denser)).min(-1).values
     centres = (density * delta).topk(clusters, dim=-1).indices
     to_centres = distances.gather(1, centres.unsqueeze(-1).expand(-1, -1, tokens))
     labels = torch.arange(clusters, device=x.device).expand(batch, -1)

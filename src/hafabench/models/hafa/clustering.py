@@ -71,16 +71,16 @@ def _(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
 def _cluster_whole(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     """Samples (B, N, C): one batched product serves densities, deltas and assignment."""
     channels = x.shape[-1]
-    norms = x.square().sum(-1)
-    partial = torch.baddbmm(norms.unsqueeze(1), x, x.transpose(1, 2), alpha=-2)
-    partial.diagonal(dim1=1, dim2=2).copy_(-norms)
+    products = torch.bmm(x, x.transpose(1, 2))
+    norms = products.diagonal(dim1=1, dim2=2).contiguous()
+    partial = torch.sub(norms.unsqueeze(1), products, alpha=2)
     nearest, _ = _smallest(partial, k)
     density = _density((nearest + norms.unsqueeze(-1)).clamp_(min=0), channels)
     rank = _rank(density)
-    # Ranks below 2^24 are exact in float32, and compare faster.
-    order = rank.float()
-    not_denser = order.unsqueeze(1) >= order.unsqueeze(2)
-    delta = partial.masked_fill(not_denser, torch.inf).amin(-1) + norms
+    # Infinite where j is not denser than i, minus infinite where it is; ranks below 2^24 are exact in float32.
+    order = rank.to(x.dtype)
+    barrier = ((order + 0.5).unsqueeze(1) - order.unsqueeze(2)).mul_(torch.inf)
+    delta = torch.maximum(partial, barrier).amin(-1) + norms
     centres = _centres(density, delta, rank, clusters, channels)
     to_centres = partial.gather(1, centres.unsqueeze(-1).expand(-1, -1, x.shape[1]))
     to_centres += norms.gather(1, centres).unsqueeze(-1)
