@@ -110,6 +110,15 @@ def test_checkpoint_loads_strictly(name, classifier):
         assert torch.equal(other.eval()(x), expected)
 
 
+def test_convolution_weights_lie_channels_last_and_stay_so(name):
+    """As tokens do: otherwise a CPU brings every map into another order, and back."""
+    model = small(name)
+    model.load_state_dict({key: value.contiguous() for key, value in model.state_dict().items()})
+    weights = {key: value for key, value in model.named_parameters() if value.ndim == 4}
+    assert weights
+    assert [key for key, value in weights.items() if value.stride(1) != 1] == []
+
+
 def test_mixed_precision(name):
     model = small(name, num_classes=5, drop_path_rate=0.0)
     # Models that drop tokens draw which: the same ones twice.

@@ -150,7 +150,8 @@ class TrainingSession:
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    # Row-major, whatever their order in this process: what others read (safetensors for one) may know no other.
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
 def is_trained(run: Run) -> bool:
