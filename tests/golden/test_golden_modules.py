@@ -100,7 +100,7 @@ class TestSia:
 
 def clustered(arrays: dict[str, torch.Tensor], grid: tuple[int, int]) -> Tokens:
     x = arrays["tokens"]
-    table = CellTable.build(arrays["assignment"], tuple(arrays["init_hw"].tolist()), x.shape[1])
+    table = CellTable(arrays["assignment"], tuple(arrays["init_hw"].tolist()), x.shape[1])
     return Tokens(x, grid, table)
 
 

@@ -23,7 +23,7 @@ def clustered(stage: Tokens, channels: int, tokens: int, grid: tuple[int, int]) 
     """Random clusters of the cells of ``stage``, every cluster with at least one cell."""
     cells = stage.x.shape[1]
     index = torch.stack([torch.randperm(cells) % tokens for _ in range(2)])
-    return Tokens(torch.randn(2, tokens, channels), grid, CellTable.build(index, stage.grid, tokens))
+    return Tokens(torch.randn(2, tokens, channels), grid, CellTable(index, stage.grid, tokens))
 
 
 @pytest.mark.parametrize(("task", "levels"), [("segmentation", 4), ("detection", 5)])

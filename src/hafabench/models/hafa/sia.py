@@ -80,7 +80,7 @@ class SemanticInformationAggregation(nn.Module):
         assignment = dpc_knn(x.detach(), num_clusters, NEIGHBOURS)
         merged = merge_tokens(x, scores.float().exp(), assignment, num_clusters)
         if tokens.table is None:
-            table = CellTable.build(assignment, tokens.grid, num_clusters)
+            table = CellTable(assignment, tokens.grid, num_clusters)
         else:
             table = tokens.table.merge(assignment, num_clusters)
         context = self._context(tokens, coarse, tokens.with_x(x), scores)

@@ -50,50 +50,51 @@ class CellTable:
     Attributes:
         index: (B, H*W) token of each cell, row-major.
         size: (H, W) of the initial grid.
-        order: (B*H*W,) cells of the flattened ``index``, sorted by sample and token.
-        offsets: (B*N,) where each token's cells start in ``order``.
-        counts: (B, N, 1) cells per token.
+        num_tokens: N, per sample.
     """
 
     index: torch.Tensor
     size: tuple[int, int]
-    order: torch.Tensor
-    offsets: torch.Tensor
-    counts: torch.Tensor
+    num_tokens: int
 
-    _bags: dict[tuple, Bags] = field(default_factory=dict, repr=False, compare=False)
-
-    @classmethod
-    def build(cls, index: torch.Tensor, size: tuple[int, int], num_tokens: int) -> CellTable:
-        """Sort the cells by token once, so that every later mean over tokens is one segmented sum."""
-        batch, cells = index.shape
-        counts = index.new_zeros(batch, num_tokens).scatter_add_(1, index, torch.ones_like(index))
-        order = index.argsort(dim=1, stable=True)
-        order = (order + _sample_offsets(batch, cells, index.device)).flatten()
-        offsets = counts.flatten().cumsum(0) - counts.flatten()
-        return cls(index, size, order, offsets, counts.unsqueeze(-1))
+    # What follows from the index, made when first asked for: a classifier that ends on cluster tokens never asks.
+    _made: dict[tuple, Bags | tuple[torch.Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def merge(self, assignment: torch.Tensor, num_tokens: int) -> CellTable:
         """The table after token t of sample b became token ``assignment[b, t]`` of ``num_tokens``."""
-        return CellTable.build(assignment.gather(1, self.index), self.size, num_tokens)
+        return CellTable(assignment.gather(1, self.index), self.size, num_tokens)
 
     def tokens_of_positions(self, size: tuple[int, int]) -> Bags:
         """The tokens of each position's cells, on a map of ``size``."""
-        if ("map", size) not in self._bags:
+        if ("map", size) not in self._made:
             order, offsets, counts = _cells_by_position(self.size, size, self.index.device)
-            batch, num_tokens = self.counts.shape[:2]
-            index = self.index[:, order] + _sample_offsets(batch, num_tokens, order.device)
+            batch = len(self.index)
+            index = self.index[:, order] + _sample_offsets(batch, self.num_tokens, order.device)
             starts = offsets + _sample_offsets(batch, len(order), order.device)
-            self._bags["map", size] = Bags.means(index, starts, counts.expand(batch, -1))
-        return self._bags["map", size]
+            self._made["map", size] = Bags.means(index, starts, counts.expand(batch, -1))
+        return self._made["map", size]
 
     def positions_of_tokens(self, size: tuple[int, int]) -> Bags:
         """The positions of each token's cells, on a map of ``size``."""
-        if ("token", size) not in self._bags:
+        if ("token", size) not in self._made:
+            order, starts, counts = self._cells_by_token()
             positions = _position_of_cells(self.size, size, self.index.device)
             positions = positions + _sample_offsets(len(self.index), size[0] * size[1], positions.device)
-            self._bags["token", size] = Bags.means(positions.flatten()[self.order], self.offsets, self.counts)
-        return self._bags["token", size]
+            self._made["token", size] = Bags.means(positions.flatten()[order], starts, counts)
+        return self._made["token", size]
+
+    def _cells_by_token(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The cells of the flattened index sorted by sample and token, where each token's start, how many they are.
+
+        Sorted once, every mean over tokens is one segmented sum.
+        """
+        if ("cells",) not in self._made:
+            batch, cells = self.index.shape
+            counts = self.index.new_zeros(batch, self.num_tokens)
+            counts = counts.scatter_add_(1, self.index, torch.ones_like(self.index)).flatten()
+            order = self.index.argsort(dim=1, stable=True) + _sample_offsets(batch, cells, self.index.device)
+            self._made[("cells",)] = (order.flatten(), counts.cumsum(0) - counts, counts)
+        return self._made[("cells",)]
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Tokens:
         table = self.table
         if table is None:
             cells = torch.arange(num_tokens, device=self.x.device).expand(batch, -1)
-            table = CellTable.build(cells, self.grid, num_tokens)
+            table = CellTable(cells, self.grid, num_tokens)
         means = table.tokens_of_positions(size)(self.x.reshape(-1, channels))
         return _as_map(means.view(batch, -1, channels), size)
 
