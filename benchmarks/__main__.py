@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -46,6 +47,16 @@ def function(name: str) -> Callable[[bool], Iterator[Row]]:
     return getattr(import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
 
 
+def measured(name: str, quick: bool) -> Iterator[Row]:
+    """The rows of one benchmark; where it fails, a row that says so: an hour's other figures are not lost to it."""
+    try:
+        yield from function(name)(quick)
+    except Exception as error:
+        traceback.print_exc()
+        what = function(name).__doc__.splitlines()[0]
+        yield Row(name, what, None, failure=f"failed: {type(error).__name__}: {str(error)[:200]}")
+
+
 def about_this(watch: MachineWatch, quick: bool) -> str:
     """Where and when the figures were made, in a sentence."""
     machine = watch.state()
@@ -76,8 +87,8 @@ def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | 
     for name in only or BENCHMARKS:
         say(f"{name} ...")
         start = time.perf_counter()
-        for row in function(name)(quick):
-            say(f"  {row.what}: {row.figure} [{row.interval}] {row.goal} {row.verdict}")
+        for row in measured(name, quick):
+            say(f"  {row.what}: {row.figure} [{row.interval}] {row.goal} {row.verdict} {row.failure}")
             rows.append(row)
         say(f"{name} took {time.perf_counter() - start:.0f} s")
     about = about_this(watch, quick)
@@ -87,6 +98,8 @@ def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | 
         json_file.write_text(json.dumps({"about": about, "rows": [row.as_json() for row in rows]}, indent=2) + "\n")
     if update:
         update_page(update, table)
+    if failed := sum(bool(row.failure) for row in rows):
+        raise UserError(f"{failed} of {len(BENCHMARKS)} benchmarks failed; the table says which")
 
 
 @friendly

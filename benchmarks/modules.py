@@ -22,10 +22,11 @@ TCFORMER_LIMIT = 397 / 95 / 2
 
 def hafa_over_pvt(quick: bool) -> Iterator[Row]:
     """PVT with HAFA against PVT, batch 1 and 16."""
-    for batch, rounds in ((1, 256), (16, 48)):
+    for batch, most in ((1, {"tiny": 256, "small": 256, "large": 128}), (16, {"tiny": 32, "small": 16, "large": 8})):
         for size, (limit, macs) in SIZES.items():
-            if batch > 1 and size == "large":
+            if quick and batch > 1 and size == "large":
                 continue
+            rounds = most[size]
             pvt, hafa = f"pvt_{size}", f"pvt_{size}_hafa"
             found = compare_models({pvt: pvt, hafa: hafa}, pvt, batch, rounds, quick)
             what = f"PVT-{size.capitalize()} with HAFA / without, batch {batch}"
@@ -37,7 +38,7 @@ def variants_of_pvt_v2(quick: bool) -> Iterator[Row]:
     plain = CATALOG["pvt_v2_b1"]
     limits = {("sia", "sia", "sia"): TCFORMER_LIMIT, ("laa", "sia", "sia"): None, ("laa", "laa", "sia"): None}
     specs = {"-".join(m).upper(): replace(plain, name="-".join(m), mergers=("grid", *m)) for m in limits}
-    for batch, rounds in ((1, 192), (16, 24)):
+    for batch, rounds in ((1, 192), (16, 16)):
         found = compare_models({"plain": plain, **specs}, "plain", batch, rounds, quick)
         for (name, _), limit in zip(specs.items(), limits.values(), strict=True):
             yield Row.of(
@@ -66,19 +67,23 @@ def pvt_over_mmdet(quick: bool) -> Iterator[Row]:
     import timm
     from mmdet.models.backbones import PyramidVisionTransformer
 
-    image = (torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)),)
-    for size, layers in (("tiny", [2, 2, 2, 2]), ("small", [3, 4, 6, 3])):
+    depths = {"tiny": [2, 2, 2, 2], "small": [3, 4, 6, 3]}
+    for size, batch, rounds in (("tiny", 1, 192), ("small", 1, 128), ("tiny", 16, 24)):
         ours = _Maps(create(f"pvt_{size}", dense=True)).eval()
-        theirs = PyramidVisionTransformer(num_layers=layers).eval()
-        found = compare_modules({"ours": ours, "mmdet": theirs}, image, "mmdet", 256, quick)
-        what = f"PVT-{size.capitalize()} / mmdet's, four maps, batch 1"
+        theirs = PyramidVisionTransformer(num_layers=depths[size]).eval()
+        found = compare_modules({"ours": ours, "mmdet": theirs}, _images(batch), "mmdet", rounds, quick)
+        what = f"PVT-{size.capitalize()} / mmdet's, four maps, batch {batch}"
         yield Row.of("pvt_over_mmdet", what, found.ratio("ours"), at_most=1.0)
     models = {"ours": create("pvt_v2_b1").eval(), "timm": timm.create_model("pvt_v2_b1").eval()}
-    found = compare_modules(models, image, "timm", 192, quick)
+    found = compare_modules(models, _images(1), "timm", 128, quick)
     yield Row.of("pvt_over_mmdet", "PVT-v2-B1 / timm's, batch 1", found.ratio("ours"), at_most=1.0)
+
+
+def _images(batch: int) -> tuple[torch.Tensor]:
+    return (torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0)),)
 
 
 def swin(quick: bool) -> Iterator[Row]:
     """Swin with HAFA against Swin."""
-    found = compare_models({"swin": "swin_tiny", "hafa": "swin_tiny_hafa"}, "swin", 1, 192, quick)
+    found = compare_models({"swin": "swin_tiny", "hafa": "swin_tiny_hafa"}, "swin", 1, 128, quick)
     yield Row.of("swin", "Swin-T with HAFA / without, batch 1", found.ratio("hafa"))

@@ -26,6 +26,7 @@ class Row:
         at_most, at_least: the goal; neither where the figure is only reported.
         unit: ``x`` for a ratio.
         note: what a reader has to know besides.
+        failure: why a benchmark that should have measured this did not end.
     """
 
     benchmark: str
@@ -37,6 +38,7 @@ class Row:
     at_least: float | None = None
     unit: str = "x"
     note: str = ""
+    failure: str = ""
 
     @classmethod
     def of(cls, benchmark: str, what: str, interval: Interval, **about) -> Row:
@@ -88,7 +90,8 @@ def markdown(rows: Iterable[Row], about: str) -> str:
     """A table of goals and figures, with ``about`` (the machine, the moment) above it."""
     lines = [about, "", "| what | goal | measured | interval | |", "|---|---|---|---|---|"]
     for row in rows:
-        what = f"{row.what} ({row.note})" if row.note else row.what
+        about = "; ".join(filter(None, (row.note, row.failure.replace("\n", " ").replace("|", "/"))))
+        what = f"{row.what} ({about})" if about else row.what
         lines.append(f"| {what} | {row.goal} | {row.figure} | {row.interval} | {row.verdict} |")
     return "\n".join(lines) + "\n"
 

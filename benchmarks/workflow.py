@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from benchmarks.rows import Row
-from hafabench.config import Experiment, load_experiment
+from hafabench.config import Experiment, ExperimentConfig, load_experiment
 from hafabench.matrix import expand
 from hafabench.measure.interval import Interval, median_interval
 from hafabench.reporting.write import write_tables
@@ -49,9 +49,9 @@ def plans(quick: bool) -> Iterator[Row]:
     """Parse and DAG: a dry run of the paper's matrix, and of 10 and 100 times as many runs (by seeds)."""
     for times, limit in ((1, 3.0), (10, None)) if quick else ((1, 3.0), (10, None), (100, None)):
         with TemporaryDirectory() as folder:
-            experiment = _enlarged(Path(folder), times)
+            experiment = enlarged(Path(folder), times)
             call = lambda folder=folder, experiment=experiment: _dry_run(Path(folder), experiment)  # noqa: E731
-            seconds = _repeated(call, {1: 5, 10: 3, 100: 1}[times])
+            seconds = _repeated(call, {1: 9, 10: 5, 100: 1}[times])
             jobs = expand(load_experiment(experiment))
         what = f"snakemake --dry-run of the paper's matrix x {times}"
         yield Row.of("plans", what, seconds, at_most=limit, unit="s", note=f"{len(jobs)} runs")
@@ -128,11 +128,13 @@ def _dry_run(folder: Path, experiment: Path) -> None:
         raise RuntimeError(done.stdout)
 
 
-def _enlarged(folder: Path, times: int) -> Path:
+def enlarged(folder: Path, times: int) -> Path:
     """The paper's experiment with ``times`` as many seeds."""
     content = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
-    for key, default in (("recipes", "recipes"), ("tables", "tables.yaml"), ("paper_values", "paper_values.csv")):
-        content[key] = str(PAPER.parent / content.get(key, default))
+    # Files that an experiment names lie beside it, also where it leaves them at their defaults.
+    for key, about in ExperimentConfig.model_fields.items():
+        if about.annotation is Path:
+            content[key] = str(PAPER.parent / content.get(key, about.default))
     content["seeds"] = list(range(times * len(content["seeds"])))
     path = folder / "paper.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

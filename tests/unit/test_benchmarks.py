@@ -9,9 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import __main__ as command
+from benchmarks.gate import PROOFS
 from benchmarks.rows import BEGIN, END, Row, markdown, update_page
+from benchmarks.workflow import PAPER, enlarged
+from hafabench.config import load_experiment
 from hafabench.errors import UserError
+from hafabench.matrix import expand
 from hafabench.measure.interval import Interval
+from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,29 @@ def test_command(tmp_path, monkeypatch):
     assert done.stdout.strip() in page.read_text()
     assert json.loads(file.read_text())["rows"] == [rows[0].as_json()]
     assert "rough figures" in done.stdout
+
+
+def test_a_failing_benchmark_does_not_cost_the_others_figures(monkeypatch):
+    def failing(quick):
+        """Never works."""
+        raise OSError("no | such\nfile")
+
+    figures = {"plans": lambda quick: iter([Row("plans", "a figure", 1.0)]), "imports": failing}
+    monkeypatch.setattr(command, "function", figures.get)
+    done = CliRunner().invoke(command.cli, ["--only", "imports", "--only", "plans"])
+    assert "| Never works. (failed: OSError: no / such file) |  | - |  |  |" in done.stdout
+    assert "| a figure |  | 1.00 |  |  |" in done.stdout
+    assert isinstance(done.exception, UserError)
+
+
+def test_an_enlarged_experiment_is_in_order(tmp_path):
+    once = expand(load_experiment(PAPER))
+    thrice = expand(load_experiment(enlarged(tmp_path, 3)))
+    assert len(thrice) == 3 * len(once)
+
+
+def test_the_proofs_of_the_gate_are_there():
+    assert [name for name in PROOFS if not (REPOSITORY / name).is_file()] == []
 
 
 def test_an_unknown_name_is_one_sentence():
