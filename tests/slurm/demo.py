@@ -22,7 +22,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from hafabench.cluster.costs import AccountingRecord, read_accounting
+from hafabench.cluster.cells import cells
+from hafabench.cluster.costs import AccountingRecord, CellCost, read_accounting
+from hafabench.config import load_experiment
 from hafabench.errors import UserError
 from hafabench.results.collect import read_frame
 from tests.conftest import REPOSITORY
@@ -36,6 +38,8 @@ EXPERIMENT = "configs/digits.yaml"
 SITE = {"account": ACCOUNT, "cpu": {"partition": "cpu"}}
 TIMEOUT_S = 3 * 3600
 _DONE = re.compile(r"(\d+) of (\d+) steps .* done")
+# What the driver does itself, without a job.
+WITHOUT_JOB = ("prepare_dataset", "collect_records", "write_report")
 # What makes two rows of a frame the same measurement of the same thing.
 _CELL = ["verb", "id", "task", "model", "seed", "name", "fingerprint", "threads", "host"]
 
@@ -97,23 +101,54 @@ def run_experiment(cluster: SlurmCluster, checkout: Path, experiment: str, timeo
         return len(driver.submitted())
 
 
-def check_results(checkout: Path, name: str) -> AccountingRecord:
-    """The six tables in their three formats, and the costs of every job.
+def nothing_to_do_after_an_update(cluster: SlurmCluster, checkout: Path, experiment: str) -> None:
+    """A workflow or a site file that changed meanwhile, as by `git pull`: what is there means the same.
 
     Raises:
-        Unexpected: where one is missing, or Slurm did not see a cell end well.
+        Unexpected: where anything would be made again.
     """
+    rule = checkout / "workflow/rules/train.smk"
+    rule.write_text(rule.read_text().replace("{{params.launcher}}hafabench", "{{params.launcher}} hafabench"))
+    site = checkout / "site.yaml"
+    site.write_text(yaml.safe_dump({**SITE, "stop_margin_minutes": 1}))
+    arguments = ("all", "--profile", "slurm", "--configfile", experiment, "--dry-run")
+    env = {"HAFABENCH_SITE": str(site), "PYTHONPATH": str(checkout / "src")}
+    with Driver(cluster, checkout, *arguments, env=env) as driver:
+        code = driver.finished(120)
+        if code or "Nothing to be done" not in driver.output:
+            raise Unexpected(f"another shell line and another site make work:\n{driver.output[-6000:]}")
+
+
+def check_results(checkout: Path, experiment: str) -> AccountingRecord:
+    """The six tables in their three formats, and the costs of every job, in a table and in the report.
+
+    Raises:
+        Unexpected: where one is missing, or Slurm did not see every cell, and see it end well.
+    """
+    loaded = load_experiment(checkout / experiment)
+    name = loaded.name
     tables = checkout / "reports" / name / "tables"
     wanted = [tables / f"table{number}.{suffix}" for number in range(1, 7) for suffix in ("md", "tex", "csv")]
     wanted.append(checkout / "reports" / name / "costs.md")
     missing = [str(path) for path in wanted if not path.is_file() or not path.stat().st_size]
     if missing:
         raise Unexpected(f"missing or empty: {', '.join(missing)}")
+    if 'id="costs"' not in (checkout / "reports" / name / "report.html").read_text():
+        raise Unexpected("the report has no section of costs")
     record = read_accounting(checkout / "results" / name / "accounting.json")
+    found = {f"{cell.rule} {cell.subject}".strip() for cell in record.cells}
+    with_job = {cell.id for cell in cells(loaded).values() if cell.rule not in WITHOUT_JOB}
+    if found != with_job:
+        raise Unexpected(f"accounted for, or not, by mistake: {', '.join(sorted(found ^ with_job))}")
     ill = [f"{cell.rule} {cell.subject}: {cell.state}" for cell in record.cells if cell.state != "COMPLETED"]
+    ill += [f"{cell.rule} {cell.subject}: no memory, node or time" for cell in record.cells if not _is_measured(cell)]
     if ill:
         raise Unexpected(f"Slurm's accounting says: {', '.join(ill)}")
     return record
+
+
+def _is_measured(cell: CellCost) -> bool:
+    return bool(cell.peak_memory_mb and cell.nodes and cell.elapsed_h)
 
 
 def compare(frame: pd.DataFrame, local: pd.DataFrame) -> int:
@@ -159,10 +194,12 @@ def main() -> None:
                 cluster.start()
             with phases.phase("experiment"):
                 submitted = run_experiment(cluster, checkout, options.experiment)
+            with phases.phase("after an update"):
+                nothing_to_do_after_an_update(cluster, checkout, options.experiment)
         finally:
             with phases.phase("cluster stop"):
                 cluster.stop()
-        record = check_results(checkout, name)
+        record = check_results(checkout, options.experiment)
         print(
             f"Tables 1-6 are there; {submitted} jobs went through Slurm, {len(record.cells)} cells are accounted for"
         )

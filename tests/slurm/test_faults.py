@@ -215,7 +215,11 @@ def test_a_training_leaves_before_its_time_limit_and_the_next_attempt_resumes(se
     assert len(logs) == resumes + 1
     assert all("stopped after step" in text for text in logs[:-1])
     assert all("resumed after step" in text for text in logs[1:])
-    accounted(session, ["FAILED"] * resumes + ["COMPLETED"])
+    wait_until(lambda: len(states(session)) == len(logs), lambda: f"attempts: {states(session)}", timeout=60)
+    *left, last = states(session)
+    # What is around the training has seconds to end before the limit of one minute, and too few on a busy machine.
+    assert set(left) <= {"FAILED", "TIMEOUT"}
+    assert last == "COMPLETED"
 
 
 def test_a_running_job_outlives_its_driver_and_is_not_trained_again(sessions, undisturbed):
