@@ -99,7 +99,7 @@ def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | 
     if update:
         update_page(update, table)
     if failed := sum(bool(row.failure) for row in rows):
-        raise UserError(f"{failed} of {len(BENCHMARKS)} benchmarks failed; the table says which")
+        raise UserError(f"{failed} of {len(only or BENCHMARKS)} benchmarks failed; the table says which")
 
 
 @friendly

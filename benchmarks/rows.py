@@ -90,8 +90,8 @@ def markdown(rows: Iterable[Row], about: str) -> str:
     """A table of goals and figures, with ``about`` (the machine, the moment) above it."""
     lines = [about, "", "| what | goal | measured | interval | |", "|---|---|---|---|---|"]
     for row in rows:
-        about = "; ".join(filter(None, (row.note, row.failure.replace("\n", " ").replace("|", "/"))))
-        what = f"{row.what} ({about})" if about else row.what
+        remarks = "; ".join(filter(None, (row.note, row.failure.replace("\n", " ").replace("|", "/"))))
+        what = f"{row.what} ({remarks})" if remarks else row.what
         lines.append(f"| {what} | {row.goal} | {row.figure} | {row.interval} | {row.verdict} |")
     return "\n".join(lines) + "\n"
 
