@@ -131,4 +131,4 @@ def test_counters_and_meta_device():
 
 
 def test_operator_contract():
-    torch.library.opcheck(dpc_knn, (torch.randn(2, 16, 8), 4, 5))
+    torch.library.opcheck(torch.ops.hafabench.dpc_knn.default, (torch.randn(2, 16, 8), 4, 5))

@@ -204,11 +204,11 @@ def build_table(
 
 
 def _refuse_mixtures(frame: pd.DataFrame, experiment: str, scale: str) -> None:
-    scales = sorted(set(frame["scale"]))
+    scales = sorted(frame["scale"].unique())
     if any(found != scale for found in scales):
         found = " and ".join(scales)
         raise UserError(f"experiment {experiment} is of {scale} scale, its frame holds {found} numbers: never mixed")
-    others = sorted(set(frame["experiment"]) - {experiment})
+    others = sorted(set(frame["experiment"].unique()) - {experiment})
     if others:
         raise UserError(f"expected numbers of experiment {experiment} only, found also {', '.join(others)}")
 

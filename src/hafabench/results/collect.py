@@ -69,17 +69,22 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
         UserError: for unreadable records (all of them at once), records of two scales, a metric given twice (an
             imported one of an unknown seed counts as every seed's), or one that is not a finite number.
     """
-    read: list[tuple[Path, Record]] = []
+    rows: list[dict[str, Any]] = []
+    scales: dict[str, Path] = {}
     problems: list[Problem | str] = []
+    # Records are let go as they are read: thousands of them kept would keep the garbage collector busy.
     for path in paths:
         try:
-            read.append((path, read_record(path)))
+            record = read_record(path)
         except UserError as error:
             problems.extend(error.problems)
-    problems += [*_two_scales(read), *_not_finite(read)]
+            continue
+        scales.setdefault(record.scale, path)
+        problems += _not_finite(path, record)
+        rows += _rows(path, record)
+    problems += _two_scales(scales)
     if problems:
         raise UserError(problems)
-    rows = [row for path, record in read for row in _rows(path, record)]
     columns = {name: [row[name] for row in rows] for name in DTYPES}
     frame = pd.DataFrame({name: pd.array(columns[name], dtype=dtype) for name, dtype in DTYPES.items()})
     frame = frame.sort_values([*_ORDER, "record"], kind="stable", ignore_index=True)
@@ -202,10 +207,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def _two_scales(read: list[tuple[Path, Record]]) -> list[Problem]:
-    scales: dict[str, Path] = {}
-    for path, record in read:
-        scales.setdefault(record.scale, path)
+def _two_scales(scales: Mapping[str, Path]) -> list[Problem]:
     if len(scales) < 2:
         return []
     (one, first), (other, second) = sorted(scales.items())
@@ -213,10 +215,9 @@ def _two_scales(read: list[tuple[Path, Record]]) -> list[Problem]:
     return [Problem(str(second), "scale", message)]
 
 
-def _not_finite(read: list[tuple[Path, Record]]) -> list[Problem]:
+def _not_finite(path: Path, record: Record) -> list[Problem]:
     return [
         Problem(str(path), f"metrics[{index}].value", f"{metric.name} of {metric.model} is {metric.value}")
-        for path, record in read
         for index, metric in enumerate(record.metrics)
         if not math.isfinite(metric.value)
     ]

@@ -179,9 +179,19 @@ def read_record(path: Path) -> Record:
         UserError: for a missing file, invalid JSON, another schema, or wrong content (all problems at once).
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise UserError(Problem(str(path), "", "no such record")) from None
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError:
+        # Of a record that is none, the slower way tells more.
+        return _read_plainly(path, text)
+
+
+def _read_plainly(path: Path, text: bytes) -> Record:
+    try:
+        content = json.loads(text.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(Problem(str(path), "", f"not a JSON record: {error}")) from None
     schema = content.get("schema") if isinstance(content, dict) else None
