@@ -48,7 +48,8 @@ test: env lint
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: env
-	@$(BIN)/pytest -m slow -n 2 --dist loadfile
+	@$(BIN)/pytest -m "slow and not timing" -n 2 --dist loadfile
+	@$(BIN)/pytest -m "slow and timing"
 
 test-slurm: env
 	@sh tests/slurm/packages.sh install

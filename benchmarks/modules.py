@@ -22,7 +22,7 @@ TCFORMER_LIMIT = 397 / 95 / 2
 
 def hafa_over_pvt(quick: bool) -> Iterator[Row]:
     """PVT with HAFA against PVT, batch 1 and 16."""
-    for batch, most in ((1, {"tiny": 256, "small": 256, "large": 128}), (16, {"tiny": 32, "small": 16, "large": 8})):
+    for batch, most in ((1, {"tiny": 256, "small": 256, "large": 128}), (16, {"tiny": 48, "small": 32, "large": 24})):
         for size, (limit, macs) in SIZES.items():
             if quick and batch > 1 and size == "large":
                 continue
@@ -38,7 +38,7 @@ def variants_of_pvt_v2(quick: bool) -> Iterator[Row]:
     plain = CATALOG["pvt_v2_b1"]
     limits = {("sia", "sia", "sia"): TCFORMER_LIMIT, ("laa", "sia", "sia"): None, ("laa", "laa", "sia"): None}
     specs = {"-".join(m).upper(): replace(plain, name="-".join(m), mergers=("grid", *m)) for m in limits}
-    for batch, rounds in ((1, 192), (16, 16)):
+    for batch, rounds in ((1, 192), (16, 32)):
         found = compare_models({"plain": plain, **specs}, "plain", batch, rounds, quick)
         for (name, _), limit in zip(specs.items(), limits.values(), strict=True):
             yield Row.of(

@@ -55,6 +55,7 @@ def plans(quick: bool) -> Iterator[Row]:
             jobs = expand(load_experiment(experiment))
         what = f"snakemake --dry-run of the paper's matrix x {times}"
         yield Row.of("plans", what, seconds, at_most=limit, unit="s", note=f"{len(jobs)} runs")
+    yield Row.of("plans", "snakemake --dry-run of a Snakefile of one empty rule", _nothing_planned(quick), unit="s")
 
 
 def second_run(quick: bool) -> Iterator[Row]:
@@ -116,6 +117,15 @@ def _repeated(call: Callable[[], object], number: int) -> Interval:
         call()
         seconds.append(time.perf_counter() - start)
     return median_interval(seconds)
+
+
+def _nothing_planned(quick: bool) -> Interval:
+    """What Snakemake takes for itself."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "Snakefile").write_text("rule all:\n", encoding="utf-8")
+        command = [str(BIN / "snakemake"), "--dry-run", "--quiet", "all", "--cores", "2", "--directory", folder]
+        command += ["--snakefile", f"{folder}/Snakefile"]
+        return _repeated(lambda: subprocess.run(command, capture_output=True, check=True), 3 if quick else 9)
 
 
 def _run(command: list[str]) -> None:

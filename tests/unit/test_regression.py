@@ -121,6 +121,21 @@ def test_on_another_machine_ratios_may_differ_more(sides):
     assert verdicts(judged(*sides)) == {RATIO: "worse"}
 
 
+def test_timed_beside_other_work_ratios_may_differ_more(sides):
+    quiet, busy = (HERE.model_copy(update={"others_percent": share}) for share in (9.0, 47.0))
+    write_ratio(sides[0], 1.10, machine=quiet)
+    write_ratio(sides[1], 1.20, machine=quiet)
+    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+    for one, other in ((quiet, busy), (busy, quiet)):
+        write_ratio(sides[0], 1.10, machine=one)
+        write_ratio(sides[1], 1.20, machine=other)
+        [finding] = judged(*sides).findings
+        assert finding.verdict == "no change"
+        assert finding.notes == ("timed while others had 47 % of the CPUs: wider limit",)
+    write_ratio(sides[1], 1.40, machine=busy)
+    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+
+
 def test_noisy_ratios_cannot_be_told(sides):
     write_ratio(sides[0], 1.10, half=0.10)
     write_ratio(sides[1], 1.25, half=0.10)

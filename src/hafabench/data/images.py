@@ -39,7 +39,8 @@ def read_image(path: Path | str, mode: str | None = "RGB") -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return image.convert(mode) if mode else image.copy()
+            # The pixels outlive the file; a conversion to its own mode would copy them.
+            return image if mode in (None, image.mode) else image.convert(mode)
     except FileNotFoundError:
         raise UnreadableImage(Problem(str(path), "", "no such image")) from None
     except _DECODING_ERRORS as error:

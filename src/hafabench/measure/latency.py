@@ -261,7 +261,10 @@ def _warnings(group: LatencyConfig, found: Comparison, batch_size: int) -> list[
 def _about(machine: Machine) -> str:
     facts = [f"load {machine.load[0]} to {machine.load[1]} on {machine.cores} cores"] if machine.load else []
     if machine.busy_percent is not None:
-        facts.append(f"CPUs {machine.busy_percent} % busy, {machine.steal_percent} % taken by the hypervisor")
+        facts.append(
+            f"CPUs {machine.busy_percent} % busy, {machine.others_percent} % with others, "
+            f"{machine.steal_percent} % taken by the hypervisor"
+        )
     facts.append(f"preempted {machine.preemptions} times")
     return "the machine meanwhile: " + "; ".join(facts)
 

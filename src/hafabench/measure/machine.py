@@ -24,6 +24,7 @@ class MachineWatch:
     def __init__(self) -> None:
         self._load = os.getloadavg()[0]
         self._ticks = _cpu_ticks()
+        self._own = _own_ticks()
         self._preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
     def state(self) -> Machine:
@@ -39,16 +40,17 @@ class MachineWatch:
             load=(round(self._load, 2), round(os.getloadavg()[0], 2)),
             busy_percent=self._share("busy"),
             steal_percent=self._share("steal"),
+            others_percent=self._share("busy", less=_own_ticks() - self._own),
             preemptions=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - self._preempted,
             gpu=_gpu(),
         )
 
-    def _share(self, kind: str) -> float | None:
+    def _share(self, kind: str, less: float = 0) -> float | None:
         if self._ticks is None:
             return None
         now = _cpu_ticks()
         total = now["total"] - self._ticks["total"]
-        return round(100 * (now[kind] - self._ticks[kind]) / total, 1) if total else None
+        return round(100 * max(now[kind] - self._ticks[kind] - less, 0) / total, 1) if total else None
 
 
 def this_machine() -> Machine:
@@ -76,6 +78,11 @@ def _cpu_ticks() -> dict[str, int] | None:
     ticks = [int(part) for part in path.read_text(encoding="utf-8").splitlines()[0].split()[1:9]]
     idle = ticks[3] + ticks[4]
     return {"total": sum(ticks), "busy": sum(ticks) - idle, "steal": ticks[7]}
+
+
+def _own_ticks() -> float:
+    """CPU time of this process and of those it has waited for, in the kernel's ticks."""
+    return sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
 
 
 def _frequencies(affinity: list[int] | None) -> list[float]:

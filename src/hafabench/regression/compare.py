@@ -12,7 +12,7 @@ import numpy as np
 from hafabench.errors import Problem, UserError
 from hafabench.regression import effects
 from hafabench.regression.effects import Effect
-from hafabench.regression.limits import GateLimits, MetricLimits
+from hafabench.regression.limits import GateLimits
 from hafabench.regression.sides import Cell, Entry, Side, predictions_of
 from hafabench.results.predictions import Predictions, identical
 from hafabench.results.record import Record
@@ -117,9 +117,7 @@ def compare(baseline: Side, candidate: Side, limits: GateLimits) -> Comparison:
     uncertain = sum(method.has_error for method in methods.values())
     level = limits.false_alarms / max(uncertain, 1)
     findings = [
-        _judge(pair, methods[pair.cell], limits.metrics[pair.cell.metric], level)
-        if pair.cell in methods
-        else _one_sided(pair)
+        _judge(pair, methods[pair.cell], limits, level) if pair.cell in methods else _one_sided(pair)
         for pair in pairs
     ]
     findings.sort(key=lambda finding: (VERDICTS.index(finding.verdict), finding.cell))
@@ -207,16 +205,21 @@ def _kept(pair: _Pair) -> tuple[list[Predictions], list[Predictions]] | None:
     return before, after
 
 
-def _judge(pair: _Pair, method: _Method, limits: MetricLimits, level: float) -> Finding:
+def _judge(pair: _Pair, method: _Method, gate: GateLimits, level: float) -> Finding:
     before, after = pair.values
+    limits = gate.metrics[pair.cell.metric]
     effect = method.effect(level)
     elsewhere = pair.cell.verb != "complexity" and any(_elsewhere(*records) for records in pair.records)
-    limit = limits.tolerance(_mean(before), elsewhere=elsewhere)
+    others = _others(pair) if pair.cell.verb == "latency" else 0.0
+    disturbed = others > gate.disturbed
+    limit = limits.tolerance(_mean(before), elsewhere=elsewhere or disturbed)
     notes = list(method.notes)
     if pair.lost:
         notes.append(f"the candidate lacks {len(pair.lost)} of the baseline's {len(pair.lost) + len(before)} seeds")
     if elsewhere and limits.elsewhere:
         notes.append("made on another machine or torch: wider limit")
+    elif disturbed and limits.elsewhere:
+        notes.append(f"timed while others had {others:.0f} % of the CPUs: wider limit")
     if pair.cell.verb == "evaluate" and any(one.fingerprint != other.fingerprint for one, other in pair.records):
         notes.append("the run's configuration is another one")
     elif any(_other_data(*records) for records in pair.records):
@@ -263,6 +266,12 @@ def _elsewhere(one: Record, other: Record) -> bool:
         for record in (one, other)
     ]
     return places[0] != places[1] or None in places[0]
+
+
+def _others(pair: _Pair) -> float:
+    """The larger share of the CPU time, in per cent, that others had while either side was timed; 0 if unknown."""
+    machines = [record.machine for records in pair.records for record in records]
+    return max((machine.others_percent or 0.0 for machine in machines if machine), default=0.0)
 
 
 def _notes(candidate: Side) -> list[str]:

@@ -36,7 +36,8 @@ class MetricLimits(Tolerance):
     Attributes:
         better: which way.
         elsewhere: takes the place of the tolerance where the two sides were made on different machines or versions of
-            torch: short trainings and ratios of latencies differ there without any change to the code.
+            torch: short trainings and ratios of latencies differ there without any change to the code. For a latency
+            also where one of the sides was timed beside other work, which slows some models more than others.
     """
 
     better: Literal["higher", "lower"]
@@ -60,12 +61,14 @@ class GateLimits(_Strict):
             out equally among the comparisons that have an error.
         min_seeds: from this number of common seeds on, retrained models are compared over seeds.
         resamples: of the images, for average precision and mean IoU.
+        disturbed: per cent of all CPU time that may go to others while something is timed.
         metrics: what is judged; a metric that is not here is not.
     """
 
     false_alarms: float = Field(0.01, gt=0, lt=0.5)
     min_seeds: int = Field(3, ge=2)
     resamples: int = Field(500, ge=100)
+    disturbed: float = Field(10.0, ge=0, le=100)
     metrics: dict[str, MetricLimits] = Field(min_length=1)
 
 

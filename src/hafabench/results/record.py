@@ -64,6 +64,7 @@ class Machine(_Strict):
         clock_mhz: slowest and fastest core's, after the measurement.
         load: the system's one-minute load average, before and after.
         busy_percent, steal_percent: of all CPU time meanwhile: at work, and taken away by the hypervisor.
+        others_percent: of all CPU time meanwhile, used by other processes or taken away.
         preemptions: how often the scheduler took the CPU from this process.
         gpu: what nvidia-smi says of it.
     """
@@ -76,6 +77,7 @@ class Machine(_Strict):
     load: tuple[float, float] | None = None
     busy_percent: float | None = None
     steal_percent: float | None = None
+    others_percent: float | None = None
     preemptions: int | None = None
     gpu: dict[str, str] | None = None
 
