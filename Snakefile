@@ -10,12 +10,12 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
-from hafabench.cluster.site import load_site, site_file
-from hafabench.config import load_experiment
+from hafabench.config.site import load_site, site_file
+from hafabench.config.experiment import load_experiment
 from hafabench.data.verify import missing_datasets
 from hafabench.errors import UserError
-from hafabench.matrix import expand as expand_runs
-from hafabench.resources import WORDS, ResourceBook
+from hafabench.runs.run import expand as expand_runs
+from hafabench.runs.resources import WORDS, ResourceBook
 
 
 configfile: "configs/digits.yaml"

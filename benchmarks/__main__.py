@@ -15,7 +15,7 @@ from benchmarks.rows import Row, markdown, update_page
 from benchmarks.timing import THREADS, say
 from hafabench.cli import friendly
 from hafabench.errors import UserError
-from hafabench.measure.machine import MachineWatch
+from hafabench.results.machine import MachineWatch
 from hafabench.results.provenance import Stopwatch
 
 # Module and function by name, in the order of the table; modules are imported when they run.

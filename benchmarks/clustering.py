@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.rows import Row
 from benchmarks.timing import compare_calls
-from hafabench.measure.interval import Interval
 from hafabench.models.hafa import dpc_knn
+from hafabench.stats.intervals import Interval
 from tests.conftest import REPOSITORY
 from tests.plain_dpc_knn import plain_dpc_knn
 

@@ -14,10 +14,10 @@ from pycocotools.coco import COCO
 
 from benchmarks.rows import Row
 from benchmarks.timing import THREADS
-from hafabench.catalog import CATALOG
-from hafabench.engines import dense
-from hafabench.engines.coco_ap import average_precisions_and_matches
-from hafabench.measure.interval import Interval, median_interval
+from hafabench.config.catalog import CATALOG
+from hafabench.engines.dense import engine as dense
+from hafabench.engines.dense.coco_ap import average_precisions_and_matches
+from hafabench.stats.intervals import Interval, median_interval
 
 # COCO has 7 objects an image; Mask R-CNN keeps up to 100 detections.
 CLASSES, OBJECTS, DETECTIONS, SIDE = 80, 7, 100, 480

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from benchmarks.rows import Row
 from benchmarks.timing import THREADS
-from hafabench.catalog import CATALOG
-from hafabench.config import LatencyConfig
-from hafabench.measure.selftest import WANTED, SelfTest, trials
+from hafabench.config.catalog import CATALOG
+from hafabench.config.experiment import LatencyConfig
+from hafabench.measure.self_test import WANTED, SelfTest, trials
 
 
 def instrument(quick: bool) -> Iterator[Row]:

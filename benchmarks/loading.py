@@ -17,13 +17,13 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from benchmarks.rows import Row
 from benchmarks.timing import compare_calls
-from hafabench.config import DatasetConfig, load_experiment
+from hafabench.config.experiment import DatasetConfig, load_experiment
+from hafabench.config.recipes import ClassificationRecipe
 from hafabench.data.images import read_image
 from hafabench.data.loaders import classification_dataset
-from hafabench.engines.augmentation import train_transform
+from hafabench.engines.classification.augmentation import train_transform
 from hafabench.engines.sampling import batches
-from hafabench.measure.interval import median_interval
-from hafabench.recipes import ClassificationRecipe
+from hafabench.stats.intervals import median_interval
 from tests.conftest import REPOSITORY
 
 # ImageNet's average photo.
@@ -88,7 +88,7 @@ def _rate(dataset) -> float:
 
 
 def _recipe() -> ClassificationRecipe:
-    from hafabench.matrix import expand
+    from hafabench.runs.run import expand
 
     runs = expand(load_experiment(REPOSITORY / "configs/paper.yaml"))
     return runs["classification/pvt_tiny_hafa/seed0"].recipe

@@ -10,8 +10,8 @@ from torch import nn
 
 from benchmarks.rows import Row
 from benchmarks.timing import compare_models, compare_modules
-from hafabench.catalog import CATALOG
-from hafabench.engines import operators
+from hafabench.config.catalog import CATALOG
+from hafabench.engines.dense import operators
 from hafabench.models import create
 
 # How often HAFA's time per image may be PVT's: at equal efficiency it is the ratio of multiply-accumulates.

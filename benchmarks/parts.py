@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.rows import Row
 from benchmarks.timing import compare_calls, quiet_process
-from hafabench.measure.interval import median_interval
 from hafabench.models import create
 from hafabench.models.hafa import SemanticInformationAggregation, Tokens, dpc_knn
 from hafabench.models.hafa.sia import RATIO, convolve_windows
 from hafabench.models.pyramid import PyramidTransformer
+from hafabench.stats.intervals import median_interval
 
 STAGES = {2: "LAA of stage 2", 3: "LAA of stage 3", 4: "SIA"}
 

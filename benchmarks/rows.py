@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
-from hafabench.measure.interval import Interval
+from hafabench.stats.intervals import Interval
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 

@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from hafabench.catalog import CATALOG, ModelSpec
-from hafabench.config import LatencyConfig
+from hafabench.config.catalog import CATALOG, ModelSpec
+from hafabench.config.experiment import LatencyConfig
 from hafabench.measure.instrument import Comparison, Protocol, compare
 from hafabench.measure.latency import timing
 

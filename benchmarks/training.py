@@ -19,9 +19,11 @@ from timm.loss import SoftTargetCrossEntropy
 
 from benchmarks.rows import Row
 from benchmarks.timing import THREADS
-from hafabench.engines import classification, dense, sampling
-from hafabench.measure.interval import Interval, median_interval
+from hafabench.engines import sampling
+from hafabench.engines.classification import engine as classification
+from hafabench.engines.dense import engine as dense
 from hafabench.models import create
+from hafabench.stats.intervals import Interval, median_interval
 from tests import tiny_dense, tiny_training
 
 MODEL = "pvt_tiny_hafa"

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from benchmarks.rows import Row
-from hafabench.config import Experiment, ExperimentConfig, load_experiment
-from hafabench.matrix import expand
-from hafabench.measure.interval import Interval, median_interval
+from hafabench.config.experiment import Experiment, ExperimentConfig, load_experiment
+from hafabench.reporting.frame import collect, read_frame, write_frame
 from hafabench.reporting.write import write_tables
-from hafabench.results.collect import collect, read_frame, write_frame
 from hafabench.results.record import write_record
+from hafabench.runs.run import expand
+from hafabench.stats.intervals import Interval, median_interval
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_records import evaluation
 from tests.workflow.driver import BIN, snakemake

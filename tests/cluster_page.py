@@ -9,7 +9,7 @@ import tempfile
 from contextlib import chdir
 from pathlib import Path
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.plan.plan import Plan, make_plan
 from tests.conftest import REPOSITORY
 from tests.workflow.driver import snakemake

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hafabench.catalog import CATALOG, ModelSpec
-from hafabench.config import DatasetConfig
-from hafabench.engines.checkpoint import save_checkpoint
-from hafabench.matrix import Run, fingerprint
+from hafabench.config.catalog import CATALOG, ModelSpec
+from hafabench.config.experiment import DatasetConfig
+from hafabench.config.recipes import DetectionRecipe, SegmentationRecipe
 from hafabench.models import create
-from hafabench.recipes import DetectionRecipe, SegmentationRecipe
+from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.runs.fingerprints import fingerprint
+from hafabench.runs.run import Run
 
 TINY = ModelSpec("tiny_resnet", "resnet", "tiny", "test_resnet")
 MODELS = {**CATALOG, TINY.name: TINY}
@@ -156,7 +157,7 @@ def _write_coco(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    from hafabench.engines import dense
+    from hafabench.engines.dense import engine as dense
 
     torch.set_num_threads(1)
     dense.train(tiny_run(Path(sys.argv[1]), sys.argv[2], **json.loads(sys.argv[3])))

@@ -16,12 +16,12 @@ import torch
 from timm.models import register_model
 from timm.models.swin_transformer import SwinTransformer
 
-from hafabench.catalog import ModelSpec
-from hafabench.engines import classification
-from hafabench.engines.checkpoint import save_checkpoint
+from hafabench.config.catalog import ModelSpec
+from hafabench.engines.classification import engine as classification
 from hafabench.engines.sampling import Stream, seed_everything
-from hafabench.matrix import Run
 from hafabench.models import dynamic_swin, dynamicvit, lvvit
+from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.runs.run import Run
 from tests.tiny_training import ALL_MODELS, tiny_run
 
 _LVVIT = {"embed_dim": 24, "depth": 4, "num_heads": 2, "mlp_ratio": 2.0}

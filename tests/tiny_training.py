@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hafabench.catalog import CATALOG, ModelSpec
-from hafabench.config import DatasetConfig
-from hafabench.matrix import Run, fingerprint
-from hafabench.recipes import ClassificationRecipe
+from hafabench.config.catalog import CATALOG, ModelSpec
+from hafabench.config.experiment import DatasetConfig
+from hafabench.config.recipes import ClassificationRecipe
+from hafabench.runs.fingerprints import fingerprint
+from hafabench.runs.run import Run
 from tests.conftest import REPOSITORY
 
 # ConvNeXt has drop-path and no BatchNorm; ResNet has BatchNorm.
@@ -132,7 +133,7 @@ def start(folder: Path, images: Path, *, processes: int = 1, env: dict[str, str]
 def main() -> None:
     import torch
 
-    from hafabench.engines import classification
+    from hafabench.engines.classification import engine as classification
 
     torch.set_num_threads(1)
     folder, images, changes = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])

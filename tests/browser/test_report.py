@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.config import load_experiment
-from hafabench.page.write import write_page
+from hafabench.config.experiment import load_experiment
+from hafabench.reporting.html.page import write_page
 from tests.browser.chromium import browser, find_browser
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_experiment import fill_results

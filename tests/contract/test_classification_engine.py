@@ -12,14 +12,15 @@ import torch
 from timm.layers import DropPath
 from torchvision.datasets import ImageFolder
 
-from hafabench.engines import classification, training
-from hafabench.engines.augmentation import eval_transform
-from hafabench.engines.checkpoint import load_checkpoint, save_checkpoint
+from hafabench.engines import training
+from hafabench.engines.classification import engine as classification
+from hafabench.engines.classification.augmentation import eval_transform
 from hafabench.engines.interrupt import STOP_AFTER
-from hafabench.engines.progress import read_history
 from hafabench.errors import UserError
-from hafabench.matrix import Run
+from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
+from hafabench.results.history import read_history
 from hafabench.results.predictions import read_predictions
+from hafabench.runs.run import Run
 from tests.tiny_training import CLASSES, IMAGES, MODELS, RANDOM, make_images, start, tiny_run
 
 TOTAL = CLASSES * IMAGES

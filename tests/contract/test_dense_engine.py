@@ -20,15 +20,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hafabench.catalog import CATALOG
-from hafabench.engines import dense
-from hafabench.engines.checkpoint import load_checkpoint, save_checkpoint
-from hafabench.engines.progress import read_history
+from hafabench.config.catalog import CATALOG
+from hafabench.engines.dense import engine as dense
 from hafabench.engines.training import TrainingSession
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
-from hafabench.matrix import Run
+from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
+from hafabench.results.history import read_history
 from hafabench.results.predictions import read_predictions
+from hafabench.runs.run import Run
 from tests.conftest import REPOSITORY
 from tests.tiny_dense import IMAGES, tiny_run
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torchvision.transforms import Compose, Normalize
 
-from hafabench.catalog import CATALOG
-from hafabench.config import LatencyConfig
-from hafabench.engines import classification
+from hafabench.config.catalog import CATALOG
+from hafabench.config.experiment import LatencyConfig
+from hafabench.engines.classification import engine as classification
 from hafabench.files import sha256_of
 from hafabench.measure import complexity, latency
 from hafabench.measure.instrument import compare

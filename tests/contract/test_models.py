@@ -10,7 +10,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 
 import hafabench.models
-from hafabench.catalog import CATALOG
+from hafabench.config.catalog import CATALOG
 from hafabench.errors import UserError
 from hafabench.models import OWN_MODELS, create, timm_name
 from hafabench.models.hafa.laa import DeformableConv, OffsetConv

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from hafabench import models
-from hafabench.catalog import CATALOG
-from hafabench.engines import dense
-from hafabench.engines.checkpoint import save_checkpoint
+from hafabench.config.catalog import CATALOG
+from hafabench.engines.dense import engine as dense
 from hafabench.engines.training import identity
-from hafabench.matrix import Run
-from hafabench.pictures.looks import samplings, segmentations
+from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.pictures.inference import samplings, segmentations
+from hafabench.runs.run import Run
 from tests import tiny_training
 from tests.tiny_dense import CLASSES, tiny_run
 

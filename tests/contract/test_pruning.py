@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from hafabench.catalog import CATALOG
-from hafabench.engines import classification
-from hafabench.engines.checkpoint import load_checkpoint
+from hafabench.config.catalog import CATALOG
+from hafabench.engines.classification import engine as classification
+from hafabench.engines.classification.optimization import build_optimizer
+from hafabench.engines.classification.token_pruning import PruningObjective, divergence, kept_divergence, ratio_loss
 from hafabench.engines.interrupt import STOP_AFTER
-from hafabench.engines.optimization import build_optimizer
-from hafabench.engines.pruning import PruningObjective, divergence, kept_divergence, ratio_loss
 from hafabench.errors import UserError
-from hafabench.models.keeping import KeepPredictor, Masked, initialise, sample
+from hafabench.models.checkpoints.storage import load_checkpoint
+from hafabench.models.token_pruning import KeepPredictor, Masked, initialise, sample
 from tests.conftest import REPOSITORY
 from tests.tiny_pruning import tiny_pair
 from tests.tiny_training import CLASSES, RANDOM, make_images, tiny_run

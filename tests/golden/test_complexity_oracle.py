@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.catalog import CATALOG
+from hafabench.config.catalog import CATALOG
 from hafabench.measure.complexity import Complexity, count_model, dead_weights
 
 IMAGE_SIZE = {"classification": (224, 224), "segmentation": (512, 512), "detection": (800, 1280)}

@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hafabench.models.hafa import (
-    CellTable,
-    LocalAdaptiveAggregation,
-    SemanticInformationAggregation,
-    Tokens,
-    dpc_knn,
-)
+from hafabench.models.hafa import CellTable, LocalAdaptiveAggregation, SemanticInformationAggregation, Tokens, dpc_knn
 from hafabench.models.hafa import clustering as clustering_module
 from hafabench.models.hafa import sia as sia_module
 from tests.golden.arrays import TOLERANCE, load, relative_error

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.catalog import CATALOG, derive
-from hafabench.config import load_experiment
+from hafabench.config.catalog import CATALOG, derive
+from hafabench.config.experiment import load_experiment
+from hafabench.config.operation_kinds import OPERATIONS
 from hafabench.measure.complexity import build_on_meta
 from hafabench.reporting.claims.settle import settle
 from hafabench.results.counts import read_counts
-from hafabench.static_rows import counts_fingerprint
-from hafabench.tally import OPERATIONS, total
+from hafabench.results.decomposition import total
+from hafabench.runs.static_models import counts_fingerprint
 from tests.conftest import REPOSITORY
 
 COUNTS = Path(__file__).parent / "data" / "counts.json"
@@ -144,7 +145,7 @@ def test_no_placement_of_mergers_on_swin_prints_what_the_paper_prints():
 @pytest.mark.slow
 def test_counting_again_gives_the_same(experiment):
     """About 25 seconds of one core: the ledger's promise, end to end."""
-    from hafabench.measure.counting import count_rows
+    from hafabench.measure.counts import count_rows
 
     said: list[str] = []
     found = count_rows(experiment, said.append)

@@ -22,11 +22,11 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from hafabench.cluster.cells import cells
 from hafabench.cluster.costs import AccountingRecord, CellCost, read_accounting
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.results.collect import read_frame
+from hafabench.reporting.frame import read_frame
+from hafabench.runs.jobs import cells
 from tests.conftest import REPOSITORY
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.configuration import ACCOUNT

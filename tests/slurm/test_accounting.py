@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from hafabench.cluster.accounting import Sacct
-from hafabench.cluster.cells import comment
 from hafabench.cluster.commands import run
 from hafabench.cluster.costs import read_accounting, update_accounting, write_costs
 from hafabench.cluster.pyslurm_backend import choose_accounting
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
+from hafabench.runs.jobs import comment
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.waiting import wait_until
 

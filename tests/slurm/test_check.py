@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hafabench.cluster.check import check_cluster
-from hafabench.cluster.site import GpuPool, Pool, Site
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
+from hafabench.config.site import GpuPool, Pool, Site
 from tests.slurm.configuration import ACCOUNT
 from tests.slurm.test_accounting import submit, wait_for_state, workspace
 

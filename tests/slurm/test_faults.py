@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from hafabench.config import load_experiment
-from hafabench.engines.checkpoint import load_checkpoint
-from hafabench.engines.progress import read_history
-from hafabench.matrix import expand
+from hafabench.config.experiment import load_experiment
+from hafabench.models.checkpoints.storage import load_checkpoint
+from hafabench.results.history import read_history
 from hafabench.results.record import read_record
+from hafabench.runs.run import expand
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.conftest import restore
 from tests.slurm.driver import BIN, Driver

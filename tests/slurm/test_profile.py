@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hafabench.cluster.cells import cells
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
+from hafabench.runs.jobs import cells
 from tests.conftest import REPOSITORY
 from tests.slurm.configuration import ACCOUNT
 from tests.slurm.driver import BIN, Driver

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 import torch
 
-from hafabench.engines.checkpoint import load_checkpoint
-from hafabench.engines.progress import read_history
+from hafabench.models.checkpoints.storage import load_checkpoint
+from hafabench.results.history import read_history
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.configuration import GPU_TYPE
 from tests.slurm.driver import BIN

@@ -10,9 +10,9 @@ import pytest
 from hafabench.cluster.queue import live_jobs
 from hafabench.cluster.recover import recover, unlock_command
 from hafabench.cluster.status import experiment_status, render
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.matrix import expand
+from hafabench.runs.run import expand
 from tests.slurm.test_accounting import TRAINING, comment, submit, wait_for_state, workspace
 from tests.slurm.waiting import wait_until
 from tests.unit.test_plan import fixed_length

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hafabench.config.regression import GateLimits
 from hafabench.files import sha256_of
 from hafabench.regression.compare import Comparison, compare
-from hafabench.regression.limits import GateLimits
-from hafabench.regression.sides import load_side
+from hafabench.regression.records import load_side
 from hafabench.results.predictions import Hits, Predictions, write_predictions
 from hafabench.results.record import Machine, Metric, write_record
 from tests.unit.synthetic_records import complexity, evaluation

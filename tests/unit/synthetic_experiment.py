@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import random
 
-from hafabench.config import Experiment
-from hafabench.matrix import (
-    TASKS,
-    complexity_fingerprint,
-    complexity_models,
-    complexity_record,
-    expand,
-    latency_fingerprint,
-    latency_record,
-)
-from hafabench.results.collect import collect_experiment
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import TASKS
+from hafabench.reporting.frame import collect_experiment
 from hafabench.results.record import write_record
+from hafabench.runs.fingerprints import complexity_fingerprint, complexity_models, latency_fingerprint
+from hafabench.runs.paths import complexity_record, latency_record
+from hafabench.runs.run import expand
 from tests.unit.synthetic_records import complexity, evaluation, latency
 
 NAMES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hafabench.results.collect import collect
+from hafabench.reporting.frame import collect
 from hafabench.results.record import ImportSource, Metric, Provenance, Record, write_record
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

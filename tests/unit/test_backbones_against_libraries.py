@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 
-from hafabench.catalog import GRID_ONLY
-from hafabench.engines import operators
+from hafabench.config.catalog import GRID_ONLY
+from hafabench.engines.dense import operators
 from hafabench.models import create
 from hafabench.models.pvt_v2 import ARCHITECTURES as PVT_V2
 from hafabench.models.pvt_v2 import PyramidVisionTransformerV2

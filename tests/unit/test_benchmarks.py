@@ -12,10 +12,10 @@ from benchmarks import __main__ as command
 from benchmarks.gate import PROOFS
 from benchmarks.rows import BEGIN, END, Row, markdown, update_page
 from benchmarks.workflow import PAPER, enlarged
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.matrix import expand
-from hafabench.measure.interval import Interval
+from hafabench.runs.run import expand
+from hafabench.stats.intervals import Interval
 from tests.conftest import REPOSITORY
 
 

@@ -13,20 +13,21 @@ import pytest
 from click.testing import CliRunner
 
 from hafabench.cli import cli
-from hafabench.config import load_experiment
+from hafabench.config.claims import Convention, Reading
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.readings import Convention, Reading
 from hafabench.reporting.claims.ledger import paper_claims
 from hafabench.reporting.claims.measured import Measured, judge
 from hafabench.reporting.claims.render import COLUMNS, markdown, text, to_csv, to_json
-from hafabench.reporting.claims.ruling import VERDICTS
 from hafabench.reporting.claims.settle import settle
 from hafabench.reporting.claims.static import Forensics
+from hafabench.reporting.claims.verdicts import VERDICTS
 from hafabench.reporting.claims.write import write_claims
-from hafabench.results.collect import collect
+from hafabench.reporting.frame import collect
 from hafabench.results.counts import Counted, Counts, write_counts
-from hafabench.static_rows import counts_fingerprint, counts_record
-from hafabench.tally import Amount, Decomposition
+from hafabench.results.decomposition import Amount, Decomposition
+from hafabench.runs.paths import counts_record
+from hafabench.runs.static_models import counts_fingerprint
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_records import evaluation, frame_of, latency, provenance
 

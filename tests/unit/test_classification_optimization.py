@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hafabench.catalog import CATALOG
-from hafabench.engines.augmentation import criterion, eval_transform, mixing, train_transform
-from hafabench.engines.optimization import build_optimizer, build_schedule, scaled_lr
+from hafabench.config.catalog import CATALOG
+from hafabench.config.recipes import ClassificationRecipe, load_recipe, nested
+from hafabench.engines.classification.augmentation import criterion, eval_transform, mixing, train_transform
+from hafabench.engines.classification.optimization import build_optimizer, build_schedule, scaled_lr
 from hafabench.errors import UserError
-from hafabench.recipes import ClassificationRecipe, load_recipe, nested
 from tests.tiny_training import PLAIN
 
 

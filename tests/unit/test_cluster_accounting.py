@@ -12,7 +12,6 @@ import pytest
 
 from hafabench.cluster import pyslurm_backend
 from hafabench.cluster.accounting import Sacct, gpus_of_tres, parse_sacct
-from hafabench.cluster.cells import cell_of, cells, comment, experiment_of
 from hafabench.cluster.commands import CommandFailed, release_of
 from hafabench.cluster.costs import (
     COLUMNS,
@@ -24,8 +23,9 @@ from hafabench.cluster.costs import (
     write_costs,
 )
 from hafabench.cluster.pyslurm_backend import PySlurm, choose_accounting, pyslurm_problem
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
+from hafabench.runs.jobs import cell_of, cells, comment, experiment_of
 
 # Recorded from Slurm 22.05.8: a job requeued once and cancelled, one of the workflow (its submission line shortened
 # and broken over two lines), a running one whose comment the data base does not know yet, one whose step ran out of

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.cluster.cells import cells
 from hafabench.cluster.check import check_cluster
 from hafabench.cluster.commands import CommandFailed, run
-from hafabench.cluster.driver import driver_processes, is_locked
 from hafabench.cluster.nodes import gpus_of_gres
 from hafabench.cluster.queue import live_jobs
 from hafabench.cluster.recover import recover
-from hafabench.cluster.site import GpuPool, Pool, Site
 from hafabench.cluster.status import experiment_status, render, render_failed
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
+from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.errors import UserError
 from hafabench.files import write_text
-from hafabench.matrix import expand
+from hafabench.runs.jobs import cells
+from hafabench.runs.run import expand
+from hafabench.runs.snakemake import driver_processes, is_locked
 from tests.unit.test_cluster_accounting import Answers
 from tests.unit.test_plan import evaluated, fixed_length
 

@@ -8,11 +8,11 @@ import sys
 import pandas as pd
 import pytest
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.matrix import expand
-from hafabench.results.collect import DTYPES, collect, collect_experiment, read_frame, write_frame
+from hafabench.reporting.frame import DTYPES, collect, collect_experiment, read_frame, write_frame
 from hafabench.results.record import write_record
+from hafabench.runs.run import expand
 from tests.unit.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency, write_records
 
 
@@ -188,5 +188,5 @@ def test_record_of_another_configuration_is_refused(experiment):
 
 
 def test_collecting_needs_no_torch():
-    code = "import sys, hafabench.results.collect; sys.exit('torch' in sys.modules)"
+    code = "import sys, hafabench.reporting.frame; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,11 +10,11 @@ import matplotlib as mpl
 import pytest
 from scipy import stats
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.reporting.comparison_figure import draw_comparisons
 from hafabench.reporting.comparison_text import NONE, page, render_csv
 from hafabench.reporting.comparisons import comparisons, uncompared
-from hafabench.results.collect import collect
+from hafabench.reporting.frame import collect
 from tests.unit.synthetic_records import evaluation, frame_of
 
 ABOUT = {"experiment": "digits", "scale": "embedded"}

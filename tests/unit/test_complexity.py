@@ -8,8 +8,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from hafabench.catalog import CATALOG, derive
-from hafabench.config import load_experiment
+from hafabench.config.catalog import CATALOG, derive
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.measure import complexity
 from hafabench.measure.complexity import count, count_model, dead_weights, metrics, table_rows

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hafabench.catalog import CATALOG, merger_problem
-from hafabench.config import load_experiment
+from hafabench.config.catalog import CATALOG, merger_problem
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 
 

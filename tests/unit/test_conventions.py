@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import pytest
 
+from hafabench.config.claims import Convention
 from hafabench.errors import UserError
 from hafabench.measure.conventions import count_by, count_row, printed
-from hafabench.readings import Convention
 from hafabench.results.counts import Counted, Counts, is_current, read_counts, read_current, write_counts
-from hafabench.tally import Amount, Decomposition
+from hafabench.results.decomposition import Amount, Decomposition
 from tests.unit.synthetic_records import provenance
 
 MODEL = Counted(

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 
-from hafabench.catalog import CATALOG, PLUGIN_FAMILIES, ModelSpec, derive, merger_problem
+from hafabench.config.catalog import CATALOG, PLUGIN_FAMILIES, ModelSpec, derive, merger_problem
 from hafabench.errors import UserError
 from hafabench.models import build_model, create, load_classifier
 

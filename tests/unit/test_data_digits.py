@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
 from hafabench.data import digits, manifest, paths
 from hafabench.data.digits import annotate, make_digits
 from hafabench.data.scans import Pose, draw_glyph, load_scans, split_scans

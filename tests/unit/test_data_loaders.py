@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_tensor
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
 from hafabench.data.digits import make_digits
 from hafabench.data.images import UnreadableImage, read_image
 from hafabench.data.loaders import classification_dataset

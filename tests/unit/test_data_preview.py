@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
 from hafabench.data import paths
 from hafabench.data.classes import class_palette
 from hafabench.data.digits import make_digits

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
 from hafabench.data import manifest, paths
 from hafabench.data.classes import class_palette, coco_classes, imagenet_classes, segmentation_classes
 from hafabench.data.digits import make_digits

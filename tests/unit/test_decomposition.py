@@ -8,11 +8,12 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from hafabench.catalog import CATALOG
+from hafabench.config.catalog import CATALOG
+from hafabench.config.operation_kinds import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, PARTS
 from hafabench.measure.complexity import build_on_meta, count, dead_weights
-from hafabench.measure.counting import _deep_stem
-from hafabench.measure.decomposition import decompose
-from hafabench.tally import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, PARTS, total
+from hafabench.measure.counts import _deep_stem
+from hafabench.measure.decompose import decompose
+from hafabench.results.decomposition import total
 
 
 class Everything(nn.Module):

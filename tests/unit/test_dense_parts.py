@@ -9,10 +9,10 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
-from hafabench.engines import dense_config
-from hafabench.engines.coco_ap import average_precisions
-from hafabench.engines.dense import load_mm
-from hafabench.engines.dense_sampling import AspectSampler
+from hafabench.engines.dense import config as dense_config
+from hafabench.engines.dense.coco_ap import average_precisions
+from hafabench.engines.dense.engine import load_mm
+from hafabench.engines.dense.sampling import AspectSampler
 from hafabench.errors import UserError
 from tests.tiny_dense import RECIPES, tiny_run
 
@@ -109,7 +109,7 @@ def test_a_recipe_that_cannot_be_carried_out(tmp_path, change, sentence):
 def test_neck_follows_the_last_merger_unless_told(mergers, neck, expected):
     from dataclasses import replace
 
-    from hafabench.catalog import CATALOG
+    from hafabench.config.catalog import CATALOG
 
     spec = replace(CATALOG["pvt_tiny"], mergers=mergers)
     recipe = RECIPES["detection"].model_copy(update={"neck": neck})

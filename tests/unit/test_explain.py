@@ -12,17 +12,19 @@ from click.testing import CliRunner
 
 from hafabench.cli import cli
 from hafabench.cluster.costs import accounting_file
-from hafabench.config import Experiment, load_experiment
+from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.errors import UserError
-from hafabench.explain.gather import explain
+from hafabench.explain.collect import explain
 from hafabench.explain.locate import locate, places
 from hafabench.explain.render import to_json, to_markdown, to_text
 from hafabench.files import sha256_of
 from hafabench.imports.read import read_import
 from hafabench.imports.store import store_import
-from hafabench.matrix import complexity_fingerprint, complexity_record, expand, latency_fingerprint, latency_record
 from hafabench.reporting.claims.ledger import paper_claims
 from hafabench.results.record import write_record
+from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
+from hafabench.runs.paths import complexity_record, latency_record
+from hafabench.runs.run import expand
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_records import COMMIT, complexity, evaluation, latency
 

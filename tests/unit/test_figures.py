@@ -10,11 +10,11 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from hafabench.catalog import CATALOG, derive
+from hafabench.config.catalog import CATALOG, derive
 from hafabench.errors import UserError
 from hafabench.reporting import figures
 from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
-from hafabench.results.collect import collect
+from hafabench.reporting.frame import collect
 from tests.unit.synthetic_records import complexity, evaluation, frame_of
 
 

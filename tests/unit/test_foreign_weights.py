@@ -14,17 +14,18 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from hafabench.catalog import CATALOG
 from hafabench.cli import cli
-from hafabench.config import load_experiment
+from hafabench.config.catalog import CATALOG
+from hafabench.config.experiment import load_experiment
 from hafabench.data.verify import prepare_dataset
-from hafabench.engines.foreign import ForeignWeights
 from hafabench.errors import UserError
-from hafabench.matrix import dataset_report, expand
 from hafabench.models import create
-from hafabench.models.layouts import fit
-from hafabench.results.collect import collect_experiment
+from hafabench.models.checkpoints.foreign import ForeignWeights
+from hafabench.models.checkpoints.published import fit
+from hafabench.reporting.frame import collect_experiment
 from hafabench.results.record import read_record
+from hafabench.runs.paths import dataset_report
+from hafabench.runs.run import expand
 from tests.unit.test_backbones_against_libraries import mmdet_state
 
 SMALL = {"num_classes": 7, "depths": (1, 2, 1, 2), "embed_dims": (8, 16, 40, 64)}

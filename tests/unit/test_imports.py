@@ -10,16 +10,17 @@ import pytest
 from click.testing import CliRunner
 
 from hafabench.cli import cli
-from hafabench.config import Experiment, load_experiment
+from hafabench.config.experiment import Experiment, load_experiment
+from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
 from hafabench.imports.read import read_import
 from hafabench.imports.store import store_import
-from hafabench.matrix import expand
-from hafabench.reporting import cells_csv, latex, markdown
-from hafabench.reporting.paper import load_paper_values
+from hafabench.reporting import csv as cells_csv
+from hafabench.reporting import latex, markdown
+from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.tables import build_table
-from hafabench.results.collect import collect_experiment
 from hafabench.results.record import read_record, write_record
+from hafabench.runs.run import expand
 from tests.unit.synthetic_records import evaluation
 
 SUMMARY = """epoch,train_loss,eval_loss,eval_top1,eval_top5,lr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hafabench.measure.interval import median_interval
+from hafabench.stats.intervals import median_interval
 
 
 def independent(rng: np.random.Generator, n: int) -> np.ndarray:

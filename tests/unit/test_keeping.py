@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from hafabench.catalog import CATALOG
+from hafabench.config.catalog import CATALOG
+from hafabench.config.keep_rates import describe_rates, kept, rates_problem, scheduled
 from hafabench.errors import UserError
-from hafabench.keep_rates import describe_rates, kept, rates_problem, scheduled
 from hafabench.measure.complexity import count
 from hafabench.models import create
-from hafabench.models.keeping import KeepPredictor
 from hafabench.models.lvvit import MaskedAttention
+from hafabench.models.token_pruning import KeepPredictor
 
 LV, SWIN = "dynamicvit_lvs_0.5", "dynamic_swin_tiny_0.25"
 SMALL = {

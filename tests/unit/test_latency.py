@@ -9,16 +9,17 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from hafabench.catalog import CATALOG
 from hafabench.cli import cli
-from hafabench.config import LatencyConfig
+from hafabench.config.catalog import CATALOG
+from hafabench.config.experiment import LatencyConfig
 from hafabench.errors import UserError
-from hafabench.measure import latency, selftest
-from hafabench.measure import machine as machine_module
+from hafabench.measure import latency
+from hafabench.measure import self_test as selftest
 from hafabench.measure.instrument import Comparison, Protocol, compare
-from hafabench.measure.interval import Interval
 from hafabench.measure.latency import measure
-from hafabench.measure.selftest import SelfTest
+from hafabench.measure.self_test import SelfTest
+from hafabench.results import machine as machine_module
+from hafabench.stats.intervals import Interval
 from tests.conftest import REPOSITORY
 
 

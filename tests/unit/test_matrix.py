@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.matrix import complexity_models, expand, fingerprint
+from hafabench.runs.fingerprints import complexity_models, fingerprint
+from hafabench.runs.run import expand
 
 
 def fingerprints(path) -> dict[str, str]:
@@ -150,7 +151,9 @@ def test_complexity_covers_rows_that_do_not_train(repository):
     assert {"resnext101_64x4d", "pvt_large_hafa", "swin_tiny_hafa", "dynamicvit_lvs_0.5"} <= set(names)
 
 
-@pytest.mark.parametrize("module", ["hafabench", "hafabench.matrix", "hafabench.config", "hafabench.cli"])
+@pytest.mark.parametrize(
+    "module", ["hafabench", "hafabench.runs.run", "hafabench.config.experiment", "hafabench.cli"]
+)
 def test_light_modules_load_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hafabench.engines.dense import load_mm
-from hafabench.engines.neck import TokenFPN
+from hafabench.engines.dense.engine import load_mm
+from hafabench.engines.dense.neck import TokenFPN
 from hafabench.models.hafa.tokens import CellTable, Tokens
 
 CHANNELS = [4, 6, 8, 10]

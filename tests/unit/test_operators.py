@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hafabench.engines import operators
+from hafabench.engines.dense import operators
 from hafabench.errors import UserError
 
 
@@ -162,5 +162,5 @@ def test_a_compiled_extension_is_left_alone(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "_ext.py").write_text("compiled = True\n")
-    code = "from hafabench.engines.operators import install; assert install().compiled"
+    code = "from hafabench.engines.dense.operators import install; assert install().compiled"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
-from hafabench.matrix import expand
-from hafabench.page import charts
-from hafabench.page.verdicts import by_locator, claims_view, marks_of_cell
-from hafabench.page.write import make_page, render, write_page
 from hafabench.pictures.draw import places
 from hafabench.pictures.index import PictureIndex, Sheet, Weights, index_file, write_index
 from hafabench.reporting.claims.settle import settle
-from hafabench.results.collect import collect_experiment, read_frame
+from hafabench.reporting.frame import collect_experiment, read_frame
+from hafabench.reporting.html import charts
+from hafabench.reporting.html.claims import by_locator, claims_view, marks_of_cell
+from hafabench.reporting.html.page import make_page, render, write_page
+from hafabench.runs.run import expand
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_experiment import fill_results
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.data.classes import class_palette
 from hafabench.errors import UserError
-from hafabench.matrix import expand
 from hafabench.models.hafa.laa import DeformableConv
 from hafabench.pictures import draw
 from hafabench.pictures.index import picture_files, read_index
-from hafabench.pictures.looks import sampling_points
-from hafabench.pictures.subjects import picture_subjects
+from hafabench.pictures.inference import sampling_points
+from hafabench.runs.picture_runs import picture_subjects
+from hafabench.runs.run import expand
 from tests.conftest import REPOSITORY
 
 

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.cluster.site import GpuPool, Site
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
+from hafabench.config.site import GpuPool, Site
 from hafabench.errors import UserError
-from hafabench.matrix import complexity_record, expand
 from hafabench.plan.claims import Question, choose, questions
 from hafabench.plan.jobs import Job, make_jobs
 from hafabench.plan.plan import make_plan
 from hafabench.plan.render import targets, to_json, to_markdown
 from hafabench.plan.schedule import schedule
-from hafabench.resources import ResourceBook, Resources
 from hafabench.results.record import write_record
-from hafabench.states import run_state
+from hafabench.runs.paths import complexity_record
+from hafabench.runs.resources import ResourceBook, Resources
+from hafabench.runs.run import expand
+from hafabench.runs.state import run_state
 from tests import cluster_page
 from tests.unit import synthetic_records
 

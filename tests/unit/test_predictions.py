@@ -9,17 +9,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from hafabench.engines.coco_ap import average_precisions, average_precisions_and_matches
+from hafabench.engines.dense.coco_ap import average_precisions, average_precisions_and_matches
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
-from hafabench.results.predictions import (
-    Areas,
-    Detections,
-    Hits,
-    Matches,
-    read_predictions,
-    write_predictions,
-)
+from hafabench.results.predictions import Areas, Detections, Hits, Matches, read_predictions, write_predictions
 
 IMAGES, CATEGORIES = 12, 3
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from hafabench.config import load_experiment
+from hafabench.config.claims import load_readings
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.readings import load_readings
 from hafabench.reporting.claims.ledger import paper_claims
-from hafabench.static_rows import counts_fingerprint, static_rows
+from hafabench.runs.static_models import counts_fingerprint, static_rows
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "configs/claims.yaml"

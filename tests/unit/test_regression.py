@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from hafabench.cli import cli
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
+from hafabench.config.regression import GateLimits, load_limits
 from hafabench.errors import UserError
-from hafabench.matrix import expected_records
-from hafabench.regression.limits import GateLimits, load_limits
-from hafabench.regression.sides import load_side
+from hafabench.regression.records import load_side
 from hafabench.results.predictions import Hits
+from hafabench.runs.records import expected_records
 from tests.conftest import REPOSITORY
 from tests.unit.gate_records import (
     HERE,

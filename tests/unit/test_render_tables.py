@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import pytest
 
+from hafabench.config.paper_values import PaperValue, load_paper_values
+from hafabench.config.tables import Column, Row, TableLayout, load_layout
 from hafabench.errors import UserError
-from hafabench.layout import Column, Row, TableLayout, load_layout
-from hafabench.reporting import cells_csv, latex, markdown
-from hafabench.reporting.paper import PaperValue, load_paper_values
+from hafabench.reporting import csv as cells_csv
+from hafabench.reporting import latex, markdown
+from hafabench.reporting.frame import collect
 from hafabench.reporting.tables import build_table
 from hafabench.reporting.write import write_tables
-from hafabench.results.collect import collect
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_records import complexity, evaluation, frame_of, latency
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.matrix import expand
+from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.report import write_report
-from hafabench.results.collect import collect_experiment
 from hafabench.results.record import write_record
+from hafabench.runs.run import expand
 from tests.unit.synthetic_records import evaluation
 
 

@@ -8,13 +8,14 @@ import sys
 
 import pytest
 
-from hafabench.catalog import CATALOG
-from hafabench.cluster.site import GpuPool, Pool, Site
-from hafabench.config import load_experiment
+from hafabench.config.catalog import CATALOG
+from hafabench.config.experiment import load_experiment
+from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.errors import UserError
-from hafabench.matrix import complexity_record, expand
-from hafabench.resources import WORDS, ResourceBook
-from hafabench.throughput import PASSES, Throughput, total_steps
+from hafabench.runs.estimates import PASSES, Throughput, total_steps
+from hafabench.runs.paths import complexity_record
+from hafabench.runs.resources import WORDS, ResourceBook
+from hafabench.runs.run import expand
 from tests.conftest import REPOSITORY
 from tests.unit import synthetic_records
 
@@ -107,8 +108,8 @@ def test_a_size_counted_here_wins_and_an_unknown_model_is_taken_for_its_relative
     run = expand(experiment)["classification/mine/seed0"]
     size = Throughput(experiment).size("classification", run.model)
     assert (size.gmacs, size.source) == (2.0874, "not counted: taken for the largest pvt_tiny")
-    from hafabench.matrix import complexity_fingerprint
     from hafabench.results.record import write_record
+    from hafabench.runs.fingerprints import complexity_fingerprint
 
     record = synthetic_records.complexity(
         "classification",
@@ -221,5 +222,5 @@ def test_a_bad_file_of_sizes_is_refused(write_experiment, tmp_path, monkeypatch,
 
 
 def test_no_torch_is_imported():
-    code = "import hafabench.resources, hafabench.plan.plan, sys; assert 'torch' not in sys.modules"
+    code = "import hafabench.runs.resources, hafabench.plan.plan, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from hafabench.cluster.site import SITE_VARIABLE, GpuPool, Pool, Site, load_site, site_file
+from hafabench.config.site import SITE_VARIABLE, GpuPool, Pool, Site, load_site, site_file
 from hafabench.errors import UserError
 from tests.conftest import REPOSITORY
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hafabench.errors import UserError
-from hafabench.statistics import compare_paired, holm, smallest_detectable, summarize
+from hafabench.stats.paired import compare_paired, holm, smallest_detectable, summarize
 
 CANDIDATE = {0: 61.2, 1: 59.8, 2: 63.0, 3: 60.4, 4: 62.9}
 BASELINE = {4: 58.1, 3: 57.0, 2: 61.5, 1: 60.3, 0: 57.7}

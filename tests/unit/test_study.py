@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hafabench.config import load_experiment
-from hafabench.matrix import expand, expected_records
+from hafabench.config.experiment import load_experiment
+from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.report import write_report
-from hafabench.results.collect import collect_experiment
 from hafabench.results.record import write_record
+from hafabench.runs.records import expected_records
+from hafabench.runs.run import expand
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_records import complexity, evaluation, latency
 

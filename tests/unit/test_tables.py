@@ -8,14 +8,14 @@ import sys
 import pytest
 from scipy import stats
 
-from hafabench.catalog import CATALOG
+from hafabench.config.catalog import CATALOG
+from hafabench.config.keep_rates import describe_rates
+from hafabench.config.paper_values import load_paper_values
+from hafabench.config.tables import TableLayout, load_layout
 from hafabench.errors import UserError
-from hafabench.keep_rates import describe_rates
-from hafabench.layout import TableLayout, load_layout
+from hafabench.reporting.frame import collect
 from hafabench.reporting.legend import NOT_RUN
-from hafabench.reporting.paper import load_paper_values
 from hafabench.reporting.tables import Cell, build_table
-from hafabench.results.collect import collect
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency
 

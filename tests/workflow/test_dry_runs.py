@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hafabench.cluster.cells import cells
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
+from hafabench.runs.jobs import cells
 from tests import cluster_page
 from tests.conftest import REPOSITORY
 from tests.workflow.driver import job_counts, snakemake

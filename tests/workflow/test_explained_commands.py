@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.config import load_experiment
+from hafabench.config.experiment import load_experiment
 from hafabench.data.verify import DatasetReport
-from hafabench.explain.gather import explain
+from hafabench.explain.collect import explain
 from hafabench.files import sha256_of, write_text
-from hafabench.matrix import complexity_fingerprint, complexity_record, dataset_report, expand
 from hafabench.results.record import write_record
+from hafabench.runs.fingerprints import complexity_fingerprint
+from hafabench.runs.paths import complexity_record, dataset_report
+from hafabench.runs.run import expand
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_records import complexity, evaluation
 from tests.workflow.driver import BIN, job_counts

@@ -1,4 +1,4 @@
-from hafabench.matrix import dataset_fingerprint
+from hafabench.runs.fingerprints import dataset_fingerprint
 
 
 rule prepare_dataset:

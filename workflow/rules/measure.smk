@@ -1,5 +1,6 @@
-from hafabench.matrix import complexity_fingerprint, latency_fingerprint
-from hafabench.static_rows import counts_fingerprint, counts_record
+from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
+from hafabench.runs.static_models import counts_fingerprint
+from hafabench.runs.paths import counts_record
 
 LATENCY_GROUPS = {group.name: group for group in EXPERIMENT.config.latency}
 

@@ -1,6 +1,7 @@
-from hafabench.matrix import expected_records, fingerprint, imported_records
+from hafabench.runs.records import expected_records, imported_records
+from hafabench.runs.fingerprints import fingerprint
 from hafabench.pictures.index import picture_files
-from hafabench.pictures.subjects import picture_subjects
+from hafabench.runs.picture_runs import picture_subjects
 
 RECORDS = {str(path): mark for path, mark in expected_records(EXPERIMENT).items()}
 # Records of numbers from elsewhere: no rule makes them, but tables follow where one is added or taken away.

@@ -21,7 +21,7 @@ def count(experiment: Path) -> None:
     The paper's static figures are settled with it, whatever convention they were counted under.
     """
     set_threads(1)
-    from hafabench.recording import record_counts
+    from hafabench.measure.counts import record_counts
 
     counts = record_counts(load(experiment), _announce)
     click.echo(f"{len(counts.cells)} models")
@@ -39,7 +39,7 @@ def claims(experiment: Path, static: bool, verdict: tuple[str, ...], style: str)
     has not done it before.
     """
     set_threads(1)
-    from hafabench.recording import counts_of
+    from hafabench.measure.counts import counts_of
     from hafabench.reporting.claims.render import FORMATS as RENDERERS
     from hafabench.reporting.claims.settle import frame_of, settle
 

@@ -25,7 +25,7 @@ def plan(
 
     ``--format targets`` prints the files to ask Snakemake for, so that exactly the runs chosen for --budget are run.
     """
-    from hafabench.cluster.site import load_site, site_file
+    from hafabench.config.site import load_site, site_file
     from hafabench.plan.plan import make_plan
     from hafabench.plan.render import targets, to_json, to_markdown
 
@@ -67,7 +67,7 @@ def cluster() -> None:
 def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
     """Compare the site file with the cluster; exit code 1 where jobs would fail or wait for ever."""
     from hafabench.cluster.check import check_cluster
-    from hafabench.cluster.site import load_site, site_file
+    from hafabench.config.site import load_site, site_file
 
     problems = 0
     for finding in check_cluster(load(experiment), load_site(site or site_file()), probe=probe):

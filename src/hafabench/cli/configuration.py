@@ -16,7 +16,7 @@ from hafabench.errors import Problem, UserError
 def check(experiment: Path, data: bool) -> None:
     """Check an experiment file and everything it names; exit code 1 where something is wrong or missing."""
     from hafabench.data.verify import missing_datasets
-    from hafabench.matrix import expand
+    from hafabench.runs.run import expand
 
     loaded = load(experiment)
     runs = expand(loaded)
@@ -29,7 +29,7 @@ def check(experiment: Path, data: bool) -> None:
 @click.command()
 def models() -> None:
     """List every model of the tables with its family and mergers or keep rates."""
-    from hafabench.catalog import CATALOG
+    from hafabench.config.catalog import CATALOG
 
     width = max(map(len, CATALOG))
     for spec in CATALOG.values():
@@ -40,7 +40,7 @@ def models() -> None:
 @experiment_option
 def runs(experiment: Path) -> None:
     """List an experiment's runs with their fingerprints and what is there of each."""
-    from hafabench.matrix import expand
+    from hafabench.runs.run import expand
 
     for run in expand(load(experiment)).values():
         state = "evaluated" if run.record.exists() else "trained" if run.checkpoint.exists() else "-"

@@ -21,7 +21,7 @@ def data() -> None:
 def data_prepare(task: str, experiment: Path) -> None:
     """Make the task's data set where it can be made, verify it in any case, and write a report of it."""
     from hafabench.data.verify import prepare_dataset
-    from hafabench.matrix import dataset_report
+    from hafabench.runs.paths import dataset_report
 
     loaded = load(experiment)
     prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task))

@@ -19,7 +19,7 @@ def explain(locator: str, experiment: Path, style: str) -> None:
     LOCATOR is table/row/column as in the claims: table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for
     the difference to the baseline.
     """
-    from hafabench.explain.gather import explain as gather
+    from hafabench.explain.collect import explain as gather
     from hafabench.explain.render import to_json, to_markdown, to_text
 
     render = {"text": to_text, "markdown": to_markdown, "json": to_json}[style]

@@ -12,8 +12,8 @@ from hafabench.cli.options import experiment_option, load, set_threads
 from hafabench.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from hafabench.catalog import ModelSpec
-    from hafabench.config import LatencyConfig
+    from hafabench.config.catalog import ModelSpec
+    from hafabench.config.experiment import LatencyConfig
 
 
 @click.command()
@@ -27,7 +27,7 @@ def complexity(names: tuple[str, ...], task: str, style: str, experiment: Path) 
     Without MODEL, all models of the task's tables. ``--format record`` writes the experiment's complexity record.
     """
     set_threads(1)
-    from hafabench.recording import record_complexity
+    from hafabench.measure.complexity import record_complexity
 
     loaded = load(experiment)
     if style == "record":
@@ -64,7 +64,7 @@ def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
     if self_test:
         _self_test(known[group], loaded.models[known[group].baseline], trials)
         return
-    from hafabench.recording import record_latency
+    from hafabench.measure.latency import record_latency
 
     record = record_latency(loaded, known[group])
     for metric in record.metrics:
@@ -75,7 +75,7 @@ def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
 
 
 def _self_test(group: LatencyConfig, spec: ModelSpec, number: int) -> None:
-    from hafabench.measure.selftest import SelfTest, trials
+    from hafabench.measure.self_test import SelfTest, trials
 
     found = []
     for interval in trials(group, spec, number):

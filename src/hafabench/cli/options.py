@@ -47,7 +47,7 @@ def set_threads(threads: int | None) -> None:
 
 def load(experiment: Path):
     """The checked experiment of a file."""
-    from hafabench.config import load_experiment
+    from hafabench.config.experiment import load_experiment
 
     return load_experiment(experiment)
 
@@ -56,7 +56,7 @@ def find_run(experiment: Path, run_id: str):
     """The run of that name, or an error with the nearest names."""
     from difflib import get_close_matches
 
-    from hafabench.matrix import expand
+    from hafabench.runs.run import expand
 
     runs = expand(load(experiment))
     if run_id not in runs:

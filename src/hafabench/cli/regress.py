@@ -71,11 +71,11 @@ def regress(
 def _compare(
     baseline: Path, candidate: Path, limits: Path, strict: bool, markdown: Path | None, junit: Path | None
 ) -> bool:
+    from hafabench.config.regression import load_limits
     from hafabench.files import write_text
     from hafabench.regression import report
     from hafabench.regression.compare import compare
-    from hafabench.regression.limits import load_limits
-    from hafabench.regression.sides import load_side
+    from hafabench.regression.records import load_side
 
     found = compare(load_side(baseline), load_side(candidate), load_limits(limits))
     click.echo(report.text(found))
@@ -88,7 +88,7 @@ def _compare(
 
 def _update(baseline: Path, candidate: Path, reason: str) -> None:
     from hafabench.regression.baseline import move_baseline
-    from hafabench.regression.sides import load_side
+    from hafabench.regression.records import load_side
 
     entry = move_baseline(baseline, load_side(candidate), reason=reason, who=_who())
     click.echo(f"{baseline} moved: {len(entry['changes'])} numbers changed; add it to the commit that explains them")

@@ -13,7 +13,7 @@ from hafabench.cli.options import experiment_option, load
 @experiment_option
 def collect(experiment: Path) -> None:
     """Collect the experiment's records into one tidy frame (parquet and CSV)."""
-    from hafabench.results.collect import collect_experiment
+    from hafabench.reporting.frame import collect_experiment
 
     frame, missing = collect_experiment(load(experiment))
     for path in missing:
@@ -26,7 +26,7 @@ def collect(experiment: Path) -> None:
 def report(experiment: Path) -> None:
     """Write Tables 1-6 (Markdown, LaTeX, CSV), comparisons, figures and one HTML page from the collected frame."""
     from hafabench.cluster.costs import accounting_file, read_accounting, write_costs
-    from hafabench.page.write import write_page
+    from hafabench.reporting.html.page import write_page
     from hafabench.reporting.report import write_report
 
     loaded = load(experiment)

@@ -36,10 +36,10 @@ def train(run_id: str, experiment: Path, threads: int | None, processes: int, no
 
 def _engine(task: str):
     if task == "classification":
-        from hafabench.engines import classification
+        from hafabench.engines.classification import engine as classification
 
         return classification
-    from hafabench.engines import dense
+    from hafabench.engines.dense import engine as dense
 
     return dense
 
@@ -81,7 +81,7 @@ def evaluate(
         return
     if part or renames or replace or weights_seed is not None:
         raise UserError("--part, --rename, --weights-seed and --replace are about --weights, which is not given")
-    from hafabench.recording import record_evaluation
+    from hafabench.engines.evaluation import record_evaluation
 
     record = record_evaluation(load(experiment), run, _engine(run.task).evaluate)
     for metric in record.metrics:
@@ -94,8 +94,8 @@ def _evaluate_foreign(
     wrong = [rename for rename in renames if not all(rename.partition("="))]
     if wrong:
         raise UserError(f"--rename {wrong[0]}: expected OLD=NEW")
-    from hafabench.engines.foreign import ForeignWeights
-    from hafabench.recording import record_foreign
+    from hafabench.imports.weights import record_foreign
+    from hafabench.models.checkpoints.foreign import ForeignWeights
 
     weights = ForeignWeights(file, part, dict(rename.split("=", 1) for rename in renames))
     stored = record_foreign(load(experiment), run, _engine(run.task).evaluate, weights, seed=seed, replace=replace)

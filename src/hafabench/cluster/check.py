@@ -10,11 +10,11 @@ from hafabench.cluster.findings import Finding, listed
 from hafabench.cluster.nodes import check_pool, read_partitions
 from hafabench.cluster.probe import probe_node, where_options
 from hafabench.cluster.pyslurm_backend import choose_accounting
-from hafabench.cluster.site import Pool, Site
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
+from hafabench.config.site import Pool, Site
 from hafabench.errors import UserError
-from hafabench.matrix import expand
-from hafabench.resources import ResourceBook, Resources
+from hafabench.runs.resources import ResourceBook, Resources
+from hafabench.runs.run import expand
 
 PROBE_WAIT_S = 60
 

@@ -14,25 +14,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from hafabench.cluster.accounting import Accounting, Attempt
-from hafabench.cluster.cells import Cell, cell_of, cells, experiment_of
 from hafabench.cluster.commands import Runner, run
 from hafabench.cluster.queue import live_jobs
-from hafabench.config import Experiment
-from hafabench.errors import Problem, UserError
+from hafabench.config.base import StrictModel
+from hafabench.config.experiment import Experiment
+from hafabench.config.json_file import read_json_model
 from hafabench.files import write_text
-from hafabench.yamlfile import describe, dotted
+from hafabench.runs.jobs import Cell, cell_of, cells, experiment_of
 
 SCHEMA = "hafabench.accounting/1"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Turn(_Strict):
+class Turn(StrictModel):
     """One attempt as it is kept; the fields are those of `hafabench.cluster.accounting.Attempt`."""
 
     job_id: str
@@ -50,7 +46,7 @@ class Turn(_Strict):
     ended: str | None
 
 
-class CellCost(_Strict):
+class CellCost(StrictModel):
     """One cell with everything that was spent on it.
 
     Attributes:
@@ -113,7 +109,7 @@ class CellCost(_Strict):
         return list(dict.fromkeys(turn.nodes for turn in self.turns if turn.nodes))
 
 
-class AccountingRecord(_Strict):
+class AccountingRecord(StrictModel):
     """What an experiment has cost on a cluster.
 
     Attributes:
@@ -231,17 +227,8 @@ def read_accounting(path: Path) -> AccountingRecord:
     Raises:
         UserError: for a missing file, invalid JSON, or other content, every problem at once.
     """
-    try:
-        return AccountingRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        message = "no such file; `hafabench cluster account` makes it on a cluster with accounting"
-        raise UserError(Problem(str(path), "", message)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(path), "", f"not a JSON file: {error}")) from None
-    except ValidationError as error:
-        raise UserError(
-            [Problem(str(path), dotted(item["loc"]), describe(item)) for item in error.errors()]
-        ) from None
+    message = "no such file; `hafabench cluster account` makes it on a cluster with accounting"
+    return read_json_model(path, AccountingRecord, missing=message)
 
 
 COLUMNS = (

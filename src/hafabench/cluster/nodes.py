@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner
 from hafabench.cluster.findings import Finding, listed
-from hafabench.cluster.site import GpuPool, Pool, Site
-from hafabench.resources import Resources
+from hafabench.config.site import GpuPool, Pool, Site
+from hafabench.runs.resources import Resources
 
 
 @dataclass(frozen=True)

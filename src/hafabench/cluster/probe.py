@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hafabench.cluster.commands import CommandFailed, Runner
 from hafabench.cluster.findings import Finding
-from hafabench.cluster.site import GpuPool, Pool, Site
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
+from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.data.paths import required_paths
 
 _PROBE_MINUTES = 3

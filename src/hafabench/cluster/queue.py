@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hafabench.cluster.cells import PREFIX
 from hafabench.cluster.commands import TIMEOUT_S, Runner, run
+from hafabench.runs.jobs import PREFIX
 
 # Job, name, state, reason, node, time used, time limit, comment, working folder; the folder last, it may hold a bar.
 _FORMAT = "%i|%j|%T|%r|%N|%M|%l|%k|%Z"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from hafabench.cluster.commands import Runner, run
-from hafabench.cluster.driver import driver_processes, is_locked
 from hafabench.cluster.queue import QueuedJob, cancel, live_jobs
 from hafabench.errors import UserError
+from hafabench.runs.snakemake import driver_processes, is_locked
 
 UNLOCK_TIMEOUT_S = 300
 

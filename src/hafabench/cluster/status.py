@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hafabench.cluster.cells import Cell, cells
 from hafabench.cluster.commands import CommandFailed, Runner, is_installed, run
-from hafabench.cluster.driver import driver_processes, is_locked
 from hafabench.cluster.queue import QueuedJob, live_jobs
-from hafabench.config import Experiment
-from hafabench.matrix import complexity_fingerprint, complexity_record, expand, latency_fingerprint, latency_record
-from hafabench.recipes import ClassificationRecipe, DetectionRecipe
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
 from hafabench.results.counts import is_current
-from hafabench.states import RunState, dataset_is_ready, record_is_current, run_state
-from hafabench.static_rows import counts_fingerprint, counts_record
+from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
+from hafabench.runs.jobs import Cell, cells
+from hafabench.runs.paths import complexity_record, counts_record, latency_record
+from hafabench.runs.run import expand
+from hafabench.runs.snakemake import driver_processes, is_locked
+from hafabench.runs.state import RunState, dataset_is_ready, record_is_current, run_state
+from hafabench.runs.static_models import counts_fingerprint
 
 # Where the Slurm profile puts the output of jobs.
 SLURM_LOGS = Path("logs/slurm")

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
+from hafabench.config.json_file import read_json
 from hafabench.data import paths
-from hafabench.data.classes import read_json
 from hafabench.data.images import read_image
 from hafabench.errors import Problem, UserError
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import colorsys
-import json
-from pathlib import Path
-from typing import Any
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
+from hafabench.config.json_file import read_json
 from hafabench.data import manifest, paths
 from hafabench.errors import Problem, UserError
 
@@ -67,19 +65,3 @@ def class_palette(count: int) -> list[Colour]:
         red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return colours
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        UserError: for a missing file, or one that is not JSON, with the line where it stops being so.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(Problem(str(file), "", "no such file")) from None
-    except json.JSONDecodeError as error:
-        raise UserError(Problem(str(file), "", f"not valid JSON: {error.msg}", error.lineno)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(file), "", f"cannot be read as UTF-8 text: {error}")) from None

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from hafabench.config import DatasetConfig, DigitsGenerator
+from hafabench.config.experiment import DatasetConfig, DigitsGenerator
 from hafabench.data import manifest, paths
 from hafabench.data.scans import split_scans
 from hafabench.data.scenes import Scene, compose_portrait, compose_scene

@@ -12,7 +12,7 @@ from typing import Any
 
 from torchvision.datasets import ImageFolder
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
 from hafabench.data import paths
 from hafabench.data.images import read_image
 from hafabench.errors import Problem, UserError

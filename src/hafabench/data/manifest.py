@@ -9,7 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
+from hafabench.config.json_file import read_json_object
 
 NAME = "manifest.json"
 SCHEMA = "hafabench.dataset/1"
@@ -44,11 +45,8 @@ def write_manifest(
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
     """The manifest of a generated data set; None where there is none that can be read."""
-    try:
-        content = json.loads((root / NAME).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+    content = read_json_object(root / NAME)
+    return content if content is not None and content.get("schema") == SCHEMA else None
 
 
 def parameters(dataset: DatasetConfig) -> dict[str, Any]:

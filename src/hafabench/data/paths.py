@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
 
 SPLITS: tuple[str, ...] = ("train", "val")
 # What torchvision, timm, mmdet and mmseg all read.

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig
+from hafabench.config.json_file import read_json
 from hafabench.data import paths
-from hafabench.data.classes import Colour, class_palette, imagenet_classes, read_json, segmentation_classes
+from hafabench.data.classes import Colour, class_palette, imagenet_classes, segmentation_classes
 from hafabench.data.images import read_image
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path

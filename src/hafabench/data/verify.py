@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from hafabench.config import DatasetConfig
+from hafabench.config.experiment import DatasetConfig, Experiment
+from hafabench.config.json_file import read_json_model
 from hafabench.data import manifest, paths
 from hafabench.data.checks import SURVEYS, Findings, announced, decode
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
-from hafabench.yamlfile import describe, dotted
+from hafabench.runs.paths import dataset_report
 
 SCHEMA = "hafabench.dataset_report/1"
 DECODED_PER_SPLIT = 512
@@ -132,14 +133,8 @@ def read_report(path: Path) -> DatasetReport:
     Raises:
         UserError: for a missing file, invalid JSON, another schema or wrong content.
     """
-    try:
-        return DatasetReport.model_validate_json(Path(path).read_bytes())
-    except FileNotFoundError:
-        message = "no such report; `hafabench data prepare` verifies the data set and writes it"
-        raise UserError(Problem(str(path), "", message)) from None
-    except ValidationError as error:
-        problems = [Problem(str(path), dotted(item["loc"]), describe(item)) for item in error.errors()]
-        raise UserError(problems) from None
+    message = "no such report; `hafabench data prepare` verifies the data set and writes it"
+    return read_json_model(path, DatasetReport, missing=message)
 
 
 def missing_datasets(datasets: Mapping[str, DatasetConfig]) -> list[str]:
@@ -188,3 +183,11 @@ def _verified_digest(dataset: DatasetConfig, findings: Findings) -> str:
         message = f"files changed since they were made: expected {found.get('digest')}, found {digest}; {again}"
         findings.add("manifests", file, message, "digest")
     return digest
+
+
+def dataset_digest(experiment: Experiment, task: str) -> str | None:
+    """The digest that `hafabench data prepare` verified, or None where it has not run."""
+    path = dataset_report(experiment, task)
+    if not path.is_file():
+        return None
+    return read_report(path).digest

@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from hafabench.results.history import read_history
+
 Batch = TypeVar("Batch")
 
 
@@ -82,17 +84,6 @@ def announced(
                 left = _clock_text((images - done) / rate)
                 line = f"{label}: evaluated {done} of {images} images, {rate:.1f} images/s left {left}"
                 print(line, file=sys.stderr, flush=True)
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Entries of a history file; a torn last line (the process was killed) is left out."""
-    entries = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return entries
 
 
 def _truncate(history: Path, start: int) -> None:

@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from hafabench.engines.checkpoint import load_checkpoint, save_checkpoint
 from hafabench.engines.distributed import World
 from hafabench.engines.interrupt import EXIT_CODE, StopRequest
 from hafabench.engines.progress import Progress
 from hafabench.engines.training_state import TrainingState, discard_work
 from hafabench.errors import Problem, UserError
-from hafabench.matrix import Run
+from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
 from hafabench.results.provenance import Stopwatch
+from hafabench.runs.run import Run
 
 
 class TrainingSession:

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from hafabench.engines.checkpoint import load_checkpoint, load_strict, save_checkpoint
 from hafabench.errors import Problem, UserError
-from hafabench.matrix import Run
+from hafabench.models.checkpoints.storage import load_checkpoint, load_strict, save_checkpoint
+from hafabench.runs.run import Run
 
 STATE = "state.pth"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hafabench.config import Experiment
-from hafabench.matrix import Run
-from hafabench.recipes import RECIPE_TYPES
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import RECIPE_TYPES
+from hafabench.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
+from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.errors import UserError
-from hafabench.layout import Column, Row, TableLayout
 from hafabench.reporting.claims.ledger import DELTA
 
 

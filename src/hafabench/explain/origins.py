@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from hafabench.explain.facts import Checkpoint, Origin
+from hafabench.explain.explanation import Checkpoint, Origin
 from hafabench.explain.locate import Place
 from hafabench.files import sha256_of
-from hafabench.matrix import Run
-from hafabench.page.cells import commit_text, device_text, duration_text, started_text
+from hafabench.reporting.html.tables import commit_text, device_text, duration_text, started_text
 from hafabench.reporting.numbers import Numbers
 from hafabench.results.record import Metric, Record, read_record
+from hafabench.runs.run import Run
 
 
 def origins(place: Place, frame: pd.DataFrame, numbers: Numbers, runs: Mapping[str, Run]) -> list[Origin]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hafabench.explain.facts import Explanation, Facts, Origin, RunFacts
-from hafabench.page.cells import duration_text, short_digest
+from hafabench.explain.explanation import Explanation, Facts, Origin, RunFacts
+from hafabench.reporting.html.tables import duration_text, short_digest
 
 Section = tuple[str, list[tuple[str, str]]]
 _WIDTH = 110

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hafabench.catalog import ModelSpec
+from hafabench.config.catalog import ModelSpec
 from hafabench.errors import Problem, UserError
-from hafabench.imports.reading import (
+from hafabench.imports.imported import (
     EVALUATED,
     MAIN,
     Evaluation,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
+from hafabench.imports.csv import read_plain
+from hafabench.imports.imported import Import
 from hafabench.imports.mmengine import read_mmengine
-from hafabench.imports.plain import read_plain
-from hafabench.imports.reading import Import
 from hafabench.imports.timm import read_timm
 
 KINDS = ("timm", "mmengine", "csv")

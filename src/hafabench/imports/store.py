@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
-from hafabench.imports.reading import Import, Reading
-from hafabench.matrix import complexity_record, imported_fingerprint, imported_folder
+from hafabench.imports.imported import Import, Reading
 from hafabench.results.record import ImportSource, Metric, Provenance, Record, read_record, write_record
+from hafabench.runs.fingerprints import imported_fingerprint
+from hafabench.runs.paths import complexity_record, imported_folder
 
 
 @dataclass(frozen=True)

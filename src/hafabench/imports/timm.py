@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hafabench.catalog import ModelSpec
+from hafabench.config.catalog import ModelSpec
+from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
-from hafabench.imports.reading import Evaluation, Import, Reading, choose, in_record_unit, resolve_model
-from hafabench.yamlfile import YamlFile
+from hafabench.imports.imported import Evaluation, Import, Reading, choose, in_record_unit, resolve_model
 
 ARGUMENTS = "args.yaml"
 _COLUMNS = {"eval_top1": "top1", "eval_top5": "top5"}

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from hafabench.catalog import ModelSpec
-from hafabench.config import Experiment, unknown_model
+from hafabench.config.catalog import ModelSpec
+from hafabench.config.experiment import Experiment, unknown_model
 from hafabench.errors import UserError
-from hafabench.matrix import complexity_models
-from hafabench.results.record import Metric
+from hafabench.results.provenance import Stopwatch
+from hafabench.results.record import Metric, Record, write_record
+from hafabench.runs.fingerprints import complexity_fingerprint, complexity_models
+from hafabench.runs.paths import complexity_record
 
 CONVENTION = (
     "multiply-accumulates of convolutions (deformable and offset ones too), linear layers and attention products "
@@ -130,7 +132,7 @@ def build_on_meta(spec: ModelSpec, task: str, num_classes: int) -> nn.Module:
 
             return create(spec, num_classes=num_classes)
         # Seconds of import time that counting a classifier does not need.
-        from hafabench.engines.dense import build_dense_model
+        from hafabench.engines.dense.engine import build_dense_model
 
         model = build_dense_model(spec, task, num_classes)
     return _DetectorForward(model) if task == "detection" else model
@@ -239,3 +241,22 @@ def _named(experiment: Experiment, names: list[str]) -> list[ModelSpec]:
     if problems:
         raise UserError(problems)
     return [experiment.models[name] for name in names]
+
+
+def record_complexity(experiment: Experiment, task: str) -> Record:
+    """Count every model that the tables need for ``task`` and write the record."""
+    watch = Stopwatch()
+    config = experiment.config.complexity
+    models = complexity_models(experiment, task)
+    counted = metrics(models, task, config.image_size[task], config.num_classes[task])
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        verb="complexity",
+        id=f"complexity/{task}",
+        fingerprint=complexity_fingerprint(experiment, task),
+        metrics=counted,
+        provenance=watch.provenance(device="meta", threads=1),
+    )
+    write_record(complexity_record(experiment, task), record)
+    return record

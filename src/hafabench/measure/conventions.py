@@ -1,14 +1,14 @@
 """Counting conventions applied to models that were taken apart, and how counts become printed figures.
 
 Pure arithmetic, exact: counts are integers, and decimals are shortened as decimals. What conventions there are is
-data (`hafabench.readings`).
+data (`hafabench.config.claims`).
 """
 
 from __future__ import annotations
 
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
-from hafabench.readings import Convention, Printing
+from hafabench.config.claims import Convention, Printing
 from hafabench.results.counts import Counted, Counts
 
 PRINTINGS: tuple[Printing, ...] = ("rounded", "rounded twice", "truncated")

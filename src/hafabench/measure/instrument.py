@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hafabench.measure.interval import CONFIDENCE, Interval, median_interval
+from hafabench.stats.intervals import CONFIDENCE, Interval, median_interval
 
 # The order within rounds follows from this seed.
 SEED = 0

@@ -21,14 +21,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from hafabench.catalog import ModelSpec
-from hafabench.config import LatencyConfig, unknown_model
+from hafabench.config.catalog import ModelSpec
+from hafabench.config.experiment import Experiment, LatencyConfig, unknown_model
 from hafabench.errors import UserError
 from hafabench.measure.complexity import count_model
 from hafabench.measure.instrument import SEED, Comparison, Protocol, Subjects, compare
-from hafabench.measure.interval import Interval
-from hafabench.measure.machine import MachineWatch, cpu_name
-from hafabench.results.record import Machine, Metric
+from hafabench.results.machine import MachineWatch, cpu_name
+from hafabench.results.provenance import Stopwatch, device_facts
+from hafabench.results.record import Machine, Metric, Record, write_record
+from hafabench.runs.fingerprints import latency_fingerprint
+from hafabench.runs.paths import latency_record
+from hafabench.stats.intervals import Interval
 
 NUM_CLASSES = 1000
 SECONDS_BETWEEN_REPORTS = 5.0
@@ -308,3 +311,23 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:
+    """Time one group and write the record."""
+    watch = Stopwatch()
+    models = {name: experiment.models[name] for name in [group.baseline, *group.models]}
+    measured = measure(group, models)
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        verb="latency",
+        id=f"latency/{group.name}",
+        fingerprint=latency_fingerprint(experiment, group),
+        metrics=measured.metrics,
+        provenance=watch.provenance(**{**device_facts(), **({"threads": group.threads} if group.threads else {})}),
+        machine=measured.machine,
+        warnings=measured.warnings,
+    )
+    write_record(latency_record(experiment, group), record)
+    return record

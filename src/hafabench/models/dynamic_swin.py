@@ -16,11 +16,11 @@ from timm.layers import PatchEmbed
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import nn
 
+from hafabench.config.keep_rates import KeepRates, kept
 from hafabench.errors import UserError
-from hafabench.keep_rates import KeepRates, kept
-from hafabench.models.keeping import KeepPredictor, Masked, check_rates, initialise, ranked, sample, take
 from hafabench.models.pyramid import check_input
 from hafabench.models.swin import ARCHITECTURES as BASES
+from hafabench.models.token_pruning import KeepPredictor, Masked, check_rates, initialise, ranked, sample, take
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {"dynamic_swin_tiny": BASES["swin_tiny_patch4_window7_224"]}
 STAGE = 2

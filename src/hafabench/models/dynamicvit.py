@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from hafabench.config.keep_rates import KeepRates, kept
 from hafabench.errors import UserError
-from hafabench.keep_rates import KeepRates, kept
-from hafabench.models.keeping import KeepPredictor, Masked, check_rates, initialise, ranked, sample, take
 from hafabench.models.lvvit import ARCHITECTURES as BASES
 from hafabench.models.lvvit import LVViT
+from hafabench.models.token_pruning import KeepPredictor, Masked, check_rates, initialise, ranked, sample, take
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {"dynamicvit_lvs": BASES["lvvit_small"]}
 

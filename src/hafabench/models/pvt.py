@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from hafabench.catalog import GRID_ONLY
+from hafabench.config.catalog import GRID_ONLY
 from hafabench.errors import UserError
 from hafabench.models.hafa.plugin import GridMerger, MergerStyle, build_merger, key_value_source
 from hafabench.models.pyramid import Dimensions, PyramidTransformer, Stage, initialise_linear, stage_blocks
@@ -32,7 +32,7 @@ class PyramidVisionTransformer(PyramidTransformer):
     Args:
         dims: of the four stages.
         mergers: in front of each stage: ``grid``, ``conv``, ``laa`` or, on stage 4, ``sia``.
-        variant, fidelity: of SIA; see `hafabench.catalog.ModelSpec`.
+        variant, fidelity: of SIA; see `hafabench.config.catalog.ModelSpec`.
         num_classes: of the classifier; 0 for none.
         in_chans: channels of the image.
         global_pool: ``token``, ``avg`` or ``""``; by default ``avg`` with SIA, else ``token``.

@@ -12,7 +12,7 @@ import math
 
 from torch import nn
 
-from hafabench.catalog import GRID_ONLY
+from hafabench.config.catalog import GRID_ONLY
 from hafabench.errors import UserError
 from hafabench.models.hafa.plugin import GridMerger, MergerStyle, build_merger, key_value_source
 from hafabench.models.pyramid import Dimensions, PyramidTransformer, Stage, initialise_linear, stage_blocks
@@ -40,7 +40,7 @@ class PyramidVisionTransformerV2(PyramidTransformer):
     Args:
         dims: of the four stages.
         mergers: in front of each stage: ``grid``, ``conv`` (the same here), ``laa`` or ``sia``.
-        variant, fidelity: of SIA; see `hafabench.catalog.ModelSpec`.
+        variant, fidelity: of SIA; see `hafabench.config.catalog.ModelSpec`.
         num_classes: of the classifier; 0 for none.
         in_chans: channels of the image.
         global_pool: ``avg`` or ``""``.

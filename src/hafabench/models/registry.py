@@ -11,12 +11,12 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from hafabench.catalog import CATALOG, FIDELITIES, VARIANTS, ModelSpec, merger_problem
+from hafabench.config.catalog import CATALOG, FIDELITIES, VARIANTS, ModelSpec, merger_problem
+from hafabench.config.keep_rates import KeepRates, describe_rates
 from hafabench.errors import UserError
-from hafabench.keep_rates import KeepRates, describe_rates
 from hafabench.models import dynamic_swin, dynamicvit, lvvit, pvt, pvt_v2, swin
-from hafabench.models.library import LibraryBackbone, create_library_model
 from hafabench.models.pyramid import Dimensions
+from hafabench.models.timm_models import LibraryBackbone, create_library_model
 
 
 def is_own(spec: ModelSpec) -> bool:
@@ -42,7 +42,7 @@ def create(
     """Build any model of the catalogue, or a variant of one.
 
     Args:
-        model: a name of `hafabench.catalog.CATALOG` or a specification.
+        model: a name of `hafabench.config.catalog.CATALOG` or a specification.
         dense: build the backbone of a dense task: without classifier and class token, with ``channels`` and
             ``forward_tokens(x)``, and no parameter that would stay without a gradient.
         mergers, variant, fidelity, keep: changes of the specification.

@@ -23,7 +23,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hafabench.catalog import GRID_ONLY
+from hafabench.config.catalog import GRID_ONLY
 from hafabench.errors import UserError
 from hafabench.models.hafa.plugin import MergerStyle, build_merger, key_value_source
 from hafabench.models.hafa.tokens import Context, Tokens
@@ -114,7 +114,7 @@ class SwinTransformerHafa(SwinTransformer):
 
     Args:
         mergers: ``grid`` (patch merging), ``conv``, ``laa``, and on stage 4 ``sia``.
-        variant, fidelity: of SIA; see `hafabench.catalog.ModelSpec`.
+        variant, fidelity: of SIA; see `hafabench.config.catalog.ModelSpec`.
         kwargs: of timm's `SwinTransformer`.
     """
 

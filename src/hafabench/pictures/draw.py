@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hafabench.data.classes import Colour, class_palette
-from hafabench.pictures.seen import Windows
+from hafabench.pictures.samples import Windows
 
 TILE = 320  # pixels: side of a tile
 CAPTION = 22  # under a tile

@@ -6,23 +6,19 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from hafabench.config import Experiment
-from hafabench.errors import Problem, UserError
+from hafabench.config.base import StrictModel
+from hafabench.config.experiment import Experiment
+from hafabench.config.json_file import read_json_model
 from hafabench.files import write_text
-from hafabench.pictures.subjects import Subjects
-from hafabench.yamlfile import describe, dotted
+from hafabench.runs.picture_runs import Subjects
 
 SCHEMA = "hafabench.pictures/1"
 CLUSTERS, OFFSETS = "clusters.webp", "offsets.webp"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Weights(_Strict):
+class Weights(StrictModel):
     """Whose weights drew a sheet: a run, its fingerprint, and the digest of its checkpoint."""
 
     run: str
@@ -30,7 +26,7 @@ class Weights(_Strict):
     checkpoint_sha256: str
 
 
-class Sheet(_Strict):
+class Sheet(StrictModel):
     """One picture of square tiles, a row per image.
 
     Attributes:
@@ -55,12 +51,12 @@ class Sheet(_Strict):
     left: list[int]
     top: list[int]
     captions: list[list[str]]
-    legend: list[tuple[str, str]] = []
+    legend: list[tuple[str, str]] = Field(default_factory=list)
     weights: list[Weights]
     facts: list[str]
 
 
-class PictureIndex(_Strict):
+class PictureIndex(StrictModel):
     """The sheets of an experiment; None where there is no run to draw one of."""
 
     schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
@@ -92,13 +88,4 @@ def read_index(path: Path) -> PictureIndex:
     Raises:
         UserError: for a missing file, invalid JSON or other content, every problem at once.
     """
-    try:
-        return PictureIndex.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(Problem(str(path), "", "no such file; `hafabench pictures` makes it")) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(path), "", f"not a JSON file: {error}")) from None
-    except ValidationError as error:
-        raise UserError(
-            [Problem(str(path), dotted(item["loc"]), describe(item)) for item in error.errors()]
-        ) from None
+    return read_json_model(path, PictureIndex, missing="no such file; `hafabench pictures` makes it")

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.data.classes import Colour, class_palette, segmentation_classes
 from hafabench.files import atomic_path, sha256_of
-from hafabench.matrix import Run, expand
 from hafabench.pictures import draw
 from hafabench.pictures.index import CLUSTERS, OFFSETS, PictureIndex, Sheet, Weights, index_file, write_index
-from hafabench.pictures.looks import samplings, segmentations
-from hafabench.pictures.seen import Segmentation, Windows
-from hafabench.pictures.subjects import picture_subjects
+from hafabench.pictures.inference import samplings, segmentations
+from hafabench.pictures.samples import Segmentation, Windows
+from hafabench.runs.picture_runs import picture_subjects
+from hafabench.runs.run import Run, expand
 
 IMAGES = 4  # per sheet
 _IGNORED = 255

@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.errors import UserError
-from hafabench.matrix import Run, run_id
 from hafabench.reporting.claims.ledger import paper_claims
+from hafabench.runs.run import Run, run_id
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,18 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from hafabench.config import Experiment
-from hafabench.matrix import (
-    TASKS,
-    Run,
-    complexity_fingerprint,
-    complexity_record,
-    expand,
-    latency_fingerprint,
-    latency_record,
-)
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import TASKS
 from hafabench.pictures.index import index_file
-from hafabench.pictures.subjects import picture_subjects
-from hafabench.resources import ResourceBook, Resources
 from hafabench.results.counts import is_current
-from hafabench.states import RunState, dataset_is_ready, record_is_current, run_state
-from hafabench.static_rows import counts_fingerprint, counts_record
-from hafabench.throughput import Estimate
+from hafabench.runs.estimates import Estimate
+from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
+from hafabench.runs.paths import complexity_record, counts_record, latency_record
+from hafabench.runs.picture_runs import picture_subjects
+from hafabench.runs.resources import ResourceBook, Resources
+from hafabench.runs.run import Run, expand
+from hafabench.runs.state import RunState, dataset_is_ready, record_is_current, run_state
+from hafabench.runs.static_models import counts_fingerprint
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hafabench.cluster.site import Site
-from hafabench.config import Experiment
-from hafabench.layout import TableLayout
-from hafabench.matrix import Run, expand, run_id
+from hafabench.config.experiment import Experiment
+from hafabench.config.site import Site
+from hafabench.config.tables import TableLayout
 from hafabench.plan.claims import Question, Selection, choose, questions
 from hafabench.plan.jobs import Job, job_id, make_jobs
 from hafabench.plan.schedule import Schedule, schedule
-from hafabench.resources import ResourceBook
-from hafabench.states import RunState
+from hafabench.runs.resources import ResourceBook
+from hafabench.runs.run import Run, expand, run_id
+from hafabench.runs.state import RunState
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hafabench.errors import UserError
 from hafabench.files import atomic_folder
-from hafabench.regression.sides import FILE_NAME, Cell, Side, load_side, predictions_of, record_paths
+from hafabench.regression.records import FILE_NAME, Cell, Side, load_side, predictions_of, record_paths
 
 HISTORY = "history.jsonl"
 

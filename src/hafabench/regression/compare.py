@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from hafabench.config.regression import GateLimits
 from hafabench.errors import Problem, UserError
 from hafabench.regression import effects
 from hafabench.regression.effects import Effect
-from hafabench.regression.limits import GateLimits
-from hafabench.regression.sides import Cell, Entry, Side, predictions_of
+from hafabench.regression.records import Cell, Entry, Side, predictions_of
 from hafabench.results.predictions import Predictions, identical
 from hafabench.results.record import Record
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from hafabench.results.predictions import Hits, Predictions
 from hafabench.results.record import Metric
-from hafabench.statistics import POWER, compare_paired
+from hafabench.stats.paired import POWER, compare_paired
 
 _SEED = 0
 _RESAMPLES_AT_ONCE = 100

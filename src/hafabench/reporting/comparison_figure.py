@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from hafabench.recipes import TASKS
+from hafabench.config.recipes import TASKS
 from hafabench.reporting.comparison_text import NONE
 from hafabench.reporting.comparisons import Comparison
 from hafabench.reporting.figures import BASELINE, PLUGIN, STYLE, save, say

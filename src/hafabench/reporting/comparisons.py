@@ -13,11 +13,11 @@ from typing import Literal
 
 import pandas as pd
 
-from hafabench.config import Experiment
-from hafabench.layout import Column, Row, TableLayout
-from hafabench.recipes import Task
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import Task
+from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.reporting.numbers import Numbers, mark_of
-from hafabench.statistics import CONFIDENCE, PairedComparison, Summary, holm, summarize
+from hafabench.stats.paired import CONFIDENCE, PairedComparison, Summary, holm, summarize
 
 LEVEL = 1 - CONFIDENCE
 Verdict = Literal["better", "worse", "cannot tell"]
@@ -89,7 +89,7 @@ def comparisons(experiment: Experiment, frame: pd.DataFrame) -> list[Comparison]
 
     Args:
         experiment: with the layouts that say which rows have which baseline.
-        frame: of `hafabench.results.collect`.
+        frame: of `hafabench.reporting.frame`.
     """
     found: dict[tuple[str, ...], Comparison] = {}
     for layout, row, column, numbers in _candidates(experiment, frame):

@@ -18,11 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hafabench.catalog import CATALOG, GRID_ONLY, ModelSpec
-from hafabench.engines.progress import read_history
+from hafabench.config.catalog import CATALOG, GRID_ONLY, ModelSpec
+from hafabench.config.recipes import TASKS
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
-from hafabench.recipes import TASKS
+from hafabench.results.history import read_history
 
 Curve = dict[str, list[float]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
@@ -127,7 +127,7 @@ def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str,
     """Scatter each task's headline metric over multiply-accumulates, with arrows from a backbone to its variants.
 
     Args:
-        frame: of `hafabench.results.collect`.
+        frame: of `hafabench.reporting.frame`.
         path: as in `learning_curves`.
         models: what the frame's model names are; tells which models are variants of which.
     """
@@ -167,7 +167,7 @@ def headline_points(frame: pd.DataFrame, task: str, cost: str, source: str | Non
     """A task's measured models, by name, at the value of their metric ``cost``.
 
     Args:
-        frame: of `hafabench.results.collect`.
+        frame: of `hafabench.reporting.frame`.
         task: gives the headline metric.
         cost: name of a counted or timed metric: ``params``, ``gmacs``, ``latency_ms``.
         source: id of the record that holds it, where several do (``latency/table4``).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hafabench.layout import Column
+from hafabench.config.tables import Column
 from hafabench.reporting import legend
 from hafabench.reporting.tables import Cell, Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hafabench.layout import Column
+from hafabench.config.tables import Column
 
 NOT_RUN = "\u2013"  # en dash
 IMPORTED = "†"

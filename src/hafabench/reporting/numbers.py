@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from hafabench.layout import Column, TableLayout
-from hafabench.statistics import PairedComparison, compare_paired
+from hafabench.config.tables import Column, TableLayout
+from hafabench.stats.paired import PairedComparison, compare_paired
 
 Mark = Literal["measured", "counted", "imported", "not run"]
 
@@ -18,7 +18,7 @@ class Numbers:
 
     Args:
         layout: the table.
-        frame: of `hafabench.results.collect`.
+        frame: of `hafabench.reporting.frame`.
     """
 
     def __init__(self, layout: TableLayout, frame: pd.DataFrame):

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.files import write_text
-from hafabench.matrix import expand
 from hafabench.reporting import comparison_text
 from hafabench.reporting.claims.write import write_claims
 from hafabench.reporting.comparison_figure import draw_comparisons
 from hafabench.reporting.comparisons import comparisons, uncompared
 from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
+from hafabench.reporting.frame import read_frame
 from hafabench.reporting.write import write_tables
-from hafabench.results.collect import read_frame
+from hafabench.runs.run import expand
 
 
 def write_report(experiment: Experiment) -> list[Path]:

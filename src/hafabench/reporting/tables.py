@@ -21,12 +21,12 @@ from typing import Literal
 
 import pandas as pd
 
+from hafabench.config.paper_values import PaperValues
+from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.errors import UserError
-from hafabench.layout import Column, Row, TableLayout
 from hafabench.reporting import legend
 from hafabench.reporting.numbers import Mark, Numbers, mark_of
-from hafabench.reporting.paper import PaperValues
-from hafabench.statistics import summarize
+from hafabench.stats.paired import summarize
 
 PaperMark = Literal["cited", "not printed"]
 
@@ -161,7 +161,7 @@ def build_table(
 
     Args:
         layout: rows, columns, baselines.
-        frame: of `hafabench.results.collect`; may be empty.
+        frame: of `hafabench.reporting.frame`; may be empty.
         paper: the paper's printed values.
         experiment, title, scale: of the experiment (``embedded`` or ``full``) that the frame has to be of.
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from hafabench.config.paper_values import load_paper_values
+from hafabench.config.tables import TableLayout
 from hafabench.files import write_text
-from hafabench.layout import TableLayout
-from hafabench.reporting import cells_csv, latex, markdown
-from hafabench.reporting.paper import load_paper_values
+from hafabench.reporting import csv as cells_csv
+from hafabench.reporting import latex, markdown
 from hafabench.reporting.tables import build_table
 
 
@@ -30,7 +31,7 @@ def write_tables(
 
     Args:
         layouts: the tables.
-        frame: of `hafabench.results.collect`.
+        frame: of `hafabench.reporting.frame`.
         paper_values: the paper's values (CSV).
         folder: of the tables.
         experiment, title, scale: of the experiment that the frame has to be of.

@@ -10,27 +10,24 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from hafabench.config.base import StrictModel
+from hafabench.config.json_file import read_json_model
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
+from hafabench.results.decomposition import Decomposition
 from hafabench.results.record import Provenance
-from hafabench.tally import Decomposition
-from hafabench.yamlfile import describe, dotted
 
 SCHEMA = "hafabench.counts/1"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Counted(_Strict):
+class Counted(StrictModel):
     """One model taken apart.
 
     Attributes:
         task, model: what was counted, with the task's head.
-        variant: another build of the same row than the project's (`hafabench.readings.VARIANTS`); None for its own.
+        variant: another build of the same row (`hafabench.config.claims.VARIANTS`); None for the project's own.
         dead_weights: weights that the authors' published class of this row holds beside the live ones.
         amounts: its parameters and operations.
     """
@@ -42,11 +39,11 @@ class Counted(_Strict):
     amounts: Decomposition
 
 
-class Counts(_Strict):
+class Counts(StrictModel):
     """Every model that the static claims of an experiment are settled with.
 
     Attributes:
-        fingerprint: of what was to be counted, see `hafabench.matrix.counts_fingerprint`.
+        fingerprint: of what was to be counted, see `hafabench.runs.run.counts_fingerprint`.
         cells: one per task, model and variant.
         provenance: of the counting.
     """
@@ -74,19 +71,7 @@ def read_counts(path: Path) -> Counts:
     Raises:
         UserError: for a missing file, invalid JSON, another schema, or wrong content (all problems at once).
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(Problem(str(path), "", "no such record; `hafabench count` makes it")) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(path), "", f"not a JSON record: {error}")) from None
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UserError(Problem(str(path), "schema", f"expected {SCHEMA!r}, found {schema!r}"))
-    try:
-        return Counts.model_validate(content)
-    except ValidationError as error:
-        raise UserError([Problem(str(path), dotted(e["loc"]), describe(e)) for e in error.errors()]) from None
+    return read_json_model(path, Counts, missing="no such record; `hafabench count` makes it")
 
 
 def read_current(path: Path, fingerprint: str) -> Counts | None:

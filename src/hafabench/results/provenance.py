@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from hafabench.results.record import Provenance
 
@@ -93,3 +94,11 @@ def _git_state() -> tuple[str | None, bool | None]:
     commit = git("rev-parse", "HEAD")
     status = git("status", "--porcelain", "--untracked-files=no") if commit else None
     return commit, (status != "" if status is not None else None)
+
+
+def device_facts() -> dict[str, Any]:
+    """The device that torch computes on and its number of threads, as fields of `Provenance`."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"device": device, "threads": torch.get_num_threads()}

@@ -10,22 +10,18 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from hafabench.errors import Problem, UserError
+from hafabench.config.base import StrictModel
+from hafabench.config.json_file import read_json_model
+from hafabench.config.metrics import Verb
 from hafabench.files import write_text
-from hafabench.yamlfile import describe, dotted
 
 SCHEMA = "hafabench.record/1"
-Verb = Literal["evaluate", "complexity", "latency"]
 _ALWAYS_KNOWN = ("python", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Metric(_Strict):
+class Metric(StrictModel):
     """One number.
 
     Attributes:
@@ -53,7 +49,7 @@ class Metric(_Strict):
     confidence: float | None = None
 
 
-class Machine(_Strict):
+class Machine(StrictModel):
     """The machine, and its state where something was timed; unknown stays None.
 
     Attributes:
@@ -82,7 +78,7 @@ class Machine(_Strict):
     gpu: dict[str, str] | None = None
 
 
-class Provenance(_Strict):
+class Provenance(StrictModel):
     """Where and how a record was made; unknown stays None.
 
     Only an imported record may leave open what every measurement here knows: interpreter, device, host, times.
@@ -104,7 +100,7 @@ class Provenance(_Strict):
     dataset_digest: str | None = None
 
 
-class ImportSource(_Strict):
+class ImportSource(StrictModel):
     """What an imported record was read from.
 
     Attributes:
@@ -121,17 +117,17 @@ class ImportSource(_Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     read: str
     imported: str
-    also: dict[str, str] = {}
+    also: dict[str, str] = Field(default_factory=dict)
 
 
-class Record(_Strict):
+class Record(StrictModel):
     """The numbers of one run and verb, or of one measurement over several models.
 
     Attributes:
         id: the run's id (``classification/pvt_tiny/seed0``) or the measurement's (``complexity/segmentation``).
         origin: ``imported``: numbers, or the weights behind them, were made outside this project.
         fingerprint: of the resolved configuration that was measured; of an imported record, of what its numbers are
-            said to be about (`hafabench.matrix.imported_fingerprint`), since no recipe of ours made them.
+            said to be about (`hafabench.runs.fingerprints.imported_fingerprint`), since no recipe of ours made them.
         provenance: of this record.
         training: provenance of the weights behind it (steps, seconds, device, commit), from their checkpoint.
         source: what an imported record was read from.
@@ -153,7 +149,7 @@ class Record(_Strict):
     source: ImportSource | None = None
     predictions_sha256: str | None = None
     machine: Machine | None = None
-    warnings: list[str] = []
+    warnings: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _origin_says_what_must_be_known(self) -> Record:
@@ -180,28 +176,4 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: for a missing file, invalid JSON, another schema, or wrong content (all problems at once).
     """
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(Problem(str(path), "", "no such record")) from None
-    try:
-        return Record.model_validate_json(text)
-    except ValidationError:
-        # Of a record that is none, the slower way tells more.
-        return _read_plainly(path, text)
-
-
-def _read_plainly(path: Path, text: bytes) -> Record:
-    try:
-        content = json.loads(text.decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(path), "", f"not a JSON record: {error}")) from None
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UserError(Problem(str(path), "schema", f"expected {SCHEMA!r}, found {schema!r}"))
-    try:
-        return Record.model_validate(content)
-    except ValidationError as error:
-        raise UserError(
-            [Problem(str(path), dotted(item["loc"]), describe(item)) for item in error.errors()]
-        ) from None
+    return read_json_model(path, Record, missing="no such record")

@@ -67,7 +67,7 @@ def key_value_source(mergers: tuple[str, ...], variant: str, fidelity: str) -> K
 
 
 def build_merger(kind: str, in_dim: int, out_dim: int, style: MergerStyle, key_values: KeyValueSource) -> nn.Module:
-    """The merger ``kind``, one of `hafabench.catalog.MERGERS`, from ``in_dim`` to ``out_dim`` channels."""
+    """The merger ``kind``, one of `hafabench.config.catalog.MERGERS`, from ``in_dim`` to ``out_dim`` channels."""
     match kind:
         case "grid":
             return GridMerger(in_dim, out_dim, style.kernel, 2, style.padding)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from hafabench.config import Experiment
+from hafabench.config.claims import Tolerance
+from hafabench.config.experiment import Experiment
+from hafabench.config.paper_values import load_paper_values
+from hafabench.config.tables import Column, Row, TableLayout
+from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
-from hafabench.layout import Column, Row, TableLayout
-from hafabench.readings import Tolerance
-from hafabench.reporting.paper import load_paper_values
-from hafabench.yamlfile import YamlFile
 
 Kind = Literal["static", "accuracy", "latency"]
 

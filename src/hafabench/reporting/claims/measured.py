@@ -6,11 +6,11 @@ import statistics
 
 import pandas as pd
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.reporting.claims.ledger import Claim
-from hafabench.reporting.claims.ruling import Ruling, Verdict
+from hafabench.reporting.claims.verdicts import Ruling, Verdict
 from hafabench.reporting.numbers import Numbers, mark_of
-from hafabench.statistics import summarize
+from hafabench.stats.paired import summarize
 
 
 def judge(claim: Claim, value: float, low: float | None = None, high: float | None = None) -> tuple[Verdict, str]:
@@ -54,7 +54,7 @@ class Measured:
 
     Args:
         experiment: embedded numbers never settle a claim of the paper.
-        frame: of `hafabench.results.collect`.
+        frame: of `hafabench.reporting.frame`.
     """
 
     def __init__(self, experiment: Experiment, frame: pd.DataFrame):

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hafabench.layout import TableLayout
-from hafabench.readings import CONSISTENT
+from hafabench.config.claims import CONSISTENT
+from hafabench.config.tables import TableLayout
 from hafabench.reporting import legend
-from hafabench.reporting.claims.ruling import Ruling
 from hafabench.reporting.claims.settle import Ledger
 from hafabench.reporting.claims.static import Standing
+from hafabench.reporting.claims.verdicts import Ruling
 from hafabench.reporting.markdown import escape, grid
 
 COLUMNS = [

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.reporting.claims.ledger import paper_claims
 from hafabench.reporting.claims.measured import Measured
-from hafabench.reporting.claims.ruling import VERDICTS, Ruling
 from hafabench.reporting.claims.static import Forensics, Standing
-from hafabench.results.collect import collect, read_frame
+from hafabench.reporting.claims.verdicts import VERDICTS, Ruling
+from hafabench.reporting.frame import collect, read_frame
 from hafabench.results.counts import Counts
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
+from hafabench.config.claims import CONSISTENT, Convention, Printing, Reading, Readings, StandIn
 from hafabench.measure.conventions import PRINTINGS, count_row, printed
-from hafabench.readings import CONSISTENT, Convention, Printing, Reading, Readings, StandIn
 from hafabench.reporting.claims.ledger import Claim
-from hafabench.reporting.claims.ruling import Match, Ruling
+from hafabench.reporting.claims.verdicts import Match, Ruling
 from hafabench.results.counts import Counts
 
 

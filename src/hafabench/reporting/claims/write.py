@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from hafabench.config import Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.files import write_text
 from hafabench.reporting.claims.render import markdown, to_csv
 from hafabench.reporting.claims.settle import settle
 from hafabench.results.counts import read_current
-from hafabench.static_rows import counts_fingerprint, counts_record
+from hafabench.runs.paths import counts_record
+from hafabench.runs.static_models import counts_fingerprint
 
 
 def write_claims(experiment: Experiment, frame: pd.DataFrame) -> list[Path]:
@@ -19,7 +20,7 @@ def write_claims(experiment: Experiment, frame: pd.DataFrame) -> list[Path]:
 
     Args:
         experiment: with its record of counts, if that is there; without it static claims are not run.
-        frame: of `hafabench.results.collect`.
+        frame: of `hafabench.reporting.frame`.
 
     Raises:
         UserError: for a record of counts that cannot be read or is another configuration's, or a bad claims file.

@@ -1,0 +1,1 @@
+"""Image classification: training with exact resume, and evaluation (torch and timm)."""

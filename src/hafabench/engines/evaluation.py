@@ -1,0 +1,41 @@
+"""The evaluation of a run becomes a record, whatever its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hafabench.config.experiment import Experiment
+from hafabench.data.verify import dataset_digest
+from hafabench.files import sha256_of
+from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
+from hafabench.results.machine import this_machine
+from hafabench.results.provenance import Stopwatch, device_facts
+from hafabench.results.record import Metric, Record, write_record
+from hafabench.runs.run import Run
+
+
+def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[..., list[Metric]]) -> Record:
+    """Evaluate the run's final checkpoint with ``evaluate`` and write ``run.predictions`` and ``run.record``."""
+
+    watch = Stopwatch()
+    meta = load_checkpoint(run.checkpoint).get("meta", {})
+    expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
+    metrics = evaluate(run, run.checkpoint, keep=run.predictions)
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        verb="evaluate",
+        id=run.id,
+        fingerprint=run.fingerprint,
+        metrics=metrics,
+        provenance=watch.provenance(
+            **device_facts(),
+            checkpoint_sha256=sha256_of(run.checkpoint),
+            dataset_digest=dataset_digest(experiment, run.task),
+        ),
+        training=meta.get("training"),
+        predictions_sha256=sha256_of(run.predictions),
+        machine=this_machine(),
+    )
+    write_record(run.record, record)
+    return record

@@ -1,0 +1,66 @@
+"""Weights from elsewhere, evaluated here: their metrics become imported records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hafabench.config.experiment import Experiment
+from hafabench.data.verify import dataset_digest
+from hafabench.files import sha256_of
+from hafabench.imports.store import Stored, imported_id, now, refuse_earlier, store_records
+from hafabench.models.checkpoints.foreign import ForeignWeights
+from hafabench.models.checkpoints.storage import Fill
+from hafabench.results.provenance import Stopwatch, device_facts
+from hafabench.results.record import ImportSource, Metric, Record
+from hafabench.runs.fingerprints import imported_fingerprint
+from hafabench.runs.run import Run
+
+
+def record_foreign(
+    experiment: Experiment,
+    run: Run,
+    evaluate: Callable[[Run, Path, Fill], list[Metric]],
+    weights: ForeignWeights,
+    *,
+    seed: int | None = None,
+    replace: bool = False,
+) -> Stored:
+    """Evaluate weights from elsewhere as the run's model and write an imported record.
+
+    The provenance is of the evaluation, which happened here; of the training nothing is known, so neither the run's
+    fingerprint nor its seed is claimed.
+
+    Args:
+        seed: that the weights were trained with, where it is known.
+        replace: take the place of earlier imports of the same numbers.
+
+    Raises:
+        UserError: for weights that do not fit, or numbers that were imported already.
+    """
+    watch = Stopwatch()
+    digest = sha256_of(weights.file)
+    if not replace:
+        refuse_earlier(experiment, run.task, run.model.name, seed, digest)
+    metrics = evaluate(run, weights.file, weights.fill)
+    note = f"weights from {weights.file.name} (sha256 {digest[:12]}), evaluated here"
+    record = Record(
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        origin="imported",
+        verb="evaluate",
+        id=imported_id(run.task, run.model.name, seed),
+        fingerprint=imported_fingerprint(experiment, "evaluate", run.task),
+        metrics=[
+            metric.model_copy(update={"seed": seed, "convention": f"{metric.convention}; {note}"})
+            for metric in metrics
+        ],
+        provenance=watch.provenance(
+            **device_facts(),
+            checkpoint_sha256=digest,
+            dataset_digest=dataset_digest(experiment, run.task),
+        ),
+        source=ImportSource(kind="weights", file=str(weights.file), sha256=digest, read=weights.read, imported=now()),
+    )
+    (stored,) = store_records(experiment, [record], replace=replace)
+    return stored

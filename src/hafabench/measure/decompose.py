@@ -1,0 +1,201 @@
+"""A model taken apart in one pass on the meta device: parameters and operations by part and kind.
+
+`hafabench.measure.complexity` counts a model under one convention. Papers count under many: with or without norms and
+biases, blind to attention or to a custom convolution, without what is frozen. Here every number that such a
+convention may add up is kept apart: a convention is then a sum of kinds and needs no model any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torchvision.ops
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from hafabench.config.operation_kinds import BIAS, BUFFERS
+from hafabench.models.blocks import DepthwiseTokens
+from hafabench.models.hafa.laa import DeformableConv, OffsetConv
+from hafabench.models.hafa.sia import SemanticInformationAggregation
+from hafabench.results.decomposition import Amount, Decomposition
+
+aten = torch.ops.aten
+_DEFORMABLE = torch.ops.torchvision.deform_conv2d
+_BATCHED_PRODUCTS = (aten.bmm, aten.baddbmm)
+# What multiplies nothing under `complexity.CONVENTION`, by the tensor whose elements some counters count.
+_BY_INPUT = {
+    aten.native_batch_norm: "batch_norm",
+    aten._native_batch_norm_legit_no_training: "batch_norm",
+    aten.native_layer_norm: "layer_norm",
+    aten.native_group_norm: "group_norm",
+    aten.max_pool2d_with_indices: "pooling",
+    aten.avg_pool2d: "pooling",
+    aten._adaptive_avg_pool2d: "pooling",
+}
+_BY_OUTPUT = {
+    aten.relu: "relu",
+    aten.relu_: "relu",
+    aten.gelu: "gelu",
+    aten._softmax: "softmax",
+    aten._safe_softmax: "softmax",
+    aten.upsample_bilinear2d: "upsampling",
+    aten.upsample_nearest2d: "upsampling",
+}
+_NORMS = (nn.LayerNorm, nn.GroupNorm, _BatchNorm)
+
+
+def decompose(model: nn.Module, image_size: tuple[int, int] | None, in_chans: int = 3) -> Decomposition:
+    """Take a model apart, in evaluation mode; nothing is computed.
+
+    Args:
+        model: on the meta device; takes an image batch (B, ``in_chans``, H, W). It is put into evaluation mode.
+        image_size: (H, W), pixels; None takes apart the parameters alone.
+        in_chans: channels of the image.
+    """
+    roles = _Roles(model)
+    if image_size is None:
+        return Decomposition(roles.parameters())
+    recorder = _Recorder(roles)
+    model.eval()
+    with (
+        torch.no_grad(),
+        register_module_forward_pre_hook(recorder.enter),
+        register_module_forward_hook(recorder.leave),
+        recorder,
+    ):
+        model(torch.empty(1, in_chans, *image_size, device="meta"))
+    found = recorder.found.items()
+    return Decomposition(roles.parameters(), tuple(Amount(part, kind, count) for (part, kind), count in found))
+
+
+class _Roles:
+    """Which part of a model each of its modules belongs to, and what it is."""
+
+    def __init__(self, model: nn.Module):
+        names, classifiers = {module: name.split(".") for name, module in model.named_modules()}, _classifiers(model)
+        # mmseg's and mmdet's models have it, the latter wrapped once more.
+        is_dense = not classifiers and any("backbone" in words[:2] for words in names.values())
+        self.part = {
+            module: _dense_part(words) if is_dense else _part(words, module in classifiers)
+            for module, words in names.items()
+        }
+        # What the authors' code calls a token convolution: on a map of tokens, with a skip past it.
+        self.token_convolutions = {module for module in model.modules() if isinstance(module, DepthwiseTokens)} | {
+            module.map_conv for module in model.modules() if isinstance(module, SemanticInformationAggregation)
+        }
+
+    def kind(self, module: nn.Module) -> str:
+        """The kind of a module's weight; ``other`` for what is neither convolution, linear layer nor norm."""
+        if module in self.token_convolutions:
+            return "token_convolution"
+        if isinstance(module, OffsetConv):
+            return "offset"
+        if isinstance(module, DeformableConv | torchvision.ops.DeformConv2d):
+            return "deformable"
+        if isinstance(module, _ConvNd):
+            return "depthwise" if 1 < module.groups == module.in_channels else "convolution"
+        if isinstance(module, nn.Linear):
+            return "linear"
+        return "norm" if isinstance(module, _NORMS) else "other"
+
+    def parameters(self) -> tuple[Amount, ...]:
+        """Parameters by part, kind and whether they are trained, and the statistics of batch norms."""
+        found: Counter[tuple[str, str, bool]] = Counter()
+        seen: set[nn.Parameter] = set()
+        for module, part in self.part.items():
+            kind = self.kind(module)
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter not in seen:
+                    is_bias = name.endswith("bias") and kind not in ("norm", "other")
+                    found[part, "bias" if is_bias else kind, parameter.requires_grad] += parameter.numel()
+                    seen.add(parameter)
+            if isinstance(module, _BatchNorm) and module.track_running_stats:
+                found[part, BUFFERS, False] += module.running_mean.numel() + module.running_var.numel()
+        return tuple(Amount(part, kind, count, trainable) for (part, kind, trainable), count in found.items())
+
+
+class _Recorder(TorchDispatchMode):
+    """Counts operations by what they are: by the weight that enters them, or by their operator where none does.
+
+    The weight decides, not the operator: a convolution may run as a matrix product over windows, a linear layer as a
+    batched one. Hence the weights are followed through views and copies.
+    """
+
+    def __init__(self, roles: _Roles):
+        super().__init__()
+        self.roles = roles
+        self.running: list[nn.Module] = []
+        self.found: Counter[tuple[str, str]] = Counter()
+        # By identity; the tensors are held, so that no identity is used twice.
+        self.owners: dict[int, tuple[Tensor, nn.Module]] = {
+            id(parameter): (parameter, module)
+            for module in roles.part
+            for parameter in module.parameters(recurse=False)
+        }
+
+    def enter(self, module: nn.Module, _inputs: tuple) -> None:
+        self.running.append(module)
+
+    def leave(self, _module: nn.Module, _inputs: tuple, _output: Any) -> None:
+        self.running.pop()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if self.running:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            owner = next((self.owners[id(tensor)][1] for tensor in tensors if id(tensor) in self.owners), None)
+            if owner is not None and len(tensors) == 1:
+                self.owners |= {id(part): (part, owner) for part in tree_leaves(out) if isinstance(part, Tensor)}
+            module = owner or self.running[-1]
+            for kind, count in self._amounts(func.overloadpacket, owner, args, out):
+                self.found[self.roles.part[module], kind] += count
+        return out
+
+    def _amounts(self, operation, owner: nn.Module | None, args: tuple, out) -> Iterator[tuple[str, int]]:
+        pools = operation is aten.mean and isinstance(self.running[-1], _AdaptiveAvgPoolNd)
+        if operation in _BY_INPUT or pools:
+            yield _BY_INPUT.get(operation, "pooling"), args[0].numel()
+        elif operation in _BY_OUTPUT:
+            yield _BY_OUTPUT[operation], out.numel()
+        elif operation is _DEFORMABLE:
+            yield "deformable", out.numel() * math.prod(args[1].shape[1:])
+            yield f"deformable{BIAS}", out.numel()
+        elif operation in flop_registry:
+            kind = self._kind(operation, owner)
+            yield kind, flop_registry[operation](*args, out_val=out) // 2
+            # Added along with the product or after it, as the operator has it.
+            if getattr(owner, "bias", None) is not None:
+                yield f"{kind}{BIAS}", out.numel()
+
+    def _kind(self, operation, owner: nn.Module | None) -> str:
+        own = self.roles.kind(owner) if owner is not None else "other"
+        if own not in ("norm", "other"):
+            return own
+        if operation is aten.convolution:
+            return "convolution"
+        return "attention" if operation in _BATCHED_PRODUCTS else "linear"
+
+
+def _classifiers(model: nn.Module) -> set[nn.Module]:
+    found = model.get_classifier() if hasattr(model, "get_classifier") else ()
+    return set(found) if isinstance(found, tuple | list) else {found}
+
+
+def _part(words: list[str], is_classifier: bool) -> str:
+    if "predictors" in words:
+        return "predictors"
+    return "head" if is_classifier or words[-1] == "aux_head" else "backbone"
+
+
+def _dense_part(words: list[str]) -> str:
+    return next((part for part in ("backbone", "neck") if part in words[:2]), "head")

@@ -1,0 +1,64 @@
+"""A classifier's weights into the backbone of a dense task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hafabench.errors import UserError
+from hafabench.models.pyramid import Stage, resize_positions
+from hafabench.models.timm_models import LibraryBackbone
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What did not find its counterpart.
+
+    Attributes:
+        missing: parameters of the backbone that the classifier does not have.
+        unexpected: parameters of the classifier that the backbone does not have: its head, its class token.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def load_classifier(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> LoadReport:
+    """Load the weights of a classifier into the backbone that `hafabench.models.create` made with ``dense=True``.
+
+    Position embeddings of another image size are resized.
+
+    Raises:
+        UserError: where the weights are another model's: shapes differ, or no name is shared.
+    """
+    target = backbone.body if isinstance(backbone, LibraryBackbone) else backbone
+    weights = dict(state_dict)
+    _resize_position_embeddings(target, weights)
+    own = target.state_dict()
+    shared = own.keys() & weights.keys()
+    if not shared:
+        raise UserError("the classifier's weights share no name with this backbone: they belong to another model")
+    for name in sorted(shared):
+        if own[name].shape != weights[name].shape:
+            found, expected = tuple(weights[name].shape), tuple(own[name].shape)
+            raise UserError(f"weights of another model: {name} has shape {found}, expected {expected}")
+    target.load_state_dict({name: weights[name] for name in shared}, strict=False)
+    return LoadReport(tuple(sorted(own.keys() - shared)), tuple(sorted(weights.keys() - shared)))
+
+
+def _resize_position_embeddings(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    for name, stage in model.named_modules():
+        key = f"{name}.pos_embed"
+        if not isinstance(stage, Stage) or stage.pos_grid is None or key not in weights:
+            continue
+        cells = stage.pos_grid[0] * stage.pos_grid[1]
+        extra = stage.pos_embed.shape[1] - cells
+        given = weights[key]
+        side = round((given.shape[1] - extra) ** 0.5)
+        if given.shape[1] == cells + extra or side * side + extra != given.shape[1]:
+            continue
+        resized = resize_positions(given[:, extra:], (side, side), stage.pos_grid)
+        weights[key] = torch.cat((given[:, :extra], resized), dim=1)

@@ -1,0 +1,312 @@
+"""Weights under other projects' names, fitted to a model of this project: every tensor finds its place, or an error.
+
+Known layouts, beside this project's own: the published PVT and PVT-v2 (whai362/PVT), TCFormer's (whose merger SIA
+grew from), mmdet's PVT, and what timm reads into its own models. For any other name there are renames. Of the
+published HAFA classes the names are known as far as they are PVT's and TCFormer's; the dead weights that they hold
+are known by their shapes (docs/imports.md).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hafabench.config.catalog import ModelSpec
+from hafabench.errors import UserError
+from hafabench.models.hafa.sia import SemanticInformationAggregation
+from hafabench.models.registry import is_own
+
+# Published name -> ours, the first that matches.
+_PUBLISHED = [
+    (r"^patch_embed(\d)\.", r"stage\1.merger."),
+    (r"^pos_embed(\d)$", r"stage\1.pos_embed"),
+    (r"^block(\d)\.", r"stage\1.blocks."),
+    (r"^norm(\d)\.", r"stage\1.norm."),
+    (r"^norm\.", "head_norm."),
+    (r"^cls_token$", "stage4.cls_token"),
+]
+_MERGER = {
+    "conv.skip.weight": "token_proj.weight",
+    "conv.weight": "map_conv.weight",
+    "conv.bias": "map_conv.bias",
+    "norm.weight": "token_norm.weight",
+    "norm.bias": "token_norm.bias",
+    "score.weight": "score.weight",
+    "score.bias": "score.bias",
+}
+_WRAPPERS = ("module.", "_orig_mod.")
+# Follow from a model's shape or count its batches: nothing that was learned.
+_NOT_LEARNED = ("num_batches_tracked", "relative_position_index", "attn_mask", "total_ops", "total_params")
+_CLASSIFIER_ONLY = ("head.", "head_norm.", "stage4.cls_token", "fc.", "norm.")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights that fit.
+
+    Attributes:
+        state: for the model's ``load_state_dict``, complete.
+        layout: whose names they had.
+        dropped: why some tensors are not among them: a sentence each, with their names in the file.
+    """
+
+    state: dict[str, Tensor]
+    layout: str
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    value: Tensor
+    name: str  # in the file
+
+
+_Named = dict[str, _Tensor]
+
+
+def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, renames: Mapping[str, str]) -> Fitted:
+    """The weights under the names and in the order of ``model``.
+
+    Args:
+        model: a classifier of `hafabench.models.create`, or a dense model whose backbone is one, on any device.
+        weights: tensors by the file's names.
+        spec: of the model or backbone.
+        renames: beginnings of names in the file, up to a dot or the end -> of names in the model.
+
+    Raises:
+        UserError: with every tensor that is missing, left over or of another shape, and with renames that the shapes
+            suggest; for a rename that meets no tensor.
+    """
+    own = model.state_dict()
+    weights = _unwrapped(weights)
+    named, rest = _renamed(weights, renames)
+    dense = any(name.startswith("backbone.") for name in own)
+    prefix = _backbone_prefix(own) if dense else ""
+    target = model.get_submodule(prefix.removesuffix(".")) if dense else model
+    inner = {name: tensor for name, tensor in rest.items() if not dense or name.startswith("backbone.")}
+    inner = {name.removeprefix("backbone.") if dense else name: tensor for name, tensor in inner.items()}
+    layout, translated = _translate(target, inner, spec, dense)
+    named |= {prefix + name: tensor for name, tensor in translated.items()}
+    if dense:
+        outer = {name: tensor for name, tensor in rest.items() if not name.startswith("backbone.")}
+        named |= {_neck_name(name, own): tensor for name, tensor in outer.items()}
+    named = {name: tensor for name, tensor in named.items() if name in own or not name.endswith(_NOT_LEARNED)}
+    named |= {
+        name: _Tensor(torch.zeros((), dtype=torch.long), name)
+        for name in own
+        if name.endswith("num_batches_tracked") and name not in named
+    }
+    leftovers = {name: named.pop(name) for name in list(named) if name not in own}
+    dropped = []
+    if own.keys() <= named.keys():
+        dropped = _drop_unused(leftovers, target, prefix, dense)
+    _refuse_misfits(own, named, leftovers)
+    return Fitted({name: named[name].value for name in own}, layout, tuple(dropped))
+
+
+def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what DistributedDataParallel and torch.compile put in front of all of them."""
+    for wrapper in _WRAPPERS:
+        if weights and all(name.startswith(wrapper) for name in weights):
+            return _unwrapped({name.removeprefix(wrapper): value for name, value in weights.items()})
+    return dict(weights)
+
+
+def _renamed(weights: Mapping[str, Tensor], renames: Mapping[str, str]) -> tuple[_Named, _Named]:
+    named, rest, used = {}, {}, set()
+    for name, value in weights.items():
+        for old, new in renames.items():
+            if name == old or name.startswith(f"{old}."):
+                named[new + name.removeprefix(old)] = _Tensor(value, name)
+                used.add(old)
+                break
+        else:
+            rest[name] = _Tensor(value, name)
+    unused = [old for old in renames if old not in used]
+    if unused:
+        raise UserError([f"--rename {old}: no tensor of the file begins so" for old in unused])
+    return named, rest
+
+
+def _backbone_prefix(own: Iterable[str]) -> str:
+    # A library's backbone is wrapped once more; `hafabench.models.timm_models.LibraryBackbone`.
+    wrapped = all(name.startswith("backbone.body.body.") for name in own if name.startswith("backbone."))
+    return "backbone.body.body." if wrapped else "backbone.body."
+
+
+def _translate(target: nn.Module, weights: _Named, spec: ModelSpec, dense: bool) -> tuple[str, _Named]:
+    own = target.state_dict()
+    if dense and any(name.startswith("body.") for name in weights):
+        stripped = {re.sub(r"^(body\.)+", "", name): tensor for name, tensor in weights.items()}
+        return "the model's own names", stripped
+    if all(name in weights and weights[name].value.shape == value.shape for name, value in own.items()):
+        return "the model's own names", weights
+    if not is_own(spec):
+        return "names that timm knows", _by_timm(target, weights)
+    if any(re.match(r"layers\.\d\.0\.projection\.", name) for name in weights):
+        return "mmdet's names of PVT", _from_mmdet(weights)
+    if any(re.match(r"(patch_embed|block)\d\.", name) for name in weights):
+        return "names of the published PVT code", {_published_name(n): _pointwise(t) for n, t in weights.items()}
+    return "the model's own names", weights
+
+
+def _published_name(name: str) -> str:
+    cluster = re.match(r"ctm(\d)\.(.*)", name)
+    if cluster and cluster[2] in _MERGER:
+        return f"stage{int(cluster[1]) + 1}.merger.{_MERGER[cluster[2]]}"
+    for pattern, ours in _PUBLISHED:
+        if re.match(pattern, name):
+            return re.sub(pattern, ours, name)
+    return name
+
+
+def _pointwise(tensor: _Tensor) -> _Tensor:
+    """Linear layers that are stored as convolutions of width 1 (out, in, 1); a channel scale keeps its shape."""
+    value = tensor.value
+    linear = value.ndim == 3 and value.shape[-1] == 1 and value.shape[1] > 1
+    return _Tensor(value.squeeze(-1), tensor.name) if linear else tensor
+
+
+def _from_mmdet(weights: _Named) -> _Named:
+    """mmdet's PVT: attention as one projection of Q, K and V, feed-forward as 1x1 convolutions, no class token."""
+    found: _Named = {}
+    for name, tensor in weights.items():
+        match = re.match(r"layers\.(\d)\.(\d)\.(.*)", name)
+        if match is None:
+            found[name] = tensor
+            continue
+        stage, part, rest = f"stage{int(match[1]) + 1}", match[2], match[3]
+        if part == "0":
+            found[f"{stage}.merger.{rest.replace('projection', 'proj')}"] = tensor
+        elif rest == "0.pos_embed":
+            value = tensor.value
+            if stage == "stage4":
+                # A dense backbone holds the class token's row, unread.
+                value = torch.cat((value.new_zeros(1, 1, value.shape[2]), value), dim=1)
+            found[f"{stage}.pos_embed"] = _Tensor(value, name)
+        else:
+            index, _, leaf = rest.partition(".")
+            block = f"{stage}.blocks.{int(index) - 1}"
+            if fused := re.fullmatch(r"attn\.attn\.in_proj_(weight|bias)", leaf):
+                third = tensor.value.shape[0] // 3
+                found[f"{block}.attn.q.{fused[1]}"] = _Tensor(tensor.value[:third], name)
+                found[f"{block}.attn.kv.{fused[1]}"] = _Tensor(tensor.value[third:], name)
+            elif layer := re.fullmatch(r"ffn\.layers\.(0|3)\.(weight|bias)", leaf):
+                value = tensor.value.flatten(1) if layer[2] == "weight" else tensor.value
+                found[f"{block}.mlp.{'fc1' if layer[1] == '0' else 'fc2'}.{layer[2]}"] = _Tensor(value, name)
+            else:
+                found[f"{block}.{leaf.replace('attn.attn.out_proj', 'attn.proj')}"] = tensor
+    return found
+
+
+def _by_timm(target: nn.Module, weights: _Named) -> _Named:
+    """Names as timm's own loading makes them, with its adaptations to another input size or window."""
+    convert = getattr(sys.modules[type(target).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return weights
+    try:
+        converted = convert({name: tensor.value for name, tensor in weights.items()}, target)
+    except (AttributeError, KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise UserError(f"timm cannot take these weights for its model: {type(error).__name__}: {error}") from None
+    return {
+        name: _Tensor(value, weights[name].name if name in weights else name) for name, value in converted.items()
+    }
+
+
+def _neck_name(name: str, own: Mapping[str, Tensor]) -> str:
+    # mmdet and mmseg wrap the neck's convolutions; `hafabench.engines.dense.neck.TokenFPN` does not.
+    plain = name.replace(".conv.", ".")
+    return plain if name not in own and name.startswith("neck.") and plain in own else name
+
+
+def _drop_unused(leftovers: _Named, target: nn.Module, prefix: str, dense: bool) -> list[str]:
+    """Take from ``leftovers`` what is known to have no part in the model's output; a sentence for each kind."""
+    sentences = []
+    if dense:
+        unused = [name for name in leftovers if name.removeprefix(prefix).startswith(_CLASSIFIER_ONLY)]
+        if unused:
+            names = ", ".join(leftovers.pop(name).name for name in unused)
+            sentences.append(f"dropped, as only classification uses it: {names}")
+    dead = _dead(leftovers, target)
+    if dead:
+        names = ", ".join(leftovers.pop(name).name for name in dead)
+        sentences.append(f"dropped, as the published class never uses it (no gradient reaches it): {names}")
+    return sentences
+
+
+def _dead(leftovers: _Named, target: nn.Module) -> list[str]:
+    """Which leftovers are the dead weights of the published class: a projection C -> C, a norm, a class token."""
+    sia = [module for module in target.modules() if isinstance(module, SemanticInformationAggregation)]
+    if not sia or sia[-1].key_values != "separate":
+        return []
+    width = sia[-1].score.in_features
+    shapes = {
+        "projection": {"weight": (width, width), "bias": (width,)},
+        "norm": {"weight": (width,), "bias": (width,)},
+        "token": {"cls_token": (1, 1, width)},
+    }
+    dead: list[str] = []
+    for members in _modules(leftovers).values():
+        found = {name.rpartition(".")[2]: _squeezed(leftovers[name].value) for name in members}
+        kind = next((kind for kind, shape in shapes.items() if found == shape), None)
+        if kind is not None:
+            del shapes[kind]  # the class holds one of each
+            dead += members
+    return dead
+
+
+def _squeezed(value: Tensor) -> tuple[int, ...]:
+    """Shape, without the width of a convolution of width 1."""
+    return tuple(value.shape[:2]) if value.ndim > 2 and set(value.shape[2:]) == {1} else tuple(value.shape)
+
+
+def _modules(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by the module that holds them."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        # A class token stands by itself, whichever module holds it.
+        module, _, leaf = name.rpartition(".")
+        found.setdefault(name if leaf == "cls_token" else module, []).append(name)
+    return found
+
+
+def _refuse_misfits(own: Mapping[str, Tensor], named: _Named, leftovers: _Named) -> None:
+    missing = [name for name in own if name not in named]
+    problems = []
+    if missing:
+        problems.append(f"missing in the file: {', '.join(missing)}")
+    if leftovers:
+        problems.append(f"unknown to the model: {', '.join(tensor.name for tensor in leftovers.values())}")
+    problems += [
+        f"{named[name].name}: expected shape {tuple(value.shape)}, found {tuple(named[name].value.shape)}"
+        for name, value in own.items()
+        if name in named and value.shape != named[name].value.shape
+    ]
+    problems += _suggestions({name: own[name] for name in missing}, leftovers)
+    if problems:
+        raise UserError(problems)
+
+
+def _suggestions(missing: Mapping[str, Tensor], leftovers: _Named) -> Sequence[str]:
+    """Renames between modules whose tensors fit each other's shapes and no other module's."""
+
+    def by_shapes(modules: Mapping[str, list[str]], tensors: Mapping[str, Tensor]) -> dict[tuple, list[str]]:
+        found: dict[tuple, list[str]] = {}
+        for module, names in modules.items():
+            shapes = tuple(sorted((name.rpartition(".")[2], tuple(tensors[name].shape)) for name in names))
+            found.setdefault(shapes, []).append(module)
+        return found
+
+    spare = {tensor.name: tensor.value for tensor in leftovers.values()}
+    wanted, offered = by_shapes(_modules(missing), missing), by_shapes(_modules(spare), spare)
+    pairs = [
+        f"--rename {offered[shapes][0]}={wanted[shapes][0]}"
+        for shapes in wanted
+        if len(wanted[shapes]) == 1 and len(offered.get(shapes, [])) == 1
+    ]
+    return [f"by their shapes, this may be meant: {' '.join(pairs)}"] if pairs else []

@@ -1,0 +1,91 @@
+"""Checkpoints: tensors and plain containers only, written atomically, refused where they do not fit.
+
+Two kinds exist. A *final* checkpoint holds ``state_dict`` and ``meta`` (whose weights they are, and the provenance of
+their training), and ``average`` where a moving average of the weights was kept. A *work* checkpoint holds everything
+that an exact resume needs and belongs to one fingerprint.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hafabench.errors import Problem, UserError
+from hafabench.files import atomic_path
+from hafabench.runs.run import Run
+
+FORMAT = "hafabench.checkpoint/1"
+
+# Gives a run's model the weights of a file.
+Fill = Callable[[nn.Module, Run, Path], None]
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` (tensors, numbers, strings and containers of them) to ``path``: whole or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this project onto the CPU, without unpickling arbitrary objects.
+
+    Raises:
+        UserError: for a missing, truncated or foreign file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(Problem(str(path), "", "no such checkpoint"))
+    if not zipfile.is_zipfile(path):
+        raise UserError(Problem(str(path), "", "not a readable checkpoint: truncated, or no file of torch.save"))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise UserError(Problem(str(path), "", f"not a readable checkpoint: {reason}")) from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise UserError(Problem(str(path), "format", f"expected {FORMAT!r}, found {found!r}"))
+    return content
+
+
+def expect_meta(path: Path, content: dict[str, Any], **expected: Any) -> None:
+    """Refuse a checkpoint whose ``meta`` differs from ``expected`` (model, task, num_classes, ...)."""
+    meta = content.get("meta", {})
+    problems = [
+        Problem(
+            str(path),
+            f"meta.{key}",
+            f"checkpoint of another run: expected {value!r}, found {meta.get(key)!r}",
+        )
+        for key, value in expected.items()
+        if meta.get(key) != value
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def load_strict(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load ``state`` into ``module``; a missing, unexpected or misshapen tensor is refused with its name."""
+    own = module.state_dict()
+    problems = []
+    for key in own.keys() - state.keys():
+        problems.append(Problem(str(path), key, "expected by the model, missing in the checkpoint"))
+    for key in state.keys() - own.keys():
+        problems.append(Problem(str(path), key, "in the checkpoint, unknown to the model"))
+    for key in own.keys() & state.keys():
+        if own[key].shape != state[key].shape:
+            message = f"expected shape {tuple(own[key].shape)}, found {tuple(state[key].shape)}"
+            problems.append(Problem(str(path), key, message))
+    if problems:
+        problems.sort(key=lambda problem: problem.key)
+        shown = problems[:8]
+        if len(problems) > len(shown):
+            shown.append(Problem(str(path), "", f"and {len(problems) - len(shown)} more such tensors"))
+        raise UserError(shown)
+    module.load_state_dict(state)

@@ -1,0 +1,94 @@
+"""Keeping some of an image's tokens: the predictor that scores them, and decisions that gradients pass through.
+
+Rao et al., *DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification*, NeurIPS 2021,
+https://arxiv.org/abs/2106.02034; on Swin in *Dynamic Spatial Sparsification*, https://arxiv.org/abs/2207.01580.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hafabench.config.keep_rates import KeepRates, rates_problem
+from hafabench.errors import UserError
+from hafabench.models.pyramid import initialise_linear
+
+
+class Masked(NamedTuple):
+    """What a training pass gives, in which masks stand for dropped tokens.
+
+    Attributes:
+        logits: (B, classes), of the class token or the pooled tokens.
+        tokens: what the token loss compares with the teacher's: logits per token (B, N, classes) or features
+            (B, H, W, C).
+        decisions: per predictor 1 for tokens kept and 0 for dropped ones (B, N), differentiable.
+    """
+
+    logits: torch.Tensor
+    tokens: torch.Tensor
+    decisions: tuple[torch.Tensor, ...]
+
+
+class KeepPredictor(nn.Module):
+    """Log-probabilities of keeping and of dropping each token, from the token itself and the mean of all.
+
+    Args:
+        dim: channels C.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.embed = nn.Linear(dim, dim)
+        self.fc1 = nn.Linear(dim, dim // 2)
+        self.fc2 = nn.Linear(dim // 2, dim // 4)
+        self.fc3 = nn.Linear(dim // 4, 2)
+
+    def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens (B, N, C), of which ``present`` (B, N; None: all) enter the mean, to (B, N, 2) in float32."""
+        x = F.gelu(self.embed(self.norm(x)))
+        own, shared = x.chunk(2, dim=-1)
+        if present is None:
+            mean = shared.mean(dim=1, keepdim=True)
+        else:
+            # A sample may have lost every token; its mean is then zero.
+            mean = (shared * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp(min=1)[:, None, None]
+        x = torch.cat((own, mean.expand_as(shared)), dim=-1)
+        return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x))))).float().log_softmax(dim=-1)
+
+
+def sample(log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Draw decisions (B, N) of 0 and 1 from (B, N, 2) by the straight-through Gumbel-softmax at temperature 1."""
+    return F.gumbel_softmax(log_probabilities, tau=1.0, hard=True, dim=-1)[..., 0]
+
+
+def ranked(log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Indices (B, N) of the tokens by falling probability of being kept; on ties the lower index first."""
+    return log_probabilities[..., 0].argsort(dim=1, descending=True, stable=True)
+
+
+def take(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, k, C) of ``x`` (B, N, C) at ``indices`` (B, k)."""
+    return x.gather(1, indices[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def check_rates(rates: KeepRates) -> KeepRates:
+    """``rates`` as a tuple.
+
+    Raises:
+        UserError: where they are no shares of an image's tokens.
+    """
+    rates = tuple(rates)
+    if problem := rates_problem(rates):
+        raise UserError(f"token keeping: {problem}")
+    return rates
+
+
+def initialise(parts: nn.Module) -> None:
+    """Give every linear layer of ``parts`` the initial weights of the models that they are added to."""
+    for module in parts.modules():
+        if isinstance(module, nn.Linear):
+            initialise_linear(module)

@@ -1,0 +1,249 @@
+"""Records become one tidy pandas frame: one row per metric, with the provenance that tables and checks need.
+
+The frame is what tables, figures and comparisons are made of; nothing downstream opens a record again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hafabench.config.experiment import Experiment
+from hafabench.errors import Problem, UserError
+from hafabench.files import atomic_path
+from hafabench.results.record import Record, read_record
+from hafabench.runs.records import expected_records, imported_records
+
+# Nullable types throughout: an unknown seed is missing, not a float, also in a frame without rows.
+DTYPES: dict[str, str] = {
+    "experiment": "string",
+    "scale": "string",
+    "origin": "string",
+    "verb": "string",
+    "id": "string",
+    "task": "string",
+    "model": "string",
+    "seed": "Int64",
+    "name": "string",
+    "value": "Float64",
+    "unit": "string",
+    "low": "Float64",
+    "high": "Float64",
+    "repeats": "Int64",
+    "convention": "string",
+    "fingerprint": "string",
+    "git_commit": "string",
+    "git_dirty": "boolean",
+    "device": "string",
+    "threads": "Int64",
+    "host": "string",
+    "started": "string",
+    "duration_s": "Float64",
+    "peak_memory_mb": "Float64",
+    "checkpoint_sha256": "string",
+    "dataset_digest": "string",
+    "training_seconds": "Float64",
+    "training_steps": "Int64",
+    "record": "string",
+}
+
+# Where records lie in an experiment's results; anything else there (reports on data, configurations) is none.
+_PROVENANCE = ("git_commit", "git_dirty", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
+_ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
+
+
+def collect(paths: Iterable[Path]) -> pd.DataFrame:
+    """One row per metric of the given records.
+
+    Args:
+        paths: the records' files, in any order.
+
+    Returns:
+        Columns and types of `DTYPES` (also without rows), sorted by experiment, verb, id, task, model, seed and name.
+
+    Raises:
+        UserError: for unreadable records (all of them at once), records of two scales, a metric given twice (an
+            imported one of an unknown seed counts as every seed's), or one that is not a finite number.
+    """
+    rows: list[dict[str, Any]] = []
+    scales: dict[str, Path] = {}
+    problems: list[Problem | str] = []
+    # Records are let go as they are read: thousands of them kept would keep the garbage collector busy.
+    for path in paths:
+        try:
+            record = read_record(path)
+        except UserError as error:
+            problems.extend(error.problems)
+            continue
+        scales.setdefault(record.scale, path)
+        problems += _not_finite(path, record)
+        rows += _rows(path, record)
+    problems += _two_scales(scales)
+    if problems:
+        raise UserError(problems)
+    columns = {name: [row[name] for row in rows] for name in DTYPES}
+    frame = pd.DataFrame({name: pd.array(columns[name], dtype=dtype) for name, dtype in DTYPES.items()})
+    frame = frame.sort_values([*_ORDER, "record"], kind="stable", ignore_index=True)
+    _refuse_duplicates(frame)
+    _refuse_unknown_beside_known(frame)
+    return frame
+
+
+def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]]:
+    """Collect the records that an experiment's tables are made of, and write the frame beside them.
+
+    Returns:
+        The frame, and the records that are not there yet.
+
+    Imported records are taken as they are found; none of them is expected.
+
+    Raises:
+        UserError: as `collect`, for a record made under another configuration than the experiment's present one, and
+            for one that lies where those of another origin belong.
+    """
+    expected, imported = expected_records(experiment), imported_records(experiment)
+    present = [path for path in expected if path.is_file()]
+    frame = collect([*present, *imported])
+    problems = _misplaced(frame, present, imported) or [
+        *_stale(frame, present, expected, "made under another configuration", "make it again or delete it"),
+        *_stale(frame, imported, imported, "imported for other data or sizes", "import it again or delete it"),
+    ]
+    if problems:
+        raise UserError(problems)
+    write_frame(frame, experiment.results)
+    return frame, [path for path in expected if path not in set(present)]
+
+
+def _misplaced(frame: pd.DataFrame, measured: Iterable[Path], imported: Iterable[Path]) -> list[Problem]:
+    """Records that lie where those of the other origin belong: their place is what the workflow goes by."""
+    found = dict(zip(frame["record"], frame["origin"], strict=True))
+    places = [*((path, "measured") for path in measured), *((path, "imported") for path in imported)]
+    return [
+        Problem(str(path), "origin", f"expected {origin!r} in this place, found {found[str(path)]!r}")
+        for path, origin in places
+        if found[str(path)] != origin
+    ]
+
+
+def _stale(
+    frame: pd.DataFrame, paths: Iterable[Path], expected: Mapping[Path, str], what: str, advice: str
+) -> list[Problem]:
+    found = dict(zip(frame["record"], frame["fingerprint"], strict=True))
+    return [
+        Problem(str(path), "fingerprint", f"{what}: expected {expected[path]}, found {found[str(path)]}; {advice}")
+        for path in paths
+        if found[str(path)] != expected[path]
+    ]
+
+
+def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``frame.parquet`` and ``frame.csv`` into ``folder``, each whole or not at all."""
+    parquet, csv = folder / "frame.parquet", folder / "frame.csv"
+    with atomic_path(parquet) as temporary:
+        frame.to_parquet(temporary, index=False)
+    with atomic_path(csv) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    return [parquet, csv]
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a frame back from its parquet or CSV file, equal to what was written.
+
+    Raises:
+        UserError: for a missing file, one that cannot be read, or other columns.
+    """
+    if not path.is_file():
+        raise UserError(Problem(str(path), "", "no such frame; `hafabench collect` makes it from the records"))
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            # Only an empty field is missing: a model may well be called "NA". Read as nullable floats, numbers would
+            # lose their last bit whatever the precision asked for.
+            dtypes = {name: "float64" if dtype == "Float64" else dtype for name, dtype in DTYPES.items()}
+            frame = pd.read_csv(
+                path, dtype=dtypes, na_values=[""], keep_default_na=False, float_precision="round_trip"
+            )
+    except (ValueError, OSError) as error:  # pyarrow's and pandas' parser errors are both of these
+        raise UserError(Problem(str(path), "", f"not a readable frame: {_first_line(error)}")) from None
+    if list(frame.columns) != list(DTYPES):
+        unlike = sorted(set(frame.columns) ^ set(DTYPES))
+        message = f"not a frame of this version (columns differ: {', '.join(unlike) or 'their order'})"
+        raise UserError(Problem(str(path), "", f"{message}; `hafabench collect` makes it again"))
+    try:
+        return frame.astype(DTYPES)
+    except (ValueError, TypeError) as error:
+        raise UserError(Problem(str(path), "", f"not a frame of this version: {_first_line(error)}")) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
+    provenance = record.provenance
+    training = record.training or {}
+    shared = {
+        "experiment": record.experiment,
+        "scale": record.scale,
+        "origin": record.origin,
+        "verb": record.verb,
+        "id": record.id,
+        "fingerprint": record.fingerprint,
+        **{name: getattr(provenance, name) for name in _PROVENANCE},
+        "checkpoint_sha256": provenance.checkpoint_sha256,
+        "dataset_digest": provenance.dataset_digest,
+        "training_seconds": training.get("seconds"),
+        "training_steps": training.get("steps"),
+        "record": str(path),
+    }
+    # An empty text and a missing one are the same thing in CSV, so they are here.
+    return [
+        {**shared, **{k: None if v == "" else v for k, v in metric.model_dump().items()}} for metric in record.metrics
+    ]
+
+
+def _two_scales(scales: Mapping[str, Path]) -> list[Problem]:
+    if len(scales) < 2:
+        return []
+    (one, first), (other, second) = sorted(scales.items())
+    message = f"{other!r} here, but {first} is {one!r}: embedded and full-scale numbers are never collected together"
+    return [Problem(str(second), "scale", message)]
+
+
+def _not_finite(path: Path, record: Record) -> list[Problem]:
+    return [
+        Problem(str(path), f"metrics[{index}].value", f"{metric.name} of {metric.model} is {metric.value}")
+        for index, metric in enumerate(record.metrics)
+        if not math.isfinite(metric.value)
+    ]
+
+
+def _refuse_duplicates(frame: pd.DataFrame) -> None:
+    problems = []
+    for _, group in frame[frame.duplicated(_ORDER, keep=False)].groupby(_ORDER, dropna=False, sort=False):
+        first, *others = group.itertuples()
+        for other in others:
+            where = "the same record" if other.record == first.record else first.record
+            message = f"{other.name} of {other.model} is given twice: also in {where}"
+            problems.append(Problem(other.record, other.id, message))
+    if problems:
+        raise UserError(problems)
+
+
+def _refuse_unknown_beside_known(frame: pd.DataFrame) -> None:
+    """A number of an unknown seed may be one of the known seeds' numbers: their mean would count it twice."""
+    problems = []
+    imported = frame[frame["origin"] == "imported"]
+    for _, group in imported.groupby(["experiment", "verb", "task", "model", "name"], sort=False):
+        unknown, known = group[group["seed"].isna()], group[group["seed"].notna()]
+        if len(unknown) and len(known):
+            first, other = next(known.itertuples()), next(unknown.itertuples())
+            message = f"{other.name} of {other.model} is imported without a seed beside {first.record} with one"
+            problems.append(Problem(other.record, other.id, f"{message}: delete one of them"))
+    if problems:
+        raise UserError(problems)

@@ -1,0 +1,95 @@
+"""What an experiment is and how far it has come, in a few lines; and every record that its numbers rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import TASKS
+from hafabench.reporting.html.tables import Facts, commit_text, device_text, duration_text, short_digest, started_text
+from hafabench.runs.run import Run
+
+
+@dataclass(frozen=True)
+class RecordLine:
+    """One record: a row of the list of all of them; unknown values are empty."""
+
+    id: str
+    verb: str
+    origin: str
+    commit: str
+    device: str
+    started: str
+    took: str
+    training: str
+    checkpoint: str
+    path: str
+
+
+def experiment_facts(experiment: Experiment, runs: Mapping[str, Run], frame: pd.DataFrame) -> Facts:
+    """Name and text of each fact, the most important first."""
+    config = experiment.config
+    evaluated = set(frame.loc[frame["verb"] == "evaluate", "id"]) & set(runs)
+    facts = [
+        ("Scale", "embedded data, minutes on CPUs" if config.scale == "embedded" else "full, the paper's"),
+        ("Runs", f"{len(evaluated)} of {len(runs)} evaluated"),
+        ("Seeds", ", ".join(map(str, config.seeds))),
+    ]
+    for task in TASKS:
+        if task in config.datasets and config.train.get(task):
+            facts.append((f"Data, {task}", _dataset(experiment, task, frame)))
+    measured = frame[frame["origin"] == "measured"]
+    commits = {
+        commit_text(c, bool(d) if pd.notna(d) else None) for c, d in _pairs(measured, "git_commit", "git_dirty")
+    }
+    facts.append(("Commit", ", ".join(sorted(filter(None, commits))) or "unknown"))
+    timed = measured[measured["verb"] != "complexity"]
+    devices = {device_text(device, threads) for device, threads in _pairs(timed, "device", "threads")}
+    if any(devices):
+        facts.append(("Device", "; ".join(sorted(filter(None, devices)))))
+    trained = frame[frame["training_seconds"].notna()].drop_duplicates("id")
+    if len(trained):
+        facts.append(("Training time", f"{duration_text(float(trained['training_seconds'].sum()))} in all"))
+    if len(measured):
+        facts.append(("Newest record", started_text(measured["started"].max()) or "unknown"))
+    return facts
+
+
+def record_lines(frame: pd.DataFrame) -> list[RecordLine]:
+    """One line per record, in the frame's order."""
+    one_each = frame.drop_duplicates("record").astype(object)
+    one_each = one_each.where(one_each.notna(), None)
+    return [_line(record) for record in one_each.itertuples(index=False)]
+
+
+def _line(record: Any) -> RecordLine:
+    return RecordLine(
+        id=record.id,
+        verb=record.verb,
+        origin=record.origin,
+        commit=commit_text(record.git_commit, record.git_dirty) or "",
+        device=device_text(record.device, record.threads) or "",
+        started=started_text(record.started) or "",
+        took=duration_text(record.duration_s) or "",
+        training=duration_text(record.training_seconds) or "",
+        checkpoint=(record.checkpoint_sha256 or "")[:12],
+        path=record.record,
+    )
+
+
+def _dataset(experiment: Experiment, task: str, frame: pd.DataFrame) -> str:
+    dataset = experiment.config.datasets[task]
+    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.images.items())
+    own = frame[(frame["task"] == task) & (frame["verb"] == "evaluate")]
+    digests = sorted(set(own["dataset_digest"].dropna()))
+    text = f"{dataset.name}: {counts} images, {dataset.num_classes} classes"
+    return "; ".join([text, *(short_digest(digest) or "" for digest in digests)])
+
+
+def _pairs(frame: pd.DataFrame, one: str, other: str) -> set[tuple[Any, Any]]:
+    unique = frame[[one, other]].drop_duplicates().astype(object)
+    return {(None if pd.isna(a) else a, None if pd.isna(b) else b) for a, b in unique.itertuples(index=False)}

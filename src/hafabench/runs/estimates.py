@@ -1,0 +1,230 @@
+"""How long trainings take, from the sizes of models and stated rates: pure arithmetic on two tracked files.
+
+``throughput.yaml`` holds rates with their sources, ``complexity.csv`` the counted size of every model; both lie
+beside the tables' layout. What an experiment has counted or measured itself wins.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hafabench.config.catalog import ModelSpec
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import TASKS
+from hafabench.config.throughput import Rates
+from hafabench.config.yaml_file import YamlFile
+from hafabench.errors import Problem, UserError
+from hafabench.results.record import read_record
+from hafabench.runs.fingerprints import complexity_fingerprint
+from hafabench.runs.paths import complexity_record
+from hafabench.runs.run import Run
+
+# A step is a forward pass and a backward pass of twice its cost.
+PASSES = 3
+_COLUMNS = ["task", "model", "params", "gmacs"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A counted model: parameters, and 10^9 multiply-accumulates of one image at the task's full size."""
+
+    params: int
+    gmacs: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A duration and what it rests on.
+
+    Attributes:
+        hours: wall-clock hours with ``gpus`` GPUs (0: on CPU).
+        images_per_s: over all GPUs; 0 where images are not what takes the time.
+        sources: where the numbers behind it come from, clauses.
+    """
+
+    hours: float
+    gpus: int
+    images_per_s: float
+    sources: tuple[str, ...]
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPUs times hours."""
+        return self.hours * self.gpus
+
+
+class Throughput:
+    """Rates and sizes of an experiment's models.
+
+    Raises:
+        UserError: with every problem of the two files.
+    """
+
+    def __init__(self, experiment: Experiment):
+        folder = experiment.layout_file.parent
+        self.experiment = experiment
+        self.rates = YamlFile(folder / "throughput.yaml").validate(Rates)
+        self._tracked = _read_sizes(folder / "complexity.csv")
+
+    @property
+    def startup_minutes(self) -> float:
+        """Minutes before a job does its work."""
+        embedded = self.experiment.config.scale == "embedded"
+        return (self.rates.embedded_startup_minutes if embedded else self.rates.startup_minutes).value
+
+    @cached_property
+    def _counted(self) -> dict[tuple[str, str], Size]:
+        """What the experiment has counted itself; a record that cannot be read will be made again by the workflow."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for task in self.experiment.config.complexity.image_size:
+            path = complexity_record(self.experiment, task)
+            try:
+                record = read_record(path)
+            except UserError:
+                continue
+            if record.fingerprint != complexity_fingerprint(self.experiment, task):
+                continue
+            for metric in record.metrics:
+                found.setdefault((task, metric.model), {})[metric.name] = metric.value
+        source = "counted by this experiment"
+        return {key: Size(int(v["params"]), v["gmacs"], source) for key, v in found.items() if "gmacs" in v}
+
+    def size(self, task: str, model: ModelSpec) -> Size:
+        """The size of a model with the task's head.
+
+        A variant that nobody has counted is taken for the largest known model of its base architecture, a model of
+        an unknown architecture for the largest of the task.
+        """
+        for sizes in (self._counted, self._tracked):
+            if (task, model.name) in sizes:
+                return sizes[task, model.name]
+        known, models = {**self._tracked, **self._counted}, self.experiment.models
+        relatives = [
+            size
+            for (at, name), size in known.items()
+            if at == task and name in models and models[name].architecture == model.architecture
+        ]
+        if relatives:
+            nearest = max(relatives, key=lambda size: size.gmacs)
+            return Size(nearest.params, nearest.gmacs, f"not counted: taken for the largest {model.architecture}")
+        nearest = max((size for (at, _), size in known.items() if at == task), key=lambda size: size.gmacs)
+        return Size(nearest.params, nearest.gmacs, "not counted: taken for the task's largest model")
+
+    def gmacs(self, run: Run) -> float:
+        """10^9 multiply-accumulates of one of the run's training images: the counted ones, scaled by image area."""
+        height, width = self.experiment.config.complexity.image_size[run.task]
+        return self.size(run.task, run.model).gmacs * image_area(run) / (height * width)
+
+    def train(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
+        """How long the run's training takes from its first step.
+
+        Args:
+            run: any run of the experiment.
+            gpus: GPUs that share each batch; 0 trains on one CPU core.
+            speed: of one GPU, relative to the one that the rates are for.
+        """
+        images = total_steps(run) * run.recipe.batch_size
+        if not gpus:
+            rate = self.rates.cpu_gmacs_per_s.value / (PASSES * self.gmacs(run))
+            return _estimate(images, rate, 0, (self._sized(run), self.rates.cpu_gmacs_per_s.source))
+        if run.task == "classification":
+            rate, sources = self._classification_rate(run, gpus, speed)
+        else:
+            rate, sources = self._dense_rate(run, gpus, speed)
+        return _estimate(images, rate, gpus, sources)
+
+    def evaluate(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
+        """How long the evaluation takes on ``gpus`` (0 or 1) GPUs: a third of a training step's work per image."""
+        images = run.dataset.images["val"]
+        train = self.train(run, gpus, speed)
+        if not gpus:
+            return _estimate(images, train.images_per_s * PASSES, 0, train.sources)
+        rate = train.images_per_s * PASSES
+        if run.task == "classification":
+            rate = min(rate, self._loader_rate(run, 1))
+        else:
+            # Images one by one, each at least as long as the least step.
+            rate = min(rate, 1 / self.rates.dense_seconds_per_step.value)
+        return _estimate(images, rate, 1, train.sources)
+
+    def _classification_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, tuple[str, ...]]:
+        published = self.rates.images_per_s.get(run.model.architecture)
+        if published is not None:
+            area = (224 / run.recipe.image_size) ** 2
+            rate, sources = published.value * area, (published.source,)
+        else:
+            achieved = self.rates.tmacs_per_s
+            rate, sources = achieved.value * 1e3 / (PASSES * self.gmacs(run)), (self._sized(run), achieved.source)
+        slower, why = self._slowdown(run.model)
+        rate = gpus * speed * rate / slower
+        loaded = self._loader_rate(run, gpus)
+        if loaded < rate:
+            return loaded, (f"bound by data loading: {self.rates.loader_images_per_s.source}",)
+        return rate, (*sources, *why)
+
+    def _dense_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, tuple[str, ...]]:
+        achieved, least = self.rates.dense_tmacs_per_s, self.rates.dense_seconds_per_step
+        batch = run.recipe.batch_size
+        slower, why = self._slowdown(run.model)
+        seconds = batch / gpus * PASSES * self.gmacs(run) / (achieved.value * 1e3 * speed)
+        if seconds < least.value:
+            return batch / (least.value * slower), (least.source, *why)
+        return batch / (seconds * slower), (self._sized(run), achieved.source, *why)
+
+    def _loader_rate(self, run: Run, gpus: int) -> float:
+        return gpus * max(run.recipe.workers, 1) * self.rates.loader_images_per_s.value
+
+    def _slowdown(self, model: ModelSpec) -> tuple[float, tuple[str, ...]]:
+        if not model.is_plugin:
+            return 1.0, ()
+        mergers = "-".join(model.mergers[1:])
+        known = self.rates.slowdown
+        rate = known.get(f"{mergers}/{model.size}") or known.get(mergers) or self.rates.slowdown_otherwise
+        return rate.value, (f"{rate.value:g} times slower with {mergers}: {rate.source}",)
+
+    def _sized(self, run: Run) -> str:
+        return f"multiply-accumulates per image: {self.size(run.task, run.model).source}"
+
+
+def _estimate(images: int, rate: float, gpus: int, sources: tuple[str, ...]) -> Estimate:
+    return Estimate(images / rate / 3600, gpus, rate, sources)
+
+
+def total_steps(run: Run) -> int:
+    """Optimiser steps of the whole training, as the engines count them."""
+    return max(run.recipe.steps(run.dataset.images["train"]), 1)
+
+
+def image_area(run: Run) -> int:
+    """Pixels of a training image; for detection of the usual 4:3 to 8:5 image within the limits."""
+    recipe: Any = run.recipe
+    if run.task == "classification":
+        return recipe.image_size**2
+    if run.task == "segmentation":
+        return recipe.crop_size**2
+    long, short = max(recipe.resize), min(recipe.resize)
+    return short * min(long, round(1.6 * short))
+
+
+def _read_sizes(path: Path) -> dict[tuple[str, str], Size]:
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            lines = list(csv.DictReader(handle))
+    except OSError as error:
+        raise UserError(Problem(str(path), "", f"cannot be read: {error.strerror}")) from None
+    try:
+        sizes = {
+            (line["task"], line["model"]): Size(int(line["params"]), float(line["gmacs"]), path.name)
+            for line in lines
+        }
+    except (KeyError, TypeError, ValueError):
+        raise UserError(Problem(str(path), "", f"expected the columns {','.join(_COLUMNS)} with numbers")) from None
+    uncounted = [task for task in TASKS if not any(at == task for at, _ in sizes)]
+    if uncounted:
+        raise UserError(Problem(str(path), "", f"no model is counted for {', '.join(uncounted)}"))
+    return sizes

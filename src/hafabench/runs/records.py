@@ -1,0 +1,35 @@
+"""The records that an experiment expects, each with the fingerprint that it has to carry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import TASKS
+from hafabench.runs.fingerprints import complexity_fingerprint, imported_fingerprint, latency_fingerprint
+from hafabench.runs.paths import complexity_record, imported_folder, latency_record
+from hafabench.runs.run import expand
+
+# Latencies are left out: they mean something only beside those of the same process.
+IMPORTED_VERBS = ("evaluate", "complexity")
+
+
+def expected_records(experiment: Experiment) -> dict[Path, str]:
+    """Every record that the experiment's tables are made of, with the fingerprint it has to carry."""
+    expected = {run.record: run.fingerprint for run in expand(experiment).values()}
+    for task in TASKS:
+        expected[complexity_record(experiment, task)] = complexity_fingerprint(experiment, task)
+    for group in experiment.config.latency:
+        expected[latency_record(experiment, group)] = latency_fingerprint(experiment, group)
+    return expected
+
+
+def imported_records(experiment: Experiment) -> dict[Path, str]:
+    """Every imported record that is there, with the fingerprint that it has to carry."""
+    found: dict[Path, str] = {}
+    for verb in IMPORTED_VERBS:
+        for task in TASKS:
+            if verb == "complexity" or task in experiment.config.datasets:
+                mark = imported_fingerprint(experiment, verb, task)
+                found |= dict.fromkeys(sorted(imported_folder(experiment, verb, task, "").glob("*/*.json")), mark)
+    return found

@@ -1,0 +1,190 @@
+"""An experiment becomes runs: pure data, no torch, the same order every time.
+
+A run is (task, model, data set, seed) with a resolved recipe. Its fingerprint covers everything that can change its
+numbers, its starting weights' run included, so that equal fingerprints mean equal work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hafabench.config.catalog import ModelSpec
+from hafabench.config.experiment import DatasetConfig, Experiment
+from hafabench.config.recipes import RECIPE_TYPES, TASKS, Recipe, key_of, nested
+from hafabench.config.yaml_file import describe
+from hafabench.errors import Problem, UserError
+from hafabench.runs.fingerprints import fingerprint, model_identity
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its evaluation.
+
+    Attributes:
+        task, model, seed: what is trained; ``id`` is made of them.
+        dataset: what it is trained and evaluated on.
+        recipe: resolved values; a subclass of `Recipe` by task.
+        sources: where each recipe value is written down.
+        parent: the classification run whose weights initialise a dense run's backbone, or a model that learns to drop
+            tokens and imitates it.
+        fingerprint: of all of the above that can change a number.
+        folder: everything about the run lies here.
+    """
+
+    task: str
+    model: ModelSpec
+    seed: int
+    dataset: DatasetConfig
+    recipe: Recipe
+    sources: dict[str, str]
+    parent: Run | None
+    fingerprint: str
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """Readable path: ``classification/pvt_tiny_hafa/seed0``."""
+        return run_id(self.task, self.model.name, self.seed)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Final weights with their provenance."""
+        return self.folder / "checkpoint.pth"
+
+    @property
+    def record(self) -> Path:
+        """Record of the evaluation."""
+        return self.folder / "evaluate.json"
+
+    @property
+    def predictions(self) -> Path:
+        """What each image came to in the evaluation; beside the record, which holds its SHA-256."""
+        return self.record.with_name("predictions.npz")
+
+    @property
+    def history(self) -> Path:
+        """Loss, learning rate and throughput along the training, one JSON object a line."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """Periodic checkpoints; not an output of any rule, so that a failed job keeps them."""
+        return self.folder / "work"
+
+    def resolved(self) -> dict[str, Any]:
+        """The resolved configuration as plain data, as it is kept beside the run."""
+        return {
+            "id": self.id,
+            "fingerprint": self.fingerprint,
+            "model": asdict(self.model),
+            "dataset": self.dataset.model_dump(mode="json"),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "sources": self.sources,
+            "parent": self.parent.id if self.parent else None,
+        }
+
+
+def run_id(task: str, model: str, seed: int) -> str:
+    """``("segmentation", "pvt_tiny", 0)`` -> ``segmentation/pvt_tiny/seed0``."""
+    return f"{task}/{model}/seed{seed}"
+
+
+def expand(experiment: Experiment) -> dict[str, Run]:
+    """Every run of an experiment by id: parents before the runs that start from them.
+
+    Raises:
+        UserError: for recipe values that do not fit together, a run without the classification run that it starts
+            from, or an override that matches no run.
+    """
+    config = experiment.config
+    runs: dict[str, Run] = {}
+    problems: list[Problem | str] = []
+    matched = [False] * len(config.overrides)
+    for task in TASKS:
+        # A model that drops tokens starts from another run of its task: those come last.
+        for name in sorted(config.train.get(task, []), key=lambda name: experiment.models[name].keep is not None):
+            for seed in config.seeds:
+                try:
+                    run = _resolve(experiment, task, name, seed, runs, matched)
+                except UserError as error:
+                    problems.extend(error.problems)
+                else:
+                    runs[run.id] = run
+    file = str(experiment.file)
+    for index, override in enumerate(config.overrides):
+        if not matched[index] and not problems:
+            message = f"pattern {override.runs!r} matches no run of this experiment"
+            problems.append(Problem(file, f"overrides[{index}].runs", message))
+    if problems:
+        raise UserError(problems)
+    return runs
+
+
+def _resolve(
+    experiment: Experiment, task: str, name: str, seed: int, runs: dict[str, Run], matched: list[bool]
+) -> Run:
+    model = experiment.models[name]
+    identifier = run_id(task, name, seed)
+    values, sources = {}, {}
+    for key, item in experiment.recipes[task].layers(model).items():
+        values[key], sources[key] = item.value, item.source
+    for index, override in enumerate(experiment.config.overrides):
+        if fnmatchcase(identifier, override.runs):
+            matched[index] = True
+            for key, value in override.set.items():
+                values[key], sources[key] = value, f"{experiment.file.name}: {override.why}"
+    try:
+        recipe = RECIPE_TYPES[task].model_validate(nested(values))
+    except ValidationError as error:
+        raise UserError(
+            [
+                Problem(str(experiment.file), f"{identifier}: {key_of(e['loc'], values)}", describe(e))
+                for e in error.errors()
+            ]
+        ) from None
+    misfits = recipe.misfits(experiment.config.datasets[task].images["train"])
+    if misfits:
+        file = str(experiment.file)
+        raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in misfits.items()])
+    parent = None
+    start = name if task != "classification" else _teacher(experiment, identifier, model, recipe)
+    if start is not None:
+        parent = runs.get(run_id("classification", start, seed))
+        if parent is None:
+            message = f"starts from the classification run of {start!r}, which train.classification does not list"
+            raise UserError(Problem(str(experiment.file), f"train.{task}", message))
+    dataset = experiment.config.datasets[task]
+    return Run(
+        task=task,
+        model=model,
+        seed=seed,
+        dataset=dataset,
+        recipe=recipe,
+        sources=sources,
+        parent=parent,
+        fingerprint=fingerprint(
+            {
+                "task": task,
+                "model": model_identity(model),
+                "dataset": dataset.identity(),
+                "recipe": recipe.identity(),
+                "seed": seed,
+                "parent": parent.fingerprint if parent else None,
+            }
+        ),
+        folder=experiment.results / identifier,
+    )
+
+
+def _teacher(experiment: Experiment, identifier: str, model: ModelSpec, recipe: Recipe) -> str | None:
+    """The model that a classification run starts from and learns from, None where it starts from nothing."""
+    pruning = recipe.token_pruning
+    if (pruning is None) != (model.keep is None):
+        message = "expected for models that drop tokens, and for them alone"
+        raise UserError(Problem(str(experiment.file), f"{identifier}: token_pruning", message))
+    return pruning.teacher if pruning is not None else None

@@ -1,0 +1,72 @@
+"""Which models the paper's static figures (parameters, GFLOPs) are about: what has to be counted to settle them.
+
+Imports no torch: the workflow asks for the record's place and fingerprint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hafabench.config.catalog import ModelSpec
+from hafabench.config.experiment import Experiment
+from hafabench.config.recipes import TASKS
+from hafabench.runs.fingerprints import complexity_models, fingerprint
+
+
+@dataclass(frozen=True)
+class StaticRow:
+    """One model to be taken apart.
+
+    Attributes:
+        task: with whose head.
+        model: the row's model, or a stand-in for it (`hafabench.config.claims.StandIn`).
+        counts_operations: whether a table prints its operations, or only its parameters.
+        variant: another build of it (`hafabench.config.claims.VARIANTS`); None for the project's own.
+    """
+
+    task: str
+    model: ModelSpec
+    counts_operations: bool
+    variant: str | None = None
+
+
+def static_rows(experiment: Experiment) -> list[StaticRow]:
+    """Every model behind a static column of the tables, other builds of it, and the stand-ins."""
+    rows: dict[tuple[str, str, str | None], StaticRow] = {}
+    for task in TASKS:
+        columns = [
+            (layout, column)
+            for layout in experiment.layouts
+            for column in layout.columns
+            if column.verb == "complexity" and column.task == task
+        ]
+        operations = any(column.metric_name == "gmacs" for _, column in columns)
+        wanted = {row.model for layout, _ in columns for row in layout.rows}
+        for model in complexity_models(experiment, task):
+            if model.name not in wanted:
+                continue
+            for variant in (None, *_variants(model, task)):
+                rows[task, model.name, variant] = StaticRow(task, model, operations, variant)
+    for stand_in in experiment.readings.stand_ins:
+        rows["classification", stand_in.model.name, None] = StaticRow("classification", stand_in.model, True)
+    return list(rows.values())
+
+
+def _variants(model: ModelSpec, task: str) -> tuple[str, ...]:
+    # mmseg builds ResNets with this stem and ResNeXts without.
+    deep = task == "segmentation" and model.family == "resnet" and model.architecture.startswith("resnet")
+    return ("deep_stem",) if deep else ()
+
+
+def counts_fingerprint(experiment: Experiment) -> str:
+    """Fingerprint of what has to be counted; conventions are applied afterwards and have no part in it."""
+    config = experiment.config.complexity
+    rows = [[row.task, _described(row.model), row.counts_operations, row.variant] for row in static_rows(experiment)]
+    return fingerprint({"counts": rows, "image_size": config.image_size, "num_classes": config.num_classes})
+
+
+def _described(model: ModelSpec) -> dict[str, Any]:
+    # Without defaults: what a later field does not change is counted as before.
+    values = {field.name: getattr(model, field.name) for field in fields(model)}
+    return {field.name: values[field.name] for field in fields(model) if values[field.name] != field.default}

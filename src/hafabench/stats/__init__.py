@@ -1,0 +1,1 @@
+"""Statistics: means over seeds, paired comparisons and confidence intervals."""
