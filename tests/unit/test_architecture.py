@@ -1,4 +1,4 @@
-"""Imports follow the layers of docs/architecture.md, and the mm packages and Snakemake are each known to one module."""
+"""Imports follow the layers of docs/architecture.md; one module each knows the mm packages and Snakemake."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def test_cost_tables(digits, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(None, "no such file"), ("{", "not a JSON file"), ('{"schema": "other"}', "schema")],
+    [(None, "no such file"), ("{", "not valid JSON"), ('{"schema": "other"}', "schema")],
 )
 def test_a_bad_accounting_file_is_refused(tmp_path, text, expected):
     path = tmp_path / "accounting.json"

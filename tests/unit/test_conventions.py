@@ -128,7 +128,7 @@ def test_the_record_comes_back_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a JSON record"),
+        ("{", "not valid JSON"),
         ("[]", "schema: expected 'hafabench.counts/1', found None"),
         ('{"schema": "hafabench.counts/1", "experiment": "digits"}', "cells: required key is missing"),
     ],

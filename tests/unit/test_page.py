@@ -27,7 +27,7 @@ from hafabench.runs.run import expand
 from tests.conftest import REPOSITORY
 from tests.unit.synthetic_experiment import fill_results
 
-STYLE = REPOSITORY / "src/hafabench/page/templates/style.css"
+STYLE = REPOSITORY / "src/hafabench/reporting/html/templates/style.css"
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
