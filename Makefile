@@ -36,8 +36,8 @@ demo: env
 	@echo "Open this, in any browser, offline: reports/digits/report.html"
 
 demo-slurm: env
-	@sh tests/slurm/packages.sh install
-	@$(BIN)/python -m tests.slurm.demo --experiment $(EXPERIMENT)
+	@sh tools/slurm_cluster/packages.sh install
+	@$(BIN)/python -m tools.slurm_demo --experiment $(EXPERIMENT)
 
 # From nothing: what a change of code does to the records is the question, and Snakemake reruns for configuration only.
 regression: env
@@ -52,7 +52,7 @@ test-slow: env
 	@$(BIN)/pytest -m "slow and timing"
 
 test-slurm: env
-	@sh tests/slurm/packages.sh install
+	@sh tools/slurm_cluster/packages.sh install
 	@$(BIN)/pytest -m slurm
 
 benchmarks: env

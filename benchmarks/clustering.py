@@ -12,8 +12,8 @@ from benchmarks.rows import Row
 from benchmarks.timing import compare_calls
 from hafabench.models.hafa import dpc_knn
 from hafabench.stats.intervals import Interval
-from tests.conftest import REPOSITORY
-from tests.plain_dpc_knn import plain_dpc_knn
+from tools.checkout import REPOSITORY
+from tools.reference_dpc_knn import reference_dpc_knn
 
 NEIGHBOURS = 5
 # Tokens, channels, batch, rounds, and how many times faster than the plain formulation it has to be.
@@ -23,9 +23,9 @@ ONE_MATRIX = 3136**2 * 4 / 1e6
 _PEAK = """
 import pathlib, torch
 from hafabench.models.hafa import SemanticInformationAggregation, Tokens, sia
-from tests.plain_dpc_knn import plain_dpc_knn
+from tools.reference_dpc_knn import reference_dpc_knn
 if {plain}:
-    sia.dpc_knn = plain_dpc_knn
+    sia.dpc_knn = reference_dpc_knn
 torch.set_num_threads(1)
 merger = SemanticInformationAggregation(64, 128, "tokens").eval()
 def run(side):
@@ -48,7 +48,7 @@ def clustering(quick: bool) -> Iterator[Row]:
         for kind in ("noise", "smooth map"):
             x = _tokens(tokens, channels, batch, smooth=kind == "smooth map")
             arguments = (x, tokens // 4, NEIGHBOURS)
-            calls = {"ours": lambda a=arguments: dpc_knn(*a), "plain": lambda a=arguments: plain_dpc_knn(*a)}
+            calls = {"ours": lambda a=arguments: dpc_knn(*a), "plain": lambda a=arguments: reference_dpc_knn(*a)}
             ratio = compare_calls(calls, "plain", rounds, quick).ratio("ours")
             faster = Interval(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.confidence)
             what = f"DPC-KNN, {tokens} tokens, batch {batch}, {kind}: times faster than cdist, topk, gather"

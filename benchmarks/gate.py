@@ -10,9 +10,13 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 from benchmarks.rows import Row
-from tests.conftest import REPOSITORY
+from tools.checkout import REPOSITORY
 
-PROOFS = ("tests/unit/test_regression.py", "tests/workflow/test_regression_target.py", "tests/contract/test_gate.py")
+PROOFS = (
+    "tests/unit/regression/test_regression.py",
+    "tests/workflow/test_regression_target.py",
+    "tests/contract/test_gate.py",
+)
 
 
 def gate(quick: bool) -> Iterator[Row]:

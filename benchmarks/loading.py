@@ -24,7 +24,7 @@ from hafabench.data.loaders import classification_dataset
 from hafabench.engines.classification.augmentation import train_transform
 from hafabench.engines.sampling import batches
 from hafabench.stats.intervals import median_interval
-from tests.conftest import REPOSITORY
+from tools.checkout import REPOSITORY
 
 # ImageNet's average photo.
 SIZE, QUALITY = (500, 375), 90

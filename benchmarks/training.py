@@ -24,7 +24,8 @@ from hafabench.engines.classification import engine as classification
 from hafabench.engines.dense import engine as dense
 from hafabench.models import create
 from hafabench.stats.intervals import Interval, median_interval
-from tests import tiny_dense, tiny_training
+from tools.tiny_runs import classification as tiny_classification
+from tools.tiny_runs import dense as tiny_dense
 
 MODEL = "pvt_tiny_hafa"
 LIMIT = 1.05
@@ -46,9 +47,9 @@ def training_loops(quick: bool) -> Iterator[Row]:
 def _classification(size: int, steps: int) -> Interval:
     with TemporaryDirectory() as folder, _one_thread():
         root = Path(folder)
-        tiny_training.make_images(root / "images")
-        per_epoch = tiny_training.CLASSES * tiny_training.IMAGES // BATCH
-        run = tiny_training.tiny_run(
+        tiny_classification.make_images(root / "images")
+        per_epoch = tiny_classification.CLASSES * tiny_classification.IMAGES // BATCH
+        run = tiny_classification.tiny_run(
             root / "run",
             images=root / "images",
             model=MODEL,

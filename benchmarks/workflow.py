@@ -19,9 +19,8 @@ from hafabench.reporting.write import write_tables
 from hafabench.results.record import write_record
 from hafabench.runs.run import expand
 from hafabench.stats.intervals import Interval, median_interval
-from tests.conftest import REPOSITORY
-from tests.unit.synthetic_records import evaluation
-from tests.workflow.driver import BIN, snakemake
+from tools.checkout import BIN, REPOSITORY, snakemake
+from tools.synthetic_records import evaluation
 
 PAPER, DIGITS = (REPOSITORY / "configs" / name for name in ("paper.yaml", "digits.yaml"))
 RECORDS = 10_000

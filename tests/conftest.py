@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tools.checkout import REPOSITORY
+
 # One thread per process, set before torch is imported: small tensors gain nothing from more, and xdist runs several.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from hafabench.config.experiment import load_experiment
 from hafabench.reporting.html.page import write_page
-from tests.browser.chromium import browser, find_browser
-from tests.conftest import REPOSITORY
-from tests.unit.synthetic_experiment import fill_results
+from tests.support.chromium import browser, find_browser
+from tests.support.synthetic_experiment import fill_results
+from tools.checkout import REPOSITORY
 
 pytestmark = [
     pytest.mark.browser,

@@ -21,7 +21,7 @@ from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoin
 from hafabench.results.history import read_history
 from hafabench.results.predictions import read_predictions
 from hafabench.runs.run import Run
-from tests.tiny_training import CLASSES, IMAGES, MODELS, RANDOM, make_images, start, tiny_run
+from tools.tiny_runs.classification import CLASSES, IMAGES, MODELS, RANDOM, make_images, start, tiny_run
 
 TOTAL = CLASSES * IMAGES
 

@@ -29,8 +29,8 @@ from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoin
 from hafabench.results.history import read_history
 from hafabench.results.predictions import read_predictions
 from hafabench.runs.run import Run
-from tests.conftest import REPOSITORY
-from tests.tiny_dense import IMAGES, tiny_run
+from tools.checkout import REPOSITORY
+from tools.tiny_runs.dense import IMAGES, tiny_run
 
 TASKS = ["segmentation", "detection"]
 STEPS = {"segmentation": 4, "detection": 3}
@@ -373,7 +373,7 @@ def start_tiny(folder: Path, task: str, processes: int = 1, **changes: object) -
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, "-m", "tests.tiny_dense", str(folder), task, json.dumps(changes)]
+    command = [*launcher, "-m", "tools.tiny_runs.dense", str(folder), task, json.dumps(changes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
 

@@ -21,9 +21,9 @@ from hafabench.measure.instrument import compare
 from hafabench.models.hafa.laa import LocalAdaptiveAggregation
 from hafabench.models.hafa.sia import SemanticInformationAggregation
 from hafabench.results.record import Metric, write_record
-from tests import tiny_training
-from tests.unit.gate_records import HERE, judged, verdicts
-from tests.unit.synthetic_records import evaluation
+from tests.support.gate_records import HERE, judged, verdicts
+from tools.synthetic_records import evaluation
+from tools.tiny_runs import classification as tiny_classification
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +90,7 @@ def test_twenty_clean_timings_raise_no_alarm(tmp_path):
     )
     for rerun in range(21):
         folder = tmp_path / str(rerun)
-        found = latency.measure(group, tiny_training.MODELS, device="cpu")
+        found = latency.measure(group, tiny_classification.MODELS, device="cpu")
         record(folder, "latency/small", found.metrics, machine=found.machine)
         if rerun:
             assert not {"worse", "better"} & set(verdicts(judged(tmp_path / "0", folder)).values())
@@ -117,8 +117,8 @@ def test_one_parameter_more_is_caught(tmp_path, monkeypatch):
 
 def test_a_wrong_normalisation_at_evaluation_is_caught_and_an_equal_one_is_not(tmp_path, monkeypatch):
     images = tmp_path / "images"
-    tiny_training.make_images(images)
-    run = tiny_training.tiny_run(tmp_path / "run", images=images, model="tiny_resnet", epochs=10, lr=5e-3)
+    tiny_classification.make_images(images)
+    run = tiny_classification.tiny_run(tmp_path / "run", images=images, model="tiny_resnet", epochs=10, lr=5e-3)
     classification.train(run)
 
     def evaluate(folder: Path) -> None:

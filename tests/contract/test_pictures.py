@@ -15,8 +15,8 @@ from hafabench.engines.training import identity
 from hafabench.models.checkpoints.storage import save_checkpoint
 from hafabench.pictures.inference import samplings, segmentations
 from hafabench.runs.run import Run
-from tests import tiny_training
-from tests.tiny_dense import CLASSES, tiny_run
+from tools.tiny_runs import classification as tiny_classification
+from tools.tiny_runs.dense import CLASSES, tiny_run
 
 
 def save_random_weights(run: Run, model: torch.nn.Module, **about) -> None:
@@ -30,8 +30,8 @@ def save_random_weights(run: Run, model: torch.nn.Module, **about) -> None:
 @pytest.mark.parametrize("family", ["pvt_tiny", "pvt_v2_b1", "swin_tiny"])
 def test_sampling_points_of_every_family(tmp_path, family):
     images = tmp_path / "images"
-    tiny_training.make_images(images)
-    run = tiny_training.tiny_run(tmp_path / "run", images=images, model=f"{family}_hafa", image_size=64)
+    tiny_classification.make_images(images)
+    run = tiny_classification.tiny_run(tmp_path / "run", images=images, model=f"{family}_hafa", image_size=64)
     options = {"img_size": 64} if family == "swin_tiny" else {}
     model = models.create(run.model, num_classes=run.dataset.num_classes, **options)
     save_random_weights(run, model, image_size=64)
@@ -39,7 +39,7 @@ def test_sampling_points_of_every_family(tmp_path, family):
     assert len(found) == 2
     for one in found:
         assert one.image.shape == (64, 64, 3)
-        assert one.predicted in {f"class{label}" for label in range(tiny_training.CLASSES)}
+        assert one.predicted in {f"class{label}" for label in range(tiny_classification.CLASSES)}
         assert [windows.stage for windows in one.windows] == [2, 3]
         for windows, side in zip(one.windows, (8, 4), strict=True):
             assert windows.fixed.shape[:2] == (side, side)

@@ -21,9 +21,9 @@ from hafabench.engines.interrupt import STOP_AFTER
 from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.models.token_pruning import KeepPredictor, Masked, initialise, sample
-from tests.conftest import REPOSITORY
-from tests.tiny_pruning import tiny_pair
-from tests.tiny_training import CLASSES, RANDOM, make_images, tiny_run
+from tests.support.tiny_pruning import tiny_pair
+from tools.checkout import REPOSITORY
+from tools.tiny_runs.classification import CLASSES, RANDOM, make_images, tiny_run
 
 FAMILIES = ("dynamicvit", "dynamic_swin")
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -223,7 +223,14 @@ def test_two_processes_train_together(tmp_path, images, family):
     """Gradients of both, frozen epochs included; an epoch in which a process keeps no token must not hang."""
     changes = {"epochs": 2}
     run = tiny_pair(tmp_path, family, images=images, **changes)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.tiny_pruning"]
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "tests.support.tiny_pruning",
+    ]
     done = subprocess.run(
         [sys.executable, *launcher, str(tmp_path), str(images), family, json.dumps(changes)],
         cwd=REPOSITORY,

@@ -8,7 +8,7 @@ import torch
 from hafabench.models.hafa import clustering, sia
 from hafabench.models.pvt import PyramidVisionTransformer
 from hafabench.models.pvt_v2 import PyramidVisionTransformerV2
-from tests.golden.arrays import TOLERANCE, dimensions, load, relative_error, weights
+from tests.support.golden_arrays import TOLERANCE, dimensions, load, relative_error, weights
 
 HAFA = ("grid", "laa", "laa", "sia")
 GRID = ("grid", "grid", "grid", "grid")

@@ -8,7 +8,7 @@ import torch
 from hafabench.models.hafa import CellTable, LocalAdaptiveAggregation, SemanticInformationAggregation, Tokens, dpc_knn
 from hafabench.models.hafa import clustering as clustering_module
 from hafabench.models.hafa import sia as sia_module
-from tests.golden.arrays import TOLERANCE, load, relative_error
+from tests.support.golden_arrays import TOLERANCE, load, relative_error
 
 
 def clusters_of(arrays: dict[str, torch.Tensor], k: int | None = None) -> torch.Tensor:

@@ -16,7 +16,7 @@ from hafabench.reporting.claims.settle import settle
 from hafabench.results.counts import read_counts
 from hafabench.results.decomposition import total
 from hafabench.runs.static_models import counts_fingerprint
-from tests.conftest import REPOSITORY
+from tools.checkout import REPOSITORY
 
 COUNTS = Path(__file__).parent / "data" / "counts.json"
 

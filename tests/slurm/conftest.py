@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.machine import why_unavailable
+from tests.support.slurm_jobs import PATIENCE, restore
+from tools.slurm_cluster.cluster import SlurmCluster
+from tools.slurm_cluster.machine import why_unavailable
 
 HERE = Path(__file__).parent
-# Seconds that another session on this machine, of a second worker, say, may keep its cluster.
-PATIENCE = 1200
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,8 +46,11 @@ def cluster(session_cluster: SlurmCluster) -> Iterator[SlurmCluster]:
     restore(session_cluster)
 
 
-def restore(cluster: SlurmCluster) -> None:
-    """Leave the cluster as a test wants to find it: every node up, no job."""
-    for node in cluster.settings.node_names:
-        cluster.node_up(node)
-    cluster.cancel_all()
+@pytest.fixture
+def workspace(tmp_path: Path, cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose commands talk to the test cluster."""
+    for name, value in cluster.env.items():
+        if name.startswith("SLURM") or name == "PATH":
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

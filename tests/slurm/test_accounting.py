@@ -14,30 +14,8 @@ from hafabench.cluster.commands import run
 from hafabench.cluster.costs import read_accounting, update_accounting, write_costs
 from hafabench.cluster.pyslurm_backend import choose_accounting
 from hafabench.config.experiment import load_experiment
-from hafabench.runs.jobs import comment
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.waiting import wait_until
-
-TRAINING = comment("train_run", ["classification", "pvt_tiny", "0"])
-EVALUATION = comment("evaluate_run", ["classification", "pvt_tiny", "0"])
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder whose commands talk to the test cluster."""
-    for name, value in cluster.env.items():
-        if name.startswith("SLURM") or name == "PATH":
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def submit(cluster: SlurmCluster, folder: Path, script: str, job_comment: str, *options: str) -> str:
-    return cluster.sbatch(script, f"--comment={job_comment}", f"--chdir={folder}", "--mem=300", *options)
-
-
-def wait_for_state(cluster: SlurmCluster, job: str, *states: str) -> None:
-    wait_until(lambda: cluster.job(job).state in states, lambda: f"{cluster.job(job)} is {states}", timeout=60)
+from tests.support.slurm_jobs import EVALUATION, TRAINING, submit, wait_for_state
+from tools.waiting import wait_until
 
 
 def ended(job: str, count: int) -> None:

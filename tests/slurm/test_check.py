@@ -7,10 +7,8 @@ import pytest
 from hafabench.cluster.check import check_cluster
 from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Pool, Site
-from tests.slurm.configuration import ACCOUNT
-from tests.slurm.test_accounting import submit, wait_for_state, workspace
-
-__all__ = ["workspace"]
+from tests.support.slurm_jobs import submit, wait_for_state
+from tools.slurm_cluster.configuration import ACCOUNT
 
 CPU = Pool(partition="cpu", cpus=8, memory_gb=7)
 GPU = GpuPool(partition="gpu", gpus=2, cpus=8, memory_gb=7)

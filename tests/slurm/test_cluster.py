@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.slurm import cluster as cluster_module
-from tests.slurm import machine
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.conftest import PATIENCE
-from tests.slurm.machine import SYSTEM_CONF, ClusterUnavailable, linked_folder, slurm_cgroups, why_unavailable
-from tests.slurm.processes import marked_processes
-from tests.slurm.waiting import NeverHappened, wait_until
+from tests.support.slurm_jobs import PATIENCE
+from tools.checkout import REPOSITORY
+from tools.slurm_cluster import cluster as cluster_module
+from tools.slurm_cluster import machine
+from tools.slurm_cluster.cluster import SlurmCluster
+from tools.slurm_cluster.machine import SYSTEM_CONF, ClusterUnavailable, linked_folder, slurm_cgroups, why_unavailable
+from tools.slurm_cluster.processes import marked_processes
+from tools.waiting import NeverHappened, wait_until
 
 
 def state_of(cluster: SlurmCluster, job: str, state: str, timeout: float = 30) -> None:
@@ -123,7 +123,7 @@ def test_missing_packages_are_named(monkeypatch):
 def test_the_command_starts_and_stops_one_that_outlives_it(own_cluster):
     def command(action: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "tests.slurm.cluster", action],
+            [sys.executable, "-m", "tools.slurm_cluster", action],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,

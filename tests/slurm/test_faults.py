@@ -20,11 +20,11 @@ from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.results.history import read_history
 from hafabench.results.record import read_record
 from hafabench.runs.run import expand
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.conftest import restore
-from tests.slurm.driver import BIN, Driver
-from tests.slurm.waiting import wait_until
-from tests.slurm.workspace import EXPERIMENT, MODEL, Workspace
+from tests.support.slurm_jobs import restore
+from tests.support.slurm_workspace import EXPERIMENT, MODEL, Workspace
+from tools.slurm_cluster.cluster import SlurmCluster
+from tools.slurm_cluster.driver import BIN, Driver
+from tools.waiting import wait_until
 
 RUN = f"classification/{MODEL}/seed0"
 PATIENCE = 400

@@ -12,13 +12,12 @@ import yaml
 
 from hafabench.config.experiment import load_experiment
 from hafabench.runs.jobs import cells
-from tests.conftest import REPOSITORY
-from tests.slurm.configuration import ACCOUNT
-from tests.slurm.driver import BIN, Driver
-from tests.slurm.machine import why_unavailable
-from tests.slurm.waiting import wait_until
-from tests.slurm.workspace import QUICK, Workspace
-from tests.workflow.driver import job_counts
+from tests.support.slurm_workspace import Workspace
+from tools.checkout import REPOSITORY, job_counts
+from tools.slurm_cluster.configuration import ACCOUNT
+from tools.slurm_cluster.driver import BIN, QUICK, Driver
+from tools.slurm_cluster.machine import why_unavailable
+from tools.waiting import wait_until
 
 # Two jobs on a GPU node, one of which succeeds at its second attempt, and one without a GPU.
 TOYS = """

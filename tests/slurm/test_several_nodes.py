@@ -10,11 +10,11 @@ import torch
 
 from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.results.history import read_history
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.configuration import GPU_TYPE
-from tests.slurm.driver import BIN
-from tests.slurm.waiting import wait_until
-from tests.slurm.workspace import EXPERIMENT, MODEL, Workspace
+from tests.support.slurm_workspace import EXPERIMENT, MODEL, Workspace
+from tools.slurm_cluster.cluster import SlurmCluster
+from tools.slurm_cluster.configuration import GPU_TYPE
+from tools.slurm_cluster.driver import BIN
+from tools.waiting import wait_until
 
 RUN = f"classification/{MODEL}/seed0"
 SITE = {

@@ -12,12 +12,11 @@ from hafabench.cluster.recover import recover, unlock_command
 from hafabench.cluster.status import experiment_status, render
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
+from hafabench.runs.jobs import comment
 from hafabench.runs.run import expand
-from tests.slurm.test_accounting import TRAINING, comment, submit, wait_for_state, workspace
-from tests.slurm.waiting import wait_until
-from tests.unit.test_plan import fixed_length
-
-__all__ = ["workspace"]
+from tests.support.experiments import fixed_length
+from tests.support.slurm_jobs import TRAINING, submit, wait_for_state
+from tools.waiting import wait_until
 
 
 def test_cells_from_queue_files_and_logs(cluster, workspace, write_experiment):

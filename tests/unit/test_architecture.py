@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tools.checkout import REPOSITORY
 
 PACKAGE = REPOSITORY / "src/hafabench"
 ROW = re.compile(r"^\| (\d+) \| ([^|]+) \|", re.MULTILINE)

@@ -16,7 +16,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.runs.run import expand
 from hafabench.stats.intervals import Interval
-from tests.conftest import REPOSITORY
+from tools.checkout import REPOSITORY
 
 
 @pytest.mark.parametrize(

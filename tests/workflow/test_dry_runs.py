@@ -6,9 +6,8 @@ from collections import Counter
 
 from hafabench.config.experiment import load_experiment
 from hafabench.runs.jobs import cells
-from tests import cluster_page
-from tests.conftest import REPOSITORY
-from tests.workflow.driver import job_counts, snakemake
+from tools import cluster_docs
+from tools.checkout import REPOSITORY, job_counts, snakemake
 
 
 def test_digits(tmp_path):
@@ -46,7 +45,7 @@ def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
         "total": 119,
     }
     assert done.stdout.count("missing data: ") == 3
-    assert job_counts(cluster_page.block("listing")) == job_counts(done.stdout), cluster_page.STALE
+    assert job_counts(cluster_docs.block("listing")) == job_counts(done.stdout), cluster_docs.STALE
     # Status and accounting know every job.
     known = Counter(cell.rule for cell in cells(load_experiment(REPOSITORY / "configs/paper.yaml")).values())
     assert {**known, "all": 1, "total": known.total() + 1} == job_counts(done.stdout)

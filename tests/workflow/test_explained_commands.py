@@ -16,9 +16,8 @@ from hafabench.results.record import write_record
 from hafabench.runs.fingerprints import complexity_fingerprint
 from hafabench.runs.paths import complexity_record, dataset_report
 from hafabench.runs.run import expand
-from tests.conftest import REPOSITORY
-from tests.unit.synthetic_records import complexity, evaluation
-from tests.workflow.driver import BIN, job_counts
+from tools.checkout import BIN, REPOSITORY, job_counts
+from tools.synthetic_records import complexity, evaluation
 
 
 @pytest.fixture

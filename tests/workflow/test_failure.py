@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conftest import REPOSITORY
-from tests.workflow.driver import snakemake
+from tools.checkout import REPOSITORY, snakemake
 
 
 def test_the_last_lines_name_the_cell_its_log_and_the_command_to_repeat_it(tmp_path):

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY
-from tests.workflow.driver import job_counts, snakemake
+from tools.checkout import REPOSITORY, job_counts, snakemake
 
 pytestmark = pytest.mark.slow
 

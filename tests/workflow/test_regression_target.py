@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from tests.conftest import REPOSITORY
-from tests.workflow.driver import job_counts, snakemake
+from tools.checkout import REPOSITORY, job_counts, snakemake
 
 REPORTS = "reports/regression_digits"
 

@@ -108,7 +108,7 @@ def compare(
     """Time subjects in interleaved rounds until their ratios to the baseline are known well enough.
 
     A ratio's interval is tested after each copy; that this stops at lucky spreads costs less coverage than the
-    interval has to spare (simulated in tests/unit/test_interval.py).
+    interval has to spare (simulated in tests/unit/stats/test_interval.py).
 
     Args:
         renew: gives the subjects; called every `ROUNDS_PER_COPY` rounds, to give them with their data elsewhere.

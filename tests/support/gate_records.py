@@ -1,0 +1,91 @@
+"""Records and predictions made up for tests of the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hafabench.config.regression import GateLimits
+from hafabench.files import sha256_of
+from hafabench.regression.compare import Comparison, compare
+from hafabench.regression.records import load_side
+from hafabench.results.predictions import Hits, Predictions, write_predictions
+from hafabench.results.record import Machine, Metric, write_record
+from tools.synthetic_records import complexity, evaluation
+
+HERE = Machine(cpu="this one", cores=2)
+LIMITS = GateLimits.model_validate(
+    {
+        "metrics": {
+            "top1": {"better": "higher", "absolute": 1.0, "elsewhere": {"absolute": 3.0}},
+            "miou": {"better": "higher", "absolute": 1.0},
+            "latency_ratio": {"better": "lower", "relative": 0.05, "elsewhere": {"relative": 0.15}},
+            "params": {"better": "lower"},
+        }
+    }
+)
+
+
+def hits(rng: np.random.Generator, images: int, share: float) -> Hits:
+    names = np.array([f"{index}.jpg" for index in range(images)])
+    right = rng.random(images) < share
+    return Hits(names, right, right | (rng.random(images) < 0.5))
+
+
+def changed(kept: Hits, rng: np.random.Generator, lost: float, won: float) -> Hits:
+    """Some right answers become wrong, some wrong ones right: shares of all images."""
+    top1 = kept.top1.copy()
+    right, wrong = rng.permutation(np.flatnonzero(top1)), rng.permutation(np.flatnonzero(~top1))
+    top1[right[: round(lost * len(top1))]] = False
+    top1[wrong[: round(won * len(top1))]] = True
+    return Hits(kept.images, top1, kept.top5)
+
+
+def write_evaluation(
+    folder: Path,
+    task: str,
+    model: str,
+    seed: int,
+    values: Mapping[str, float] | None = None,
+    kept: Predictions | None = None,
+    **changes,
+) -> None:
+    """One run's record; from predictions, its metrics are those that follow from them."""
+    place = folder / f"{task}/{model}/seed{seed}"
+    if kept is not None:
+        write_predictions(place / "predictions.npz", kept)
+        changes["predictions_sha256"] = sha256_of(place / "predictions.npz")
+        ones = np.ones((1, len(kept.images)))
+        values = {name: kept.resampled(name, ones).item() for name in kept.metrics}
+    fields = {"machine": HERE, "checkpoint_sha256": "a" * 64} | changes
+    write_record(place / "evaluate.json", evaluation(task, model, seed, dict(values), **fields))
+
+
+def write_complexity(folder: Path, values: dict[str, dict[str, float]]) -> None:
+    write_record(folder / "complexity/classification.json", complexity("classification", values))
+
+
+def write_ratio(folder: Path, value: float, half: float = 0.01, **changes) -> None:
+    """A latency record of one model; ``half`` is the half width of its interval, relative."""
+    metric = Metric(
+        task="classification",
+        model="pvt_tiny_hafa",
+        name="latency_ratio",
+        value=value,
+        unit="1",
+        repeats=100,
+        interval=(value * (1 - half), value * (1 + half)),
+        confidence=0.99,
+    )
+    fields = {"machine": HERE, "verb": "latency", "id": "latency/pvt_tiny", "metrics": [metric]} | changes
+    write_record(folder / "latency/pvt_tiny.json", evaluation("classification", "any", None, {}, **fields))
+
+
+def judged(baseline: Path, candidate: Path, limits: GateLimits = LIMITS) -> Comparison:
+    return compare(load_side(baseline), load_side(candidate), limits)
+
+
+def verdicts(comparison: Comparison) -> dict[str, str]:
+    return {str(finding.cell): finding.verdict for finding in comparison.findings}

@@ -1,0 +1,87 @@
+"""The command line: it teaches, and what a user did wrong comes out as sentences with exit code 1."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from hafabench.cli import cli
+from tools.checkout import REPOSITORY
+
+
+def hafabench(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    command = [sys.executable, "-m", "hafabench", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_help_shows_a_way_in():
+    done = CliRunner().invoke(cli, ["--help"])
+    assert done.exit_code == 0
+    for word in (
+        "A first look",
+        "hafabench train classification/pvt_tiny/seed0",
+        "snakemake all --profile",
+        "evaluate",
+    ):
+        assert word in done.output
+
+
+def test_every_verb_has_help():
+    for name in cli.commands:
+        done = CliRunner().invoke(cli, [name, "--help"])
+        assert done.exit_code == 0, name
+        assert len(done.output.splitlines()[2].strip()) > 20, f"{name} says nothing of what it does"
+
+
+def test_errors_are_sentences_not_tracebacks(write_experiment):
+    path = write_experiment(lambda c: c.update(colour="red", scale="huge"))
+    done = hafabench("runs", "--experiment", str(path))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert all(line.startswith(f"error: {path}:") for line in done.stderr.splitlines())
+
+
+def test_unknown_run_names_the_nearest():
+    done = hafabench("train", "classification/pvt_tinny/seed0")
+    assert done.returncode == 1
+    assert "did you mean classification/pvt_tiny/seed0" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_several_nodes_outside_slurm_are_refused():
+    done = hafabench("train", "classification/pvt_tiny/seed0", "--nodes", "2")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: environment: SLURM_STEP_NUM_NODES: not set; several nodes are started by srun"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_runs_are_listed_with_their_fingerprints():
+    done = CliRunner().invoke(cli, ["runs", "--experiment", str(REPOSITORY / "configs/digits.yaml")])
+    assert done.exit_code == 0
+    assert len(done.output.splitlines()) == 19
+    assert all(len(line.split()[0]) == 12 for line in done.output.splitlines())
+
+
+def test_models_are_listed():
+    lines = CliRunner().invoke(cli, ["models"]).output.splitlines()
+    assert any("pvt_tiny_hafa " in line and "laa-laa-sia" in line for line in lines)
+    assert any("dynamic_swin_tiny_0.25 " in line and "keeps constant 0.25" in line for line in lines)
+
+
+def test_missing_checkpoint_is_one_sentence(write_experiment, tmp_path):
+    done = hafabench("evaluate", "classification/pvt_tiny/seed0", "-e", str(write_experiment()), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: results/digits/classification/pvt_tiny/seed0/checkpoint.pth: no such checkpoint\n"
+
+
+def test_unknown_latency_group(write_experiment):
+    done = hafabench("latency", "table9", "-e", str(write_experiment()))
+    assert done.returncode == 1
+    assert "no group 'table9'; expected one of table4" in done.stderr

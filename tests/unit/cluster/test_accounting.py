@@ -1,0 +1,439 @@
+"""Accounting: recorded sacct lines, pyslurm's two interfaces as typed stand-ins, and costs per cell."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from hafabench.cluster import pyslurm_backend
+from hafabench.cluster.accounting import Sacct, gpus_of_tres, parse_sacct
+from hafabench.cluster.commands import CommandFailed, release_of
+from hafabench.cluster.costs import (
+    COLUMNS,
+    accounting_file,
+    cost_rows,
+    read_accounting,
+    settled_accounting,
+    update_accounting,
+    write_costs,
+)
+from hafabench.cluster.pyslurm_backend import PySlurm, choose_accounting, pyslurm_problem
+from hafabench.config.experiment import load_experiment
+from hafabench.errors import UserError
+from hafabench.runs.jobs import cell_of, cells, comment, experiment_of
+from tests.support.slurm_commands import Answers
+
+# Recorded from Slurm 22.05.8: a job requeued once and cancelled, one of the workflow (its submission line shortened
+# and broken over two lines), a running one whose comment the data base does not know yet, one whose step ran out of
+# memory, and one that never started.
+SACCT = """\
+1|REQUEUED|0:0|10|billing=1,cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:00.004|||node1|2026-11-23T15:37:32|2026-11-23T15:37:33|2026-11-23T15:37:43|hafabench_x|rule_train_run_wildcards_classification_pvt_tiny_0|/home/ann|sbatch --gpus=2 --configfiles /home/ann/digits.yaml
+1.batch|CANCELLED|0:15|11|cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:00.004|3192K|cpu=00:00:00,energy=0,mem=3192K|node1|2026-11-23T15:37:33|2026-11-23T15:37:33|2026-11-23T15:37:44|batch|||
+1|CANCELLED by 0|0:0|20|billing=1,cpu=1,gres/gpu=2,mem=512000K,node=1|1|00:05.000|||node2|2026-11-23T15:37:36|2026-11-23T15:38:42|2026-11-23T15:39:02|hafabench_x|rule_train_run_wildcards_classification_pvt_tiny_0|/home/ann|sbatch --gpus=2 --configfiles /home/ann/digits.yaml
+1.batch|CANCELLED|0:15|20|cpu=1,gres/gpu=2|1|00:05.000|2000000K|cpu=00:00:05,gres/gpuutil=40,mem=3248K|node2|2026-11-23T15:37:42|2026-11-23T15:38:42|2026-11-23T15:39:02|batch|||
+2|COMPLETED|0:0|3600|billing=1,cpu=4,gres/gpu:fake=1,mem=614400K,node=1|4|02:00:00|||node1|2026-11-23T15:38:12|2026-11-23T16:00:00|2026-11-23T17:00:00|hafabench_y|rule_train_run_wildcards_classification_pvt_tiny_0|/home/ann|sbatch --parsable --comment rule_train_run_wildcards_classification_pvt_tiny_0 --gpus=fake:1 --wrap=python3 -m snakemake --cores 'all'
+ --configfiles /home/ann/digits.yaml --default-resources x --mode 'remote'
+2.batch|COMPLETED|0:0|3600|cpu=4,gres/gpu:fake=1|4|00:01.471|176836K|cpu=00:00:01,mem=176836K|node1|2026-11-23T16:00:00|2026-11-23T16:00:00|2026-11-23T17:00:00|batch|||
+2.0|COMPLETED|0:0|3596|cpu=4,gres/gpu:fake=1|4|01:59:58|293448K|cpu=00:00:02,gres/gpuutil=80,mem=293448K|node1|2026-11-23T16:00:04|2026-11-23T16:00:04|2026-11-23T17:00:00|python3|||srun -n1
+3|RUNNING|0:0|30|billing=1,cpu=1,mem=512000K,node=1|1|00:00:00|||node1|2026-11-23T18:00:00|2026-11-23T18:00:01|Unknown|hafabench_y||/home/ann|sbatch --comment rule_evaluate_run_wildcards_classification_pvt_tiny_0 --configfiles /home/ann/digits.yaml
+4|FAILED|1:0|5|cpu=1,mem=512000K,node=1|1|00:01.000|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:07|hafabench_y|rule_count_complexity_wildcards_detection|/home/ann|sbatch
+4.0|OUT_OF_MEMORY|0:125|4|cpu=1|1|00:01.000|511000K||node1|2026-11-23T18:00:03|2026-11-23T18:00:03|2026-11-23T18:00:07|python3|||srun -n1
+5|PENDING|0:0|0||1|00:00:00|||None assigned|2026-11-23T18:00:00|Unknown|Unknown|hafabench_y||/home/ann|sbatch
+6|COMPLETED|0:0|7|cpu=1,node=1|1|00:01.000|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:09|other|rule_write_report|/home/ann|sbatch --configfiles /home/ann/paper.yaml
+7|COMPLETED|0:0|7|cpu=1,node=1|1|1-00:00:01|||node1|2026-11-23T18:00:00|2026-11-23T18:00:02|2026-11-23T18:00:09|other|rule_write_report|/elsewhere|sbatch
+"""  # noqa: E501 (recorded lines)
+SINCE = datetime(2026, 11, 1)
+END = "2026-11-23T18:01:00"
+TRAINING = "rule_train_run_wildcards_classification_pvt_tiny_0"
+
+
+@pytest.fixture
+def digits(write_experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return load_experiment(write_experiment())
+
+
+# -- sacct ----------------------------------------------
+
+
+def test_sacct_is_asked_for_duplicates_and_named_fields():
+    answers = Answers({"sacct": ""})
+    assert Sacct(answers).attempts(SINCE) == []
+    (command,) = answers.asked
+    assert {"--duplicates", "--parsable2", "--noheader", "--starttime=2026-11-01T00:00:00"} <= set(command)
+    assert any(word.startswith("--format=JobIDRaw,State,") for word in command)
+
+
+def test_attempts_of_recorded_lines():
+    attempts = parse_sacct(SACCT)
+    assert [(a.job_id, a.state) for a in attempts] == [
+        ("1", "REQUEUED"),
+        ("1", "CANCELLED"),
+        ("2", "COMPLETED"),
+        ("3", "RUNNING"),
+        ("4", "OUT_OF_MEMORY"),
+        ("6", "COMPLETED"),
+        ("7", "COMPLETED"),
+    ]
+    first, second, third, running, killed, *_ = attempts
+    assert (first.elapsed_s, first.gpus, first.nodes) == (10, 2, "node1")
+    assert second.gpu_hours == pytest.approx(2 * 20 / 3600)
+    # Most memory over the steps, in units of 10^6 bytes.
+    assert second.peak_memory_mb == pytest.approx(2048)
+    assert third.peak_memory_mb == pytest.approx(300.5, abs=0.1)
+    assert (third.gpus, third.cpus, third.cpu_s, third.gpu_use) == (1, 4, 7200, 0.8)
+    assert "--configfiles /home/ann/digits.yaml" in third.submit_line
+    assert (running.comment, running.ended, running.cpu_s) == (
+        "rule_evaluate_run_wildcards_classification_pvt_tiny_0",
+        None,
+        None,
+    )
+    assert (killed.exit_code, killed.peak_memory_mb) == (1, pytest.approx(523.3, abs=0.1))
+    assert attempts[-1].cpu_s == 24 * 3600 + 1
+
+
+def test_lines_of_other_fields_are_refused():
+    with pytest.raises(CommandFailed, match="expected 17 fields, found 3"):
+        parse_sacct("12|COMPLETED|0:0\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus"),
+    [
+        ("cpu=8,gres/gpu:a100=4,gres/gpu=4", 4),
+        ("cpu=8,gres/gpu:a100=4,gres/gpu:v100=2", 6),
+        ("cpu=8,gres/gpu=3", 3),
+        ("cpu=8,gres/gpumem=3", 0),
+        ("", 0),
+    ],
+)
+def test_gpus_of_trackable_resources(text, gpus):
+    assert gpus_of_tres(text) == gpus
+
+
+# -- which job is which cell ----------------------------------------------
+
+
+def test_comments_are_what_the_executor_writes(digits):
+    found = cells(digits)
+    assert cell_of(found, TRAINING).subject == "classification/pvt_tiny/seed0"
+    # Recorded from the executor: `rule_<name>_wildcards_<wildcards joined by underscores>`.
+    assert comment("train_run", ["classification", "pvt_tiny", "0"]) == TRAINING
+    assert comment("write_report", []) == "rule_write_report"
+    assert cell_of(found, "rule_train_run_wildcards_classification_pvt_tiny_1") is None
+    assert len(found) == 49
+    cell = cell_of(found, "rule_measure_latency_wildcards_table4")
+    assert cell.command == f"hafabench latency table4 --experiment {digits.file}"
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("sbatch --wrap=snakemake --configfiles /a/b.yaml --default-resources x", "/a/b.yaml"),
+        ("sbatch --wrap=snakemake --configfiles 'a.yaml' 'b.yaml' --mode remote", "b.yaml"),
+        ("sbatch --wrap=snakemake --configfile a.yaml", "a.yaml"),
+        ("sbatch --wrap=snakemake", None),
+        ("", None),
+    ],
+)
+def test_the_experiment_of_a_submission(line, file):
+    assert experiment_of(line) == file
+
+
+# -- costs ----------------------------------------------
+
+
+def here(text: str, folder: Path) -> str:
+    """Recorded lines as if they came from ``folder``."""
+    return text.replace("/home/ann", str(folder))
+
+
+def test_costs_sum_over_attempts_and_requeues(digits, tmp_path):
+    record = update_accounting(digits, Sacct(Answers({"sacct": here(SACCT, tmp_path)})), SINCE)
+    # Job 6 belongs to another experiment of the same folder, job 7 to another folder.
+    assert [f"{cell.rule} {cell.subject}" for cell in record.cells] == [
+        "train_run classification/pvt_tiny/seed0",
+        "evaluate_run classification/pvt_tiny/seed0",
+        "count_complexity detection",
+    ]
+    training = record.cells[0]
+    assert (training.jobs, training.requeues, training.state) == (2, 1, "COMPLETED")
+    assert training.gpu_hours == pytest.approx((2 * 10 + 2 * 20 + 3600) / 3600)
+    assert training.elapsed_h == pytest.approx(3630 / 3600)
+    assert training.nodes == ["node1", "node2"]
+    assert training.peak_memory_mb == pytest.approx(2048)
+    assert training.cpu_use == pytest.approx((0.004 + 5 + 7200) / (10 + 20 + 4 * 3600))
+    assert training.gpu_use == pytest.approx((0.4 * 2 * 20 + 0.8 * 3600) / (2 * 20 + 3600))
+    assert record.cells[1].gpu_use is None
+    assert record.gpu_hours == training.gpu_hours
+    assert read_accounting(accounting_file(digits)) == record
+
+
+def test_what_the_data_base_forgets_stays_in_the_file(digits, tmp_path):
+    lines = here(SACCT, tmp_path).splitlines(keepends=True)
+    full = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines)})), SINCE)
+    later = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines[4:])})), SINCE)
+    assert later.cells == full.cells
+    assert update_accounting(digits, Sacct(Answers({"sacct": ""})), SINCE).cells == full.cells
+
+
+def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
+    lines = here(SACCT, tmp_path).splitlines(keepends=True)
+    running = next(number for number, line in enumerate(lines) if line.startswith("3|RUNNING|"))
+    ended = [*lines[:running], lines[running].replace("|RUNNING|", "|COMPLETED|").replace("|Unknown|", f"|{END}|")]
+
+    def settled(queue: str, *answers: list[str], wait_s: float = 60) -> tuple[str | None, int]:
+        """The end of job 3 that is known in the end, and how often the accounting was asked."""
+        said = ["".join(answer) for answer in answers]
+        sacct = Answers({"sacct": said[0]})
+
+        def asked(arguments, timeout):
+            sacct.outputs["sacct"] = said[min(len(sacct.asked), len(said) - 1)]
+            return sacct(arguments, timeout)
+
+        squeue = Answers({"squeue": queue})
+        record = settled_accounting(digits, Sacct(asked), SINCE, wait_s, squeue, every_s=0)
+        (turn,) = (turn for cell in record.cells for turn in cell.turns if turn.job_id == "3")
+        accounting_file(digits).unlink()
+        return turn.ended, len(sacct.asked)
+
+    assert settled("", lines, lines, ended) == (END, 3)
+    queued = f"3|x|RUNNING|None|node1|1:00|2:00|rule_evaluate_run_wildcards_classification_pvt_tiny_0|{tmp_path}\n"
+    assert settled(queued, lines, ended) == (None, 1), "a job that runs is not waited for"
+    assert settled("", lines, ended, wait_s=0) == (None, 1)
+
+
+def test_cost_tables(digits, tmp_path):
+    record = update_accounting(digits, Sacct(Answers({"sacct": here(SACCT, tmp_path)})), SINCE)
+    assert all(len(row) == len(COLUMNS) for row in cost_rows(record))
+    markdown, csv = write_costs(record, tmp_path)
+    assert "1.0 GPU-hours over all attempts and requeues, by sacct" in markdown.read_text()
+    line = csv.read_text().splitlines()[1]
+    assert line == "train_run,classification/pvt_tiny/seed0,COMPLETED,2,1,1.008,1,1.017,2048,50,80,node1 node2"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(None, "no such file"), ("{", "not valid JSON"), ('{"schema": "other"}', "schema")],
+)
+def test_a_bad_accounting_file_is_refused(tmp_path, text, expected):
+    path = tmp_path / "accounting.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=expected):
+        read_accounting(path)
+
+
+# -- pyslurm ----------------------------------------------
+# Stand-ins with the attributes and types that pyslurm documents for its database classes; pyslurm itself builds only
+# against its own release of Slurm.
+
+
+@dataclass
+class StepStatistics:
+    max_resident_memory: int
+    total_cpu_time: int
+
+
+@dataclass
+class JobStep:
+    id: int | str
+    state: str
+    stats: StepStatistics
+
+
+@dataclass
+class JobStatistics:
+    total_cpu_time: int
+
+
+@dataclass
+class GPU:
+    count: int
+    type: str | None = None
+
+
+@dataclass
+class Job22:
+    """`pyslurm.db.Job` of 22.x: no GPUs, no count of requeues."""
+
+    id: int
+    name: str
+    state: str
+    exit_code: int
+    elapsed_time: int
+    cpus: int
+    comment: str | None
+    nodelist: str | None
+    submit_time: int
+    start_time: int | None
+    end_time: int | None
+    submit_command: str
+    working_directory: str
+    steps: dict[int | str, JobStep]
+    stats: JobStatistics
+
+
+@dataclass
+class Job2511(Job22):
+    """`pyslurm.db.Job` of 25.11."""
+
+    requeue_count: int = 0
+    gpus: dict[str, GPU] = field(default_factory=dict)
+
+
+class RPCError(Exception):
+    pass
+
+
+def moment(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def job(kind: type, **changes):
+    steps = {
+        "batch": JobStep("batch", "COMPLETED", StepStatistics(181_080_064, 1)),
+        0: JobStep(0, "COMPLETED", StepStatistics(300_490_752, 7198)),
+    }
+    values = {
+        "id": 2,
+        "name": "hafabench_y",
+        "state": "COMPLETED",
+        "exit_code": 0,
+        "elapsed_time": 3600,
+        "cpus": 4,
+        "comment": TRAINING,
+        "nodelist": "node1",
+        "submit_time": moment("2026-11-23T15:38:12"),
+        "start_time": moment("2026-11-23T16:00:00"),
+        "end_time": moment("2026-11-23T17:00:00"),
+        "submit_command": "sbatch --parsable --gpus=fake:1 --configfiles /home/ann/digits.yaml",
+        "working_directory": "/home/ann",
+        "steps": steps,
+        "stats": JobStatistics(7200),
+    }
+    return kind(**(values | changes))
+
+
+def stand_in(version: str, filter_name: str, jobs, asked: list | None = None) -> types.ModuleType:
+    """A module with pyslurm's interface: ``db.Jobs.load(filter)`` gives ``jobs``."""
+
+    @dataclass
+    class JobFilter:
+        users: list[str]
+        start_time: int
+
+    class Jobs:
+        @staticmethod
+        def load(db_filter=None):
+            if asked is not None:
+                asked.append(db_filter)
+            if isinstance(jobs, Exception):
+                raise jobs
+            return jobs
+
+    module = types.ModuleType("pyslurm")
+    module.__version__ = version
+    module.RPCError = RPCError
+    module.db = types.SimpleNamespace(Jobs=Jobs, **{filter_name: JobFilter})
+    return module
+
+
+@pytest.mark.parametrize(
+    ("version", "filter_name", "loaded"),
+    [
+        ("22.5.3", "JobSearchFilter", {2: job(Job22)}),
+        ("22.5.3", "JobFilter", [job(Job22)]),
+        ("25.11.2", "JobFilter", {2: job(Job2511, gpus={"gpu:fake": GPU(1, "fake"), "gpu": GPU(1)})}),
+    ],
+)
+def test_both_interfaces_give_what_sacct_gives(version, filter_name, loaded):
+    asked: list = []
+    backend = PySlurm(stand_in(version, filter_name, loaded, asked), Answers({"sacct": ""}))
+    (found,) = backend.attempts(SINCE)
+    by_sacct = next(attempt for attempt in parse_sacct(SACCT) if attempt.job_id == "2")
+    for name in (
+        *("job_id", "state", "exit_code", "elapsed_s", "gpus", "cpus", "cpu_s", "nodes", "submitted", "started"),
+        *("ended", "name", "comment", "folder"),
+    ):
+        assert getattr(found, name) == getattr(by_sacct, name), name
+    assert found.peak_memory_mb == pytest.approx(by_sacct.peak_memory_mb, abs=0.1)
+    assert asked[0].start_time == SINCE.timestamp()
+
+
+@pytest.mark.parametrize("kind", [Job22, Job2511])
+def test_earlier_turns_of_requeued_jobs_come_from_sacct(kind):
+    changes = {"id": 1, "state": "CANCELLED", "elapsed_time": 20, "start_time": moment("2026-11-23T15:38:42")}
+    if kind is Job2511:
+        changes |= {"requeue_count": 1, "gpus": {"gpu": GPU(2)}}
+    else:
+        changes["submit_command"] = "sbatch --gpus=2"
+    answers = Answers({"sacct": "\n".join(SACCT.splitlines()[:4])})
+    found = PySlurm(stand_in("x", "JobFilter", {1: job(kind, **changes)}), answers).attempts(SINCE)
+    assert [(attempt.state, attempt.elapsed_s) for attempt in found] == [("REQUEUED", 10), ("CANCELLED", 20)]
+    assert sum(attempt.gpu_hours for attempt in found) == pytest.approx(60 / 3600)
+    assert "--jobs=1" in answers.asked[0]
+
+
+def test_a_job_that_was_never_requeued_needs_no_sacct():
+    answers = Answers({})
+    assert len(PySlurm(stand_in("25.11.2", "JobFilter", {2: job(Job2511)}), answers).attempts(SINCE)) == 1
+    assert answers.asked == []
+
+
+def test_states_and_empty_values_of_pyslurm():
+    out_of_memory = {0: JobStep(0, "OUT_OF_MEMORY", StepStatistics(0, 0))}
+    waiting = job(Job2511, id=3, start_time=None, nodelist="None assigned")
+    killed = job(Job2511, state="FAILED", exit_code=1, steps=out_of_memory, stats=JobStatistics(0), nodelist=None)
+    (found,) = PySlurm(stand_in("x", "JobFilter", {2: killed, 3: waiting}), Answers({})).attempts(SINCE)
+    assert (found.state, found.exit_code, found.peak_memory_mb, found.cpu_s) == ("OUT_OF_MEMORY", 1, None, None)
+    assert found.nodes == ""
+
+
+def test_a_data_base_that_is_down_is_a_sentence():
+    with pytest.raises(CommandFailed, match="pyslurm: no connection"):
+        PySlurm(stand_in("x", "JobFilter", RPCError("no connection")), Answers({})).attempts(SINCE)
+
+
+@pytest.mark.parametrize(
+    ("version", "slurm", "backend", "sentence"),
+    [
+        ("25.11.2", "slurm 25.11.4", "pyslurm", "through pyslurm 25.11.2"),
+        ("22.5.3", "slurm-wlm 22.05.8", "pyslurm", "through pyslurm 22.5.3"),
+        (
+            "25.11.2",
+            "slurm-wlm 22.05.8",
+            "sacct",
+            "through sacct: pyslurm 25.11.2 is not for this cluster's Slurm 22.05",
+        ),
+        ("25.11.2", None, "sacct", "through sacct: sinfo: not found; this machine has no Slurm commands"),
+    ],
+)
+def test_pyslurm_serves_its_own_release_only(monkeypatch, version, slurm, backend, sentence):
+    monkeypatch.setitem(sys.modules, "pyslurm", stand_in(version, "JobFilter", {}))
+    found, said = choose_accounting(Answers({"sinfo": slurm} if slurm else {}))
+    assert (found.name, said) == (backend, sentence)
+
+
+def test_a_missing_or_broken_pyslurm_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyslurm", None)
+    assert choose_accounting(Answers({"sinfo": "slurm 25.11.4"}))[1] == "through sacct: pyslurm is not installed"
+
+    def broken(name):
+        raise ImportError("libslurm.so.43: cannot open shared object file\nmore")
+
+    monkeypatch.setattr(pyslurm_backend.importlib, "import_module", broken)
+    assert pyslurm_problem() == "pyslurm cannot be loaded: libslurm.so.43: cannot open shared object file"
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [("22.05.8", (22, 5)), ("22.5.3", (22, 5)), ("25.11.2", (25, 11)), ("git", None), ("25", None)],
+)
+def test_releases(text, release):
+    assert release_of(text) == release

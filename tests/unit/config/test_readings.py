@@ -1,0 +1,111 @@
+"""`configs/claims.yaml`: it fits the paper and the code, and what is wrong with it is told with its line."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from hafabench.config.claims import load_readings
+from hafabench.config.experiment import load_experiment
+from hafabench.errors import UserError
+from hafabench.reporting.claims.ledger import paper_claims
+from hafabench.runs.static_models import counts_fingerprint, static_rows
+from tools.checkout import REPOSITORY
+
+FILE = REPOSITORY / "configs/claims.yaml"
+
+
+@pytest.fixture
+def write_claims(write_experiment, tmp_path):
+    """Load the digits experiment with a changed copy of the claims file."""
+
+    def load(change):
+        content = yaml.safe_load(FILE.read_text())
+        change(content)
+        (tmp_path / "claims.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        return load_experiment(write_experiment(lambda c: c.update(claims=str(tmp_path / "claims.yaml"))))
+
+    return load
+
+
+def convention(content, name):
+    return next(entry for entry in content["conventions"] if entry["name"] == name)
+
+
+def test_the_plainest_come_first():
+    readings = load_readings(FILE)
+    params, operations = readings.plainest("params_m"), readings.plainest("gflops")
+    assert (params.name, operations.name) == ("parameters", "multiply-accumulates")
+    for plain in (params, operations):
+        assert not (plain.leave_out or plain.add or plain.without or plain.variant or plain.unit)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: convention(c, "without biases").update(leave_out=["biases"]),
+            r"unknown kind 'biases'; expected one",
+        ),
+        (lambda c: convention(c, "hook counter").update(add={"norms": 2}), r"unknown kind 'norms'"),
+        (lambda c: convention(c, "binary giga").update(trainable=True), r"are about parameters, not operations"),
+        (lambda c: convention(c, "binary giga").update(unitt=3), r"conventions\[17\]\.unitt: unknown key"),
+        (lambda c: convention(c, "binary giga").update(name="hook counter"), r"'hook counter' given twice"),
+        (lambda c: c.update(conventions=c["conventions"][:3]), r"expected a convention for gflops"),
+        (lambda c: c["readings"][0].update(convention="counted"), r"unknown convention 'counted'; expected one of"),
+        (lambda c: c["readings"][0].update(printed="up"), r"readings\[0\]\.printed"),
+        (lambda c: c["stand_ins"][0].update(base="resnext"), r"stand_ins\[0\]\.base: unknown model 'resnext'"),
+        (lambda c: c["stand_ins"][1].update(keep=[0.5, 0.2, -0.1]), r"stand_ins\[1\]\.keep: rate 3 is -0\.1"),
+        (lambda c: c["tolerances"][1]["metrics"].append("top1"), r"tolerances\[1\]\.metrics: top1 has a tolerance"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(write_claims, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        write_claims(change)
+    assert all(problem.line for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: c["readings"][0]["rows"].append("table1/*_haffa/*"),
+            r"claims\.yaml:\d+: readings\[0\]\.rows\[2\]: 'table1/\*_haffa/\*' matches nothing that the paper prints",
+        ),
+        (lambda c: c["notes"][0].update(rows=["table9/*"]), r"notes\[0\]\.rows\[0\]: 'table9/\*' matches nothing"),
+        (
+            lambda c: c["elsewhere"][0].update(claim="table2/pvt_tiny/mIoU"),
+            r"elsewhere\[0\]\.claim: the paper prints no 'table2/pvt_tiny/mIoU'",
+        ),
+        (lambda c: c["stand_ins"][0].update(claim="table1/x/y"), r"stand_ins\[0\]\.claim: the paper prints no"),
+        (lambda c: c.update(tolerances=c["tolerances"][1:]), r"expected a tolerance for top1, which .* prints"),
+    ],
+)
+def test_what_the_paper_does_not_print_is_refused(write_claims, change, message):
+    experiment = write_claims(change)
+    with pytest.raises(UserError, match=message):
+        paper_claims(experiment)
+
+
+def test_a_missing_file_is_one_problem(write_experiment):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file"):
+        load_experiment(write_experiment(lambda c: c.update(claims="nowhere.yaml")))
+
+
+def test_readings_have_no_part_in_what_is_counted(write_claims):
+    """Conventions are applied to a record: changing one counts nothing again, another stand-in does."""
+    before = write_claims(lambda c: None)
+    after = write_claims(lambda c: c.update(readings=c["readings"][1:]))
+    assert counts_fingerprint(before) == counts_fingerprint(after)
+    assert counts_fingerprint(before) != counts_fingerprint(write_claims(lambda c: c.update(stand_ins=[])))
+
+
+def test_what_is_counted(write_experiment):
+    rows = static_rows(load_experiment(write_experiment(base="paper")))
+    assert {row.model.name for row in rows if row.variant == "deep_stem"} == {"resnet18", "resnet50"}
+    assert {row.task for row in rows if not row.counts_operations} == {"detection"}
+    names = {(row.task, row.model.name) for row in rows}
+    assert {("classification", "hrnet_w32"), ("detection", "pvt_large_hafa")} <= names
+    # Not in a table with static columns, though trained.
+    assert ("classification", "pvt_tiny_hafa_qkv") not in names
+    assert len(rows) == len({(row.task, row.model.name, row.variant) for row in rows})

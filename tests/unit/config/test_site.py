@@ -1,0 +1,110 @@
+"""The site file: what it may say, and what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from hafabench.config.site import SITE_VARIABLE, GpuPool, Pool, Site, load_site, site_file
+from hafabench.errors import UserError
+from tools.checkout import REPOSITORY
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str):
+        path = tmp_path / "site.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_tracked_file_names_every_key_and_leaves_every_choice_to_the_cluster():
+    path = REPOSITORY / "configs/site.yaml"
+    site = load_site(path)
+    assert site.resources(gpus=0) == site.resources(gpus=8) == {}
+    written = yaml.safe_load(path.read_text())
+    assert written.keys() == Site.model_fields.keys()
+    assert written["gpu"].keys() == GpuPool.model_fields.keys()
+    # Nodes without GPUs get one each: no rule spreads such a job.
+    assert written["cpu"].keys() == Pool.model_fields.keys() - {"max_nodes"}
+
+
+def test_gpu_jobs_and_others_go_to_their_own_nodes(write):
+    site = load_site(
+        write(
+            "account: vision\n"
+            "gpu: {partition: 'a100,h100', gpu_type: a100, constraint: 'a&b', extra: --exclusive --licenses=x}\n"
+            "cpu: {partition: serial, qos: short}\n"
+        )
+    )
+    assert site.resources(gpus=8) == {
+        "slurm_account": "vision",
+        "slurm_partition": "a100,h100",
+        "gpu_model": "a100",
+        "constraint": "a&b",
+        "slurm_extra": "--exclusive --licenses=x",
+    }
+    assert site.resources() == {"slurm_account": "vision", "slurm_partition": "serial", "qos": "short"}
+
+
+def test_all_problems_are_told_at_once(write):
+    path = write(
+        "account: a b\ngpu:\n  gpu_type: a100-sxm4\n  gpus: 0\n  hours: 3\ncpu: {gpu_type: a100, max_hours: long}\n"
+    )
+    with pytest.raises(UserError) as caught:
+        load_site(path)
+    assert sorted(str(problem) for problem in caught.value.problems) == [
+        f"{path}:1: account: expected one name: letters, digits and . _ + -, found 'a b'",
+        f"{path}:3: gpu.gpu_type: expected letters, digits, _ and . only (choose a type with a hyphen by "
+        "constraint), found 'a100-sxm4'",
+        f"{path}:4: gpu.gpus: input should be greater than 0, found 0",
+        f"{path}:5: gpu.hours: unknown key",
+        f"{path}:6: cpu.gpu_type: unknown key",
+        f"{path}:6: cpu.max_hours: input should be a valid number, unable to parse string as a number, found 'long'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ("--partition=a", "option '--partition=a' does not belong here: use the key 'partition'"),
+        ("--exclusive -A me", "option '-A' does not belong here: use the key 'account'"),
+        ("--time=3", "option '--time=3' does not belong here: the workflow sets it per job"),
+        ("exclusive", "expected sbatch options such as '--exclusive --licenses=a', found 'exclusive'"),
+        ("--licenses='a", "not readable as a command line: No closing quotation"),
+    ],
+)
+def test_extra_takes_only_options_that_nothing_else_sets(write, extra, sentence):
+    with pytest.raises(UserError, match=r"gpu\.extra") as caught:
+        load_site(write(yaml.safe_dump({"gpu": {"extra": extra}})))
+    assert sentence in str(caught.value)
+
+
+def test_a_limit_must_leave_time_to_work(write):
+    with pytest.raises(UserError, match=r"cpu\.max_hours \(0\.05 h\) must be longer than stop_margin_minutes \(5\)"):
+        load_site(write("cpu: {max_hours: 0.05}\n"))
+
+
+def test_run_time_is_whole_minutes_within_the_limit():
+    site = Site(gpu=GpuPool(max_hours=24), cpu=Pool(max_hours=2))
+    assert site.runtime(0.2, gpus=1) == 1
+    assert site.runtime(90.5, gpus=1) == 91
+    assert site.runtime(1e6, gpus=1) == 24 * 60
+    assert site.runtime(1e6) == 120
+
+
+def test_a_training_stops_a_margin_before_its_limit():
+    site = Site(stop_margin_minutes=5)
+    assert site.stop_after_s(1440) == 1435 * 60
+    assert site.stop_after_s(4) == 120, "half of a short time is worked in any case"
+
+
+def test_the_environment_may_name_another_file(monkeypatch, tmp_path):
+    monkeypatch.delenv(SITE_VARIABLE, raising=False)
+    assert site_file(REPOSITORY) == REPOSITORY / "configs/site.yaml"
+    monkeypatch.setenv(SITE_VARIABLE, str(tmp_path / "mine.yaml"))
+    assert site_file(REPOSITORY) == tmp_path / "mine.yaml"
+    with pytest.raises(UserError, match=f"no such file, though {SITE_VARIABLE} in the environment names it"):
+        load_site(site_file())

@@ -1,0 +1,336 @@
+"""The gate catches what is planted, raises no alarm over what is clean, and refuses what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hafabench.cli import cli
+from hafabench.config.experiment import load_experiment
+from hafabench.config.regression import GateLimits, load_limits
+from hafabench.errors import UserError
+from hafabench.regression.records import load_side
+from hafabench.results.predictions import Hits
+from hafabench.runs.records import expected_records
+from tests.support.gate_records import (
+    HERE,
+    LIMITS,
+    changed,
+    hits,
+    judged,
+    verdicts,
+    write_complexity,
+    write_evaluation,
+    write_ratio,
+)
+from tools.checkout import REPOSITORY
+
+TOP1 = "classification/pvt_tiny_hafa/top1"
+RATIO = "latency/pvt_tiny/pvt_tiny_hafa/latency_ratio"
+PARAMS = "complexity/classification/pvt_tiny_hafa/params"
+
+
+@pytest.fixture
+def sides(tmp_path):
+    return tmp_path / "baseline", tmp_path / "candidate"
+
+
+def write_seeds(folder, values, **changes):
+    for seed, value in enumerate(values):
+        write_evaluation(folder, "classification", "pvt_tiny_hafa", seed, {"top1": value}, **changes)
+
+
+def write_hits(folder, kept, **changes):
+    write_evaluation(folder, "classification", "pvt_tiny_hafa", 0, kept=kept, **changes)
+
+
+def test_two_lost_points_are_caught_by_predictions(sides):
+    rng = np.random.default_rng(0)
+    before = hits(rng, 5000, 0.7)
+    write_hits(sides[0], before)
+    write_hits(sides[1], changed(before, rng, lost=0.03, won=0.01))
+    [finding] = judged(*sides).findings
+    assert (str(finding.cell), finding.verdict) == (TOP1, "worse")
+    assert finding.effect.change == pytest.approx(-2.0)
+    assert "150 lost, 50 won" in finding.effect.by
+
+
+def test_two_lost_points_are_caught_by_seeds(sides):
+    write_seeds(sides[0], [77.4, 77.6, 77.5, 77.7, 77.3])
+    write_seeds(sides[1], [75.5, 75.4, 75.5, 75.7, 75.4], checkpoint_sha256="b" * 64)
+    [finding] = judged(*sides).findings
+    assert finding.verdict == "worse"
+    assert finding.effect.change == pytest.approx(-2.0)
+    assert "5 seeds" in finding.effect.by
+
+
+def test_two_lost_points_on_few_images_cannot_be_told(sides):
+    rng = np.random.default_rng(0)
+    before = hits(rng, 200, 0.7)
+    write_hits(sides[0], before)
+    write_hits(sides[1], changed(before, rng, lost=0.05, won=0.03))
+    comparison = judged(*sides)
+    [finding] = comparison.findings
+    assert finding.verdict == "cannot tell"
+    assert finding.effect.detectable > 2
+    assert not comparison.failed()
+    assert comparison.failed(strict=True)
+
+
+def test_a_gain_is_better_and_a_small_certain_change_is_none(sides):
+    rng = np.random.default_rng(0)
+    before = hits(rng, 20_000, 0.7)
+    write_hits(sides[0], before)
+    write_hits(sides[1], changed(before, rng, lost=0.0, won=0.02))
+    assert verdicts(judged(*sides)) == {TOP1: "better"}
+    write_hits(sides[1], changed(before, rng, lost=0.002, won=0.0))
+    [finding] = judged(*sides).findings
+    assert finding.effect.high < 0, "the loss is certain"
+    assert finding.verdict == "no change", "and within the limit of one point"
+
+
+def test_one_parameter_more_is_caught(sides):
+    write_complexity(sides[0], {"pvt_tiny_hafa": {"params": 14_649_000}, "pvt_tiny": {"params": 13_200_000}})
+    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 14_649_001}, "pvt_tiny": {"params": 13_200_000}})
+    assert verdicts(judged(*sides)) == {
+        PARAMS: "worse",
+        "complexity/classification/pvt_tiny/params": "no change",
+    }
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict"), [(1.20, "worse"), (1.00, "better"), (1.15, "cannot tell"), (1.105, "no change")]
+)
+def test_ratios_of_latency(sides, after, verdict):
+    write_ratio(sides[0], 1.10)
+    write_ratio(sides[1], after)
+    assert verdicts(judged(*sides)) == {RATIO: verdict}
+
+
+def test_on_another_machine_ratios_may_differ_more(sides):
+    write_ratio(sides[0], 1.10)
+    write_ratio(sides[1], 1.20, machine=HERE.model_copy(update={"cpu": "another one"}))
+    [finding] = judged(*sides).findings
+    assert finding.verdict == "no change"
+    assert "made on another machine or torch: wider limit" in finding.notes
+    write_ratio(sides[1], 1.40, machine=None)
+    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+
+
+def test_timed_beside_other_work_ratios_may_differ_more(sides):
+    quiet, busy = (HERE.model_copy(update={"others_percent": share}) for share in (9.0, 47.0))
+    write_ratio(sides[0], 1.10, machine=quiet)
+    write_ratio(sides[1], 1.20, machine=quiet)
+    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+    for one, other in ((quiet, busy), (busy, quiet)):
+        write_ratio(sides[0], 1.10, machine=one)
+        write_ratio(sides[1], 1.20, machine=other)
+        [finding] = judged(*sides).findings
+        assert finding.verdict == "no change"
+        assert finding.notes == ("timed while others had 47 % of the CPUs: wider limit",)
+    write_ratio(sides[1], 1.40, machine=busy)
+    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+
+
+def test_noisy_ratios_cannot_be_told(sides):
+    write_ratio(sides[0], 1.10, half=0.10)
+    write_ratio(sides[1], 1.25, half=0.10)
+    assert verdicts(judged(*sides)) == {RATIO: "cannot tell"}
+
+
+def test_twenty_clean_trainings_raise_no_alarm(tmp_path):
+    """Five seeds of two models and a latency ratio, drawn again and again from the same distribution."""
+    rng = np.random.default_rng(0)
+    for rerun in range(20):
+        baseline, candidate = tmp_path / f"{rerun}/baseline", tmp_path / f"{rerun}/candidate"
+        for folder in (baseline, candidate):
+            write_seeds(folder, rng.normal(77, 0.4, 5), checkpoint_sha256=folder.name.ljust(64, "0"))
+            write_ratio(folder, 1.1 * np.exp(rng.normal(0, 0.01)), half=0.0258)
+        comparison = judged(baseline, candidate)
+        assert {finding.verdict for finding in comparison.findings} <= {"cannot tell", "no change"}
+
+
+def test_equal_predictions_need_no_statistics(sides):
+    kept = hits(np.random.default_rng(0), 50, 0.7)
+    write_hits(sides[0], kept)
+    write_hits(sides[1], kept, checkpoint_sha256="b" * 64)
+    [finding] = judged(*sides).findings
+    assert (finding.verdict, finding.effect.by, finding.effect.detectable) == (
+        "no change",
+        "identical predictions",
+        0,
+    )
+
+
+def test_the_level_is_shared_out_among_comparisons_with_an_error(sides):
+    rng = np.random.default_rng(0)
+    for folder in sides:
+        write_hits(folder, hits(rng, 500, 0.7))
+        write_ratio(folder, 1.1)
+        write_complexity(folder, {"pvt_tiny_hafa": {"params": 1}})
+    assert judged(*sides).level == LIMITS.false_alarms / 2
+
+
+def test_retrained_with_few_seeds_the_images_decide_and_it_is_said(sides):
+    rng = np.random.default_rng(0)
+    before = hits(rng, 500, 0.7)
+    write_hits(sides[0], before)
+    write_hits(sides[1], changed(before, rng, 0.2, 0.01), checkpoint_sha256="b" * 64)
+    [finding] = judged(*sides).findings
+    assert finding.verdict == "worse"
+    assert any("not of repeating the training" in note for note in finding.notes)
+
+
+def test_without_predictions_or_seeds_nothing_is_told(sides):
+    write_seeds(sides[0], [70.0])
+    write_seeds(sides[1], [10.0])
+    [finding] = judged(*sides).findings
+    assert finding.verdict == "cannot tell"
+    assert "1 seeds (expected 3 or more) and no predictions" in finding.effect.by
+
+
+def test_what_is_missing_shuts_the_gate_and_what_is_new_does_not(sides):
+    write_seeds(sides[0], [70.0] * 3)
+    write_complexity(sides[0], {"pvt_tiny_hafa": {"params": 1}})
+    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 1}, "mine": {"params": 2}})
+    comparison = judged(*sides)
+    assert verdicts(comparison) == {
+        TOP1: "missing",
+        "complexity/classification/mine/params": "new",
+        PARAMS: "no change",
+    }
+    assert comparison.failed()
+
+
+def test_lost_seeds_are_said(sides):
+    write_seeds(sides[0], [70.0, 71.0, 72.0, 73.0])
+    write_seeds(sides[1], [70.1, 71.0, 72.1])
+    [finding] = judged(*sides).findings
+    assert "the candidate lacks 1 of the baseline's 4 seeds" in finding.notes
+
+
+def test_sides_that_cannot_be_compared_are_refused(sides):
+    kept = hits(np.random.default_rng(0), 50, 0.7)
+    write_hits(sides[0], kept, dataset_digest="1" * 64)
+    write_ratio(sides[0], 1.1)
+    write_hits(sides[1], kept, dataset_digest="2" * 64, fingerprint="e" * 12)
+    write_ratio(sides[1], 1.1, fingerprint="f" * 12)
+    with pytest.raises(UserError) as caught:
+        judged(*sides)
+    assert "evaluated on other data" in str(caught.value)
+    assert "timed under another protocol" in str(caught.value)
+    write_ratio(sides[1], 1.1)
+    write_hits(sides[1], Hits(kept.images[::-1], kept.top1, kept.top5), dataset_digest="1" * 64)
+    with pytest.raises(UserError, match="other images, or in another order"):
+        judged(*sides)
+    write_hits(sides[1], kept, dataset_digest="1" * 64)
+    (sides[1] / "classification/pvt_tiny_hafa/seed0/predictions.npz").write_bytes(b"changed")
+    with pytest.raises(UserError, match="not the predictions that the record beside it was made with"):
+        judged(*sides)
+
+
+def test_the_same_data_set_with_other_bytes_is_compared_and_said(sides):
+    kept = hits(np.random.default_rng(0), 50, 0.7)
+    for folder, digest in zip(sides, "12", strict=True):
+        write_hits(folder, kept, dataset_digest=digest * 64)
+    [finding] = judged(*sides).findings
+    assert finding.verdict == "no change"
+    assert any(note.startswith("the images differ in their bytes") for note in finding.notes)
+
+
+def test_limits_are_validated_with_their_lines(tmp_path):
+    path = tmp_path / "limits.yaml"
+    path.write_text("false_alarms: 2\nmetrics:\n  top1:\n    better: more\n    absolut: 1\n")
+    with pytest.raises(UserError) as caught:
+        load_limits(path)
+    lines = str(caught.value).splitlines()
+    assert any(f"{path}:1: false_alarms" in line for line in lines)
+    assert any(f"{path}:4: metrics.top1.better" in line for line in lines)
+    assert any(f"{path}:5: metrics.top1.absolut: unknown key" in line for line in lines)
+
+
+def test_the_tracked_limits_are_valid_and_larger_elsewhere():
+    limits = load_limits(REPOSITORY / "configs/regression.yaml")
+    assert isinstance(limits, GateLimits)
+    for name, metric in limits.metrics.items():
+        here, elsewhere = (metric.tolerance(50.0, elsewhere=away) for away in (False, True))
+        assert elsewhere >= here >= 0, name
+    assert limits.metrics["params"].tolerance(1e7, elsewhere=True) == 0
+
+
+def invoke(sides, *options):
+    arguments = ["regress", "--baseline", str(sides[0]), "--candidate", str(sides[1])]
+    limits = str(REPOSITORY / "configs/regression.yaml")
+    return CliRunner().invoke(cli, [*arguments, "--limits", limits, *options])
+
+
+def test_exit_codes_and_reports(sides, tmp_path):
+    markdown, junit = tmp_path / "out/gate.md", tmp_path / "out/gate.xml"
+    write_ratio(sides[0], 1.10)
+    write_complexity(sides[0], {"pvt_tiny_hafa": {"params": 14_649_000}})
+    write_ratio(sides[1], 1.15)
+    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 14_649_000}})
+    done = invoke(sides)
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "1 cannot tell, 1 no change")
+    assert invoke(sides, "--strict").exit_code == 1
+    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 14_649_001}})
+    done = invoke(sides, "--markdown", str(markdown), "--junit", str(junit))
+    assert done.exit_code == 1
+    assert done.output.splitlines()[0].startswith(f"worse       {PARAMS}: 14649000 -> 14649001, +1 [+1, +1], limit 0")
+    assert markdown.read_text().startswith("### Regression gate: shut\n\n1 worse, 1 cannot tell.\n")
+    assert f"| ❌ worse | `{PARAMS}` | 14649000 | 14649001 | +1 |" in markdown.read_text()
+    suite = ElementTree.parse(junit).getroot()[0]
+    assert {key: suite.get(key) for key in ("tests", "failures", "skipped")} == {
+        "tests": "2",
+        "failures": "1",
+        "skipped": "1",
+    }
+    assert suite.find("testcase/failure").get("message").startswith(f"worse: {PARAMS}")
+
+
+@pytest.mark.parametrize("options", [(), ("--reason", "why"), ("--limits", "nowhere.yaml")])
+def test_misuse_has_an_exit_code_of_its_own(sides, options):
+    write_ratio(sides[0], 1.10)
+    done = invoke(sides, *options)
+    assert done.exit_code == 2
+    assert done.output.startswith("error: ")
+
+
+def test_moving_the_baseline_keeps_its_history(sides):
+    rng = np.random.default_rng(0)
+    write_hits(sides[1], hits(rng, 50, 0.7))
+    write_ratio(sides[1], 1.10)
+    assert invoke(sides, "--update", "--reason", " ").exit_code == 2
+    assert not sides[0].exists()
+    assert invoke(sides, "--update", "--reason", "the first one").exit_code == 0
+    assert invoke(sides).exit_code == 0
+    write_ratio(sides[1], 1.30)
+    assert invoke(sides).exit_code == 1
+    assert invoke(sides, "--update", "--reason", "worth it").exit_code == 0
+    assert invoke(sides).exit_code == 0
+    first, second = map(json.loads, (sides[0] / "history.jsonl").read_text().splitlines())
+    assert (first["reason"], first["changes"], second["reason"]) == ("the first one", {}, "worth it")
+    assert second["changes"] == {RATIO: [1.1, 1.3]}
+    assert second["commits"] == ["0123456789abcdef0123456789abcdef01234567"]
+    assert second["who"]
+
+
+def test_the_tracked_baseline_is_whole_and_belongs_to_its_experiment():
+    """Whoever changes the experiment moves the baseline: `make regression` would refuse to compare."""
+    baseline = REPOSITORY / "results/baseline"
+    comparison = judged(baseline, baseline, load_limits(REPOSITORY / "configs/regression.yaml"))
+    assert not comparison.failed()
+    assert comparison.count("no change") + comparison.count("cannot tell") == len(comparison.findings)
+    judged_metrics = {finding.cell.metric for finding in comparison.findings}
+    assert judged_metrics >= {"top1", "miou", "box_ap", "mask_ap", "latency_ratio", "params", "gmacs"}
+    experiment = load_experiment(REPOSITORY / "configs/regression_digits.yaml")
+    tracked = {record.id: record.fingerprint for record in load_side(baseline).records.values()}
+    for path, fingerprint in expected_records(experiment).items():
+        name = path.relative_to(experiment.results).as_posix().removesuffix("/evaluate.json").removesuffix(".json")
+        # Counts follow the tables, which may grow: what is new there is no regression.
+        assert name.startswith("complexity/") or tracked[name] == fingerprint, name
+    assert json.loads((baseline / "history.jsonl").read_text().splitlines()[-1])["reason"]

@@ -1,0 +1,357 @@
+"""The ledger of claims: what there is to be settled, and every verdict's edges."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from hafabench.cli import cli
+from hafabench.config.claims import Convention, Reading
+from hafabench.config.experiment import load_experiment
+from hafabench.errors import UserError
+from hafabench.reporting.claims.ledger import paper_claims
+from hafabench.reporting.claims.measured import Measured, judge
+from hafabench.reporting.claims.render import COLUMNS, markdown, text, to_csv, to_json
+from hafabench.reporting.claims.settle import settle
+from hafabench.reporting.claims.static import Forensics
+from hafabench.reporting.claims.verdicts import VERDICTS
+from hafabench.reporting.claims.write import write_claims
+from hafabench.reporting.frame import collect
+from hafabench.results.counts import Counted, Counts, write_counts
+from hafabench.results.decomposition import Amount, Decomposition
+from hafabench.runs.paths import counts_record
+from hafabench.runs.static_models import counts_fingerprint
+from tools.checkout import REPOSITORY
+from tools.synthetic_records import evaluation, frame_of, latency, provenance
+
+GOLDEN = REPOSITORY / "tests/golden/data/counts.json"
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return load_experiment(REPOSITORY / "configs/paper.yaml")
+
+
+@pytest.fixture(scope="module")
+def claims(experiment):
+    return {claim.locator: claim for claim in paper_claims(experiment)}
+
+
+def test_every_printed_figure_and_difference_is_a_claim(claims):
+    with (REPOSITORY / "configs/paper_values.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    figures, differences = sum(bool(row["value"]) for row in rows), sum(bool(row["printed_delta"]) for row in rows)
+    assert (figures, differences) == (201, 22)
+    assert len(claims) == figures + differences
+    assert sum(name.endswith("_delta") for name in claims) == differences
+    # 41 + 32 static ones; 9 latencies and 3 differences of them.
+    assert Counter(claim.kind for claim in claims.values()) == {"accuracy": 138, "static": 73, "latency": 12}
+
+
+def test_a_claim_says_what_it_is_about(claims):
+    gain = claims["table2/pvt_small_hafa/miou_delta"]
+    assert (gain.printed, gain.text, gain.unit, gain.kind) == (4.0, "+4.0", "points", "accuracy")
+    assert gain.models == ("pvt_small_hafa", "pvt_small")
+    figure = claims["table4/pvt_v2_b1_laa_laa_sia/top1"]
+    assert (figure.models, figure.unit, figure.text) == (("pvt_v2_b1_hafa",), "%", "79.8")
+    change = claims["text4.4/pvt_v2_b1_laa_laa_conv/top1_change"]
+    assert change.is_difference
+    assert (change.text, change.models) == ("-0.5", ("pvt_v2_b1_laa_laa_conv", "pvt_v2_b1_hafa"))
+    static = claims["table1/resnet18/params_m"]
+    assert (static.text, static.unit, static.tolerance) == ("11.7", "M", pytest.approx(0.05))
+
+
+def test_tolerances_and_their_reasons(claims):
+    one, two = claims["table1/pvt_tiny/top1"], claims["table1/pvt_tiny_hafa/top1_delta"]
+    assert one.tolerance == pytest.approx(0.05 + 0.3)
+    assert two.tolerance == pytest.approx(0.05 + 0.3 * 2**0.5)
+    # A tenth of the figure itself, for its difference too.
+    latency_claim = claims["latency/pvt_tiny_hafa/latency_ms_delta"]
+    assert latency_claim.tolerance == pytest.approx(0.05 + 0.7 * 2**0.5)
+    assert latency_claim.device == "RTX 3090"
+    assert all(claim.reason for claim in claims.values())
+
+
+def test_what_others_report_stands_beside_the_gain(claims):
+    assert "PVT's repository, Semantic FPN: 41.9" in claims["table2/pvt_small/miou"].notes
+    gains = [claims[f"table2/pvt_{size}_hafa/miou_delta"].notes[-1] for size in ("tiny", "small", "large")]
+    assert [gain.rsplit(" ", 1)[-1] for gain in gains] == ["+3.5", "+1.9", "+0.1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        # 75.1 printed, 0.35 allowed: half a digit and the spread.
+        (75.45, None, None, "reproduced"),
+        (74.75, None, None, "reproduced"),
+        (75.46, None, None, "inconclusive"),
+        (75.80, None, None, "inconclusive"),
+        (75.81, None, None, "contradicted"),
+        (75.2, 75.0, 75.4, "reproduced"),
+        (75.2, 74.7, 75.7, "inconclusive"),
+        (75.5, 75.4, 75.6, "inconclusive"),
+        (75.6, 75.5, 75.7, "contradicted"),
+        (74.5, 74.4, 74.6, "contradicted"),
+    ],
+)
+def test_verdicts_on_a_figure(claims, value, low, high, verdict):
+    assert judge(claims["table1/pvt_tiny/top1"], value, low, high)[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("locator", "value", "low", "high", "verdict"),
+    [
+        ("table1/pvt_tiny_hafa/top1_delta", 2.4, None, None, "reproduced"),
+        # +0.3 lies within what two runs of the same model may differ by.
+        ("table1/pvt_small_hafa/top1_delta", 0.3, None, None, "inconclusive"),
+        ("table1/pvt_small_hafa/top1_delta", -0.9, None, None, "contradicted"),
+        ("table1/pvt_small_hafa/top1_delta", 0.3, 0.1, 0.5, "reproduced"),
+        ("table1/pvt_small_hafa/top1_delta", 0.2, -0.1, 0.5, "inconclusive"),
+        ("table2/pvt_tiny_hafa/miou_delta", 1.0, 0.6, 1.4, "contradicted"),
+        ("text4.4/pvt_v2_b1_laa_conv_conv/top1_change", -0.7, -0.9, -0.5, "reproduced"),
+    ],
+)
+def test_verdicts_on_a_difference(claims, locator, value, low, high, verdict):
+    assert judge(claims[locator], value, low, high)[0] == verdict
+
+
+def full(task, model, seed, values, **changes):
+    return evaluation(task, model, seed, values, experiment="paper", scale="full", **changes)
+
+
+def ruled(experiment, claims, locator, records, tmp_path):
+    return Measured(experiment, frame_of(tmp_path, *records)).rule(claims[locator])
+
+
+def test_one_run_settles_a_figure(experiment, claims, tmp_path):
+    ruling = ruled(
+        experiment, claims, "table2/pvt_tiny/miou", [full("segmentation", "pvt_tiny", 0, {"miou": 36.4})], tmp_path
+    )
+    assert (ruling.verdict, ruling.value, ruling.seeds, ruling.origin) == ("reproduced", 36.4, 1, "measured")
+    assert "0.70 % away, 1.05 allowed" in ruling.because
+
+
+def test_several_seeds_settle_by_their_interval(experiment, claims, tmp_path):
+    values = {0: (75.0, 77.4), 1: (75.1, 77.5), 2: (75.2, 77.6)}
+    records = [
+        full("classification", model, seed, {"top1": pair[index]})
+        for seed, pair in values.items()
+        for index, model in enumerate(("pvt_tiny", "pvt_tiny_hafa"))
+    ]
+    figure = ruled(experiment, claims, "table1/pvt_tiny/top1", records, tmp_path)
+    assert (figure.verdict, figure.seeds) == ("reproduced", 3)
+    assert figure.low < 75.1 < figure.high
+    # Paired by seed the difference does not vary at all: no interval, one value.
+    gain = ruled(experiment, claims, "table1/pvt_tiny_hafa/top1_delta", records, tmp_path)
+    assert (gain.verdict, gain.seeds, round(gain.value, 6)) == ("reproduced", 3, 2.4)
+
+
+def test_a_difference_needs_both_rows(experiment, claims, tmp_path):
+    one = [full("classification", "pvt_tiny_hafa", 0, {"top1": 77.5})]
+    assert ruled(experiment, claims, "table1/pvt_tiny_hafa/top1", one, tmp_path).verdict == "reproduced"
+    assert ruled(experiment, claims, "table1/pvt_tiny_hafa/top1_delta", one, tmp_path).because == "nothing measured"
+
+
+def test_measured_and_imported_are_not_subtracted(experiment, claims, tmp_path):
+    records = [
+        full("classification", "pvt_tiny_hafa", 0, {"top1": 77.5}),
+        full("classification", "pvt_tiny", None, {"top1": 75.1}, origin="imported", id="imported/pvt_tiny"),
+    ]
+    ruling = ruled(experiment, claims, "table1/pvt_tiny_hafa/top1_delta", records, tmp_path)
+    assert (ruling.verdict, ruling.value) == ("not run", None)
+    assert ruled(experiment, claims, "table1/pvt_tiny/top1", records, tmp_path).origin == "imported"
+
+
+def test_embedded_numbers_settle_nothing(claims, tmp_path):
+    digits = load_experiment(REPOSITORY / "configs/digits.yaml")
+    records = [evaluation("classification", "pvt_tiny", 0, {"top1": 75.1})]
+    ruling = ruled(digits, claims, "table1/pvt_tiny/top1", records, tmp_path)
+    assert (ruling.verdict, ruling.value) == ("not run", None)
+    assert "embedded" in ruling.because
+
+
+def test_a_latency_is_of_its_device(experiment, claims, tmp_path):
+    def timed(device):
+        times = {"pvt_v2_b1_hafa": (16.0, 16.5, 17.0)}
+        record = latency("table4", times, experiment="paper", scale="full", device=device)
+        return ruled(experiment, claims, "table4/pvt_v2_b1_laa_laa_sia/latency_ms", [record], tmp_path)
+
+    assert timed("NVIDIA GeForce RTX 3090").verdict == "reproduced"
+    other = timed("cpu")
+    assert (other.verdict, other.because) == ("not run", "measured on cpu; the paper's figure is of an RTX 3090")
+
+
+# -- static claims, on counts made up ----------------------------------------------
+
+
+def counted(experiment, **parameters: int) -> Counts:
+    """Counts of classifiers that have nothing but so many parameters in linear layers."""
+    cells = [
+        Counted(
+            task="classification",
+            model=model,
+            amounts=Decomposition((Amount("head", "linear", count),), (Amount("head", "linear", 10**9),)),
+        )
+        for model, count in parameters.items()
+    ]
+    return Counts(experiment="paper", fingerprint="f" * 12, cells=cells, provenance=provenance())
+
+
+def forensics(experiment, claims, readings, **parameters: int) -> dict:
+    with_readings = experiment.readings.model_copy(update=readings)
+    found = Forensics(list(claims.values()), with_readings, counted(experiment, **parameters))
+    return {ruling.claim.locator: ruling for ruling in found.rulings()}
+
+
+PLAIN = Convention(name="plain", metric="params_m", says="all")
+MACS = Convention(name="macs", metric="gflops", says="all")
+BARE = {"conventions": (PLAIN, MACS), "stand_ins": ()}
+
+
+def test_a_count_on_half_a_digit_is_rounded_up(experiment, claims):
+    found = forensics(experiment, claims, BARE | {"readings": ()}, resnet18=11_650_000, resnet50=25_550_000)
+    assert found["table1/resnet18/params_m"].verdict == "reproduced"
+    assert found["table1/resnet50/params_m"].verdict == "reproduced"
+    below = forensics(experiment, claims, BARE | {"readings": ()}, resnet18=11_649_999, resnet50=25_650_000)
+    assert below["table1/resnet18/params_m"].verdict == "contradicted"
+    assert below["table1/resnet50/params_m"].verdict == "contradicted"
+    # 11.649999 is 11.65 first: found, and settles nothing, since no reading says so.
+    assert list(map(str, below["table1/resnet18/params_m"].matches)) == ["plain, rounded twice"]
+
+
+def test_a_reading_settles_the_rows_that_it_prints(experiment, claims):
+    reading = Reading(convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test")
+    # Printed 11.7 and 25.6.
+    both = {"resnet18": 11_790_000, "resnet50": 25_690_000}
+    found = forensics(experiment, claims, BARE | {"readings": (reading,)}, **both)
+    assert found["table1/resnet18/params_m"].verdict == "reproduced under a convention"
+    assert str(found["table1/resnet18/params_m"].convention) == "plain, truncated"
+    assert found["table1/resnet50/params_m"].verdict == "reproduced under a convention"
+
+
+def test_a_reading_that_mostly_fails_settles_nothing(experiment, claims):
+    """One row of two is a coincidence, however it is named."""
+    reading = Reading(convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test")
+    found = forensics(experiment, claims, BARE | {"readings": (reading,)}, resnet18=11_790_000, resnet50=25_790_000)
+    ruling = found["table1/resnet18/params_m"]
+    assert (ruling.verdict, ruling.convention) == ("contradicted", None)
+    assert "printed only by conventions that do not hold for like rows (plain, truncated)" in ruling.because
+
+
+def test_three_in_four_rows_are_enough(experiment, claims):
+    rows = ("table1/resnet??/params_m", "table1/deit_t*/params_m", "table1/deit_s*/params_m")
+    reading = Reading(convention="plain", printed="truncated", rows=rows, because="a test")
+    counts = {"resnet18": 11_790_000, "resnet50": 25_690_000, "deit_tiny": 5_790_000, "deit_small": 1}
+    found = forensics(experiment, claims, BARE | {"readings": (reading,)}, **counts)
+    verdicts = [found[f"table1/{model}/params_m"].verdict for model in counts]
+    assert verdicts == ["reproduced under a convention"] * 3 + ["contradicted"]
+
+
+def test_what_was_not_counted_is_not_run(experiment, claims):
+    found = forensics(experiment, claims, BARE | {"readings": ()}, resnet18=11_700_000)
+    assert found["table1/vit_base/params_m"].verdict == "not run"
+    nothing = settle(experiment, None, None)
+    assert nothing.tally() == {"not run": 73}
+
+
+# -- files and the command line ----------------------------------------------
+
+
+@pytest.fixture
+def digits(write_experiment, tmp_path, monkeypatch):
+    """The digits experiment in a folder of its own, its models counted."""
+    monkeypatch.chdir(tmp_path)
+    loaded = load_experiment(write_experiment())
+    golden = Counts.model_validate(json.loads(GOLDEN.read_text()))
+    write_counts(counts_record(loaded), golden.model_copy(update={"fingerprint": counts_fingerprint(loaded)}))
+    return loaded
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(cli, ["claims", "--experiment", "digits.yaml", *arguments], catch_exceptions=False)
+
+
+def test_the_terminal_shows_every_claim_and_the_sum(digits):
+    lines = invoke().stdout.splitlines()
+    assert len(lines) == 223 + 1
+    assert lines[-1] == (
+        "73 of 223 claims settled: 40 reproduced, 25 reproduced under a convention, 8 contradicted, 150 not run"
+    )
+    static = invoke("--static", "--verdict", "contradicted").stdout.splitlines()
+    assert len(static) == 8 + 1
+    assert static[-1].startswith("73 of 73 claims settled")
+    assert all(" contradicted " in line for line in static[:-1])
+
+
+def test_formats_say_the_same(digits):
+    content = json.loads(invoke("--format", "json").stdout)
+    rows = list(csv.DictReader(io.StringIO(invoke("--format", "csv").stdout)))
+    assert list(rows[0]) == COLUMNS
+    assert [row["locator"] for row in rows] == [claim["locator"] for claim in content["claims"]]
+    assert [row["verdict"] for row in rows] == [claim["verdict"] for claim in content["claims"]]
+    assert content["verdicts"]["reproduced"] == 40
+    hrnet = next(row for row in rows if row["locator"] == "table1/hrnet_w32/gflops")
+    assert (hrnet["printed"], hrnet["convention"], hrnet["shortened"]) == ("8.3", "binary giga", "rounded")
+    page = invoke("--format", "markdown").stdout
+    assert page.count("\n| ") > 223
+    for verdict, count in content["verdicts"].items():
+        assert f"| {verdict:29} | {count:6} |" in page
+
+
+def test_every_claim_is_one_line_of_its_table(digits):
+    page = markdown(settle(digits, Counts.model_validate(json.loads(GOLDEN.read_text())), collect([])))
+    tables = page.split("## What is known besides")[0].split("\n## ")[1:]
+    headings = [f"Table {number}" for number in range(1, 7)] + ["Section 4.1", "Section 4.4"]
+    assert [table.splitlines()[0] for table in tables] == headings
+    lines = [line for table in tables for line in table.splitlines() if line.startswith("| ")]
+    assert len(lines) == 223 + 2 * len(tables)
+    assert {line.replace("\\|", "").count("|") for line in lines} == {6}
+
+
+def test_files_are_written_beside_the_tables(digits):
+    written = write_claims(digits, collect([]))
+    assert [path.name for path in written] == ["claims.md", "claims.csv"]
+    first = [path.read_bytes() for path in written]
+    assert write_claims(digits, collect([])) == written
+    assert [path.read_bytes() for path in written] == first
+    text_of_page = written[0].read_text()
+    assert "numbers on embedded data settle nothing" in text_of_page
+    assert "against 36.6 (PVT's repository, Semantic FPN) it is +3.5" in text_of_page
+
+
+def test_without_counts_static_claims_are_not_run(digits):
+    shutil.rmtree(digits.results)
+    page = write_claims(digits, collect([]))[0].read_text()
+    assert "hafabench count" in page
+    assert "| not run | " in page
+
+
+def test_stale_counts_are_refused(digits):
+    stale = Counts.model_validate(json.loads(GOLDEN.read_text())).model_copy(update={"fingerprint": "0" * 12})
+    write_counts(counts_record(digits), stale)
+    with pytest.raises(UserError, match="made under another configuration"):
+        invoke()
+
+
+def test_listed_choices_are_those_of_the_ledger():
+    from hafabench.cli.claims import FORMATS
+    from hafabench.cli.claims import VERDICTS as OFFERED
+    from hafabench.reporting.claims.render import FORMATS as RENDERERS
+
+    assert OFFERED == VERDICTS
+    assert tuple(RENDERERS) == FORMATS
+
+
+def test_an_empty_selection_is_no_error(digits):
+    ledger = settle(digits, None, collect([]))
+    assert text(ledger, []).startswith("0 of 223 claims settled")
+    assert to_csv(ledger, []).count("\n") == 1
+    assert json.loads(to_json(ledger, []))["claims"] == []
+    assert replace(ledger, rulings=()).tally() == {}

@@ -1,0 +1,191 @@
+"""Rows against their baselines: what is compared, what is not, the verdicts, the page, the CSV and the figure."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+
+import matplotlib as mpl
+import pytest
+from scipy import stats
+
+from hafabench.config.experiment import load_experiment
+from hafabench.reporting.comparison_figure import draw_comparisons
+from hafabench.reporting.comparison_text import NONE, page, render_csv
+from hafabench.reporting.comparisons import comparisons, uncompared
+from hafabench.reporting.frame import collect
+from tools.synthetic_records import evaluation, frame_of
+
+ABOUT = {"experiment": "digits", "scale": "embedded"}
+PLAIN, HAFA = [57.7, 60.3, 61.5, 57.0, 58.1], [61.2, 61.3, 63.0, 60.4, 62.9]
+
+
+@pytest.fixture
+def experiment(write_experiment, monkeypatch, tmp_path):
+    path = write_experiment()
+    monkeypatch.chdir(tmp_path)
+    return load_experiment(path)
+
+
+def records(task, model, metric, values, **changes):
+    return [evaluation(task, model, seed, {metric: value}, **changes) for seed, value in enumerate(values)]
+
+
+@pytest.fixture
+def frame(tmp_path):
+    """Better in top-1, worse in box AP, and nothing to tell in mIoU."""
+    return frame_of(
+        tmp_path / "results",
+        *records("classification", "pvt_tiny", "top1", PLAIN),
+        *records("classification", "pvt_tiny_hafa", "top1", HAFA),
+        *records("segmentation", "pvt_tiny", "miou", [10.0, 12.0, 11.0]),
+        *records("segmentation", "pvt_tiny_hafa", "miou", [12.0, 11.5, 11.0, 40.0]),
+        *records("detection", "pvt_tiny", "box_ap", [5.0, 5.1, 5.3]),
+        *records("detection", "pvt_tiny_hafa", "box_ap", [4.0, 4.1, 4.2]),
+        # A column in which the paper compares nothing, and a pair with one seed.
+        *records("detection", "pvt_small", "box_ap50", [1.0, 2.0]),
+        *records("detection", "pvt_small_hafa", "box_ap50", [3.0, 4.0]),
+        *records("classification", "pvt_small", "top1", [70.0]),
+        *records("classification", "pvt_small_hafa", "top1", [71.0, 72.0]),
+    )
+
+
+def test_every_pair_with_common_seeds_is_compared_once_in_the_tables_order(experiment, frame):
+    found = comparisons(experiment, frame)
+    assert [(c.table, c.metric, c.model, c.baseline, c.paired.n, c.verdict) for c in found] == [
+        ("1", "top1", "pvt_tiny_hafa", "pvt_tiny", 5, "better"),
+        ("2", "miou", "pvt_tiny_hafa", "pvt_tiny", 3, "cannot tell"),
+        ("3", "box_ap", "pvt_tiny_hafa", "pvt_tiny", 3, "worse"),
+    ]
+    assert uncompared(experiment, frame) == ["PVT-Small(HAFA) against PVT-Small (Top-1 (%))"]
+    # A pair that stands in two tables is one comparison of the family, the first table's.
+    again = [layout.model_copy(update={"id": "table9"}) for layout in experiment.layouts]
+    assert comparisons(replace(experiment, layouts=[*experiment.layouts, *again]), frame) == found
+    # A table without a row for the baseline calls it what another table does.
+    first = experiment.layouts[0]
+    lone = first.model_copy(update={"rows": [row for row in first.rows if row.model == "pvt_tiny_hafa"]})
+    assert comparisons(replace(experiment, layouts=[lone, *experiment.layouts]), frame) == found
+    top1, miou, _ = found
+    assert top1.paired.p == pytest.approx(stats.ttest_rel(HAFA, PLAIN).pvalue)
+    # The seed that only one model has takes no part in its mean either.
+    assert (miou.candidate.mean, miou.candidate.n, miou.paired.difference) == (11.5, 3, 0.5)
+
+
+def test_p_values_are_corrected_over_the_family(experiment, frame):
+    found = comparisons(experiment, frame)
+    raw = [c.paired.p for c in found]
+    order = sorted(range(3), key=raw.__getitem__)
+    assert [found[i].p_holm for i in order[:2]] == pytest.approx([3 * raw[order[0]], 2 * raw[order[1]]])
+    assert {c.family for c in found} == {3}
+
+
+def test_a_difference_that_passes_alone_may_fail_in_its_family(experiment, tmp_path):
+    pair = [
+        *records("segmentation", "pvt_tiny", "miou", [10.0, 12.0, 11.0]),
+        *records("segmentation", "pvt_tiny_hafa", "miou", [12.0, 13.3, 12.6]),
+    ]
+    noise = [
+        *records("classification", "pvt_tiny", "top1", [1.0, 2.0, 3.0]),
+        *records("classification", "pvt_tiny_hafa", "top1", [3.0, 2.0, 1.5]),
+        *records("detection", "pvt_tiny", "box_ap", [1.0, 2.0, 3.0]),
+        *records("detection", "pvt_tiny_hafa", "box_ap", [3.0, 2.0, 1.0]),
+        *records("detection", "pvt_small", "mask_ap", [1.0, 2.0, 3.0]),
+        *records("detection", "pvt_small_hafa", "mask_ap", [3.0, 2.0, 1.0]),
+        *records("detection", "pvt_large", "mask_ap", [1.0, 2.0, 3.0]),
+        *records("detection", "pvt_large_hafa", "mask_ap", [3.0, 2.0, 1.0]),
+    ]
+    (alone,) = comparisons(experiment, frame_of(tmp_path / "alone", *pair))
+    assert (alone.verdict, alone.p_holm) == ("better", alone.paired.p)
+    (miou,) = (c for c in comparisons(experiment, frame_of(tmp_path / "family", *pair, *noise)) if c.metric == "miou")
+    assert miou.paired == alone.paired
+    assert (miou.verdict, miou.family) == ("cannot tell", 5)
+    assert "Taken alone it would pass; among 5 comparisons it does not." in miou.sentence
+
+
+def test_sentences_say_verdict_interval_and_what_could_have_been_seen(experiment, frame):
+    top1, miou, _ = comparisons(experiment, frame)
+    assert top1.sentence == (
+        "PVT-Tiny(HAFA) against PVT-Tiny, Top-1 (%): better (difference +2.84, 95 % interval +0.90 to +4.78, "
+        "5 seeds, p = 0.031)."
+    )
+    assert "mIoU (%): cannot tell (difference +0.50, 95 % interval" in miou.sentence
+    expected = f"{miou.paired.detectable:.2f}"
+    assert miou.sentence.endswith(f"These runs would show a true difference of {expected} four times in five.")
+
+
+def test_differences_without_spread_claim_nothing(experiment, tmp_path):
+    frame = frame_of(
+        tmp_path / "results",
+        *records("classification", "pvt_tiny", "top1", [50.0, 60.0, 70.0]),
+        *records("classification", "pvt_tiny_hafa", "top1", [51.0, 61.0, 71.0]),
+    )
+    found = comparisons(experiment, frame)
+    assert (found[0].verdict, found[0].p_holm) == ("cannot tell", None)
+    assert found[0].sentence.endswith("(difference +1.00 on each of 3 seeds: without spread there is no test).")
+    assert " +1.00 |" in page(found, [], title="t", **ABOUT)
+    draw_comparisons(found, tmp_path / "c.svg", **ABOUT)
+
+
+def test_imported_numbers_take_no_part(experiment, tmp_path):
+    frame = frame_of(
+        tmp_path / "results",
+        *records("classification", "pvt_tiny", "top1", PLAIN),
+        *(
+            evaluation(
+                "classification", "pvt_tiny_hafa", s, {"top1": v}, origin="imported", id=f"imported/{s}/pvt_tiny_hafa"
+            )
+            for s, v in enumerate(HAFA)
+        ),
+    )
+    assert comparisons(experiment, frame) == uncompared(experiment, frame) == []
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_one_seed_makes_no_claim_in_one_sentence(experiment, tmp_path, measured):
+    one = [evaluation("classification", m, 0, {"top1": 90.0}) for m in ("pvt_tiny", "pvt_tiny_hafa")]
+    frame = frame_of(tmp_path / "results", *one) if measured else collect([])
+    found = comparisons(experiment, frame)
+    assert found == []
+    text = page(found, uncompared(experiment, frame), title="Toy digits", **ABOUT)
+    assert text == f"# Comparisons of experiment digits\n\nToy digits, embedded scale.\n\n{NONE}\n"
+    assert len(render_csv(found, **ABOUT).splitlines()) == 1
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        draw_comparisons(found, tmp_path / "c.svg", **ABOUT)
+    assert "no comparison is made" in (tmp_path / "c.svg").read_text()
+
+
+def test_page_says_what_is_embedded_what_was_left_out_and_aligns(experiment, frame):
+    text = page(comparisons(experiment, frame), uncompared(experiment, frame), title="Toy digits", **ABOUT)
+    assert "**EMBEDDED DATA: what is said here holds for these data and budgets" in text
+    assert "want of two common seeds: PVT-Small(HAFA) against PVT-Small (Top-1 (%))." in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 5 and len({len(line) for line in table}) == 1
+    assert all(re.fullmatch(r" :?-+:? ", rule) for rule in table[1].strip("|").split("|"))
+    row = [field.strip() for field in table[2].strip("|").split("|")]
+    assert row[3:7] == ["5", "58.92 ± 1.90", "61.76 ± 1.14", "+2.84 [+0.90, +4.78]"]
+    full = page(comparisons(experiment, frame), [], experiment="paper", title="ImageNet-1k", scale="full")
+    assert "EMBEDDED" not in full and "Not compared" not in full
+
+
+def test_csv_is_unrounded_and_holds_every_seed(experiment, frame):
+    lines = list(csv.DictReader(render_csv(comparisons(experiment, frame), **ABOUT).splitlines()))
+    assert [line["verdict"] for line in lines] == ["better", "cannot tell", "worse"]
+    top1 = lines[0]
+    assert (top1["seeds"], top1["n"], top1["family"]) == ("0 1 2 3 4", "5", "3")
+    assert [float(d) for d in top1["differences"].split()] == pytest.approx([3.5, 1.0, 1.5, 3.4, 4.8])
+    assert float(top1["p"]) == pytest.approx(stats.ttest_rel(HAFA, PLAIN).pvalue, rel=1e-9)
+    assert float(top1["p_holm"]) > float(top1["p"])
+
+
+def test_figure_shows_every_seed_and_is_the_same_every_time(experiment, frame, tmp_path):
+    found = comparisons(experiment, frame)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        for name in ("one.svg", "two.svg"):
+            draw_comparisons(found, tmp_path / name, **ABOUT)
+    svg = (tmp_path / "one.svg").read_text()
+    assert svg == (tmp_path / "two.svg").read_text()
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    assert texts.count("better") == texts.count("worse") == texts.count("cannot tell") == 1
+    assert texts.index("classification") < texts.index("segmentation") < texts.index("detection")
+    assert "EMBEDDED DATA (digits)" in texts

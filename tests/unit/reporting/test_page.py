@@ -1,0 +1,372 @@
+"""The report as one HTML file: all is there, nothing is loaded from elsewhere, no text of a user's is markup."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hafabench.config.experiment import load_experiment
+from hafabench.errors import UserError
+from hafabench.files import sha256_of
+from hafabench.pictures.draw import places
+from hafabench.pictures.index import PictureIndex, Sheet, Weights, index_file, write_index
+from hafabench.reporting.claims.settle import settle
+from hafabench.reporting.frame import collect_experiment, read_frame
+from hafabench.reporting.html import charts
+from hafabench.reporting.html.claims import by_locator, claims_view, marks_of_cell
+from hafabench.reporting.html.page import make_page, render, write_page
+from hafabench.runs.run import expand
+from tests.support.synthetic_experiment import fill_results
+from tools.checkout import REPOSITORY
+
+STYLE = REPOSITORY / "src/hafabench/reporting/html/templates/style.css"
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+
+
+@dataclass
+class Parsed(HTMLParser):
+    """What a page consists of; `feed` fails where tags are not balanced."""
+
+    ids: list[str] = field(default_factory=list)
+    attributes: list[tuple[str, str, str]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open and self._open[-1] == tag, f"</{tag}> closes {self._open[-1:]} at {self.getpos()}"
+        self._open.pop()
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def parsed(html: str) -> Parsed:
+    page = Parsed()
+    page.feed(html)
+    page.close()
+    assert page._open == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> Path:
+    """A folder with the made-up results of the embedded experiment and of the study."""
+    folder = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("digits", "digits_study"):
+            fill_results(load_experiment(REPOSITORY / f"configs/{name}.yaml"))
+    return folder
+
+
+@pytest.fixture
+def load(filled, monkeypatch, tmp_path):
+    def load(name: str):
+        shutil.copytree(filled / "results" / name, tmp_path / "results" / name)
+        monkeypatch.chdir(tmp_path)
+        return load_experiment(REPOSITORY / f"configs/{name}.yaml")
+
+    return load
+
+
+@pytest.fixture
+def digits(load):
+    return load("digits")
+
+
+@pytest.fixture
+def fresh(write_experiment, monkeypatch, tmp_path):
+    """A changed copy of the embedded experiment of which nothing has run."""
+
+    def fresh(change=None):
+        path = write_experiment(change)
+        monkeypatch.chdir(tmp_path)
+        return load_experiment(path)
+
+    return fresh
+
+
+def drawn(experiment, **changes) -> Sheet:
+    """A sheet of one row of two tiles as drawing leaves it, and its index."""
+    run = expand(experiment)["classification/pvt_tiny_hafa/seed0"]
+    path = index_file(experiment).with_name("offsets.webp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left, top = places(1, 2)
+    Image.fromarray(np.full((400, 700, 3), (200, 30, 30), np.uint8)).save(path)
+    values = {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "dataset": "digits",
+        "tile": 320,
+        "columns": ["image", "LAA into stage 2"],
+        "rows": ["one.png"],
+        "left": left,
+        "top": top,
+        "captions": [["a seven", "moved 0.5"]],
+        "weights": [Weights(run=run.id, fingerprint=run.fingerprint, checkpoint_sha256="ab" * 32)],
+        "facts": ["Rings are fixed."],
+    }
+    sheet = Sheet(**(values | changes))
+    write_index(index_file(experiment), PictureIndex(experiment=experiment.name, clusters=None, offsets=sheet))
+    return sheet
+
+
+def test_every_section_is_there_and_well_formed(digits):
+    written = write_page(digits)
+    assert written == digits.reports / "report.html"
+    html = written.read_text()
+    page = parsed(html)
+    for anchor in ("comparisons", "tables", "claims", "accuracy", "curves", "pictures", "records"):
+        assert anchor in page.ids
+    assert [f"table{n}" for n in range(1, 7)] == [i for i in page.ids if re.fullmatch(r"table\d", i)]
+    assert len(page.ids) == len(set(page.ids))
+    for _, name, value in page.attributes:
+        if name == "popovertarget" or (name == "href" and value.startswith("#")):
+            assert value.removeprefix("#") in page.ids
+    assert "EMBEDDED DATA" in page.text
+    assert "19 of 19 evaluated" in page.text
+    assert len(html) < 600_000
+
+
+def test_cells_show_what_the_tables_show_and_where_it_came_from(digits):
+    page = make_page(digits)
+    text = parsed(render(page)).text
+    cells = [cell for view in page.tables for group in view.groups for row in group for cell in row.cells]
+    assert {cell.cell.mark for cell in cells} == {"measured", "counted", "not run"}
+    for cell in cells:
+        assert cell.value in text
+        assert (cell.id is None) == (cell.cell.mark == "not run")
+    row = next(row for group in page.tables[0].groups for row in group if row.model == "pvt_tiny_hafa")
+    card = dict(row.cells[-1].shared)
+    record = json.loads(Path("results/digits/classification/pvt_tiny_hafa/seed0/evaluate.json").read_text())
+    assert card["Commit"] == record["provenance"]["git_commit"][:10]
+    assert record["provenance"]["checkpoint_sha256"][:16] in card["Checkpoint"]
+    assert record["provenance"]["dataset_digest"][:16] in card["Data set"]
+    assert card["Device"] == "cpu, 1 thread"
+    assert card["Took"] == "1.5 s"
+    assert card["Training"].startswith("60 steps, ")
+    assert card["Record"] == "results/digits/classification/pvt_tiny_hafa/seed0/evaluate.json"
+    assert row.baseline == "PVT-Tiny"
+    assert f"hafabench explain table1/pvt_tiny_hafa/top1 --experiment {digits.file}" in text
+
+
+def test_nothing_is_loaded_from_elsewhere(digits):
+    drawn(digits)
+    html = render(make_page(digits))
+    page = parsed(html)
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    for _, name, value in page.attributes:
+        if name in ("href", "src", "srcset", "action", "poster", "xlink:href"):
+            assert value.startswith(("#", "data:image/webp;base64,")), value
+        assert not name.startswith("on"), "no inline script"
+    assert "url(" not in STYLE.read_text()
+    assert "@import" not in STYLE.read_text()
+    assert "default-src 'none'" in html
+
+
+def test_a_users_text_is_never_markup(fresh):
+    nasty = '<script>alert("x")</script> & "quotes"'
+    experiment = fresh(lambda content: content.update(title=nasty))
+    fill_results(experiment, share=0.1)
+    run = expand(experiment)["classification/pvt_tiny/seed0"]
+    run.record.write_text(run.record.read_text().replace('"cpu"', '"<b>cpu & co</b>"'))
+    collect_experiment(experiment)
+    html = render(make_page(experiment))
+    assert "<script" not in html
+    assert "<b>cpu" not in html
+    page = parsed(html)
+    assert nasty in page.text
+    assert "<b>cpu & co</b>, 1 thread" in page.text
+
+
+def test_an_experiment_of_which_nothing_has_run(fresh):
+    experiment = fresh()
+    collect_experiment(experiment)
+    page = make_page(experiment)
+    text = parsed(render(page)).text
+    assert "0 of 19 evaluated" in text
+    assert "Nothing has been measured yet" in text
+    assert "No training has left its history here" in text
+    assert "No pictures have been drawn" in text
+    assert "No evaluated model has its cost counted" in text
+    assert page.comparisons == []
+    # The paper's numbers are there all the same.
+    assert "77.5 (+2.4)" in text
+
+
+def test_a_page_needs_the_collected_frame(fresh):
+    with pytest.raises(UserError, match="hafabench collect"):
+        write_page(fresh())
+
+
+def test_several_seeds_have_spread_intervals_and_a_value_each(load):
+    page = make_page(load("digits_study"))
+    assert len(page.comparisons) == 4
+    assert page.forest is not None
+    for row in page.forest.rows:
+        low, high = row.interval
+        assert low < row.mean < high
+        assert len(row.seeds) == 5
+    cell = page.tables[0].groups[0][3].cells[-1]
+    assert cell.cell.n == 5
+    assert "±" in cell.value
+    assert [source.name for source in cell.sources] == [f"seed {seed}" for seed in range(5)]
+    values = [float(source.value) for source in cell.sources]
+    assert sum(values) / 5 == pytest.approx(cell.cell.value, abs=0.01)
+    # What the seeds share is said once, what they do not with each.
+    assert "Commit" in dict(cell.shared)
+    assert all({"Checkpoint", "Record"} <= set(dict(source.facts)) for source in cell.sources)
+    classification = page.curves[0]
+    assert sum(line.thin for line in classification.lines) == 10
+    assert sum(not line.thin for line in classification.lines) == 2
+    text = parsed(render(page)).text
+    for comparison in page.comparisons:
+        assert comparison.sentence in text
+
+
+def test_claims_stand_by_verdict_and_beside_their_cells(digits):
+    ledger = settle(digits, None, read_frame(digits.results / "frame.parquet"))
+    locators = ("table1/pvt_tiny_hafa/params_m", "table1/pvt_tiny_hafa/top1_delta")
+    rulings = tuple(
+        replace(r, verdict="contradicted", value=14.25, because="made up") if r.claim.locator in locators else r
+        for r in ledger.rulings
+    )
+    ledger = replace(ledger, rulings=rulings)
+    claims = claims_view(ledger)
+    assert {group.verdict: len(group.lines) for group in claims.groups} == ledger.tally()
+    assert (claims.settled, claims.total) == (2, len(rulings))
+    lines = next(group.lines for group in claims.groups if group.verdict == "contradicted")
+    assert [(line.locator, line.here) for line in lines] == [(locators[0], "14.25"), (locators[1], "+14.25")]
+    assert lines[0].printed == "14.6 M"
+    top1 = digits.layouts[0].columns[-1]
+    of_cell = marks_of_cell(by_locator(ledger), "table1/pvt_tiny_hafa/top1", top1)
+    assert [(mark.what.split()[0], mark.tone) for mark in of_cell] == [("figure", "none"), ("difference", "bad")]
+    # What the paper does not print is no claim.
+    assert marks_of_cell(by_locator(ledger), "table4/pvt_v2_b1_laa_laa_laa/top1", top1) == ()
+    text = parsed(render(replace(make_page(digits), claims=claims))).text
+    assert "2 of 223 are settled" in text
+    assert "Made up." in text
+    for ruling in rulings:
+        assert ruling.claim.locator in text
+
+
+def test_pictures_are_embedded_with_their_captions(digits):
+    drawn(digits)
+    page = parsed(render(make_page(digits)))
+    images = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
+    assert len(images) == 2
+    assert "LAA into stage 2" in page.text
+    assert "moved 0.5" in page.text
+    assert "sha256 abababababababab" in page.text
+    assert "No picture of SIA's clusters" in page.text
+
+
+def test_pictures_of_another_configuration_are_not_shown(digits):
+    other = Weights(run="classification/pvt_tiny_hafa/seed0", fingerprint="0" * 12, checkpoint_sha256="ab" * 32)
+    drawn(digits, weights=[other])
+    page = make_page(digits)
+    assert page.gallery.offsets is None
+    assert "shows runs of another configuration" in parsed(render(page)).text
+
+
+def test_a_picture_that_is_not_the_named_one_is_refused(digits):
+    sheet = drawn(digits)
+    index_file(digits).with_name(sheet.file).write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"offsets.webp: not the picture that pictures.json names"):
+        make_page(digits)
+    index_file(digits).with_name(sheet.file).unlink()
+    assert make_page(digits).gallery.missing[-1].startswith("offsets.webp is not there: `hafabench pictures")
+
+
+def test_costs_are_shown_where_there_is_accounting(digits):
+    turn = {
+        **dict.fromkeys(("cpu_s", "peak_memory_mb", "gpu_use", "submitted", "ended")),
+        **{"job_id": "7", "state": "COMPLETED", "exit_code": 0, "elapsed_s": 7200.0, "gpus": 2, "cpus": 4},
+        **{"nodes": "node7", "started": "2026-01-02T03:04:05"},
+    }
+    cells = [{"rule": "train_run", "subject": "classification/pvt_tiny/seed0", "turns": [turn]}]
+    about = {"experiment": "digits", "backend": "sacct", "updated": "2026-01-02T05:00:00"}
+    content = {"schema": "hafabench.accounting/1", **about, "cells": cells}
+    (digits.results / "accounting.json").write_text(json.dumps(content))
+    page = make_page(digits)
+    assert ("costs", "Cost") in page.sections
+    text = parsed(render(page)).text
+    assert "4.0 GPU-hours over all attempts" in text
+    assert "node7" in text
+
+
+def test_the_same_results_give_the_same_bytes(digits):
+    assert write_page(digits).read_bytes() == write_page(digits).read_bytes()
+
+
+def test_curves_are_thinned_to_what_can_be_seen():
+    steps = list(range(1, 5001))
+    history = {"step": steps, "loss": [5.0 - step / 1000 for step in steps]}
+    chart = charts.curves("classification", {"pvt_tiny": [history]}, {"pvt_tiny": 0})
+    vertices = [tuple(map(float, vertex.split(","))) for vertex in chart.lines[0].vertices.split()]
+    assert len(vertices) <= charts.MOST_VERTICES
+    assert vertices[-1][0] == pytest.approx(chart.x.at(5000), abs=0.1)
+    # Averaging neighbours of a straight line stays on it.
+    for x, y in vertices[1:-1]:
+        step = chart.x.low + (x - chart.x.start) / (chart.x.end - chart.x.start) * (chart.x.high - chart.x.low)
+        assert y == pytest.approx(chart.y.at(5.0 - step / 1000), abs=1.0)
+
+
+def test_a_training_that_still_runs_does_not_cut_the_mean_short():
+    whole = [{"step": [10, 20, 30], "loss": [3.0, 2.0, 1.0]}, {"step": [10, 20, 30], "loss": [3.0, 2.0, 2.0]}]
+    running = {"step": [10], "loss": [9.0]}
+    chart = charts.curves("classification", {"pvt_tiny": [*whole, running]}, {"pvt_tiny": 0})
+    assert [line.thin for line in chart.lines] == [True, True, True, False]
+    assert chart.lines[-1].title == "pvt_tiny, mean of 2 seeds"
+    assert chart.key == ((0, 0, "pvt_tiny 1.50"),)
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_colours_have_the_contrast_that_wcag_asks_for(theme):
+    block = re.findall(r":root \{(.*?)\n\s*\}", STYLE.read_text(), re.DOTALL)[theme]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    for name in ("ink", "muted", "plugin", "baseline", "good", "bad", "open"):
+        for ground in ("bg", "panel"):
+            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+    assert contrast(colours["warn-ink"], colours["warn-bg"]) >= 4.5
+    for look in range(charts.LOOKS):
+        assert contrast(colours[f"look{look}"], colours["bg"]) >= 3, look

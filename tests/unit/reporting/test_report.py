@@ -1,0 +1,45 @@
+"""The report of an experiment: every file that its rule promises, from the collected frame alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hafabench.config.experiment import load_experiment
+from hafabench.errors import UserError
+from hafabench.reporting.frame import collect_experiment
+from hafabench.reporting.report import write_report
+from hafabench.results.record import write_record
+from hafabench.runs.run import expand
+from tools.synthetic_records import evaluation
+
+
+@pytest.fixture
+def experiment(write_experiment, monkeypatch, tmp_path):
+    path = write_experiment()
+    monkeypatch.chdir(tmp_path)
+    return load_experiment(path)
+
+
+def test_report_needs_the_collected_frame(experiment):
+    with pytest.raises(UserError, match="no such frame; `hafabench collect` makes it"):
+        write_report(experiment)
+    assert not experiment.reports.exists()
+
+
+def test_report_of_what_has_run_so_far(experiment):
+    run = expand(experiment)["classification/pvt_tiny/seed0"]
+    write_record(
+        run.record, evaluation("classification", "pvt_tiny", 0, {"top1": 91.25}, fingerprint=run.fingerprint)
+    )
+    run.history.write_text(json.dumps({"step": 8, "loss": 2.3, "lr": 1e-3}) + "\n")
+    collect_experiment(experiment)
+    written = {str(path.relative_to(experiment.reports)) for path in write_report(experiment)}
+    tables = {f"tables/{layout.id}.{suffix}" for layout in experiment.layouts for suffix in ("md", "tex", "csv")}
+    figures = {f"figures/{name}.svg" for name in ("learning_curves", "accuracy_vs_complexity", "comparisons")}
+    pages = {f"{name}.{suffix}" for name in ("comparisons", "claims") for suffix in ("md", "csv")}
+    assert written == tables | figures | {"paper.tex", "tables.md", *pages}
+    assert written == {str(p.relative_to(experiment.reports)) for p in experiment.reports.rglob("*") if p.is_file()}
+    assert "| PVT-Tiny         |                   \u2013 |  13.2 |" in (experiment.reports / "tables.md").read_text()
+    assert "| 91.2 " in (experiment.reports / "tables/table1.md").read_text()

@@ -1,0 +1,417 @@
+"""The tables' layout against the paper, and the cells: values, spreads, differences, marks, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from scipy import stats
+
+from hafabench.config.catalog import CATALOG
+from hafabench.config.keep_rates import describe_rates
+from hafabench.config.paper_values import load_paper_values
+from hafabench.config.tables import TableLayout, load_layout
+from hafabench.errors import UserError
+from hafabench.reporting.frame import collect
+from hafabench.reporting.legend import NOT_RUN
+from hafabench.reporting.tables import Cell, build_table
+from tools.checkout import REPOSITORY
+from tools.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency
+
+LAYOUTS = {layout.id: layout for layout in load_layout(REPOSITORY / "configs/tables.yaml")}
+PAPER = load_paper_values(REPOSITORY / "configs/paper_values.csv")
+ABOUT = {"experiment": "digits", "title": "Embedded digits scenes", "scale": "embedded"}
+
+
+def build(frame, table="table1", **changes):
+    return build_table(LAYOUTS[table], frame, PAPER, **(ABOUT | changes))
+
+
+def cell(table, row, column) -> Cell:
+    (found,) = [line for line in table.rows if line.key == row]
+    return found.cells[[c.key for c in table.columns].index(column)]
+
+
+def printed(table, row, column) -> str:
+    return " ".join(filter(None, cell(table, row, column).ours(1)))
+
+
+# The layout is the paper's.
+
+
+def test_every_printed_cell_has_its_place_and_every_place_is_printed():
+    places = {
+        (layout.source, row.row or row.model, column.change or column.key)
+        for layout in LAYOUTS.values()
+        for row in layout.rows
+        for column in layout.columns
+    }
+    assert places == set(PAPER)
+    # Tables 1-6, the latencies of section 4.1, the differences of section 4.4.
+    assert len(places) == 45 + 27 + 90 + 8 + 8 + 24 + 6 + 4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_rows_stand_in_the_papers_order_under_its_labels(layout: TableLayout):
+    aliases = {row.row: row.model for known in LAYOUTS.values() for row in known.rows if row.row}
+    in_paper = {}
+    for value in PAPER.values():
+        if value.table == layout.source:
+            baseline = aliases.get(value.baseline, value.baseline)
+            in_paper[value.row] = (value.row, value.label, value.group, baseline)
+    assert [(r.row or r.model, r.label, r.group, r.baseline) for r in layout.rows] == list(in_paper.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_columns_with_differences_are_those_where_the_paper_prints_some(layout: TableLayout):
+    values = [value for value in PAPER.values() if value.table == layout.source]
+    with_delta = {value.metric for value in values if value.delta is not None or value.metric.endswith("_change")}
+    assert {column.change or column.key for column in layout.columns if column.delta} == with_delta
+
+
+def test_figures_told_in_the_text_of_a_section(tmp_path):
+    """Latencies of each pair from its own measurement; section 4.4 prints differences without the numbers."""
+    records = [
+        latency("pvt_tiny", {"pvt_tiny": (4.9, 5.0, 5.1), "pvt_tiny_hafa": (6.4, 6.5, 6.6)}),
+        latency("table4", {"pvt_tiny": (80.0, 90.0, 95.0)}),
+        *(
+            evaluation("classification", model, 0, {"top1": top1})
+            for model, top1 in (("pvt_v2_b1_hafa", 79.8), ("pvt_v2_b1_laa_laa_conv", 79.25))
+        ),
+    ]
+    frame = frame_of(tmp_path, *records)
+    latencies, ablations = build(frame, "section4_1"), build(frame, "section4_4")
+    assert (latencies.place, ablations.place) == ("Section 4.1", "Section 4.4")
+    assert [row.cells[0].value for row in latencies.rows] == [5.0, 6.5, None, None, None, None]
+    assert printed(latencies, "pvt_tiny_hafa", "latency_ms").endswith("(+1.5)")
+    assert latencies.rows[1].cells[0].cited(1) == ("7.0", "(+1.4)")
+    assert printed(ablations, "pvt_v2_b1_laa_laa_conv", "top1") == "79.2 (-0.5)"
+    assert ablations.rows[0].cells[0].cited(1) == ("", "(-0.5)")
+    assert {row.cells[0].paper_mark for row in ablations.rows} == {"cited"}
+
+
+def test_table_6_names_the_schedules_of_models_that_drop_tokens():
+    (note,) = [column.note for column in LAYOUTS["table6"].columns if column.note]
+    for row in LAYOUTS["table6"].rows:
+        keep = CATALOG[row.model].keep
+        assert keep is None or f"{row.label} keeps {describe_rates(keep)}" in note
+
+
+def test_every_row_is_a_known_model_and_only_one_goes_by_another_name():
+    rows = [row for layout in LAYOUTS.values() for row in layout.rows]
+    assert {row.model for row in rows} <= set(CATALOG)
+    (alias,) = [row for row in rows if row.row is not None]
+    assert (alias.row, alias.model) == ("pvt_v2_b1_laa_laa_sia", "pvt_v2_b1_hafa")
+    assert CATALOG[alias.row].mergers == CATALOG[alias.model].mergers
+
+
+def test_the_papers_own_differences_follow_from_its_values():
+    for value in PAPER.values():
+        if value.delta is not None:
+            baseline = PAPER[value.table, value.baseline, value.metric]
+            assert value.delta == pytest.approx(value.value - baseline.value, abs=0.051), value
+
+
+# Cells.
+
+
+def test_value_difference_and_paper_of_a_trained_pair(tmp_path):
+    frame = frame_of(
+        tmp_path,
+        evaluation("classification", "pvt_tiny", 0, {"top1": 91.91}),
+        evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 93.14}),
+    )
+    table = build(frame)
+    hafa = cell(table, "pvt_tiny_hafa", "top1")
+    assert (hafa.value, hafa.n, hafa.mark, hafa.spread) == (93.14, 1, "measured", None)
+    assert hafa.delta == pytest.approx(1.23)
+    assert hafa.ours(1) == ("93.1", "(+1.2)")
+    assert hafa.cited(1) == ("77.5", "(+2.4)")
+    assert hafa.paper_mark == "cited"
+    # The baseline itself has none.
+    assert cell(table, "pvt_tiny", "top1").ours(1) == ("91.9", "")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "value", "text"),
+    [
+        (35.74, 40.06, "40.1 (+4.3)"),  # of the printed numbers it would be +4.4
+        (40.0, 38.75, "38.8 (-1.2)"),
+        (40.0, 40.0, "40.0 (+0.0)"),
+        (40.0, 39.97, "40.0 (+0.0)"),  # never "-0.0"
+    ],
+)
+def test_differences_are_of_unrounded_values(tmp_path, baseline, value, text):
+    frame = frame_of(
+        tmp_path,
+        evaluation("segmentation", "pvt_tiny", 0, {"miou": baseline}),
+        evaluation("segmentation", "pvt_tiny_hafa", 0, {"miou": value}),
+    )
+    assert printed(build(frame, "table2"), "pvt_tiny_hafa", "miou") == text
+
+
+def test_seeds_give_mean_spread_and_difference_of_means(tmp_path):
+    records = [
+        evaluation("classification", "pvt_tiny", seed, {"top1": value}) for seed, value in enumerate([90.0, 92.0])
+    ]
+    records += [
+        evaluation("classification", "pvt_tiny_hafa", seed, {"top1": value})
+        for seed, value in enumerate([92.0, 93.0, 97.0])
+    ]
+    table = build(frame_of(tmp_path, *records))
+    hafa = cell(table, "pvt_tiny_hafa", "top1")
+    assert (hafa.value, hafa.n) == (94.0, 3)
+    assert hafa.spread == pytest.approx(7**0.5)
+    assert hafa.ours(1) == ("94.0 ± 2.6", "(+3.0)")
+    assert cell(table, "pvt_tiny", "top1").ours(1) == ("91.0 ± 1.4", "")
+    # The baseline lacks a seed: no interval, which would be that of another difference.
+    assert (hafa.delta_low, hafa.delta_high, hafa.interval(1)) == (None, None, "")
+    assert "±: standard deviation over 3 seeds (PVT-Tiny, Top-1 (%): 2)." in table.notes
+    assert any("3 seeds (0, 1, 2)" in note for note in table.notes)
+
+
+def test_a_difference_on_the_same_seeds_has_its_interval(tmp_path):
+    values = {"pvt_tiny": [57.7, 60.3, 61.5, 57.0, 58.1], "pvt_tiny_hafa": [61.2, 61.3, 63.0, 60.4, 62.9]}
+    frame = frame_of(
+        tmp_path,
+        *(evaluation("classification", m, s, {"top1": v}) for m, vs in values.items() for s, v in enumerate(vs)),
+    )
+    table = build(frame)
+    hafa = cell(table, "pvt_tiny_hafa", "top1")
+    expected = stats.ttest_rel(values["pvt_tiny_hafa"], values["pvt_tiny"]).confidence_interval()
+    assert (hafa.delta_low, hafa.delta_high) == pytest.approx((expected.low, expected.high))
+    assert (hafa.ours(1), hafa.interval(1)) == (("61.8 ± 1.1", "(+2.8)"), "[+0.9, +4.8]")
+    assert "In square brackets with signs: the difference's 95 % confidence interval, paired by seed." in table.notes
+    assert "±: standard deviation over 5 seeds." in table.notes
+
+
+def test_the_best_of_a_group_is_of_its_group_and_of_one_kind(tmp_path):
+    frame = frame_of(
+        tmp_path,
+        complexity("classification", {m: {"params": 1e6, "gmacs": 1.0} for m in ("pvt_tiny", "resnet18")}),
+        evaluation("classification", "resnet18", 0, {"top1": 61.04}),
+        evaluation("classification", "pvt_tiny", 0, {"top1": 60.0}),
+        evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 60.96}),
+        evaluation("classification", "pvt_small", 0, {"top1": 90.0}),
+        evaluation("classification", "resnet50", None, {"top1": 80.0}, origin="imported", id="imported/resnet50"),
+        evaluation("classification", "pvt_large", 0, {"top1": 99.0}),
+        latency("table4", {"pvt_v2_b1_hafa": (1.0, 2.0, 3.0), "pvt_v2_b1_laa_sia_sia": (1.0, 2.5, 3.0)}),
+    )
+    table = build(frame)
+    best = {(row.key, c.key) for row in table.rows for c, x in zip(table.columns, row.cells, strict=True) if x.best}
+    # Equal as printed is equal; an imported rival or none at all makes no best; sizes never do.
+    assert best == {("resnet18", "top1"), ("pvt_tiny_hafa", "top1")}
+    printed_best = {row.key for row in table.rows for x in row.cells if x.paper_best}
+    assert printed_best == {"pvt_tiny_hafa", "pvt_small_hafa", "pvt_large_hafa"}
+    fast = build(frame, "table4")
+    assert cell(fast, "pvt_v2_b1_laa_laa_sia", "latency_ms").best
+    assert not cell(fast, "pvt_v2_b1_laa_sia_sia", "latency_ms").best
+
+
+def test_nothing_measured_is_not_run_beside_the_papers_value():
+    table = build(collect([]))
+    hafa = cell(table, "pvt_tiny_hafa", "top1")
+    assert (hafa.value, hafa.delta, hafa.mark) == (None, None, "not run")
+    assert hafa.ours(1) == (NOT_RUN, "")
+    assert hafa.cited(1) == ("77.5", "(+2.4)")
+    assert all(c.mark == "not run" for row in table.rows for c in row.cells)
+
+
+def test_variant_without_its_baseline_has_no_difference(tmp_path):
+    table = build(frame_of(tmp_path, evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 93.0})))
+    assert printed(table, "pvt_tiny_hafa", "top1") == "93.0"
+
+
+def test_what_the_paper_leaves_empty_is_not_what_was_not_run(tmp_path):
+    empty = cell(build(collect([]), "table4"), "pvt_v2_b1_laa_laa_laa", "top1")
+    assert (empty.ours(1), empty.cited(1), empty.paper_mark) == ((NOT_RUN, ""), ("", ""), "not printed")
+    frame = frame_of(tmp_path, evaluation("detection", "resnet18", 0, {"box_ap_s": 3.0}))
+    small = cell(build(frame, "table3"), "resnet18", "box_ap_s")
+    assert (small.ours(1), small.cited(1), small.mark) == (("3.0", ""), ("", ""), "measured")
+
+
+def test_counted_columns_are_scaled_and_have_no_seeds(tmp_path):
+    frame = frame_of(tmp_path, complexity("classification", {"pvt_tiny": {"params": 13229288, "gmacs": 1.9329}}))
+    params, gflops = (cell(build(frame), "pvt_tiny", key) for key in ("params_m", "gflops"))
+    assert (params.ours(1), params.mark, params.n) == (("13.2", ""), "counted", None)
+    assert params.value == pytest.approx(13.229288)
+    assert gflops.ours(1) == ("1.9", "")
+
+
+def test_each_task_counts_its_own_parameters(tmp_path):
+    frame = frame_of(
+        tmp_path,
+        complexity("classification", {"resnet18": {"params": 11.7e6, "params_trainable": 11.7e6}}),
+        complexity("segmentation", {"resnet18": {"params": 15.5e6, "params_trainable": 15.3e6}}),
+        complexity("detection", {"resnet18": {"params": 31.4e6, "params_trainable": 31.2e6}}),
+    )
+    values = [printed(build(frame, f"table{n}"), "resnet18", "params_m") for n in (1, 2, 3)]
+    assert values == ["11.7", "15.5", "31.2"]
+
+
+def test_row_under_another_name_is_filled_by_its_model(tmp_path):
+    frame = frame_of(
+        tmp_path,
+        evaluation("classification", "pvt_v2_b1_hafa", 0, {"top1": 90.0}),
+        latency("table4", {"pvt_v2_b1_hafa": (59.0, 60.0, 62.5)}),
+        latency("other", {"pvt_v2_b1_hafa": (1.0, 2.0, 3.0)}),
+    )
+    table = build(frame, "table4")
+    assert printed(table, "pvt_v2_b1_laa_laa_sia", "top1") == "90.0"
+    time = cell(table, "pvt_v2_b1_laa_laa_sia", "latency_ms")
+    assert (time.ours(1), time.cited(1)) == (("60.0 [59.0, 62.5]", ""), ("16.3", ""))
+    assert table.words == ("embedded", "measured")
+
+
+def test_table_5_is_filled_from_three_tasks(tmp_path):
+    records = []
+    for model, bonus in (("pvt_tiny_hafa_qkv", 0.0), ("pvt_tiny_hafa", 0.5)):
+        records.append(evaluation("classification", model, 0, {"top1": 77.0 + bonus}))
+        records.append(evaluation("detection", model, 0, {"box_ap": 39.0 + bonus, "mask_ap": 36.0 + bonus}))
+        records.append(evaluation("segmentation", model, 0, {"miou": 40.0 + bonus}))
+    table = build(frame_of(tmp_path, *records), "table5")
+    shown = [printed(table, "pvt_tiny_hafa", c.key) for c in table.columns]
+    assert shown == ["77.5 (+0.5)", "39.5 (+0.5)", "36.5 (+0.5)", "40.5 (+0.5)"]
+
+
+# Origins, scales, experiments.
+
+
+def test_imported_numbers_are_marked_and_yield_to_measured_ones(tmp_path):
+    def imported(model, value):
+        identifier = f"classification/{model}/seed9"
+        return evaluation("classification", model, None, {"top1": value}, origin="imported", id=identifier)
+
+    frame = frame_of(
+        tmp_path,
+        evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}),
+        imported("pvt_tiny", 50.0),
+        imported("pvt_tiny_hafa", 95.0),
+        imported("pvt_small", 80.0),
+        imported("pvt_small_hafa", 81.5),
+    )
+    table = build(frame)
+    assert cell(table, "pvt_tiny", "top1").value == 90.0
+    # No difference between an imported number and a measured one, but between two imported ones.
+    assert cell(table, "pvt_tiny_hafa", "top1").ours(1) == ("95.0†", "")
+    assert cell(table, "pvt_small_hafa", "top1").ours(1) == ("81.5†", "(+1.5)")
+    assert cell(table, "pvt_small_hafa", "top1").mark == "imported"
+    assert any(note.startswith("†: imported") for note in table.notes)
+
+
+def test_numbers_of_another_scale_are_refused(tmp_path):
+    frame = frame_of(tmp_path, evaluation("classification", "pvt_tiny", 0, {"top1": 75.0}, scale="full"))
+    with pytest.raises(UserError, match="of embedded scale, its frame holds full numbers"):
+        build(frame)
+
+
+def test_two_scales_in_one_frame_are_refused(tmp_path):
+    frame = frame_of(tmp_path, *(evaluation("classification", "pvt_tiny", s, {"top1": 75.0}) for s in (0, 1)))
+    frame.loc[1, "scale"] = "full"
+    with pytest.raises(UserError, match="embedded and full numbers: never mixed"):
+        build(frame)
+
+
+def test_numbers_of_another_experiment_are_refused(tmp_path):
+    frame = frame_of(tmp_path, evaluation("classification", "pvt_tiny", 0, {"top1": 75.0}, experiment="mine"))
+    with pytest.raises(UserError, match="expected numbers of experiment digits only, found also mine"):
+        build(frame)
+
+
+def test_row_said_to_be_the_papers_has_to_be(tmp_path):
+    layout = LAYOUTS["table4"].model_copy(
+        update={"rows": [LAYOUTS["table4"].rows[0].model_copy(update={"row": "pvt_v2_b1_sia"})]}
+    )
+    with pytest.raises(UserError, match="table4: the paper's values have no row 'pvt_v2_b1_sia'"):
+        build_table(layout, collect([]), PAPER, **ABOUT)
+
+
+def test_a_row_of_ones_own_needs_nothing_of_the_paper(tmp_path):
+    own = LAYOUTS["table1"].rows[3].model_copy(update={"model": "mine", "label": "Mine"})
+    layout = LAYOUTS["table1"].model_copy(update={"rows": [*LAYOUTS["table1"].rows, own]})
+    frame = frame_of(
+        tmp_path,
+        evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}),
+        evaluation("classification", "mine", 0, {"top1": 91.0}),
+    )
+    mine = cell(build_table(layout, frame, PAPER, **ABOUT), "mine", "top1")
+    assert (mine.ours(1), mine.cited(1)) == (("91.0", "(+1.0)"), ("", ""))
+
+
+# The legend.
+
+
+def test_legend_says_what_stands_in_the_table_and_where_it_comes_from(tmp_path):
+    frame = frame_of(
+        tmp_path,
+        complexity("classification", {"pvt_tiny": {"params": 13e6}}, "at 224x224, 1000 classes"),
+        evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}, git_dirty=True),
+        evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 91.0}),
+        # Not in this table, so not in its legend.
+        evaluation("segmentation", "pvt_tiny", 1, {"miou": 91.0}, git_commit="f" * 40),
+    )
+    assert build(frame).notes == (
+        "counted: counted here on the full-size models, comparable with the paper (Params (M), GFLOPs).",
+        "embedded: trained and evaluated here on the embedded data (Top-1 (%)).",
+        "paper: cited from the paper.",
+        f"{NOT_RUN}: not run in this experiment.",
+        "In round brackets: difference to the baseline (PVT-Tiny, PVT-Small, PVT-Large), of unrounded means.",
+        "Params (M): at 224x224, 1000 classes.",
+        f"Experiment digits, embedded scale; 1 seed (0); device cpu; git commits {COMMIT[:10]}, "
+        f"{COMMIT[:10]} with local changes.",
+    )
+
+
+def test_embedded_tables_warn_and_full_ones_do_not(tmp_path):
+    table = build(collect([]))
+    assert table.warning == "EMBEDDED DATA (Embedded digits scenes), not comparable with the paper's columns."
+    assert table.words == ("counted", "counted", "embedded")
+    table = build(collect([]), scale="full", title="ImageNet-1k")
+    assert table.warning == ""
+    assert table.words == ("counted", "counted", "measured")
+
+
+# The paper's values.
+
+HEADER = "table,row,label,group,baseline,metric,value,printed_delta\n"
+
+
+def test_paper_values_are_read_as_printed():
+    value = PAPER["table2", "pvt_tiny_hafa", "miou"]
+    assert (value.value, value.delta, value.baseline) == (40.1, 4.4, "pvt_tiny")
+    assert PAPER["table3", "resnet18", "box_ap_s"].value is None
+    assert PAPER["latency", "pvt_tiny", "latency_ms"].value == 5.6
+
+
+def test_every_problem_of_the_paper_values_is_reported_with_its_line(tmp_path):
+    file = tmp_path / "paper.csv"
+    file.write_text(
+        HEADER + "1,a,A,g,,top1,68.5,\n1,a,A,g,,top1,68.5,\n1,b,B,g,,top1,high,\n1,c,C,g,,top1\n1,d,D,g,,top1,1,2,3\n"
+    )
+    with pytest.raises(UserError) as caught:
+        load_paper_values(file)
+    assert str(caught.value).splitlines() == [
+        f"{file}:3: table1/a/top1: cell given twice",
+        f"{file}:4: value: expected a number, found 'high'",
+        f"{file}:5: expected 8 fields",
+        f"{file}:6: expected 8 fields",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "table,row\n", b"\xff\xfe"])
+def test_other_files_than_paper_values_are_refused(tmp_path, content):
+    file = tmp_path / "paper.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=str(file)):
+        load_paper_values(file)
+
+
+def test_missing_paper_values_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_paper_values(tmp_path / "paper.csv")
+
+
+def test_tables_need_no_torch():
+    code = "import sys, hafabench.reporting.write, hafabench.reporting.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

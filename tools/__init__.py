@@ -1,0 +1,1 @@
+"""Programs for developers, and what tests and benchmarks share."""

@@ -1,0 +1,80 @@
+"""What docs/cluster.md says of the paper's matrix; ``python -m tools.cluster_docs`` writes it anew."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import chdir
+from pathlib import Path
+
+from hafabench.config.experiment import load_experiment
+from hafabench.plan.plan import Plan, make_plan
+from tools.checkout import REPOSITORY, snakemake
+
+PAGE = REPOSITORY / "docs/cluster.md"
+PAPER = REPOSITORY / "configs/paper.yaml"
+GPUS = 64
+STALE = "docs/cluster.md is behind: `python -m tools.cluster_docs` writes its numbers anew"
+_BLOCK = r"(<!-- {name}: [^\n]*-->\n).*?(<!-- end -->)"
+_LISTING = re.compile(r"^job +count\n[- ]+\n(?:[a-z_]+ +\d+\n)+", re.MULTILINE)
+
+
+def block(name: str) -> str:
+    """A part of the page as it stands there."""
+    found = re.search(_BLOCK.format(name=name), PAGE.read_text(), re.DOTALL)
+    assert found, f"{PAGE}: no part '{name}'"
+    return found.group(0).removeprefix(found.group(1)).removesuffix(found.group(2))
+
+
+def plan_text() -> str:
+    """Sizes and hours of the paper's matrix, from nothing, on the default site."""
+    with tempfile.TemporaryDirectory() as empty, chdir(empty):
+        return _plan_text(make_plan(load_experiment(PAPER), gpus=GPUS))
+
+
+def _plan_text(plan: Plan) -> str:
+    trainings = sum(job.rule == "train_run" for job in plan.jobs.values())
+    path = plan.schedule
+    chain = [plan.jobs[name].subject for name in path.critical_path if plan.jobs[name].rule == "train_run"]
+    rows = [f"| {table.id} | {table.runs} | {table.gpu_hours:,.0f} | {table.added:,.0f} |" for table in plan.tables]
+    return "\n".join(
+        [
+            f"As the files stand, the paper's matrix is {trainings} trainings in {len(plan.jobs)} jobs and "
+            f"**about {round(plan.gpu_hours, -2):,.0f} GPU-hours** of an",
+            f"{plan.gpu}; on {GPUS} GPUs it takes {path.hours:.0f} hours, and no number of GPUs brings it below "
+            f"{path.critical_hours:.0f},",
+            f"which {', then '.join(chain)} take one after the other.",
+            "",
+            "| table | runs | GPU-hours | added |",
+            "|---|---:|---:|---:|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def listing(output: str) -> str:
+    """The statistics of jobs in the output of a dry run."""
+    found = _LISTING.search(output)
+    assert found, output
+    return f"```\n{found.group(0)}```\n"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as empty:
+        done = snakemake(Path(empty), PAPER, "--dry-run", "all")
+    if done.returncode:
+        sys.exit(done.stdout)
+    text = PAGE.read_text()
+    for name, content in (("plan", plan_text()), ("listing", listing(done.stdout))):
+        text = re.sub(
+            _BLOCK.format(name=name), lambda m, content=content: m[1] + content + m[2], text, flags=re.DOTALL
+        )
+    PAGE.write_text(text)
+    subprocess.run(["git", "diff", "--stat", "--", str(PAGE)], cwd=REPOSITORY, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""A real Slurm on this machine: controller, several virtual nodes with counted GPUs, accounting on request.
+
+Loopback only, own state folder, own munge key and socket; nothing of an existing installation is touched. The
+packages come from `packages.sh`. For people: ``python -m tools.slurm_cluster up``, then
+``eval "$(python -m tools.slurm_cluster env)"``, and ``down`` in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.slurm_cluster import configuration
+from tools.slurm_cluster.configuration import ACCOUNT, CGROUP_ROOT, CLUSTER, Settings
+from tools.slurm_cluster.machine import (
+    HELD,
+    PREFIX,
+    SYSTEM_CONF,
+    ClusterUnavailable,
+    MachineLock,
+    can_make_cgroup,
+    free_ports,
+    linked_folder,
+    remove_traces,
+    short_folder,
+    slurm_cgroups,
+    stop_daemons,
+    why_unavailable,
+)
+from tools.slurm_cluster.processes import MARK, Daemons, kill, kill_marked
+from tools.waiting import NeverHappened, wait_until
+
+UP = ("idle", "mixed", "allocated", "completing")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as squeue shows it."""
+
+    id: str
+    state: str
+    reason: str
+    partition: str
+    node: str
+    comment: str
+    folder: str
+    time_limit: str
+
+
+class SlurmCluster:
+    """A cluster of ``nodes`` virtual nodes; a context manager that leaves nothing behind.
+
+    Partitions: ``gpu`` (default) and ``cpu`` up to 24 h, ``short`` up to 5 min, and ``preemptible``, whose jobs are
+    requeued when the others need the room. Nodes have the features ``fast`` and ``only_node1``, ``only_node2``, ...
+
+    Args:
+        nodes, gpus, cpus, memory_mb: virtual nodes and what each counts, whatever the machine has.
+        accounting: with slurmdbd and a data base (seconds more to start).
+        patience: seconds to wait for the end of another session's cluster.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: int = 2,
+        gpus: int = 2,
+        cpus: int = 8,
+        memory_mb: int = 16000,
+        accounting: bool = False,
+        patience: float = 0,
+    ):
+        self._wanted = {"nodes": nodes, "gpus": gpus, "cpus": cpus, "memory_mb": memory_mb, "accounting": accounting}
+        self._patience = patience
+        self._lock = MachineLock()
+        self._cgroups_before: set[Path] = set()
+        self.settings: Settings
+        self.daemons: Daemons
+
+    def __enter__(self) -> SlurmCluster:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- starting and stopping ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bring everything up and wait until every node is idle.
+
+        Raises:
+            ClusterUnavailable: where this machine cannot run it, or it did not come up; nothing is left of it.
+        """
+        reason = why_unavailable(accounting=self._wanted["accounting"])
+        if reason:
+            raise ClusterUnavailable(reason)
+        self._wait_for_machine()
+        leftover = linked_folder()
+        if leftover:
+            remove_traces(leftover, set())
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=short_folder()))
+        self.daemons = Daemons(folder)
+        hierarchies = frozenset(name for name in ("freezer", "memory") if can_make_cgroup(CGROUP_ROOT / name))
+        host = socket.gethostname().split(".")[0]
+        port = free_ports(self._wanted["nodes"] + 2)
+        self.settings = Settings(folder=folder, host=host, port=port, cgroups=hierarchies, **self._wanted)
+        self._cgroups_before = slurm_cgroups()
+        try:
+            self._write_files()
+            self._start_munge()
+            SYSTEM_CONF.parent.mkdir(exist_ok=True)
+            SYSTEM_CONF.symlink_to(self.settings.slurm_conf)
+            if self.settings.accounting:
+                self._start_accounting()
+            self._start_controller()
+            for node in self.settings.node_names:
+                self._start_node(node)
+            self._wait_for_nodes(self.settings.node_names)
+        except (OSError, subprocess.SubprocessError, NeverHappened) as error:
+            message = f"the test cluster did not come up: {error}\n{self.daemons.output()}"
+            self.stop()
+            raise ClusterUnavailable(message) from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop jobs and daemons and remove every trace. Harmless where nothing runs."""
+        try:
+            if hasattr(self, "settings"):
+                stop_daemons(self.daemons)
+                remove_traces(self.settings.folder, self._cgroups_before)
+        finally:
+            self._lock.release()
+
+    def _wait_for_machine(self) -> None:
+        deadline = time.monotonic() + self._patience
+        while reason := self._other_cluster():
+            if time.monotonic() >= deadline:
+                raise ClusterUnavailable(reason)
+            time.sleep(0.5)
+
+    def _other_cluster(self) -> str | None:
+        """Take the machine for this cluster, or say which other one has it."""
+        if not self._lock.take():
+            return HELD
+        folder = linked_folder()
+        if folder and Daemons(folder).running():
+            self._lock.release()
+            return f"a test cluster runs in {folder}; `python -m tools.slurm_cluster down` stops it"
+        return None
+
+    def _write_files(self) -> None:
+        settings, folder = self.settings, self.settings.folder
+        for name in ("log", "run", "state", "munge", "devices", *(f"spool.{node}" for node in settings.node_names)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        # munged refuses a socket in a folder that others cannot enter.
+        folder.chmod(0o755)
+        settings.slurm_conf.write_text(configuration.slurm_conf(settings))
+        (folder / "gres.conf").write_text(configuration.gres_conf(settings))
+        settings.task_prolog.write_text(configuration.task_prolog(settings))
+        settings.task_prolog.chmod(0o755)
+        (folder / "cgroup.conf").write_text(configuration.cgroup_conf(settings))
+        for node in settings.node_names:
+            for gpu in range(settings.gpus):
+                # The numbers of /dev/null: a device that every machine has, under a name that Slurm can count.
+                os.mknod(settings.device(node, gpu), stat.S_IFCHR | 0o600, os.makedev(1, 3))
+
+    def _start_munge(self) -> None:
+        folder, where = self.settings.folder, self.settings.munge_socket
+        key = folder / "munge/key"
+        key.touch(0o600)
+        key.write_bytes(os.urandom(128))
+        command = ["munged", "--foreground", "--force", "--num-threads=4"]
+        command += [f"--{name}-file={folder}/munge/{name}" for name in ("key", "pid", "seed", "log")]
+        self.daemons.start("munged", [*command, f"--socket={where}"], self.env)
+        self._wait_for("munge answers", "munge", "--no-input", f"--socket={where}")
+
+    def _start_accounting(self) -> None:
+        folder, settings = self.settings.folder, self.settings
+        data = folder / "database"
+        data.mkdir()
+        install = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db"]
+        self.run(*install, "--auth-root-authentication-method=socket", timeout=120)
+        command = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-networking"]
+        command += [f"--socket={settings.database_socket}", "--innodb-buffer-pool-size=128M", "--skip-log-bin"]
+        command += ["--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0"]
+        self.daemons.start("mariadbd", [*command, f"--log-error={folder}/log/mariadbd.log"], self.env)
+        self._wait_for(
+            "the data base answers", "mariadb-admin", "--no-defaults", f"--socket={settings.database_socket}", "ping"
+        )
+        conf = folder / "slurmdbd.conf"
+        conf.touch(0o600)
+        conf.write_text(configuration.slurmdbd_conf(settings))
+        env = {**self.env, "MYSQL_UNIX_PORT": str(settings.database_socket)}
+        self.daemons.start("slurmdbd", ["slurmdbd", "-D"], env)
+        self._wait_for("slurmdbd answers", "sacctmgr", "--noheader", "show", "cluster")
+        self.run("sacctmgr", "--immediate", "add", "cluster", CLUSTER)
+        self.run("sacctmgr", "--immediate", "add", "account", ACCOUNT, "description=tests", "organization=tests")
+        self.run("sacctmgr", "--immediate", "add", "user", "root", f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}")
+
+    def _start_controller(self) -> None:
+        self.daemons.start("slurmctld", ["slurmctld", "-D"], self.env)
+        self._wait_for("slurmctld answers", "scontrol", "ping")
+
+    def _start_node(self, node: str) -> None:
+        # SLURMD_NODENAME is Slurm's own name for it: with it slurmd, its step managers and its jobs are one node's.
+        self.daemons.start(node, ["slurmd", "-D", "-N", node], {**self.env, "SLURMD_NODENAME": node})
+
+    def _wait_for(self, what: str, *command: str) -> None:
+        def answers() -> bool:
+            done = subprocess.run(command, env=self.env, capture_output=True, check=False, timeout=20)
+            return done.returncode == 0
+
+        wait_until(answers, what, timeout=60, every=0.1)
+
+    def _wait_for_nodes(self, names: list[str]) -> None:
+        def ready() -> bool:
+            return all(self.nodes()[name] in UP for name in names)
+
+        wait_until(ready, lambda: f"nodes are up ({self.nodes()})", timeout=60)
+
+    # -- using it ----------------------------------------------------------------------------------------------------
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of its users: its configuration, and the mark by which its processes are found."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "SRUN"))}
+        path = os.pathsep.join([kept.get("PATH", os.defpath), "/usr/sbin"])
+        folder = self.settings.folder
+        return {**kept, "PATH": path, "SLURM_CONF": str(self.settings.slurm_conf), MARK: str(folder)}
+
+    def run(self, *command: str, timeout: float = 30) -> str:
+        """Standard output of a command in the cluster's environment; raises where it fails, with what it said."""
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False)
+        if done.returncode:
+            raise subprocess.SubprocessError(
+                f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}"
+            )
+        return done.stdout
+
+    def sbatch(self, script: str, *options: str) -> str:
+        """Submit a shell command; returns the job's id."""
+        return self.run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}").strip()
+
+    def jobs(self, *, live: bool = True) -> list[Job]:
+        """Jobs that are pending or running; with ``live=False`` also those that ended within minutes."""
+        states = [] if live else ["--states=all"]
+        lines = self.run("squeue", "--noheader", *states, "--format=%i|%T|%r|%P|%N|%k|%Z|%l").splitlines()
+        return [Job(*(field.strip() for field in line.split("|"))) for line in lines]
+
+    def job(self, job_id: str) -> Job:
+        """One job, ended or not."""
+        return next(job for job in self.jobs(live=False) if job.id == job_id)
+
+    def details(self, job_id: str) -> dict[str, str]:
+        """What ``scontrol show job`` says about a job (``Restarts``, ``ExitCode``, ``TRES``, ...)."""
+        words = self.run("scontrol", "--oneliner", "show", "job", job_id).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def sacct(self, *fields: str, jobs: str | None = None) -> list[dict[str, str]]:
+        """Accounting rows of all attempts and steps (``JobID``, ``State``, ...); they lag by seconds."""
+        options = ["--jobs", jobs] if jobs else ["--starttime=now-1hour"]
+        command = ["sacct", "--parsable2", "--noheader", "--duplicates", f"--format={','.join(fields)}", *options]
+        return [dict(zip(fields, line.split("|"), strict=True)) for line in self.run(*command).splitlines()]
+
+    def nodes(self) -> dict[str, str]:
+        """State of every node (``idle``, ``mixed``, ``allocated``, ``down``, ...), without Slurm's marks."""
+        lines = self.run("sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%N|%T").splitlines()
+        return {name: state.rstrip("*~#!%$@^-") for name, state in (line.split("|") for line in lines)}
+
+    def scancel(self, *arguments: str) -> None:
+        self.run("scancel", *arguments)
+
+    def cancel_all(self) -> None:
+        """Cancel every job and wait until none is left: what a test does for the next one."""
+        for job in self.jobs():
+            self.scancel(job.id)
+        wait_until(lambda: not self.jobs(), lambda: f"no job is left ({self.jobs()})", timeout=60)
+
+    def node_down(self, name: str, *, announce: bool = True) -> None:
+        """Let a node die: its daemon and all that runs on it end at once.
+
+        Args:
+            announce: tell the controller too, as an operator would; else it finds out by itself, in half a minute.
+        """
+        self.daemons.stop(name, number=signal.SIGKILL)
+        kill_marked(self.settings.folder, SLURMD_NODENAME=name)
+        for group in slurm_cgroups(name):
+            kill(map(int, (group / "cgroup.procs").read_text().split()))
+        if announce:
+            self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=died")
+        wait_until(lambda: self.nodes()[name] == "down", lambda: f"{name} is down ({self.nodes()})", timeout=90)
+
+    def node_up(self, name: str) -> None:
+        """Bring a dead node back into service. Harmless for one that runs."""
+        if self.daemons.pid(name) is None:
+            self._start_node(name)
+
+        def in_service() -> bool:
+            if self.nodes()[name] in UP:
+                return True
+            # A node that registers in this moment comes back by itself, and Slurm refuses to resume it.
+            with suppress(subprocess.SubprocessError):
+                self.run("scontrol", "update", f"nodename={name}", "state=resume")
+            return False
+
+        wait_until(in_service, lambda: f"{name} is up ({self.nodes()})", timeout=60)
+
+    def restart_controller(self) -> None:
+        """Stop slurmctld in good order and start it again; jobs go on meanwhile."""
+        self.daemons.stop("slurmctld")
+        self._start_controller()

@@ -1,0 +1,221 @@
+"""The embedded experiment, all of it, on a real Slurm: ``python -m tools.slurm_demo``, or ``make demo-slurm``.
+
+As a user does it: in a fresh clone of this checkout's last commit, by ``snakemake all --profile slurm``, with a site
+file of its own. Checks the six tables and the costs, compares every number with those of a local run on this machine
+where there is one (``make demo``), and prints how long each phase took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from hafabench.cluster.costs import AccountingRecord, CellCost, read_accounting
+from hafabench.config.experiment import load_experiment
+from hafabench.errors import UserError
+from hafabench.reporting.frame import read_frame
+from hafabench.runs.jobs import cells
+from tools.checkout import REPOSITORY
+from tools.slurm_cluster.cluster import SlurmCluster
+from tools.slurm_cluster.configuration import ACCOUNT
+from tools.slurm_cluster.driver import QUICK, Driver
+from tools.slurm_cluster.machine import ClusterUnavailable
+
+EXPERIMENT = "configs/digits.yaml"
+SITE = {"account": ACCOUNT, "cpu": {"partition": "cpu"}}
+TIMEOUT_S = 3 * 3600
+_DONE = re.compile(r"(\d+) of (\d+) steps .* done")
+# What the driver does itself, without a job.
+WITHOUT_JOB = ("prepare_dataset", "collect_records", "write_report")
+# What makes two rows of a frame the same measurement of the same thing.
+_CELL = ["verb", "id", "task", "model", "seed", "name", "fingerprint", "threads", "host"]
+
+
+class Unexpected(Exception):
+    """The experiment ran, and what it left is not what it should be; ``str()`` says what."""
+
+
+class Phases:
+    """Names and seconds of what was done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:24} {seconds:7.1f} s" for name, seconds in self.seconds.items())
+
+
+def clone(folder: Path) -> Path:
+    """A fresh clone of this checkout's last commit."""
+    subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(folder)], check=True)
+    return folder
+
+
+def run_experiment(cluster: SlurmCluster, checkout: Path, experiment: str, timeout: float = TIMEOUT_S) -> int:
+    """Run ``snakemake all --profile slurm`` in a checkout whose package is used, and print how far it is.
+
+    Returns:
+        The number of jobs that it submitted.
+
+    Raises:
+        Unexpected: where it fails.
+    """
+    site = checkout / "site.yaml"
+    site.write_text(yaml.safe_dump(SITE))
+    path = os.pathsep.join([str(checkout / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {"HAFABENCH_SITE": str(site), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    # Targets come first: an option that takes several values would swallow them.
+    arguments = ["all", "--profile", "slurm", "--configfile", experiment, *QUICK]
+    started, seen = time.monotonic(), 0
+    with Driver(cluster, checkout, *arguments, env=env) as driver:
+        while driver.process.poll() is None and time.monotonic() - started < timeout:
+            time.sleep(1)
+            steps = _DONE.findall(driver.output)
+            if len(steps) > seen:
+                seen = len(steps)
+                minutes, seconds = divmod(round(time.monotonic() - started), 60)
+                print(f"{minutes:3d}:{seconds:02d}  {steps[-1][0]} of {steps[-1][1]} jobs done", flush=True)
+        if driver.process.poll() is None:
+            raise Unexpected(f"not over after {timeout:g} s; {driver.log} says how far it came")
+        if driver.process.returncode:
+            raise Unexpected(f"snakemake failed:\n{driver.output[-6000:]}")
+        return len(driver.submitted())
+
+
+def nothing_to_do_after_an_update(cluster: SlurmCluster, checkout: Path, experiment: str) -> None:
+    """A workflow or a site file that changed meanwhile, as by `git pull`: what is there means the same.
+
+    Raises:
+        Unexpected: where anything would be made again.
+    """
+    rule = checkout / "workflow/rules/train.smk"
+    rule.write_text(rule.read_text().replace("{{params.launcher}}hafabench", "{{params.launcher}} hafabench"))
+    site = checkout / "site.yaml"
+    site.write_text(yaml.safe_dump({**SITE, "stop_margin_minutes": 1}))
+    arguments = ("all", "--profile", "slurm", "--configfile", experiment, "--dry-run")
+    env = {"HAFABENCH_SITE": str(site), "PYTHONPATH": str(checkout / "src")}
+    with Driver(cluster, checkout, *arguments, env=env) as driver:
+        code = driver.finished(120)
+        if code or "Nothing to be done" not in driver.output:
+            raise Unexpected(f"another shell line and another site make work:\n{driver.output[-6000:]}")
+
+
+def check_results(checkout: Path, experiment: str) -> AccountingRecord:
+    """The six tables in their three formats, and the costs of every job, in a table and in the report.
+
+    Raises:
+        Unexpected: where one is missing, or Slurm did not see every cell, and see it end well.
+    """
+    loaded = load_experiment(checkout / experiment)
+    name = loaded.name
+    tables = checkout / "reports" / name / "tables"
+    wanted = [tables / f"table{number}.{suffix}" for number in range(1, 7) for suffix in ("md", "tex", "csv")]
+    wanted.append(checkout / "reports" / name / "costs.md")
+    missing = [str(path) for path in wanted if not path.is_file() or not path.stat().st_size]
+    if missing:
+        raise Unexpected(f"missing or empty: {', '.join(missing)}")
+    if 'id="costs"' not in (checkout / "reports" / name / "report.html").read_text():
+        raise Unexpected("the report has no section of costs")
+    record = read_accounting(checkout / "results" / name / "accounting.json")
+    found = {f"{cell.rule} {cell.subject}".strip() for cell in record.cells}
+    with_job = {cell.id for cell in cells(loaded).values() if cell.rule not in WITHOUT_JOB}
+    if found != with_job:
+        raise Unexpected(f"accounted for, or not, by mistake: {', '.join(sorted(found ^ with_job))}")
+    ill = [f"{cell.rule} {cell.subject}: {cell.state}" for cell in record.cells if cell.state != "COMPLETED"]
+    ill += [f"{cell.rule} {cell.subject}: no memory, node or time" for cell in record.cells if not _is_measured(cell)]
+    if ill:
+        raise Unexpected(f"Slurm's accounting says: {', '.join(ill)}")
+    return record
+
+
+def _is_measured(cell: CellCost) -> bool:
+    return bool(cell.peak_memory_mb and cell.nodes and cell.elapsed_h)
+
+
+def compare(frame: pd.DataFrame, local: pd.DataFrame) -> int:
+    """Compare what does not depend on the clock: accuracies and counts.
+
+    Returns:
+        How many values both frames hold, made on the same machine, from the same configuration and seed, with the
+        same number of threads.
+
+    Raises:
+        Unexpected: where any of them differ, by however little.
+    """
+    ours, theirs = (f[f["verb"] != "latency"].set_index(_CELL)["value"] for f in (frame, local))
+    both = pd.concat({"slurm": ours, "local": theirs}, axis=1, join="inner")
+    different = both[both["slurm"] != both["local"]]
+    if len(different):
+        raise Unexpected(f"other values than locally:\n{different.reset_index().to_string()}")
+    return len(both)
+
+
+def machine_cluster() -> SlurmCluster:
+    """Two nodes that share this machine's cores and memory: as many trainings at once as a local run has."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return SlurmCluster(
+        nodes=2, cpus=max(1, (os.cpu_count() or 2) // 2), memory_mb=int(0.45 * memory), accounting=True, patience=1200
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.slurm_demo", description=__doc__)
+    parser.add_argument("--experiment", default=EXPERIMENT, help="in the clone [%(default)s]")
+    parser.add_argument("--keep", action="store_true", help="keep the clone with its results")
+    options = parser.parse_args()
+    name = yaml.safe_load((REPOSITORY / options.experiment).read_text())["experiment"]
+    folder, phases, cluster = Path(tempfile.mkdtemp(prefix="hafabench-demo-")), Phases(), machine_cluster()
+    try:
+        with phases.phase("clone"):
+            checkout = clone(folder / "checkout")
+            # What is tracked there is a sample of another run.
+            shutil.rmtree(checkout / "reports" / name, ignore_errors=True)
+        try:
+            with phases.phase("cluster start"):
+                cluster.start()
+            with phases.phase("experiment"):
+                submitted = run_experiment(cluster, checkout, options.experiment)
+            with phases.phase("after an update"):
+                nothing_to_do_after_an_update(cluster, checkout, options.experiment)
+        finally:
+            with phases.phase("cluster stop"):
+                cluster.stop()
+        record = check_results(checkout, options.experiment)
+        print(
+            f"Tables 1-6 are there; {submitted} jobs went through Slurm, {len(record.cells)} cells are accounted for"
+        )
+        local = REPOSITORY / "results" / name / "frame.parquet"
+        if local.is_file():
+            equal = compare(read_frame(checkout / "results" / name / "frame.parquet"), read_frame(local))
+            print(f"{equal} values are those of {local.relative_to(REPOSITORY)}, to the last bit")
+        else:
+            print(f"no {local.relative_to(REPOSITORY)} to compare with; `make demo` makes it")
+    except (Unexpected, UserError, ClusterUnavailable) as error:
+        sys.exit(f"error: {error}\nkept for a look: {folder}")
+    print(phases)
+    if options.keep:
+        print(f"kept: {checkout}")
+    else:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
