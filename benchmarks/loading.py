@@ -69,7 +69,7 @@ def loading(quick: bool) -> Iterator[Row]:
         for index in range(number):
             (root / "train" / "photos" / f"{index}.jpg").write_bytes(_photo(index % 8))
         counts = {"train": number, "val": 1}
-        config = DatasetConfig(name="photos", layout="imagenet", root=root, num_classes=1, images=counts)
+        config = DatasetConfig(name="photos", data_format="imagenet", root=root, num_classes=1, images=counts)
         dataset = classification_dataset(config, "train", train_transform(recipe))
         rates = [_rate(dataset) for _ in range(2 if quick else 8)]
     about = f"paper's augmentation, {WORKERS} processes, photos of {SIZE[0]}x{SIZE[1]}"

@@ -87,7 +87,7 @@ def records(quick: bool) -> Iterator[Row]:
                 write_frame(collect(paths), folder)
                 frame = read_frame(folder / "frame.parquet")
                 about = {"experiment": experiment.name, "title": experiment.config.title, "scale": "full"}
-                write_tables(experiment.layouts, frame, experiment.paper_values, folder / "tables", **about)
+                write_tables(experiment.table_layouts, frame, experiment.paper_values, folder / "tables", **about)
 
             call()
             seconds = _repeated(call, 2 if quick else 9)

@@ -94,7 +94,7 @@ def test_contradictions_say_what_the_figure_might_be(rulings):
 
 def test_a_convention_settles_only_where_it_holds(ledger):
     for standing in ledger.standings[2:]:
-        assert standing.holds, standing.reading.convention
+        assert standing.holds, standing.row_convention.convention
         assert len(standing.explained) >= 0.75 * len(standing.rows)
         # What it does not print stands in the open.
         assert set(standing.rows) == {*standing.explained, *standing.fails_on}
@@ -107,9 +107,9 @@ def test_a_convention_settles_only_where_it_holds(ledger):
 
 
 def test_the_whole_of_table_2_is_printed_by_mmsegs_counter(ledger):
-    (mmseg,) = [s for s in ledger.standings if s.reading.convention == "hook counter + attention in mmseg"]
+    (mmseg,) = [s for s in ledger.standings if s.row_convention.convention == "hook counter + attention in mmseg"]
     assert (len(mmseg.rows), len(mmseg.explained)) == (9, 9)
-    (report,) = [s for s in ledger.standings if s.reading.convention == "mmseg's report"]
+    (report,) = [s for s in ledger.standings if s.row_convention.convention == "mmseg's report"]
     assert (len(report.rows), report.fails_on) == (18, ("table3/pvt_tiny_hafa/params_m",))
 
 
@@ -119,7 +119,7 @@ def test_no_sum_of_kinds_prints_both_b1_and_b2(experiment):
     b1, b2 = (counts.of("classification", name).amounts.operations for name in ("pvt_v2_b1", "pvt_v2_b2"))
     # All kinds, biases and norms too; 1.9 is below 1.95 rounded and below 2.0 truncated, 4.0 not below 3.95 or 4.0.
     assert (total(b2, OPERATIONS) - total(b1, OPERATIONS)) / 1e9 < 3.95 - 1.95
-    assert any("no sum of kinds" in note.says for note in experiment.readings.notes)
+    assert any("no sum of kinds" in note.says for note in experiment.claims_config.notes)
 
 
 def test_the_counts_are_those_of_the_present_tables(experiment):
@@ -152,7 +152,7 @@ def test_counting_again_gives_the_same(experiment):
     known = read_counts(COUNTS)
     assert len(said) == len(found) == len(known.cells)
     for cell in found:
-        expected = known.of(cell.task, cell.model, cell.variant)
+        expected = known.of(cell.task, cell.model, cell.build)
         assert cell.dead_weights == expected.dead_weights
         assert set(cell.amounts.parameters) == set(expected.amounts.parameters), cell.model
         assert cell.amounts.macs == expected.amounts.macs, cell.model

@@ -71,7 +71,7 @@ def test_cells_that_are_there_are_made_again_and_nothing_they_rest_on(workspace)
         dataset = experiment.config.datasets[task]
         report = DatasetReport(
             name=dataset.name,
-            layout=dataset.layout,
+            layout=dataset.data_format,
             identity=dataset.identity(),
             root=str(dataset.root),
             counts=dataset.images,

@@ -100,7 +100,7 @@ def tiny_run(
     """A run in ``folder`` on the images under ``images``; ``changes`` are values of the recipe."""
     recipe = ClassificationRecipe.model_validate({**PLAIN, **changes})
     counts = {"train": CLASSES * IMAGES, "val": CLASSES * IMAGES}
-    dataset = DatasetConfig(name="tiny", layout="imagenet", root=images, num_classes=num_classes, images=counts)
+    dataset = DatasetConfig(name="tiny", data_format="imagenet", root=images, num_classes=num_classes, images=counts)
     content = recipe.identity()
     return Run(
         task="classification",

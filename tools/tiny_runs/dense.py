@@ -77,7 +77,7 @@ def tiny_run(folder: Path, task: str, model: str = TINY.name, seed: int = 0, **c
     """
     spec = MODELS[model]
     dataset = _dataset(folder / "data" / task, task)
-    classes = DatasetConfig(name="tiny", layout="imagenet", root=folder, num_classes=CLASSES, images=IMAGES)
+    classes = DatasetConfig(name="tiny", data_format="imagenet", root=folder, num_classes=CLASSES, images=IMAGES)
     parent_folder = folder / "classification" / spec.name
     parent = Run("classification", spec, seed, classes, RECIPES[task], {}, None, "parent", parent_folder)
     if not parent.checkpoint.exists():
@@ -93,7 +93,7 @@ def tiny_run(folder: Path, task: str, model: str = TINY.name, seed: int = 0, **c
 
 def _dataset(root: Path, task: str) -> DatasetConfig:
     layout = {"segmentation": "ade20k", "detection": "coco"}[task]
-    dataset = DatasetConfig(name="tiny", layout=layout, root=root, num_classes=CLASSES, images=IMAGES)
+    dataset = DatasetConfig(name="tiny", data_format=layout, root=root, num_classes=CLASSES, images=IMAGES)
     if not root.exists():
         (_write_ade20k if task == "segmentation" else _write_coco)(root)
     return dataset

@@ -52,13 +52,13 @@ rule write_report:
         pictures=PICTURES if PICTURED.can_be_drawn else [],
         frame=f"{RESULTS}/frame.parquet",
         counts=str(counts_record(EXPERIMENT)),
-        layout=str(EXPERIMENT.layout_file),
+        layout=str(EXPERIMENT.tables_file),
         paper_values=str(EXPERIMENT.paper_values),
         claims=str(EXPERIMENT.claims_file),
     output:
         expand(
             f"{REPORTS}/tables/{{table}}.{{suffix}}",
-            table=[layout.id for layout in EXPERIMENT.layouts],
+            table=[layout.id for layout in EXPERIMENT.table_layouts],
             suffix=["md", "tex", "csv"],
         ),
         f"{REPORTS}/report.html",

@@ -20,7 +20,7 @@ def check(experiment: Path, data: bool) -> None:
 
     loaded = load(experiment)
     runs = expand(loaded)
-    click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.layouts)} tables, configuration in order")
+    click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables, configuration in order")
     missing = missing_datasets(loaded.config.datasets) if data else []
     if missing:
         raise UserError([Problem(str(experiment), "datasets", sentence) for sentence in missing])

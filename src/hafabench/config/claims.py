@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
-from hafabench.config.base import StrictModel
+from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import CATALOG, ModelSpec, derive
 from hafabench.config.keep_rates import SCHEDULES, rates_problem, scheduled
 from hafabench.config.operation_kinds import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, PARTS
@@ -22,18 +22,18 @@ StaticMetric = Literal["params_m", "gflops"]
 Printing = Literal["rounded", "rounded twice", "truncated"]
 
 UNITS: dict[str, int] = {"params_m": 10**6, "gflops": 10**9}
-VARIANTS: dict[str, str] = {
+BUILDS: dict[str, str] = {
     "deep_stem": "ResNets of segmentation with mmseg's three 3x3 convolutions in place of the 7x7 one (ResNetV1c)"
 }
 """Other builds of a row than the project's own, by name."""
 
-# Share of the rows it is said to hold for that a reading has to explain before it settles any.
-CONSISTENT = 0.75
+# A row convention settles a claim only if it explains at least this share of its rows.
+MIN_EXPLAINED_SHARE = 0.75
 
 _KINDS = {"params_m": (*PARAMETERS, BUFFERS), "gflops": OPERATIONS}
 
 
-class Convention(StrictModel):
+class Convention(RenamedKeysModel):
     """A way to count, applied alike to every model.
 
     Attributes:
@@ -47,7 +47,7 @@ class Convention(StrictModel):
         trainable: count only parameters that training changes.
         dead_weights: count also the weights of the authors' classes that no gradient reaches. A counting option: no
             model holds them.
-        variant: count another build of the row (`VARIANTS`) where there is one.
+        build: count another build of the row (`BUILDS`) where there is one.
         unit: what one of the printed unit is; 10^6 parameters or 10^9 operations unless given.
     """
 
@@ -59,7 +59,7 @@ class Convention(StrictModel):
     without: tuple[Literal[PARTS], ...] = ()
     trainable: bool = False
     dead_weights: bool = False
-    variant: Literal["deep_stem"] | None = None
+    build: Literal["deep_stem"] | None = Field(None, validation_alias=AliasChoices("build", "variant"))
     unit: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -84,7 +84,7 @@ class Convention(StrictModel):
         return self.unit or UNITS[self.metric]
 
 
-class Reading(StrictModel):
+class RowConvention(StrictModel):
     """A convention, how its counts were shortened to a printed figure, and the rows that are said to be printed so.
 
     Attributes:
@@ -161,11 +161,11 @@ class Note(StrictModel):
     says: str = Field(min_length=3)
 
 
-class Readings(StrictModel):
-    """The whole file; conventions and readings stand in order of simplicity, the plainest of each metric first."""
+class ClaimsConfig(RenamedKeysModel):
+    """The claims file: conventions and row conventions, the simplest of each metric first, and tolerances."""
 
     conventions: tuple[Convention, ...]
-    readings: tuple[Reading, ...]
+    row_conventions: tuple[RowConvention, ...] = Field(validation_alias=AliasChoices("row_conventions", "readings"))
     tolerances: tuple[Tolerance, ...]
     elsewhere: tuple[Elsewhere, ...] = ()
     stand_ins: tuple[StandIn, ...] = ()
@@ -175,35 +175,36 @@ class Readings(StrictModel):
         """The convention of that name."""
         return next(convention for convention in self.conventions if convention.name == name)
 
-    def plainest(self, metric: str) -> Convention:
+    def default_convention(self, metric: str) -> Convention:
         """The first convention of a metric: what `hafabench.measure.complexity` counts."""
         return next(convention for convention in self.conventions if convention.metric == metric)
 
 
-def load_readings(path: Path) -> Readings:
+def load_claims_config(path: Path) -> ClaimsConfig:
     """Read and check the file; raises `UserError` with every problem."""
     source = YamlFile(path)
-    readings = source.validate(Readings)
+    config = source.validate(ClaimsConfig)
     problems: list[Problem] = []
-    names = [convention.name for convention in readings.conventions]
+    names = [convention.name for convention in config.conventions]
     for index, name in enumerate(names):
         if name in names[:index]:
             problems.append(source.problem(("conventions", index, "name"), f"convention {name!r} given twice"))
     for metric in UNITS:
-        if all(convention.metric != metric for convention in readings.conventions):
+        if all(convention.metric != metric for convention in config.conventions):
             problems.append(source.problem(("conventions",), f"expected a convention for {metric}"))
-    for index, reading in enumerate(readings.readings):
-        if reading.convention not in names:
-            message = f"unknown convention {reading.convention!r}; expected one of {', '.join(names)}"
-            problems.append(source.problem(("readings", index, "convention"), message))
-    for index, stand_in in enumerate(readings.stand_ins):
+    section = source.spelling((), "row_conventions", "readings")
+    for index, row_convention in enumerate(config.row_conventions):
+        if row_convention.convention not in names:
+            message = f"unknown convention {row_convention.convention!r}; expected one of {', '.join(names)}"
+            problems.append(source.problem((section, index, "convention"), message))
+    for index, stand_in in enumerate(config.stand_ins):
         at = ("stand_ins", index)
         if stand_in.base not in CATALOG:
             problems.append(source.problem((*at, "base"), f"unknown model {stand_in.base!r}"))
         elif stand_in.keep and (wrong := rates_problem(stand_in.model.keep)):
             problems.append(source.problem((*at, "keep"), wrong))
     covered: set[str] = set()
-    for index, tolerance in enumerate(readings.tolerances):
+    for index, tolerance in enumerate(config.tolerances):
         for metric in tolerance.metrics:
             if metric in covered:
                 at = ("tolerances", index, "metrics")
@@ -211,4 +212,4 @@ def load_readings(path: Path) -> Readings:
             covered.add(metric)
     if problems:
         raise UserError(problems)
-    return readings
+    return config

@@ -10,18 +10,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from hafabench.config.base import StrictModel
+from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import CATALOG, ModelSpec
-from hafabench.config.claims import Readings, load_readings
+from hafabench.config.claims import ClaimsConfig, load_claims_config
 from hafabench.config.custom_models import ModelConfig
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, field_of, load_recipe
-from hafabench.config.tables import TableLayout, load_layout
+from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 
-LAYOUT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
+FORMAT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
 
 
 class DigitsGenerator(StrictModel):
@@ -39,12 +39,12 @@ class DigitsGenerator(StrictModel):
     max_objects: int = Field(1, ge=1, le=20)
 
 
-class DatasetConfig(StrictModel):
+class DatasetConfig(RenamedKeysModel):
     """A data set on disk.
 
     Attributes:
         name: the name in records and tables.
-        layout: ``imagenet`` (root/{train,val}/<class>/*), ``coco`` (root/{train2017,val2017} and
+        data_format: ``imagenet`` (root/{train,val}/<class>/*), ``coco`` (root/{train2017,val2017} and
             root/annotations/instances_{train,val}2017.json) or ``ade20k`` (root/{images,annotations}/
             {training,validation}).
         root: its folder, relative to the repository's root or absolute.
@@ -54,7 +54,9 @@ class DatasetConfig(StrictModel):
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
-    layout: Literal["imagenet", "coco", "ade20k"]
+    data_format: Literal["imagenet", "coco", "ade20k"] = Field(
+        validation_alias=AliasChoices("format", "layout", "data_format"), serialization_alias="layout"
+    )
     root: Path
     num_classes: int = Field(gt=0)
     images: dict[Literal["train", "val"], int]
@@ -62,7 +64,7 @@ class DatasetConfig(StrictModel):
 
     def identity(self) -> dict[str, Any]:
         """What makes it this data set, wherever it lies: the part that enters a run's fingerprint."""
-        return self.model_dump(mode="json", exclude={"root"})
+        return self.model_dump(mode="json", by_alias=True, exclude={"root"})
 
 
 class Override(StrictModel):
@@ -157,20 +159,21 @@ class Experiment:
         config: its content.
         models: every model name that it may use.
         recipes: the recipe file of each task.
-        layouts: the tables, in order.
-        layout_file: where they are written down.
+        table_layouts: the tables, in order.
+        tables_file: the file that defines them.
         paper_values: the paper's printed values (CSV).
-        readings: how they are read: conventions, tolerances, notes; written down in ``claims_file``.
+        claims_config: conventions, tolerances and notes by which the printed values are checked.
+        claims_file: the file that defines them.
     """
 
     file: Path
     config: ExperimentConfig
     models: dict[str, ModelSpec]
     recipes: dict[str, RecipeFile]
-    layouts: list[TableLayout]
-    layout_file: Path
+    table_layouts: list[TableLayout]
+    tables_file: Path
     paper_values: Path
-    readings: Readings
+    claims_config: ClaimsConfig
     claims_file: Path
 
     @property
@@ -210,25 +213,25 @@ def load_experiment(path: Path) -> Experiment:
             lambda task=task: recipes.update({task: load_recipe(folder / config.recipes / f"{task}.yaml", task)}),
         )
     layouts: list[TableLayout] = []
-    _collect(problems, lambda: layouts.extend(load_layout(folder / config.tables)))
+    _collect(problems, lambda: layouts.extend(load_table_layouts(folder / config.tables)))
     paper_values = folder / config.paper_values
     if not paper_values.is_file():
         problems.append(source.problem(("paper_values",), f"no such file: {paper_values}"))
     claims_file = folder / config.claims
-    readings: list[Readings] = []
-    _collect(problems, lambda: readings.append(load_readings(claims_file)))
+    claims: list[ClaimsConfig] = []
+    _collect(problems, lambda: claims.append(load_claims_config(claims_file)))
     _check_names(source, config, models, problems)
     _check_layout_models(folder / config.tables, layouts, models, problems)
     for task, dataset in config.datasets.items():
-        if dataset.layout != LAYOUT_OF_TASK[task]:
-            at = ("datasets", task, "layout")
-            problems.append(source.problem(at, f"expected {LAYOUT_OF_TASK[task]!r}, found {dataset.layout!r}"))
+        if dataset.data_format != FORMAT_OF_TASK[task]:
+            at = ("datasets", task, source.spelling(("datasets", task), "format", "layout"))
+            problems.append(source.problem(at, f"expected {FORMAT_OF_TASK[task]!r}, found {dataset.data_format!r}"))
     for index, override in enumerate(config.overrides):
         _check_override(source, index, override, problems)
     if problems:
         raise UserError(problems)
     tables = folder / config.tables
-    return Experiment(source.path, config, models, recipes, layouts, tables, paper_values, readings[0], claims_file)
+    return Experiment(source.path, config, models, recipes, layouts, tables, paper_values, claims[0], claims_file)
 
 
 def _collect(problems: list[Problem | str], load) -> None:

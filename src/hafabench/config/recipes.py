@@ -73,7 +73,7 @@ class Recipe(BaseModel, ABC):
     def warmup_steps(self, images: int) -> int:
         """Those of them that warm the learning rate up."""
 
-    def misfits(self, images: int) -> dict[str, str]:
+    def problems(self, images: int) -> dict[str, str]:
         """Keys whose values do not fit ``images`` training images, each with what was expected."""
         if images < self.batch_size:
             return {"batch_size": f"{self.batch_size} images a step, but only {images} to train on"}
@@ -147,8 +147,8 @@ class ClassificationRecipe(Recipe):
 
     warmup_key: ClassVar[str] = "warmup_epochs"
 
-    def misfits(self, images: int) -> dict[str, str]:
-        found = super().misfits(images)
+    def problems(self, images: int) -> dict[str, str]:
+        found = super().problems(images)
         pruning = self.token_pruning
         if pruning is not None and pruning.frozen_epochs >= self.epochs:
             message = f"{pruning.frozen_epochs} epochs frozen, but the training has only {self.epochs}"

@@ -104,6 +104,6 @@ class _LayoutFile(StrictModel):
     tables: list[TableLayout]
 
 
-def load_layout(path: Path) -> list[TableLayout]:
+def load_table_layouts(path: Path) -> list[TableLayout]:
     """The tables of a layout file, in its order; raises `UserError` with every problem."""
     return YamlFile(path).validate(_LayoutFile).tables

@@ -69,6 +69,10 @@ class YamlFile:
             at = at[:-1]
         return None
 
+    def spelling(self, at: KeyPath, *names: str) -> str:
+        """The one of a key's spellings ``names`` that the mapping at ``at`` uses; the first where it uses none."""
+        return next((name for name in names if (*at, name) in self._lines), names[0])
+
     def problem(self, at: KeyPath, message: str) -> Problem:
         """A problem with the key at ``at``, with its line."""
         return Problem(str(self.path), dotted(at), message, self.line(at))

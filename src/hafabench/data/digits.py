@@ -56,22 +56,22 @@ def make_digits(dataset: DatasetConfig) -> None:
     started = time.perf_counter()
     with atomic_folder(dataset.root) as folder:
         there = dataset.model_copy(update={"root": folder})
-        scans = _WRITERS[dataset.layout](there, generator)
-        manifest.write_manifest(folder, dataset, classes=CLASSES[dataset.layout], scans=scans)
+        scans = _WRITERS[dataset.data_format](there, generator)
+        manifest.write_manifest(folder, dataset, classes=CLASSES[dataset.data_format], scans=scans)
     total = sum(dataset.images.values())
     print(f"{dataset.root}: made {total} images in {time.perf_counter() - started:.1f} s", file=sys.stderr)
 
 
 def _checked(dataset: DatasetConfig) -> DigitsGenerator:
     """The generator, where it can make what the configuration asks for."""
-    name = f"data set {dataset.name!r} ({dataset.layout})"
+    name = f"data set {dataset.name!r} ({dataset.data_format})"
     if dataset.generator is None:
         raise UserError(Problem(name, "generator", "none is configured, so it cannot be made; it has to be there"))
     problems: list[Problem | str] = []
-    classes = len(CLASSES[dataset.layout])
+    classes = len(CLASSES[dataset.data_format])
     if dataset.num_classes != classes:
         problems.append(Problem(name, "num_classes", f"digits have {classes}, found {dataset.num_classes}"))
-    least = 10 if dataset.layout == "imagenet" else 1
+    least = 10 if dataset.data_format == "imagenet" else 1
     for split in paths.SPLITS:
         asked = dataset.images.get(split, 0)
         if asked < least:
@@ -186,7 +186,7 @@ def annotate(visible: np.ndarray) -> dict[str, Any]:
 def _scenes(dataset: DatasetConfig, generator: DigitsGenerator, split: str) -> Iterator[tuple[int, Scene]]:
     pool = split_scans(generator.seed)[split]
     for index in range(dataset.images[split]):
-        rng = _generator(generator, dataset.layout, split, index)
+        rng = _generator(generator, dataset.data_format, split, index)
         close_up = index % _CLOSE_UP_EVERY == 0
         yield index, compose_scene(rng, pool, generator.image_size, generator.max_objects, close_up=close_up)
 

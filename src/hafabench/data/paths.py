@@ -44,7 +44,7 @@ def required_paths(dataset: DatasetConfig) -> list[Path]:
         "coco": (coco_images, coco_annotations),
         "ade20k": (ade20k_images, ade20k_masks),
     }
-    return [path(dataset, split) for split in SPLITS for path in of_layout[dataset.layout]]
+    return [path(dataset, split) for split in SPLITS for path in of_layout[dataset.data_format]]
 
 
 def is_image(path: Path | str) -> bool:

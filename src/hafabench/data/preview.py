@@ -48,11 +48,11 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
         if not needed.exists():
             raise UserError(Problem(str(needed), "", "no such file or folder; nothing to draw"))
     try:
-        tiles = {split: _TILES[dataset.layout](dataset, split, count) for split in paths.SPLITS}
+        tiles = {split: _TILES[dataset.data_format](dataset, split, count) for split in paths.SPLITS}
     except (KeyError, TypeError) as error:
         message = f"annotations of an unexpected form ({error!r}); `hafabench data verify` says what is wrong"
         raise UserError(Problem(str(dataset.root), "", message)) from error
-    legend = _legend(dataset) if dataset.layout == "ade20k" else []
+    legend = _legend(dataset) if dataset.data_format == "ade20k" else []
     with atomic_path(path) as temporary:
         _sheet(dataset, tiles, columns, legend).save(temporary, format="PNG")
 
@@ -79,7 +79,9 @@ def _sheet(
     large, small = ImageFont.load_default(17), ImageFont.load_default(12)
     top = 0
     for split, own in tiles.items():
-        title = f"{dataset.name} ({dataset.layout}): {split}, {len(own)} of {dataset.images.get(split, '?')} images"
+        title = (
+            f"{dataset.name} ({dataset.data_format}): {split}, {len(own)} of {dataset.images.get(split, '?')} images"
+        )
         draw.text((_GAP, top + TITLE / 2), title, _INK, large, anchor="lm")
         top += TITLE
         for index, (picture, caption) in enumerate(own):

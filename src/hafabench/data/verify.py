@@ -77,7 +77,7 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
     findings = Findings()
     embedded = dataset.generator is not None
     try:
-        survey = SURVEYS[dataset.layout](dataset, findings)
+        survey = SURVEYS[dataset.data_format](dataset, findings)
         decoded = {}
         for split, samples in survey.samples.items():
             if not embedded and len(samples) > DECODED_PER_SPLIT:
@@ -100,7 +100,7 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
     return DatasetReport(
         schema=SCHEMA,
         name=dataset.name,
-        layout=dataset.layout,
+        layout=dataset.data_format,
         identity=dataset.identity(),
         root=str(dataset.root),
         counts=survey.counts,
@@ -167,7 +167,7 @@ def _absent(dataset: DatasetConfig) -> str:
     if dataset.generator is not None:
         return "no such folder; `hafabench data prepare` makes it"
     needed = ", ".join(str(path.relative_to(dataset.root)) for path in paths.required_paths(dataset))
-    return f"no such folder; expected the layout {dataset.layout!r} in it: {needed}"
+    return f"no such folder; expected the layout {dataset.data_format!r} in it: {needed}"
 
 
 def _verified_digest(dataset: DatasetConfig, findings: Findings) -> str:

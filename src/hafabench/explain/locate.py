@@ -38,7 +38,7 @@ class Place:
 def places(experiment: Experiment) -> dict[str, Place]:
     """Every cell and difference of the tables by its locator, in their order."""
     found: dict[str, Place] = {}
-    for layout in experiment.layouts:
+    for layout in experiment.table_layouts:
         for row in layout.rows:
             for column in layout.columns:
                 start = f"{layout.source}/{row.row or row.model}/"

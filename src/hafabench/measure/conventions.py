@@ -30,7 +30,7 @@ def count_by(convention: Convention, counted: Counted) -> Decimal:
 
 def count_row(convention: Convention, counts: Counts, task: str, model: str) -> Decimal | None:
     """What ``convention`` counts of a row, of its other build where the convention has one; None if not counted."""
-    counted = counts.of(task, model, convention.variant) or counts.of(task, model)
+    counted = counts.of(task, model, convention.build) or counts.of(task, model)
     return None if counted is None else count_by(convention, counted)
 
 

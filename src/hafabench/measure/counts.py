@@ -26,7 +26,7 @@ def count_rows(experiment: Experiment, announce: Callable[[str], None] = lambda 
     """
     rows, counted = static_rows(experiment), []
     for number, row in enumerate(rows, start=1):
-        announce(f"{number}/{len(rows)} {row.task}/{row.model.name}{f' ({row.variant})' if row.variant else ''}")
+        announce(f"{number}/{len(rows)} {row.task}/{row.model.name}{f' ({row.build})' if row.build else ''}")
         counted.append(_count(experiment, row))
     return counted
 
@@ -34,12 +34,12 @@ def count_rows(experiment: Experiment, announce: Callable[[str], None] = lambda 
 def _count(experiment: Experiment, row: StaticRow) -> Counted:
     config = experiment.config.complexity
     model = build_on_meta(row.model, row.task, config.num_classes[row.task])
-    if row.variant is not None:
-        _VARIANTS[row.variant](model, row.model.architecture)
+    if row.build is not None:
+        _BUILDS[row.build](model, row.model.architecture)
     return Counted(
         task=row.task,
         model=row.model.name,
-        variant=row.variant,
+        build=row.build,
         dead_weights=dead_weights(row.model, row.task),
         amounts=decompose(model, config.image_size[row.task] if row.counts_operations else None),
     )
@@ -52,7 +52,7 @@ def _deep_stem(model: nn.Module, architecture: str) -> None:
     model.backbone.body.body.conv1 = stem
 
 
-_VARIANTS: dict[str, Callable[[nn.Module, str], None]] = {"deep_stem": _deep_stem}
+_BUILDS: dict[str, Callable[[nn.Module, str], None]] = {"deep_stem": _deep_stem}
 
 
 def record_counts(experiment: Experiment, announce: Callable[[str], None]) -> Counts:

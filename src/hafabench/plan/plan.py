@@ -159,7 +159,7 @@ def _anew(jobs: dict[str, Job], run: str) -> float:
 def _tables(experiment: Experiment, runs: dict[str, Run], jobs: dict[str, Job]) -> list[TableCost]:
     above: set[str] = set()
     tables = []
-    for layout in experiment.layouts:
+    for layout in experiment.table_layouts:
         if not any(column.verb == "evaluate" for column in layout.columns):
             continue
         needed = _runs_of(experiment, layout, runs)
@@ -195,7 +195,7 @@ def _disk(experiment: Experiment, book: ResourceBook, runs: dict[str, Run], gpus
     for dataset in experiment.config.datasets.values():
         # Composed scenes are stored without loss: at most three bytes a pixel, and a mask.
         generated = dataset.generator
-        kilobytes = 4e-3 * generated.image_size**2 if generated else rates[dataset.layout].value
+        kilobytes = 4e-3 * generated.image_size**2 if generated else rates[dataset.data_format].value
         datasets[dataset.name] = datasets.get(dataset.name, 0.0) + sum(dataset.images.values()) * kilobytes * 1e-6
     # Single precision; a state holds weights and up to two moments, and is written beside the one before.
     weights = [4e-9 * book.throughput.size(run.task, run.model).params for run in runs.values()]

@@ -129,7 +129,7 @@ def uncompared(experiment: Experiment, frame: pd.DataFrame) -> list[str]:
 
 
 def _candidates(experiment: Experiment, frame: pd.DataFrame) -> Iterator[tuple[TableLayout, Row, Column, Numbers]]:
-    for layout in experiment.layouts:
+    for layout in experiment.table_layouts:
         numbers = Numbers(layout, frame)
         for column in layout.columns:
             if column.verb == "evaluate" and column.delta:
@@ -138,5 +138,5 @@ def _candidates(experiment: Experiment, frame: pd.DataFrame) -> Iterator[tuple[T
 
 def _label(experiment: Experiment, layout: TableLayout, model: str) -> str:
     """What the table calls a model; another table where it has no row for it."""
-    rows = (row for table in (layout, *experiment.layouts) for row in table.rows)
+    rows = (row for table in (layout, *experiment.table_layouts) for row in table.rows)
     return next((row.label for row in rows if row.model == model), model)

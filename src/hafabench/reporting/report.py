@@ -29,7 +29,7 @@ def write_report(experiment: Experiment) -> list[Path]:
     """
     frame = read_frame(experiment.results / "frame.parquet")
     written = write_tables(
-        experiment.layouts,
+        experiment.table_layouts,
         frame,
         experiment.paper_values,
         experiment.reports / "tables",

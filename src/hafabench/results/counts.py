@@ -22,19 +22,19 @@ from hafabench.results.record import Provenance
 SCHEMA = "hafabench.counts/1"
 
 
-class Counted(StrictModel):
+class Counted(StrictModel, populate_by_name=True):
     """One model taken apart.
 
     Attributes:
         task, model: what was counted, with the task's head.
-        variant: another build of the same row (`hafabench.config.claims.VARIANTS`); None for the project's own.
+        build: another build of the same row (`hafabench.config.claims.BUILDS`); None for the project's own.
         dead_weights: weights that the authors' published class of this row holds beside the live ones.
         amounts: its parameters and operations.
     """
 
     task: str
     model: str
-    variant: str | None = None
+    build: str | None = Field(None, alias="variant")
     dead_weights: int = Field(0, ge=0)
     amounts: Decomposition
 
@@ -44,7 +44,7 @@ class Counts(StrictModel):
 
     Attributes:
         fingerprint: of what was to be counted, see `hafabench.runs.run.counts_fingerprint`.
-        cells: one per task, model and variant.
+        cells: one per task, model and build.
         provenance: of the counting.
     """
 
@@ -54,10 +54,10 @@ class Counts(StrictModel):
     cells: list[Counted]
     provenance: Provenance
 
-    def of(self, task: str, model: str, variant: str | None = None) -> Counted | None:
+    def of(self, task: str, model: str, build: str | None = None) -> Counted | None:
         """The cell of a model, or None where it was not counted."""
-        key = (task, model, variant)
-        return next((cell for cell in self.cells if (cell.task, cell.model, cell.variant) == key), None)
+        key = (task, model, build)
+        return next((cell for cell in self.cells if (cell.task, cell.model, cell.build) == key), None)
 
 
 def write_counts(path: Path, counts: Counts) -> None:

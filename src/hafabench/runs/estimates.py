@@ -66,7 +66,7 @@ class Throughput:
     """
 
     def __init__(self, experiment: Experiment):
-        folder = experiment.layout_file.parent
+        folder = experiment.tables_file.parent
         self.experiment = experiment
         self.rates = YamlFile(folder / "throughput.yaml").validate(Rates)
         self._tracked = _read_sizes(folder / "complexity.csv")

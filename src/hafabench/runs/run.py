@@ -82,7 +82,7 @@ class Run:
             "id": self.id,
             "fingerprint": self.fingerprint,
             "model": asdict(self.model),
-            "dataset": self.dataset.model_dump(mode="json"),
+            "dataset": self.dataset.model_dump(mode="json", by_alias=True),
             "recipe": self.recipe.model_dump(mode="json"),
             "sources": self.sources,
             "parent": self.parent.id if self.parent else None,
@@ -147,10 +147,10 @@ def _resolve(
                 for e in error.errors()
             ]
         ) from None
-    misfits = recipe.misfits(experiment.config.datasets[task].images["train"])
-    if misfits:
+    problems = recipe.problems(experiment.config.datasets[task].images["train"])
+    if problems:
         file = str(experiment.file)
-        raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in misfits.items()])
+        raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in problems.items()])
     parent = None
     start = name if task != "classification" else _teacher(experiment, identifier, model, recipe)
     if start is not None:

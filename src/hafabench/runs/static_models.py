@@ -22,13 +22,13 @@ class StaticRow:
         task: with whose head.
         model: the row's model, or a stand-in for it (`hafabench.config.claims.StandIn`).
         counts_operations: whether a table prints its operations, or only its parameters.
-        variant: another build of it (`hafabench.config.claims.VARIANTS`); None for the project's own.
+        build: another build of it (`hafabench.config.claims.BUILDS`); None for the project's own.
     """
 
     task: str
     model: ModelSpec
     counts_operations: bool
-    variant: str | None = None
+    build: str | None = None
 
 
 def static_rows(experiment: Experiment) -> list[StaticRow]:
@@ -37,7 +37,7 @@ def static_rows(experiment: Experiment) -> list[StaticRow]:
     for task in TASKS:
         columns = [
             (layout, column)
-            for layout in experiment.layouts
+            for layout in experiment.table_layouts
             for column in layout.columns
             if column.verb == "complexity" and column.task == task
         ]
@@ -46,14 +46,14 @@ def static_rows(experiment: Experiment) -> list[StaticRow]:
         for model in complexity_models(experiment, task):
             if model.name not in wanted:
                 continue
-            for variant in (None, *_variants(model, task)):
-                rows[task, model.name, variant] = StaticRow(task, model, operations, variant)
-    for stand_in in experiment.readings.stand_ins:
+            for build in (None, *_other_builds(model, task)):
+                rows[task, model.name, build] = StaticRow(task, model, operations, build)
+    for stand_in in experiment.claims_config.stand_ins:
         rows["classification", stand_in.model.name, None] = StaticRow("classification", stand_in.model, True)
     return list(rows.values())
 
 
-def _variants(model: ModelSpec, task: str) -> tuple[str, ...]:
+def _other_builds(model: ModelSpec, task: str) -> tuple[str, ...]:
     # mmseg builds ResNets with this stem and ResNeXts without.
     deep = task == "segmentation" and model.family == "resnet" and model.architecture.startswith("resnet")
     return ("deep_stem",) if deep else ()
@@ -62,7 +62,7 @@ def _variants(model: ModelSpec, task: str) -> tuple[str, ...]:
 def counts_fingerprint(experiment: Experiment) -> str:
     """Fingerprint of what has to be counted; conventions are applied afterwards and have no part in it."""
     config = experiment.config.complexity
-    rows = [[row.task, _described(row.model), row.counts_operations, row.variant] for row in static_rows(experiment)]
+    rows = [[row.task, _described(row.model), row.counts_operations, row.build] for row in static_rows(experiment)]
     return fingerprint({"counts": rows, "image_size": config.image_size, "num_classes": config.num_classes})
 
 

@@ -19,7 +19,7 @@ def problems_of(path) -> list[str]:
 def test_tracked_experiments_load(name, repository):
     experiment = load_experiment(repository / "configs" / f"{name}.yaml")
     assert experiment.name == name
-    assert [layout.id for layout in experiment.layouts] == [
+    assert [layout.id for layout in experiment.table_layouts] == [
         *(f"table{n}" for n in range(1, 7)),
         "section4_1",
         "section4_4",
@@ -137,3 +137,26 @@ def test_missing_file_bad_yaml_and_repeated_key(tmp_path):
     twice = tmp_path / "twice.yaml"
     twice.write_text("experiment: a\ntitle: b\nexperiment: c\n")
     assert problems_of(twice) == [f"{twice}:3: experiment: key given twice"]
+
+
+def test_the_data_format_has_one_of_two_spellings(write_experiment):
+    def respell(content):
+        content["datasets"]["detection"]["layout"] = content["datasets"]["detection"].pop("format")
+
+    old, new = (load_experiment(write_experiment(change)).config for change in (respell, lambda content: None))
+    assert old.datasets["detection"] == new.datasets["detection"]
+    assert new.datasets["detection"].identity()["layout"] == "coco"
+
+    (both,) = problems_of(write_experiment(lambda c: c["datasets"]["detection"].update(layout="coco")))
+    assert "datasets.detection: 'format' and 'layout' are the same key" in both
+
+
+@pytest.mark.parametrize("key", ["format", "layout"])
+def test_a_wrong_data_format_is_reported_under_the_key_that_the_file_uses(write_experiment, key):
+    def change(value):
+        return lambda c: (c["datasets"]["detection"].pop("format"), c["datasets"]["detection"].update({key: value}))
+
+    (unknown,) = problems_of(write_experiment(change("voc")))
+    assert f"datasets.detection.{key}: input should be 'imagenet', 'coco' or 'ade20k'" in unknown
+    (unfit,) = problems_of(write_experiment(change("imagenet")))
+    assert f"datasets.detection.{key}: expected 'coco', found 'imagenet'" in unfit

@@ -330,7 +330,7 @@ def test_imported_and_measured_numbers_share_no_cell_and_no_difference(experimen
     assert [item.is_measured for item in made] == [True, False, False, False]
     frame, _ = collect_experiment(experiment)
     about = {"experiment": "digits", "title": "t", "scale": "embedded"}
-    table = build_table(experiment.layouts[0], frame, load_paper_values(experiment.paper_values), **about)
+    table = build_table(experiment.table_layouts[0], frame, load_paper_values(experiment.paper_values), **about)
     at = [column.key for column in table.columns].index("top1")
     cells = {row.model: row.cells[at] for row in table.rows}
     # The measured cell is what it was before the import.
@@ -352,7 +352,7 @@ def test_measured_here_and_imported_of_the_same_model_give_no_difference(experim
     stored(experiment, plain("classification,pvt_tiny_hafa,0,top1,95,%\n"))
     frame, _ = collect_experiment(experiment)
     about = {"experiment": "digits", "title": "t", "scale": "embedded"}
-    table = build_table(experiment.layouts[0], frame, load_paper_values(experiment.paper_values), **about)
+    table = build_table(experiment.table_layouts[0], frame, load_paper_values(experiment.paper_values), **about)
     (cell,) = (row.cells[2] for row in table.rows if row.model == "pvt_tiny_hafa")
     assert (cell.ours(1), cell.delta) == (("95.0†", ""), None)
 

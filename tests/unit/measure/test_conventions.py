@@ -79,10 +79,10 @@ def test_units_are_those_of_the_paper_unless_given():
     assert count_by(binary, MODEL) == Decimal(4700) / 2**30
 
 
-def test_a_variant_is_counted_where_there_is_one():
-    deep = MODEL.model_copy(update={"variant": "deep_stem", "amounts": Decomposition((Amount("head", "bias", 3),))})
+def test_another_build_is_counted_where_there_is_one():
+    deep = MODEL.model_copy(update={"build": "deep_stem", "amounts": Decomposition((Amount("head", "bias", 3),))})
     counts = counts_of(MODEL, deep)
-    plain, varied = convention("params_m"), convention("params_m", variant="deep_stem")
+    plain, varied = convention("params_m"), convention("params_m", build="deep_stem")
     assert (count_row(plain, counts, "segmentation", "mine"), count_row(varied, counts, "segmentation", "mine")) == (
         7050,
         3,

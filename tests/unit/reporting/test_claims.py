@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from hafabench.cli import cli
-from hafabench.config.claims import Convention, Reading
+from hafabench.config.claims import Convention, RowConvention
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.reporting.claims.ledger import paper_claims
@@ -204,9 +204,9 @@ def counted(experiment, **parameters: int) -> Counts:
     return Counts(experiment="paper", fingerprint="f" * 12, cells=cells, provenance=provenance())
 
 
-def forensics(experiment, claims, readings, **parameters: int) -> dict:
-    with_readings = experiment.readings.model_copy(update=readings)
-    found = Forensics(list(claims.values()), with_readings, counted(experiment, **parameters))
+def forensics(experiment, claims, changes, **parameters: int) -> dict:
+    config = experiment.claims_config.model_copy(update=changes)
+    found = Forensics(list(claims.values()), config, counted(experiment, **parameters))
     return {ruling.claim.locator: ruling for ruling in found.rulings()}
 
 
@@ -216,30 +216,36 @@ BARE = {"conventions": (PLAIN, MACS), "stand_ins": ()}
 
 
 def test_a_count_on_half_a_digit_is_rounded_up(experiment, claims):
-    found = forensics(experiment, claims, BARE | {"readings": ()}, resnet18=11_650_000, resnet50=25_550_000)
+    found = forensics(experiment, claims, BARE | {"row_conventions": ()}, resnet18=11_650_000, resnet50=25_550_000)
     assert found["table1/resnet18/params_m"].verdict == "reproduced"
     assert found["table1/resnet50/params_m"].verdict == "reproduced"
-    below = forensics(experiment, claims, BARE | {"readings": ()}, resnet18=11_649_999, resnet50=25_650_000)
+    below = forensics(experiment, claims, BARE | {"row_conventions": ()}, resnet18=11_649_999, resnet50=25_650_000)
     assert below["table1/resnet18/params_m"].verdict == "contradicted"
     assert below["table1/resnet50/params_m"].verdict == "contradicted"
-    # 11.649999 is 11.65 first: found, and settles nothing, since no reading says so.
+    # 11.649999 is 11.65 first: found, and settles nothing, since no row convention says so.
     assert list(map(str, below["table1/resnet18/params_m"].matches)) == ["plain, rounded twice"]
 
 
-def test_a_reading_settles_the_rows_that_it_prints(experiment, claims):
-    reading = Reading(convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test")
+def test_a_row_convention_settles_the_rows_that_it_prints(experiment, claims):
+    row_convention = RowConvention(
+        convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test"
+    )
     # Printed 11.7 and 25.6.
     both = {"resnet18": 11_790_000, "resnet50": 25_690_000}
-    found = forensics(experiment, claims, BARE | {"readings": (reading,)}, **both)
+    found = forensics(experiment, claims, BARE | {"row_conventions": (row_convention,)}, **both)
     assert found["table1/resnet18/params_m"].verdict == "reproduced under a convention"
     assert str(found["table1/resnet18/params_m"].convention) == "plain, truncated"
     assert found["table1/resnet50/params_m"].verdict == "reproduced under a convention"
 
 
-def test_a_reading_that_mostly_fails_settles_nothing(experiment, claims):
+def test_a_row_convention_that_mostly_fails_settles_nothing(experiment, claims):
     """One row of two is a coincidence, however it is named."""
-    reading = Reading(convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test")
-    found = forensics(experiment, claims, BARE | {"readings": (reading,)}, resnet18=11_790_000, resnet50=25_790_000)
+    row_convention = RowConvention(
+        convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test"
+    )
+    found = forensics(
+        experiment, claims, BARE | {"row_conventions": (row_convention,)}, resnet18=11_790_000, resnet50=25_790_000
+    )
     ruling = found["table1/resnet18/params_m"]
     assert (ruling.verdict, ruling.convention) == ("contradicted", None)
     assert "printed only by conventions that do not hold for like rows (plain, truncated)" in ruling.because
@@ -247,15 +253,15 @@ def test_a_reading_that_mostly_fails_settles_nothing(experiment, claims):
 
 def test_three_in_four_rows_are_enough(experiment, claims):
     rows = ("table1/resnet??/params_m", "table1/deit_t*/params_m", "table1/deit_s*/params_m")
-    reading = Reading(convention="plain", printed="truncated", rows=rows, because="a test")
+    row_convention = RowConvention(convention="plain", printed="truncated", rows=rows, because="a test")
     counts = {"resnet18": 11_790_000, "resnet50": 25_690_000, "deit_tiny": 5_790_000, "deit_small": 1}
-    found = forensics(experiment, claims, BARE | {"readings": (reading,)}, **counts)
+    found = forensics(experiment, claims, BARE | {"row_conventions": (row_convention,)}, **counts)
     verdicts = [found[f"table1/{model}/params_m"].verdict for model in counts]
     assert verdicts == ["reproduced under a convention"] * 3 + ["contradicted"]
 
 
 def test_what_was_not_counted_is_not_run(experiment, claims):
-    found = forensics(experiment, claims, BARE | {"readings": ()}, resnet18=11_700_000)
+    found = forensics(experiment, claims, BARE | {"row_conventions": ()}, resnet18=11_700_000)
     assert found["table1/vit_base/params_m"].verdict == "not run"
     nothing = settle(experiment, None, None)
     assert nothing.tally() == {"not run": 73}

@@ -60,12 +60,12 @@ def test_every_pair_with_common_seeds_is_compared_once_in_the_tables_order(exper
     ]
     assert uncompared(experiment, frame) == ["PVT-Small(HAFA) against PVT-Small (Top-1 (%))"]
     # A pair that stands in two tables is one comparison of the family, the first table's.
-    again = [layout.model_copy(update={"id": "table9"}) for layout in experiment.layouts]
-    assert comparisons(replace(experiment, layouts=[*experiment.layouts, *again]), frame) == found
+    again = [layout.model_copy(update={"id": "table9"}) for layout in experiment.table_layouts]
+    assert comparisons(replace(experiment, table_layouts=[*experiment.table_layouts, *again]), frame) == found
     # A table without a row for the baseline calls it what another table does.
-    first = experiment.layouts[0]
+    first = experiment.table_layouts[0]
     lone = first.model_copy(update={"rows": [row for row in first.rows if row.model == "pvt_tiny_hafa"]})
-    assert comparisons(replace(experiment, layouts=[lone, *experiment.layouts]), frame) == found
+    assert comparisons(replace(experiment, table_layouts=[lone, *experiment.table_layouts]), frame) == found
     top1, miou, _ = found
     assert top1.paired.p == pytest.approx(stats.ttest_rel(HAFA, PLAIN).pvalue)
     # The seed that only one model has takes no part in its mean either.

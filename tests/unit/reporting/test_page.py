@@ -266,7 +266,7 @@ def test_claims_stand_by_verdict_and_beside_their_cells(digits):
     lines = next(group.lines for group in claims.groups if group.verdict == "contradicted")
     assert [(line.locator, line.here) for line in lines] == [(locators[0], "14.25"), (locators[1], "+14.25")]
     assert lines[0].printed == "14.6 M"
-    top1 = digits.layouts[0].columns[-1]
+    top1 = digits.table_layouts[0].columns[-1]
     of_cell = marks_of_cell(by_locator(ledger), "table1/pvt_tiny_hafa/top1", top1)
     assert [(mark.what.split()[0], mark.tone) for mark in of_cell] == [("figure", "none"), ("difference", "bad")]
     # What the paper does not print is no claim.

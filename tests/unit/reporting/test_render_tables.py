@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from hafabench.config.paper_values import PaperValue, load_paper_values
-from hafabench.config.tables import Column, Row, TableLayout, load_layout
+from hafabench.config.tables import Column, Row, TableLayout, load_table_layouts
 from hafabench.errors import UserError
 from hafabench.reporting import csv as cells_csv
 from hafabench.reporting import latex, markdown
@@ -198,7 +198,7 @@ def test_csv_has_one_line_per_cell_with_unrounded_numbers(table):
 
 # All files of an experiment.
 
-LAYOUTS = load_layout(REPOSITORY / "configs/tables.yaml")
+LAYOUTS = load_table_layouts(REPOSITORY / "configs/tables.yaml")
 PAPER_FILE = REPOSITORY / "configs/paper_values.csv"
 DETECTION = [
     "box_ap",

@@ -36,7 +36,9 @@ def test_report_of_what_has_run_so_far(experiment):
     run.history.write_text(json.dumps({"step": 8, "loss": 2.3, "lr": 1e-3}) + "\n")
     collect_experiment(experiment)
     written = {str(path.relative_to(experiment.reports)) for path in write_report(experiment)}
-    tables = {f"tables/{layout.id}.{suffix}" for layout in experiment.layouts for suffix in ("md", "tex", "csv")}
+    tables = {
+        f"tables/{layout.id}.{suffix}" for layout in experiment.table_layouts for suffix in ("md", "tex", "csv")
+    }
     figures = {f"figures/{name}.svg" for name in ("learning_curves", "accuracy_vs_complexity", "comparisons")}
     pages = {f"{name}.{suffix}" for name in ("comparisons", "claims") for suffix in ("md", "csv")}
     assert written == tables | figures | {"paper.tex", "tables.md", *pages}

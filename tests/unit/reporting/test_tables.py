@@ -11,7 +11,7 @@ from scipy import stats
 from hafabench.config.catalog import CATALOG
 from hafabench.config.keep_rates import describe_rates
 from hafabench.config.paper_values import load_paper_values
-from hafabench.config.tables import TableLayout, load_layout
+from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.errors import UserError
 from hafabench.reporting.frame import collect
 from hafabench.reporting.legend import NOT_RUN
@@ -19,7 +19,7 @@ from hafabench.reporting.tables import Cell, build_table
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency
 
-LAYOUTS = {layout.id: layout for layout in load_layout(REPOSITORY / "configs/tables.yaml")}
+LAYOUTS = {layout.id: layout for layout in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
 PAPER = load_paper_values(REPOSITORY / "configs/paper_values.csv")
 ABOUT = {"experiment": "digits", "title": "Embedded digits scenes", "scale": "embedded"}
 

@@ -34,7 +34,7 @@ def test_paper_trains_every_row(repository):
     experiment = load_experiment(repository / "configs/paper.yaml")
     runs = expand(experiment)
     tasks = {"top1": "classification", "miou": "segmentation", "box_ap": "detection"}
-    for layout in experiment.layouts:
+    for layout in experiment.table_layouts:
         for column in layout.columns:
             if column.key in tasks:
                 for row in layout.rows:

@@ -187,9 +187,9 @@ def total_steps(run: Run, images: int) -> int:
     Raises:
         UserError: where a step takes more images than there are, or the warm-up outlasts the training.
     """
-    misfits = run.recipe.misfits(images)
-    if misfits:
-        raise UserError([Problem(run.id, key, message) for key, message in misfits.items()])
+    problems = run.recipe.problems(images)
+    if problems:
+        raise UserError([Problem(run.id, key, message) for key, message in problems.items()])
     return run.recipe.steps(images)
 
 

@@ -75,7 +75,7 @@ def paper_claims(experiment: Experiment) -> list[Claim]:
     """
     values = load_paper_values(experiment.paper_values)
     claims: list[Claim] = []
-    for layout in experiment.layouts:
+    for layout in experiment.table_layouts:
         for row in layout.rows:
             for column in layout.columns:
                 at = (layout.source, row.row or row.model)
@@ -110,7 +110,7 @@ class _Cell:
             runs = math.sqrt(2) if difference else 1
             tolerance += rule.within * runs * (abs(figure) if rule.relative else 1)
             reason, device = rule.because, rule.device
-        notes = (note.says for note in self.experiment.readings.notes if _matches(locator, note.rows))
+        notes = (note.says for note in self.experiment.claims_config.notes if _matches(locator, note.rows))
         return Claim(
             locator=locator,
             layout=self.layout,
@@ -129,7 +129,7 @@ class _Cell:
 
 
 def _tolerance(experiment: Experiment, metric: str) -> Tolerance:
-    for tolerance in experiment.readings.tolerances:
+    for tolerance in experiment.claims_config.tolerances:
         if metric in tolerance.metrics:
             return tolerance
     message = f"expected a tolerance for {metric}, which {experiment.paper_values} prints"
@@ -138,7 +138,7 @@ def _tolerance(experiment: Experiment, metric: str) -> Tolerance:
 
 def _elsewhere(experiment: Experiment, claim: Claim, printed: Mapping[str, float]) -> Iterator[str]:
     """What others report for a figure, or for the baseline that a gain is against."""
-    for other in experiment.readings.elsewhere:
+    for other in experiment.claims_config.elsewhere:
         if other.claim == claim.locator:
             yield f"{other.by}: {other.value:g}"
         elif claim.is_difference and other.claim == f"{claim.layout.source}/{claim.row.baseline}/{claim.metric}":
@@ -148,14 +148,15 @@ def _elsewhere(experiment: Experiment, claim: Claim, printed: Mapping[str, float
 
 def _refuse_unknown(experiment: Experiment, locators: list[str], cells: list[str]) -> None:
     """Whatever the claims file names has to be printed in the paper: a misspelt row would be silently ignored."""
-    source, readings = YamlFile(experiment.claims_file), experiment.readings
+    source, config = YamlFile(experiment.claims_file), experiment.claims_config
     problems = []
     for section in ("elsewhere", "stand_ins"):
-        for index, entry in enumerate(getattr(readings, section)):
+        for index, entry in enumerate(getattr(config, section)):
             if entry.claim not in cells:
                 problems.append(source.problem((section, index, "claim"), f"the paper prints no {entry.claim!r}"))
-    for section in ("readings", "notes"):
-        for index, entry in enumerate(getattr(readings, section)):
+    conventions_key = source.spelling((), "row_conventions", "readings")
+    for section, entries in ((conventions_key, config.row_conventions), ("notes", config.notes)):
+        for index, entry in enumerate(entries):
             for position, pattern in enumerate(entry.rows):
                 if not any(fnmatchcase(cell, pattern) for cell in (*locators, *cells)):
                     message = f"{pattern!r} matches nothing that the paper prints"

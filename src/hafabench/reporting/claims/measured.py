@@ -59,7 +59,7 @@ class Measured:
 
     def __init__(self, experiment: Experiment, frame: pd.DataFrame):
         self.experiment = experiment
-        self._numbers = {layout.id: Numbers(layout, frame) for layout in experiment.layouts}
+        self._numbers = {layout.id: Numbers(layout, frame) for layout in experiment.table_layouts}
 
     def rule(self, claim: Claim) -> Ruling:
         """The ruling on an accuracy or latency claim."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hafabench.config.claims import CONSISTENT
+from hafabench.config.claims import MIN_EXPLAINED_SHARE
 from hafabench.config.tables import TableLayout
 from hafabench.reporting import legend
 from hafabench.reporting.claims.settle import Ledger
@@ -132,18 +132,17 @@ def _notes(rulings: Sequence[Ruling]) -> str:
 
 def _standings(ledger: Ledger) -> str:
     header = ["Convention", "Shortened", "Rows", "Prints", "Settles", "Fails on"]
-    rows = [[s.reading.convention, s.reading.printed, *_shares(s)] for s in ledger.standings]
+    rows = [[s.row_convention.convention, s.row_convention.printed, *_shares(s)] for s in ledger.standings]
     because = [
-        f"- {escape(s.reading.convention)}, {s.reading.printed} ({escape(', '.join(s.reading.rows))}): "
-        f"{escape(s.reading.because)}."
-        for s in ledger.standings
+        f"- {escape(c.convention)}, {c.printed} ({escape(', '.join(c.rows))}): {escape(c.because)}."
+        for c in (standing.row_convention for standing in ledger.standings)
     ]
     return "\n\n".join(
         [
             "## How static figures were counted",
             "A convention is said to hold for a set of rows, for a reason that stands below. *Prints*: how many of "
             "these rows it gives. *Settles*: how many of them no plainer one gives. One that prints fewer than "
-            f"{CONSISTENT:.0%} of its rows settles none; the plain counts are tried on every row.",
+            f"{MIN_EXPLAINED_SHARE:.0%} of its rows settles none; the plain counts are tried on every row.",
             grid([header, *rows], [True, True, False, False, False, True]),
             "\n".join(because),
         ]
@@ -198,7 +197,7 @@ def to_csv(ledger: Ledger, rulings: Sequence[Ruling] | None = None) -> str:
 
 
 def to_json(ledger: Ledger, rulings: Sequence[Ruling] | None = None) -> str:
-    """Claims, sums by verdict, and how well each reading holds."""
+    """Claims, sums by verdict, and how well each row convention holds."""
     content = {
         "experiment": ledger.experiment,
         "scale": ledger.scale,
@@ -206,8 +205,8 @@ def to_json(ledger: Ledger, rulings: Sequence[Ruling] | None = None) -> str:
         "claims": list(_rows(ledger, ledger.rulings if rulings is None else rulings)),
         "readings": [
             {
-                **standing.reading.model_dump(mode="json"),
-                **{k: v for k, v in asdict(standing).items() if k != "reading"},
+                **standing.row_convention.model_dump(mode="json"),
+                **{k: v for k, v in asdict(standing).items() if k != "row_convention"},
             }
             for standing in ledger.standings
         ],

@@ -23,7 +23,7 @@ class Ledger:
     Attributes:
         experiment, title, scale: of the experiment.
         rulings: one per claim, in the paper's order.
-        standings: how well each reading of the static claims holds.
+        standings: how well each row convention of the static claims holds.
         spreads: per convention how many cells it prints in the whole paper, by way of shortening; and of how many.
     """
 
@@ -52,7 +52,7 @@ def settle(experiment: Experiment, counts: Counts | None, frame: pd.DataFrame | 
         UserError: for paper values or a claims file that cannot be read.
     """
     claims = paper_claims(experiment)
-    forensics = Forensics(claims, experiment.readings, counts)
+    forensics = Forensics(claims, experiment.claims_config, counts)
     static = {ruling.claim.locator: ruling for ruling in forensics.rulings()}
     measured = Measured(experiment, frame) if frame is not None else None
     rulings = [
@@ -67,7 +67,7 @@ def settle(experiment: Experiment, counts: Counts | None, frame: pd.DataFrame | 
         scale=experiment.config.scale,
         rulings=tuple(rulings),
         standings=tuple(forensics.standings()),
-        spreads={c.name: (forensics.spread(c), cells[c.metric]) for c in experiment.readings.conventions},
+        spreads={c.name: (forensics.spread(c), cells[c.metric]) for c in experiment.claims_config.conventions},
     )
 
 

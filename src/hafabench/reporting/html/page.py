@@ -150,7 +150,7 @@ def _tables(experiment: Experiment, frame: pd.DataFrame, rulings: Mapping[str, R
     about = {"experiment": experiment.name, "title": experiment.config.title, "scale": experiment.config.scale}
     return [
         table_view(build_table(layout, frame, paper, **about), layout, frame, rulings)
-        for layout in experiment.layouts
+        for layout in experiment.table_layouts
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from hafabench.config.claims import load_readings
+from hafabench.config.claims import load_claims_config
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.reporting.claims.ledger import paper_claims
@@ -32,12 +32,12 @@ def convention(content, name):
     return next(entry for entry in content["conventions"] if entry["name"] == name)
 
 
-def test_the_plainest_come_first():
-    readings = load_readings(FILE)
-    params, operations = readings.plainest("params_m"), readings.plainest("gflops")
+def test_the_simplest_convention_of_each_metric_comes_first():
+    config = load_claims_config(FILE)
+    params, operations = config.default_convention("params_m"), config.default_convention("gflops")
     assert (params.name, operations.name) == ("parameters", "multiply-accumulates")
     for plain in (params, operations):
-        assert not (plain.leave_out or plain.add or plain.without or plain.variant or plain.unit)
+        assert not (plain.leave_out or plain.add or plain.without or plain.build or plain.unit)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,11 @@ def test_the_plainest_come_first():
         (lambda c: convention(c, "binary giga").update(unitt=3), r"conventions\[17\]\.unitt: unknown key"),
         (lambda c: convention(c, "binary giga").update(name="hook counter"), r"'hook counter' given twice"),
         (lambda c: c.update(conventions=c["conventions"][:3]), r"expected a convention for gflops"),
-        (lambda c: c["readings"][0].update(convention="counted"), r"unknown convention 'counted'; expected one of"),
-        (lambda c: c["readings"][0].update(printed="up"), r"readings\[0\]\.printed"),
+        (
+            lambda c: c["row_conventions"][0].update(convention="counted"),
+            r"unknown convention 'counted'",
+        ),
+        (lambda c: c["row_conventions"][0].update(printed="up"), r"row_conventions\[0\]\.printed"),
         (lambda c: c["stand_ins"][0].update(base="resnext"), r"stand_ins\[0\]\.base: unknown model 'resnext'"),
         (lambda c: c["stand_ins"][1].update(keep=[0.5, 0.2, -0.1]), r"stand_ins\[1\]\.keep: rate 3 is -0\.1"),
         (lambda c: c["tolerances"][1]["metrics"].append("top1"), r"tolerances\[1\]\.metrics: top1 has a tolerance"),
@@ -69,8 +72,8 @@ def test_mistakes_are_told_with_their_line(write_claims, change, message):
     ("change", "message"),
     [
         (
-            lambda c: c["readings"][0]["rows"].append("table1/*_haffa/*"),
-            r"claims\.yaml:\d+: readings\[0\]\.rows\[2\]: 'table1/\*_haffa/\*' matches nothing that the paper prints",
+            lambda c: c["row_conventions"][0]["rows"].append("table1/*_haffa/*"),
+            r"claims\.yaml:\d+: row_conventions\[0\]\.rows\[2\]: 'table1/\*_haffa/\*' matches nothing",
         ),
         (lambda c: c["notes"][0].update(rows=["table9/*"]), r"notes\[0\]\.rows\[0\]: 'table9/\*' matches nothing"),
         (
@@ -92,20 +95,36 @@ def test_a_missing_file_is_one_problem(write_experiment):
         load_experiment(write_experiment(lambda c: c.update(claims="nowhere.yaml")))
 
 
-def test_readings_have_no_part_in_what_is_counted(write_claims):
+def test_row_conventions_have_no_part_in_what_is_counted(write_claims):
     """Conventions are applied to a record: changing one counts nothing again, another stand-in does."""
     before = write_claims(lambda c: None)
-    after = write_claims(lambda c: c.update(readings=c["readings"][1:]))
+    after = write_claims(lambda c: c.update(row_conventions=c["row_conventions"][1:]))
     assert counts_fingerprint(before) == counts_fingerprint(after)
     assert counts_fingerprint(before) != counts_fingerprint(write_claims(lambda c: c.update(stand_ins=[])))
 
 
 def test_what_is_counted(write_experiment):
     rows = static_rows(load_experiment(write_experiment(base="paper")))
-    assert {row.model.name for row in rows if row.variant == "deep_stem"} == {"resnet18", "resnet50"}
+    assert {row.model.name for row in rows if row.build == "deep_stem"} == {"resnet18", "resnet50"}
     assert {row.task for row in rows if not row.counts_operations} == {"detection"}
     names = {(row.task, row.model.name) for row in rows}
     assert {("classification", "hrnet_w32"), ("detection", "pvt_large_hafa")} <= names
     # Not in a table with static columns, though trained.
     assert ("classification", "pvt_tiny_hafa_qkv") not in names
-    assert len(rows) == len({(row.task, row.model.name, row.variant) for row in rows})
+    assert len(rows) == len({(row.task, row.model.name, row.build) for row in rows})
+
+
+def test_old_spellings_of_keys_are_read(write_claims):
+    def respell(content):
+        content["readings"] = content.pop("row_conventions")
+        for entry in content["conventions"]:
+            if "build" in entry:
+                entry["variant"] = entry.pop("build")
+
+    def misspell(content):
+        respell(content)
+        content["readings"][0].update(convention="counted")
+
+    assert write_claims(respell).claims_config == write_claims(lambda c: None).claims_config
+    with pytest.raises(UserError, match=r"claims\.yaml:\d+: readings\[0\]\.convention: unknown convention 'counted'"):
+        write_claims(misspell)
