@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
+from hafabench.formatting.markdown import markdown_table
 from hafabench.stats.intervals import Interval
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
@@ -88,12 +89,13 @@ def _number(value: float) -> str:
 
 def markdown(rows: Iterable[Row], about: str) -> str:
     """A table of goals and figures, with ``about`` (the machine, the moment) above it."""
-    lines = [about, "", "| what | goal | measured | interval | |", "|---|---|---|---|---|"]
+    lines = []
     for row in rows:
-        remarks = "; ".join(filter(None, (row.note, row.failure.replace("\n", " ").replace("|", "/"))))
+        remarks = "; ".join(filter(None, (row.note, row.failure.replace("\n", " "))))
         what = f"{row.what} ({remarks})" if remarks else row.what
-        lines.append(f"| {what} | {row.goal} | {row.figure} | {row.interval} | {row.verdict} |")
-    return "\n".join(lines) + "\n"
+        lines.append((what, row.goal, row.figure, row.interval, row.verdict))
+    header = ("what", "goal", "measured", "interval", "")
+    return f"{about}\n\n{markdown_table(header, lines, 'lllll', is_markdown=True)}\n"
 
 
 def update_page(page: Path, table: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from hafabench.config.experiment import load_experiment
+from hafabench.formatting.markdown import markdown_table
 from hafabench.plan.plan import Plan, make_plan
 from tools.checkout import REPOSITORY, snakemake
 
@@ -38,7 +39,7 @@ def _plan_text(plan: Plan) -> str:
     trainings = sum(job.rule == "train_run" for job in plan.jobs.values())
     path = plan.schedule
     chain = [plan.jobs[name].subject for name in path.critical_path if plan.jobs[name].rule == "train_run"]
-    rows = [f"| {table.id} | {table.runs} | {table.gpu_hours:,.0f} | {table.added:,.0f} |" for table in plan.tables]
+    rows = [(t.id, str(t.runs), f"{t.gpu_hours:,.0f}", f"{t.added:,.0f}") for t in plan.tables]
     return "\n".join(
         [
             f"As the files stand, the paper's matrix is {trainings} trainings in {len(plan.jobs)} jobs and "
@@ -47,9 +48,7 @@ def _plan_text(plan: Plan) -> str:
             f"{path.critical_hours:.0f},",
             f"which {', then '.join(chain)} take one after the other.",
             "",
-            "| table | runs | GPU-hours | added |",
-            "|---|---:|---:|---:|",
-            *rows,
+            markdown_table(("table", "runs", "GPU-hours", "added"), rows, "lrrr", is_markdown=True),
             "",
         ]
     )

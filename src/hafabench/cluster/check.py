@@ -13,6 +13,7 @@ from hafabench.cluster.pyslurm_backend import choose_accounting
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import Pool, Site
 from hafabench.errors import UserError
+from hafabench.formatting.durations import format_duration
 from hafabench.runs.resources import ResourceBook, Resources
 from hafabench.runs.run import expand
 
@@ -113,7 +114,9 @@ def _check_submission(
         yield Finding("problem", key, f"Slurm refuses what {name} asks for: {error.said}")
     else:
         asked = f"{request.gpus} GPUs, " if request.gpus else ""
-        asked += f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {request.runtime / 60:.1f} h"
+        asked += (
+            f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {format_duration(60 * request.runtime)}"
+        )
         yield Finding("ok", key, f"Slurm takes the largest request ({name}: {asked})")
 
 
@@ -134,8 +137,9 @@ def _check_attempts(requests: Iterable[tuple[str, Resources]]) -> Iterator[Findi
     long = [(name, request) for name, request in requests if request.attempts > 1]
     if long:
         name, request = max(long, key=lambda item: item[1].attempts)
+        limit = format_duration(60 * request.runtime)
         sentence = (
             f"{len(long)} trainings take more than one time limit and are resumed; {name} most often, about "
-            f"{request.attempts} attempts of {request.runtime / 60:g} h: keep the profile's `retries` above that"
+            f"{request.attempts} attempts of {limit}: keep the profile's `retries` above that"
         )
         yield Finding("note", "gpu.max_hours", sentence)

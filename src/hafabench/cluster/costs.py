@@ -23,6 +23,7 @@ from hafabench.config.base import StrictModel
 from hafabench.config.experiment import Experiment
 from hafabench.config.json_file import read_json_model
 from hafabench.files import write_text
+from hafabench.formatting.markdown import markdown_table
 from hafabench.runs.jobs import Cell, cell_of, cells, experiment_of
 
 SCHEMA = "hafabench.accounting/1"
@@ -266,9 +267,7 @@ def cost_markdown(record: AccountingRecord) -> str:
         f"{record.gpu_hours:,.1f} GPU-hours over all attempts and requeues, by {record.backend}, {record.updated}. "
         "Empty: not known to Slurm; use is of allocated time.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'|'.join(['---'] * 3 + ['---:'] * (len(COLUMNS) - 4) + ['---'])}|",
-        *(f"| {' | '.join(row)} |" for row in cost_rows(record)),
+        markdown_table(COLUMNS, cost_rows(record), "lllrrrrrrrrl", is_markdown=True),
     ]
     return "\n".join(lines) + "\n"
 

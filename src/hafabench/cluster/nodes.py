@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner
 from hafabench.cluster.findings import Finding, listed
 from hafabench.config.site import GpuPool, Pool, Site
+from hafabench.formatting.durations import format_duration
 from hafabench.runs.resources import Resources
 
 
@@ -73,8 +74,8 @@ def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> 
     if partition.state != "UP":
         yield Finding("problem", f"{key}.partition", f"partition {partition.name} is {partition.state}")
     if partition.max_hours is not None and pool.max_hours > partition.max_hours:
-        limit = f"{partition.max_hours:g} h" if partition.max_hours >= 1 else f"{60 * partition.max_hours:g} minutes"
-        sentence = f"{pool.max_hours:g} h, but partition {partition.name} ends jobs after {limit}"
+        wanted, limit = (format_duration(3600 * hours) for hours in (pool.max_hours, partition.max_hours))
+        sentence = f"{wanted}, but partition {partition.name} ends jobs after {limit}"
         yield Finding("problem", f"{key}.max_hours", sentence)
     if site.account and partition.accounts and site.account not in partition.accounts:
         sentence = f"partition {partition.name} takes {listed(partition.accounts)}, not {site.account!r}"

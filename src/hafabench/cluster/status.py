@@ -17,6 +17,7 @@ from hafabench.cluster.commands import CommandFailed, Runner, is_installed, run
 from hafabench.cluster.queue import QueuedJob, live_jobs
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
+from hafabench.formatting.durations import format_duration
 from hafabench.results.counts import is_current
 from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
 from hafabench.runs.jobs import Cell, cells
@@ -228,16 +229,8 @@ def progress(state: RunState) -> str:
     if last.get("images_per_s") is not None:
         words.append(f"{last['images_per_s']:,.1f} images/s")
     if last.get("eta_s") is not None:
-        words.append(f"{_duration(last['eta_s'])} left")
+        words.append(f"{format_duration(last['eta_s'])} left")
     return ", ".join(words)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min" if minutes else f"{seconds:.0f} s"
-    days, hours = divmod(minutes // 60, 24)
-    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min"
 
 
 def _driver(folder: Path) -> str:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from hafabench.formatting.durations import format_duration
 from hafabench.results.history import read_history
 
 Batch = TypeVar("Batch")
@@ -49,7 +50,7 @@ class Progress:
         left = (self._total - step) * mean_step
         self._mark, self._mark_step = now, step
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        line = f"{self._label} {step}/{self._total} {shown} {rate:.1f} images/s left {_clock_text(left)}"
+        line = f"{self._label} {step}/{self._total} {shown} {rate:.1f} images/s left {format_duration(left)}"
         print(line, file=sys.stderr, flush=True)
         entry = {"step": step, **values, "images_per_s": round(rate, 2), "eta_s": round(left, 1)}
         with self._history.open("a", encoding="utf-8") as handle:
@@ -81,7 +82,7 @@ def announced(
             now, done = clock(), min(index * batch_size, images)
             if now - said >= every_s or (done == images and said > started):
                 rate, said = done / max(now - started, 1e-9), now
-                left = _clock_text((images - done) / rate)
+                left = format_duration((images - done) / rate)
                 line = f"{label}: evaluated {done} of {images} images, {rate:.1f} images/s left {left}"
                 print(line, file=sys.stderr, flush=True)
 
@@ -91,9 +92,3 @@ def _truncate(history: Path, start: int) -> None:
         return
     kept = [entry for entry in read_history(history) if entry["step"] <= start]
     history.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-
-
-def _clock_text(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -10,7 +10,8 @@ import pandas as pd
 from hafabench.explain.explanation import Checkpoint, Origin
 from hafabench.explain.locate import Place
 from hafabench.files import sha256_of
-from hafabench.reporting.html.tables import commit_text, device_text, duration_text, started_text
+from hafabench.formatting.durations import format_duration
+from hafabench.reporting.html.tables import commit_text, device_text, started_text
 from hafabench.reporting.numbers import Numbers
 from hafabench.results.record import Metric, Record, read_record
 from hafabench.runs.run import Run
@@ -49,7 +50,7 @@ def _origin(path: Path, model: str, place: Place, runs: Mapping[str, Run], shown
         device=device_text(provenance.device, provenance.threads),
         host=provenance.host,
         started=started_text(provenance.started),
-        took=duration_text(provenance.duration_s),
+        took=format_duration(provenance.duration_s) or None,
         dataset_digest=provenance.dataset_digest,
         fingerprint=record.fingerprint,
         command=provenance.command,

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hafabench.explain.explanation import Explanation, Facts, Origin, RunFacts
-from hafabench.reporting.html.tables import duration_text, short_digest
+from hafabench.formatting.durations import format_duration
+from hafabench.formatting.markdown import escape_markdown
+from hafabench.reporting.html.tables import short_digest
 
 Section = tuple[str, list[tuple[str, str]]]
 _WIDTH = 110
@@ -57,14 +59,8 @@ def to_markdown(explanation: Explanation) -> str:
     lines += ["", f"**{explanation.warning}**"] if explanation.warning else []
     for title, facts in _sections(explanation):
         lines += ["", f"## {title}", ""]
-        lines += [f"- {name}: {_escape(text)}" if name else f"- {_escape(text)}" for name, text in facts]
+        lines += [f"- {f'{name}: ' if name else ''}{escape_markdown(text)}" for name, text in facts]
     return "\n".join([*lines, *_commands(explanation, "```")]) + "\n"
-
-
-def _escape(text: str) -> str:
-    for character in "\\*_<>`":
-        text = text.replace(character, "\\" + character)
-    return text
 
 
 def _commands(explanation: Explanation, fence: str) -> Iterator[str]:
@@ -161,7 +157,7 @@ def _training(origin: Origin) -> str | None:
         return None
     parts = [
         f"{training['steps']:,} steps" if "steps" in training else None,
-        duration_text(training.get("seconds")),
+        format_duration(training.get("seconds")),
         f"{training['images_per_s']:g} images/s" if "images_per_s" in training else None,
         f"{training['resumes']} resumes" if "resumes" in training else None,
         f"{training['processes']} processes" if training.get("processes", 1) > 1 else None,

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hafabench.formatting.durations import format_duration
+from hafabench.formatting.markdown import markdown_table
 from hafabench.plan.jobs import Job
 from hafabench.plan.plan import Plan
 
@@ -71,6 +73,7 @@ def _summary(plan: Plan) -> str:
     states = Counter(state.state for state in plan.runs.values())
     speed = "" if plan.speed == 1 else f", taken as {plan.speed:g} times as fast"
     scheduled = plan.schedule
+    shortest = format_duration(3600 * scheduled.critical_hours)
     lines = [
         f"- {len(plan.runs)} runs ({_counts(states)}); {len(plan.jobs)} jobs, {len(undone)} to do: {_counts(rules)}",
     ]
@@ -78,13 +81,13 @@ def _summary(plan: Plan) -> str:
         left, anew = plan.gpu_hours_left, plan.gpu_hours
         lines += [
             f"- GPU-hours: **{left:,.0f}** to go, {anew:,.0f} from nothing ({plan.gpu}{speed})",
-            f"- on {scheduled.gpus} GPUs: **{_hours(scheduled.hours)}**, the GPUs {scheduled.busy:.0%} busy; no "
-            f"number of GPUs finishes in less than the critical path, {_hours(scheduled.critical_hours)}",
+            f"- on {scheduled.gpus} GPUs: **{format_duration(3600 * scheduled.hours)}**, the GPUs "
+            f"{scheduled.busy:.0%} busy; no number of GPUs finishes in less than the critical path, {shortest}",
         ]
     else:
         alone = sum(job.hours for job in plan.jobs.values())
         lines += [
-            f"- no GPU: **{_hours(alone)}** with one job at a time on one core, {_hours(scheduled.critical_hours)} "
+            f"- no GPU: **{format_duration(3600 * alone)}** with one job at a time on one core, {shortest} "
             "with as many as possible",
         ]
     return "\n".join([*lines, f"- disk: about {plan.disk.total:,.1f} GB"])
@@ -97,7 +100,7 @@ def _table_costs(plan: Plan) -> str:
     ]
     legend = "*To go* counts what is not done yet; *added* leaves out what the tables above need as well."
     heading = ("table", "runs", "GPU-hours from nothing", "to go", "added")
-    return f"## GPU-hours per table\n\n{_grid(heading, rows)}\n\n{legend}"
+    return f"## GPU-hours per table\n\n{markdown_table(heading, rows, 'lrrrr', is_markdown=True)}\n\n{legend}"
 
 
 def _path(plan: Plan) -> str:
@@ -108,7 +111,7 @@ def _path(plan: Plan) -> str:
         for identifier in plan.schedule.critical_path
     ]
     heading = ("job", "hours", f"starts at hour, on {plan.schedule.gpus} GPUs")
-    return f"## Critical path\n\n{_grid(heading, rows)}"
+    return f"## Critical path\n\n{markdown_table(heading, rows, 'lrr', is_markdown=True)}"
 
 
 def _disk(plan: Plan) -> str:
@@ -117,7 +120,7 @@ def _disk(plan: Plan) -> str:
         ("final checkpoints of all runs", f"{plan.disk.checkpoints:,.2f}"),
         ("states of trainings that run at the same time", f"{plan.disk.work:,.2f}"),
     ]
-    return f"## Disk\n\n{_grid(('what', 'GB'), rows)}"
+    return f"## Disk\n\n{markdown_table(('what', 'GB'), rows, 'lr', is_markdown=True)}"
 
 
 def _stale(plan: Plan) -> str:
@@ -158,9 +161,7 @@ def _listing(plan: Plan) -> str:
     rows = []
     for job in plan.jobs.values():
         asked = job.resources
-        limit = f"{asked.runtime // 60}:{asked.runtime % 60:02d}" + (
-            f" x{asked.attempts}" if asked.attempts > 1 else ""
-        )
+        limit = format_duration(60 * asked.runtime) + (f" x{asked.attempts}" if asked.attempts > 1 else "")
         rows.append(
             (
                 job.id,
@@ -176,7 +177,7 @@ def _listing(plan: Plan) -> str:
         )
     heading = ("job", "state", "GPUs", "CPUs", "GiB", "time limit", "hours", "GPU-hours", "source")
     note = "CPUs and memory are per node. `x2` says how many attempts a training takes within the site's time limit."
-    return f"## Jobs\n\n{_grid(heading, rows)}\n\n{note}"
+    return f"## Jobs\n\n{markdown_table(heading, rows, 'lrrrrrrrr', is_markdown=True)}\n\n{note}"
 
 
 def _sources(plan: Plan) -> str:
@@ -191,17 +192,6 @@ def _sources(plan: Plan) -> str:
     lines = [f"- {source} ({count})" for source, count in counted.most_common()]
     heading = "## What the estimates of trainings rest on (number of trainings)"
     return "\n".join([heading, "", *lines])
-
-
-def _grid(heading: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
-    heading = tuple(heading)
-    lines = ["| " + " | ".join(heading) + " |", "|" + "|".join(["---"] + ["---:"] * (len(heading) - 1)) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _hours(hours: float) -> str:
-    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.1f} hours ({hours / 24:,.1f} days)"
 
 
 def _counts(counter: Counter) -> str:

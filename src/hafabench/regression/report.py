@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from xml.etree import ElementTree
 
+from hafabench.formatting.markdown import markdown_table
+from hafabench.formatting.numbers import format_significant
 from hafabench.regression.compare import FAILURES, VERDICTS, Comparison, Finding
 
 _HEADER = ("", "what", "baseline", "candidate", "change", "interval", "could have seen", "limit", "by")
@@ -77,12 +78,12 @@ def junit(comparison: Comparison, name: str, *, strict: bool = False) -> str:
 
 
 def _table(findings: list[Finding]) -> str:
-    rows = [_HEADER, tuple(":--" if name in ("", "what", "by") else "--:" for name in _HEADER)]
+    rows = []
     for finding in findings:
         by = "; ".join(filter(None, (finding.effect.by if finding.effect else "", *finding.notes)))
         mark = f"{_MARKS[finding.verdict]} {finding.verdict}"
         rows.append((mark, f"`{finding.cell}`", *_numbers(finding), by))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(_HEADER, rows, "llrrrrrrl", is_markdown=True)
 
 
 def _sentence(finding: Finding) -> str:
@@ -100,22 +101,17 @@ def _numbers(finding: Finding) -> tuple[str, str, str, str, str, str]:
     """Baseline, candidate, change, interval, smallest visible change, limit."""
     unit = "" if finding.unit == "1" else f" {finding.unit}"
     before, after = (
-        f"{_number(value)}{unit}" if value is not None else _NOTHING
+        f"{format_significant(value)}{unit}" if value is not None else _NOTHING
         for value in (finding.baseline, finding.candidate)
     )
     effect = finding.effect
     if effect is None:
         return before, after, _NOTHING, _NOTHING, _NOTHING, _NOTHING
-    interval = (
-        f"[{_number(effect.low, '+')}, {_number(effect.high, '+')}]" if effect.low is not None else "no interval"
-    )
-    seen = _NOTHING if effect.detectable is None else "any" if effect.detectable == 0 else _number(effect.detectable)
-    return before, after, _number(effect.change, "+"), interval, seen, _number(finding.limit)
-
-
-def _number(value: float, sign: str = "") -> str:
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):{sign}d}"
-    # Four digits, and never fewer than stand before the point.
-    digits = max(4, math.floor(math.log10(abs(value))) + 1)
-    return f"{value:{sign}.{digits}g}"
+    interval = "no interval"
+    if effect.low is not None and effect.high is not None:
+        interval = f"[{', '.join(format_significant(bound, signed=True) for bound in (effect.low, effect.high))}]"
+    seen = "any" if effect.detectable == 0 else _NOTHING
+    if effect.detectable:
+        seen = format_significant(effect.detectable)
+    change = format_significant(effect.change, signed=True)
+    return before, after, change, interval, seen, format_significant(finding.limit)

@@ -6,9 +6,10 @@ import csv
 import io
 from collections.abc import Sequence
 
+from hafabench.formatting.markdown import escape_markdown, markdown_table
+from hafabench.formatting.numbers import format_fixed, format_interval, format_unrounded
 from hafabench.reporting import legend
 from hafabench.reporting.comparisons import Comparison
-from hafabench.reporting.markdown import escape, grid
 
 COLUMNS = [
     "table",
@@ -59,15 +60,15 @@ def page(found: Sequence[Comparison], left: Sequence[str], *, experiment: str, t
         left: pairs without enough common seeds, of `uncompared`.
         experiment, title, scale: of the experiment.
     """
-    head = f"# Comparisons of experiment {experiment}\n\n{escape(title)}, {scale} scale.\n\n"
+    head = f"# Comparisons of experiment {experiment}\n\n{escape_markdown(title)}, {scale} scale.\n\n"
     if not found:
         return f"{head}{NONE}\n"
     warning = "**EMBEDDED DATA: what is said here holds for these data and budgets, not for the paper's.**\n\n"
     warning = warning if scale == "embedded" else ""
-    sentences = "\n".join(f"- {escape(comparison.sentence)}" for comparison in found)
+    sentences = "\n".join(f"- {escape_markdown(comparison.sentence)}" for comparison in found)
     figure = "![Differences per seed with their intervals](figures/comparisons.svg)"
-    table = grid([_HEADER, *map(_line, found)], [True] * 3 + [False] * 6 + [True])
-    omitted = f"\n- Not compared, for want of two common seeds: {escape('; '.join(left))}." if left else ""
+    table = markdown_table(_HEADER, map(_line, found), "lllrrrrrrl")
+    omitted = f"\n- Not compared, for want of two common seeds: {escape_markdown('; '.join(left))}." if left else ""
     return f"{head}{warning}{sentences}\n\n{figure}\n\n{table}\n\n{_reading(len(found))}{omitted}\n"
 
 
@@ -86,19 +87,19 @@ def render_csv(found: Sequence[Comparison], *, experiment: str, scale: str) -> s
                 "baseline": c.baseline,
                 "seeds": " ".join(map(str, c.paired.seeds)),
                 "n": c.paired.n,
-                "baseline_mean": _number(c.reference.mean),
-                "baseline_sd": _number(c.reference.sd),
-                "candidate_mean": _number(c.candidate.mean),
-                "candidate_sd": _number(c.candidate.sd),
-                "difference": _number(c.paired.difference),
-                "low": _number(c.paired.low),
-                "high": _number(c.paired.high),
-                "p": _number(c.paired.p),
-                "p_holm": _number(c.p_holm),
+                "baseline_mean": format_unrounded(c.reference.mean),
+                "baseline_sd": format_unrounded(c.reference.sd),
+                "candidate_mean": format_unrounded(c.candidate.mean),
+                "candidate_sd": format_unrounded(c.candidate.sd),
+                "difference": format_unrounded(c.paired.difference),
+                "low": format_unrounded(c.paired.low),
+                "high": format_unrounded(c.paired.high),
+                "p": format_unrounded(c.paired.p),
+                "p_holm": format_unrounded(c.p_holm),
                 "family": c.family,
-                "detectable": _number(c.paired.detectable),
+                "detectable": format_unrounded(c.paired.detectable),
                 "verdict": c.verdict,
-                "differences": " ".join(map(_number, c.paired.differences)),
+                "differences": " ".join(map(format_unrounded, c.paired.differences)),
                 "scale": scale,
                 "experiment": experiment,
             }
@@ -110,16 +111,16 @@ def _line(c: Comparison) -> list[str]:
     places = c.decimals + 1
     interval = ""
     if c.paired.low is not None and c.paired.high is not None:
-        interval = f" [{c.paired.low:+.{places}f}, {c.paired.high:+.{places}f}]"
-    detectable = legend.NOT_RUN if c.paired.detectable is None else f"{c.paired.detectable:.{places}f}"
+        interval = " " + format_interval(c.paired.low, c.paired.high, places, signed=True)
+    detectable = legend.NOT_RUN if c.paired.detectable is None else format_fixed(c.paired.detectable, places)
     return [
         c.header,
         c.label,
         c.baseline_label,
         str(c.paired.n),
-        f"{c.reference.mean:.{places}f} ± {c.reference.sd:.{places}f}",
-        f"{c.candidate.mean:.{places}f} ± {c.candidate.sd:.{places}f}",
-        f"{c.paired.difference:+.{places}f}{interval}",
+        f"{format_fixed(c.reference.mean, places)} ± {format_fixed(c.reference.sd, places)}",
+        f"{format_fixed(c.candidate.mean, places)} ± {format_fixed(c.candidate.sd, places)}",
+        f"{format_fixed(c.paired.difference, places, signed=True)}{interval}",
         c.p_text,
         detectable,
         c.verdict,
@@ -142,7 +143,3 @@ def _reading(family: int) -> str:
             "as no difference.",
         ]
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.10g}"

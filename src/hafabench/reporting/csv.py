@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from hafabench.formatting.numbers import format_unrounded
 from hafabench.reporting.tables import Table
 
 COLUMNS = [
@@ -44,25 +45,20 @@ def render(table: Table) -> str:
                     "label": row.label,
                     "group": row.group,
                     "column": column.key,
-                    "ours": _number(cell.value),
-                    "spread": _number(cell.spread),
+                    "ours": format_unrounded(cell.value),
+                    "spread": format_unrounded(cell.spread),
                     "seeds": "" if cell.n is None else cell.n,
-                    "delta": _number(cell.delta),
+                    "delta": format_unrounded(cell.delta),
                     "mark": cell.mark,
-                    "paper": _number(cell.paper),
-                    "paper_delta": _number(cell.paper_delta),
+                    "paper": format_unrounded(cell.paper),
+                    "paper_delta": format_unrounded(cell.paper_delta),
                     "scale": table.scale,
                     "experiment": table.experiment,
-                    "low": _number(cell.low),
-                    "high": _number(cell.high),
+                    "low": format_unrounded(cell.low),
+                    "high": format_unrounded(cell.high),
                     "paper_mark": cell.paper_mark,
-                    "delta_low": _number(cell.delta_low),
-                    "delta_high": _number(cell.delta_high),
+                    "delta_low": format_unrounded(cell.delta_low),
+                    "delta_high": format_unrounded(cell.delta_high),
                 }
             )
     return buffer.getvalue()
-
-
-def _number(value: float | None) -> str:
-    # Ten significant digits: parameter counts stay exact, and no rounding noise of a factor shows.
-    return "" if value is None else f"{value:.10g}"

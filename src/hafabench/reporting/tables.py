@@ -24,6 +24,7 @@ import pandas as pd
 from hafabench.config.paper_values import PaperValues
 from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.errors import UserError
+from hafabench.formatting.numbers import format_fixed, format_interval
 from hafabench.reporting import legend
 from hafabench.reporting.numbers import Mark, Numbers, mark_of
 from hafabench.stats.paired import summarize
@@ -70,11 +71,11 @@ class Cell:
         """This project's number and its difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
         if self.value is None:
             return legend.NOT_RUN, ""
-        text = _fixed(self.value, decimals)
+        text = format_fixed(self.value, decimals)
         if self.spread is not None:
-            text += f" ± {_fixed(self.spread, decimals)}"
+            text += f" ± {format_fixed(self.spread, decimals)}"
         if self.low is not None and self.high is not None:
-            text += f" [{_fixed(self.low, decimals)}, {_fixed(self.high, decimals)}]"
+            text += f" {format_interval(self.low, self.high, decimals)}"
         if self.mark == "imported":
             text += legend.IMPORTED
         return text, _bracketed(self.delta, decimals)
@@ -83,11 +84,11 @@ class Cell:
         """The difference's interval as printed, ``"[+0.3, +2.1]"``; empty where there is none."""
         if self.delta_low is None or self.delta_high is None:
             return ""
-        return f"[{_signed(self.delta_low, decimals)}, {_signed(self.delta_high, decimals)}]"
+        return format_interval(self.delta_low, self.delta_high, decimals, signed=True)
 
     def cited(self, decimals: int) -> tuple[str, str]:
         """The paper's number and difference; empty texts where it prints none."""
-        number = "" if self.paper is None else _fixed(self.paper, decimals)
+        number = "" if self.paper is None else format_fixed(self.paper, decimals)
         return number, _bracketed(self.paper_delta, decimals)
 
 
@@ -286,19 +287,9 @@ def _with_best(columns: Sequence[Column], rows: Sequence[TableRow]) -> list[Tabl
 
 def _best_of(values: Sequence[float | None], best: Callable[..., float], decimals: int) -> set[int]:
     """Positions of the best of at least two values; equal as printed is equal."""
-    shown = {i: float(_fixed(value, decimals)) for i, value in enumerate(values) if value is not None}
+    shown = {i: float(format_fixed(value, decimals)) for i, value in enumerate(values) if value is not None}
     return {i for i, value in shown.items() if value == best(shown.values())} if len(shown) > 1 else set()
 
 
-def _fixed(value: float, decimals: int) -> str:
-    text = f"{value:.{decimals}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
 def _bracketed(delta: float | None, decimals: int) -> str:
-    return "" if delta is None else f"({_signed(delta, decimals)})"
-
-
-def _signed(value: float, decimals: int) -> str:
-    text = _fixed(value, decimals)
-    return text if text.startswith("-") else f"+{text}"
+    return "" if delta is None else f"({format_fixed(delta, decimals, signed=True)})"

@@ -394,7 +394,7 @@ def pool(base: Pool, **changes) -> Pool:
         ({"cpu": pool(CPU, partition="x,cpu")}, "cpu.partition: no partition 'x'; the cluster has cpu, gpu, old"),
         ({"gpu": pool(GPU, gpu_type="h100")}, "gpu.gpu_type: no node of gpu has GPUs of type 'h100'; there are a100"),
         ({"gpu": pool(GPU, partition="cpu")}, "gpu.partition: no node of cpu has GPUs"),
-        ({"gpu": pool(GPU, max_hours=72)}, "gpu.max_hours: 72 h, but partition gpu ends jobs after 48 h"),
+        ({"gpu": pool(GPU, max_hours=72)}, "gpu.max_hours: 3 d, but partition gpu ends jobs after 2 d"),
         (
             {"gpu": pool(GPU, constraint="a100&h200")},
             "gpu.constraint: no node of gpu has a100&h200; features there: a100, nvlink",
@@ -455,7 +455,7 @@ def test_without_accounting_the_account_is_a_note(paper):
 def test_a_long_training_is_a_note(paper):
     found = check_cluster(paper, Site(gpu=GPU, cpu=CPU), probe=False, runner=Cluster())
     notes = [finding.sentence for finding in found if finding.about == "gpu.max_hours"]
-    assert len(notes) == 1 and "about 2 attempts of 24 h" in notes[0]
+    assert len(notes) == 1 and "about 2 attempts of 1 d" in notes[0]
 
 
 def answered(ran: str = "ok", cuda: str = "True", seen: int = 12) -> str:

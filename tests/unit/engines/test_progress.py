@@ -27,10 +27,10 @@ def test_a_long_evaluation_tells_rate_and_time_left(capsys):
     source = Source(batches=10, seconds=4)
     assert list(source.announced(images=39, batch_size=4)) == list(range(10))
     assert capsys.readouterr().err.splitlines() == [
-        "the/run: evaluated 12 of 39 images, 1.0 images/s left 0:27",
-        "the/run: evaluated 24 of 39 images, 1.0 images/s left 0:15",
-        "the/run: evaluated 36 of 39 images, 1.0 images/s left 0:03",
-        "the/run: evaluated 39 of 39 images, 1.0 images/s left 0:00",
+        "the/run: evaluated 12 of 39 images, 1.0 images/s left 27.0 s",
+        "the/run: evaluated 24 of 39 images, 1.0 images/s left 15.0 s",
+        "the/run: evaluated 36 of 39 images, 1.0 images/s left 3.0 s",
+        "the/run: evaluated 39 of 39 images, 1.0 images/s left 0.0 s",
     ]
 
 

@@ -126,7 +126,7 @@ def test_trained_cell(experiment):
     text = text_of(experiment, "table2/pvt_tiny_hafa/miou")
     assert "EMBEDDED DATA" in text
     assert "seeds    0: 40.25, 1: 42.25" in text
-    assert "32 steps, 1:16 min, 1.7 images/s, 2 resumes, on cpu" in text
+    assert "32 steps, 1 min 16 s, 1.7 images/s, 2 resumes, on cpu" in text
     assert f"sha256 {sha256_of(run.checkpoint)}" in text
     # Both seeds share a configuration, which is told once.
     assert text.count("Configuration of ") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from hafabench.runs.resources import ResourceBook, Resources
 from hafabench.runs.run import expand
 from hafabench.runs.state import run_state
 from tests.support.experiments import evaluated, fixed_length
+from tests.support.markdown import table_rows
 from tools import cluster_docs, synthetic_records
 
 
@@ -326,10 +328,10 @@ def test_markdown_and_json_say_the_same(paper):
     assert f"**{plan.gpu_hours:,.0f}** to go" in text
     assert "## For 2,000 GPU-hours" in text
     for job_id in plan.schedule.critical_path:
-        assert f"| {job_id} |" in text
-    rows = [line for line in text.splitlines() if line.startswith("| train_run")]
+        assert job_id in [row[0] for row in table_rows(text)]
+    rows = [row for row in table_rows(text) if row[0].startswith("train_run")]
     assert len(rows) >= 45
-    assert all("timm" in row or "assumption" in row or "mmdet" in row for row in rows if row.count("|") > 6)
+    assert all(re.search("timm|assumption|mmdet", row[-1]) for row in rows if len(row) > 5)
 
 
 def test_without_gpus_hours_are_wall_clock(digits):

@@ -28,6 +28,7 @@ from hafabench.results.counts import Counted, Counts, write_counts
 from hafabench.results.decomposition import Amount, Decomposition
 from hafabench.runs.paths import counts_record
 from hafabench.runs.static_models import counts_fingerprint
+from tests.support.markdown import table_rows
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import evaluation, frame_of, latency, provenance
 
@@ -308,7 +309,7 @@ def test_formats_say_the_same(digits):
     page = invoke("--format", "markdown").stdout
     assert page.count("\n| ") > 223
     for verdict, count in content["verdicts"].items():
-        assert f"| {verdict:29} | {count:6} |" in page
+        assert [verdict, str(count)] in table_rows(page)
 
 
 def test_every_claim_is_one_line_of_its_table(digits):
@@ -316,9 +317,9 @@ def test_every_claim_is_one_line_of_its_table(digits):
     tables = page.split("## What is known besides")[0].split("\n## ")[1:]
     headings = [f"Table {number}" for number in range(1, 7)] + ["Section 4.1", "Section 4.4"]
     assert [table.splitlines()[0] for table in tables] == headings
-    lines = [line for table in tables for line in table.splitlines() if line.startswith("| ")]
-    assert len(lines) == 223 + 2 * len(tables)
-    assert {line.replace("\\|", "").count("|") for line in lines} == {6}
+    rows = [row for table in tables for row in table_rows(table)]
+    assert len(rows) == 223 + len(tables)
+    assert {len(row) for row in rows} == {5}
 
 
 def test_files_are_written_beside_the_tables(digits):
@@ -336,7 +337,7 @@ def test_without_counts_static_claims_are_not_run(digits):
     shutil.rmtree(digits.results)
     page = write_claims(digits, collect([]))[0].read_text()
     assert "hafabench count" in page
-    assert "| not run | " in page
+    assert "not run" in [row[3] for row in table_rows(page) if len(row) == 5]
 
 
 def test_stale_counts_are_refused(digits):

@@ -15,6 +15,7 @@ from hafabench.reporting.comparison_figure import draw_comparisons
 from hafabench.reporting.comparison_text import NONE, page, render_csv
 from hafabench.reporting.comparisons import comparisons, uncompared
 from hafabench.reporting.frame import collect
+from tests.support.markdown import table_rows
 from tools.synthetic_records import evaluation, frame_of
 
 ABOUT = {"experiment": "digits", "scale": "embedded"}
@@ -161,9 +162,7 @@ def test_page_says_what_is_embedded_what_was_left_out_and_aligns(experiment, fra
     assert "want of two common seeds: PVT-Small(HAFA) against PVT-Small (Top-1 (%))." in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 5 and len({len(line) for line in table}) == 1
-    assert all(re.fullmatch(r" :?-+:? ", rule) for rule in table[1].strip("|").split("|"))
-    row = [field.strip() for field in table[2].strip("|").split("|")]
-    assert row[3:7] == ["5", "58.92 ± 1.90", "61.76 ± 1.14", "+2.84 [+0.90, +4.78]"]
+    assert table_rows(text)[1][3:7] == ["5", "58.92 ± 1.90", "61.76 ± 1.14", "+2.84 [+0.90, +4.78]"]
     full = page(comparisons(experiment, frame), [], experiment="paper", title="ImageNet-1k", scale="full")
     assert "EMBEDDED" not in full and "Not compared" not in full
 

@@ -12,6 +12,7 @@ from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.report import write_report
 from hafabench.results.record import write_record
 from hafabench.runs.run import expand
+from tests.support.markdown import table_rows
 from tools.synthetic_records import evaluation
 
 
@@ -43,5 +44,6 @@ def test_report_of_what_has_run_so_far(experiment):
     pages = {f"{name}.{suffix}" for name in ("comparisons", "claims") for suffix in ("md", "csv")}
     assert written == tables | figures | {"paper.tex", "tables.md", *pages}
     assert written == {str(p.relative_to(experiment.reports)) for p in experiment.reports.rglob("*") if p.is_file()}
-    assert "| PVT-Tiny         |                   \u2013 |  13.2 |" in (experiment.reports / "tables.md").read_text()
+    rows = table_rows((experiment.reports / "tables.md").read_text())
+    assert ["PVT-Tiny", "\u2013", "13.2"] in [row[:3] for row in rows]
     assert "| 91.2 " in (experiment.reports / "tables/table1.md").read_text()

@@ -11,11 +11,12 @@ from typing import Any
 
 from hafabench.config.claims import MIN_EXPLAINED_SHARE
 from hafabench.config.tables import TableLayout
+from hafabench.formatting.markdown import escape_markdown, markdown_table
+from hafabench.formatting.numbers import format_fixed, format_unrounded
 from hafabench.reporting import legend
 from hafabench.reporting.claims.settle import Ledger
 from hafabench.reporting.claims.static import Standing
 from hafabench.reporting.claims.verdicts import Ruling
-from hafabench.reporting.markdown import escape, grid
 
 COLUMNS = [
     "locator",
@@ -80,10 +81,10 @@ def markdown(ledger: Ledger, rulings: Sequence[Ruling] | None = None) -> str:
         rulings: those of its rulings to list; all unless given.
     """
     rulings = ledger.rulings if rulings is None else rulings
-    sums = grid([["Verdict", "Claims"], *([v, str(n)] for v, n in ledger.tally().items())], [True, False])
+    sums = markdown_table(["Verdict", "Claims"], ([v, str(n)] for v, n in ledger.tally().items()), "lr")
     parts = [
         f"# Claims of the paper, by experiment {ledger.experiment}",
-        f"{escape(ledger.title)}, {ledger.scale} scale. {_scale_note(ledger)}",
+        f"{escape_markdown(ledger.title)}, {ledger.scale} scale. {_scale_note(ledger)}",
         sums,
     ]
     for layout in dict.fromkeys(ruling.claim.layout.id for ruling in rulings):
@@ -109,16 +110,16 @@ def _heading(layout: TableLayout) -> str:
 def _table(rulings: Sequence[Ruling]) -> str:
     header = ["Claim", "Paper", "Here", "Verdict", "Because"]
     lines = [[r.claim.locator.split("/", 1)[1], _printed(r), _here(r), r.verdict, r.because] for r in rulings]
-    return grid([header, *lines], [True, False, False, True, True])
+    return markdown_table(header, lines, "lrrll")
 
 
 def _here(ruling: Ruling) -> str:
     if ruling.value is None:
         return legend.NOT_RUN
-    sign = "+" if ruling.claim.is_difference else ""
     # One digit more than the paper prints shows what was rounded off.
     mark = legend.IMPORTED if ruling.origin == "imported" else ""
-    return f"{ruling.value:{sign}.{ruling.claim.column.decimals + 1}f}{mark}"
+    decimals = ruling.claim.column.decimals + 1
+    return format_fixed(ruling.value, decimals, signed=ruling.claim.is_difference) + mark
 
 
 def _notes(rulings: Sequence[Ruling]) -> str:
@@ -126,7 +127,7 @@ def _notes(rulings: Sequence[Ruling]) -> str:
     for ruling in rulings:
         for note in ruling.claim.notes:
             subjects.setdefault(note, []).append(ruling.claim.locator)
-    lines = [f"- {escape(note)} ({escape(', '.join(names))})." for note, names in subjects.items()]
+    lines = [f"- {escape_markdown(note)} ({escape_markdown(', '.join(names))})." for note, names in subjects.items()]
     return "\n".join(["## What is known besides", "", *lines]) if lines else ""
 
 
@@ -134,7 +135,7 @@ def _standings(ledger: Ledger) -> str:
     header = ["Convention", "Shortened", "Rows", "Prints", "Settles", "Fails on"]
     rows = [[s.row_convention.convention, s.row_convention.printed, *_shares(s)] for s in ledger.standings]
     because = [
-        f"- {escape(c.convention)}, {c.printed} ({escape(', '.join(c.rows))}): {escape(c.because)}."
+        "- " + escape_markdown(f"{c.convention}, {c.printed} ({', '.join(c.rows)}): {c.because}.")
         for c in (standing.row_convention for standing in ledger.standings)
     ]
     return "\n\n".join(
@@ -143,7 +144,7 @@ def _standings(ledger: Ledger) -> str:
             "A convention is said to hold for a set of rows, for a reason that stands below. *Prints*: how many of "
             "these rows it gives. *Settles*: how many of them no plainer one gives. One that prints fewer than "
             f"{MIN_EXPLAINED_SHARE:.0%} of its rows settles none; the plain counts are tried on every row.",
-            grid([header, *rows], [True, True, False, False, False, True]),
+            markdown_table(header, rows, "llrrrl"),
             "\n".join(because),
         ]
     )
@@ -167,7 +168,7 @@ def _spreads(ledger: Ledger) -> str:
             "### Every convention on every cell",
             "How many printed figures of the whole paper each convention gives, whether or not it is said to hold "
             "there: with so many ways to count, single hits mean nothing.",
-            grid([header, *rows], [True, False, False, False, False]),
+            markdown_table(header, rows, "lrrrr"),
         ]
     )
 
@@ -192,7 +193,7 @@ def to_csv(ledger: Ledger, rulings: Sequence[Ruling] | None = None) -> str:
     writer.writeheader()
     for row in _rows(ledger, ledger.rulings if rulings is None else rulings):
         lists = {key: "; ".join(row[key]) for key in ("matches", "notes")}
-        writer.writerow({k: f"{v:.10g}" if isinstance(v, float) else v for k, v in {**row, **lists}.items()})
+        writer.writerow({k: format_unrounded(v) if isinstance(v, float) else v for k, v in {**row, **lists}.items()})
     return buffer.getvalue()
 
 

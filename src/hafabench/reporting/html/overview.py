@@ -10,7 +10,8 @@ import pandas as pd
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import TASKS
-from hafabench.reporting.html.tables import Facts, commit_text, device_text, duration_text, short_digest, started_text
+from hafabench.formatting.durations import format_duration
+from hafabench.reporting.html.tables import Facts, commit_text, device_text, short_digest, started_text
 from hafabench.runs.run import Run
 
 
@@ -53,7 +54,7 @@ def experiment_facts(experiment: Experiment, runs: Mapping[str, Run], frame: pd.
         facts.append(("Device", "; ".join(sorted(filter(None, devices)))))
     trained = frame[frame["training_seconds"].notna()].drop_duplicates("id")
     if len(trained):
-        facts.append(("Training time", f"{duration_text(float(trained['training_seconds'].sum()))} in all"))
+        facts.append(("Training time", f"{format_duration(float(trained['training_seconds'].sum()))} in all"))
     if len(measured):
         facts.append(("Newest record", started_text(measured["started"].max()) or "unknown"))
     return facts
@@ -74,8 +75,8 @@ def _line(record: Any) -> RecordLine:
         commit=commit_text(record.git_commit, record.git_dirty) or "",
         device=device_text(record.device, record.threads) or "",
         started=started_text(record.started) or "",
-        took=duration_text(record.duration_s) or "",
-        training=duration_text(record.training_seconds) or "",
+        took=format_duration(record.duration_s),
+        training=format_duration(record.training_seconds),
         checkpoint=(record.checkpoint_sha256 or "")[:12],
         path=record.record,
     )

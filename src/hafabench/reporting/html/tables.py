@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import pandas as pd
 
 from hafabench.config.tables import Column, TableLayout
+from hafabench.formatting.durations import format_duration
 from hafabench.reporting.claims.verdicts import Ruling
 from hafabench.reporting.html.claims import ClaimMark, marks_of_cell
 from hafabench.reporting.numbers import Numbers
@@ -149,7 +149,7 @@ def _facts(metric: Any) -> Facts:
         ("Device", device_text(metric.device, metric.threads)),
         ("Host", metric.host),
         ("Started", started_text(metric.started)),
-        ("Took", duration_text(metric.duration_s)),
+        ("Took", format_duration(metric.duration_s)),
         ("Training", _training(metric)),
         ("Checkpoint", short_digest(metric.checkpoint_sha256)),
         ("Data set", short_digest(metric.dataset_digest)),
@@ -163,7 +163,7 @@ def _training(metric: Any) -> str | None:
     if metric.training_seconds is None:
         return None
     steps = f"{metric.training_steps:,} steps, " if metric.training_steps is not None else ""
-    return f"{steps}{duration_text(metric.training_seconds)}"
+    return f"{steps}{format_duration(metric.training_seconds)}"
 
 
 def commit_text(commit: str | None, dirty: bool | None) -> str | None:
@@ -185,18 +185,6 @@ def device_text(device: str | None, threads: int | None) -> str | None:
 def started_text(started: str | None) -> str | None:
     """``2026-01-02 03:04`` of an ISO 8601 time (UTC)."""
     return f"{started[:16].replace('T', ' ')} UTC" if started else None
-
-
-def duration_text(seconds: float | None) -> str | None:
-    """``1.5 s``, ``2:03 min`` or ``4:05 h``."""
-    if seconds is None:
-        return None
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = int(timedelta(seconds=round(seconds)).total_seconds())
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 def short_digest(digest: str | None) -> str | None:

@@ -1,0 +1,1 @@
+"""How numbers, durations and Markdown tables are written, for every page, message and report."""
