@@ -1,7 +1,7 @@
-"""How the paper's figures are read (`configs/claims.yaml`): conventions, tolerances, and what is known besides.
+"""The schema of the claims file (`configs/claims.yaml`): how the paper's printed values are checked.
 
-The file is data, so that a reader can see and change what a verdict rests on. It is checked whole when an experiment
-is loaded: every problem with its line.
+The file contains the conventions by which parameters and operations may have been counted, the tolerances of measured
+values, and what else is known about the printed values. It is checked completely when an experiment is loaded.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pydantic import AliasChoices, Field, model_validator
 
 from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import CATALOG, ModelSpec, derive
-from hafabench.config.keep_rates import SCHEDULES, rates_problem, scheduled
-from hafabench.config.operation_kinds import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, PARTS
+from hafabench.config.keep_rates import KeepRates, rates_problem, scheduled
+from hafabench.config.operation_kinds import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, Part
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 
 StaticMetric = Literal["params_m", "gflops"]
 Printing = Literal["rounded", "rounded twice", "truncated"]
 
-UNITS: dict[str, int] = {"params_m": 10**6, "gflops": 10**9}
+UNITS: dict[StaticMetric, int] = {"params_m": 10**6, "gflops": 10**9}
 BUILDS: dict[str, str] = {
     "deep_stem": "ResNets of segmentation with mmseg's three 3x3 convolutions in place of the 7x7 one (ResNetV1c)"
 }
-"""Other builds of a row than the project's own, by name."""
+"""Other builds of a model than this project's own, by name."""
 
 # A row convention settles a claim only if it explains at least this share of its rows.
 MIN_EXPLAINED_SHARE = 0.75
@@ -34,42 +34,46 @@ _KINDS = {"params_m": (*PARAMETERS, BUFFERS), "gflops": OPERATIONS}
 
 
 class Convention(RenamedKeysModel):
-    """A way to count, applied alike to every model.
+    """A way to count parameters or operations. It is applied to every model alike.
 
-    Attributes:
-        name: in verdicts and tables.
-        metric: what it counts.
-        says: what is counted, one clause.
-        leave_out: kinds (`hafabench.config.operation_kinds`) that are not counted; by default all parameters or all
-            multiplications are counted.
-        add: kinds that are counted besides, and how often each.
-        without: parts of the model that are not counted.
-        trainable: count only parameters that training changes.
-        dead_weights: count also the weights of the authors' classes that no gradient reaches. A counting option: no
-            model holds them.
-        build: count another build of the row (`BUILDS`) where there is one.
-        unit: what one of the printed unit is; 10^6 parameters or 10^9 operations unless given.
+    Without further keys, all parameters or all multiply-accumulates are counted.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9' +-]*$")
-    metric: StaticMetric
-    says: str = Field(min_length=3)
-    leave_out: tuple[str, ...] = ()
-    add: dict[str, int] = Field(default_factory=dict)
-    without: tuple[Literal[PARTS], ...] = ()
-    trainable: bool = False
-    dead_weights: bool = False
-    build: Literal["deep_stem"] | None = Field(None, validation_alias=AliasChoices("build", "variant"))
-    unit: int = Field(0, ge=0)
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9' +-]*$", description="Name of the convention in verdicts and tables."
+    )
+    metric: StaticMetric = Field(description="What is counted: parameters, or multiply-accumulates.")
+    says: str = Field(min_length=3, description="What is counted, in a few words.")
+    leave_out: tuple[str, ...] = Field(
+        (), description="Kinds that are not counted. `src/hafabench/config/operation_kinds.py` lists the kinds."
+    )
+    add: dict[str, int] = Field(
+        default_factory=dict, description="Kinds that are counted in addition, and how often each is counted."
+    )
+    without: tuple[Part, ...] = Field((), description="Parts of the model that are not counted.")
+    trainable: bool = Field(False, description="Whether only parameters that the training changes are counted.")
+    dead_weights: bool = Field(
+        False,
+        description="Whether the weights that no gradient reaches are counted as well. The authors' classes have "
+        "such weights; the models of this project have none.",
+    )
+    build: Literal["deep_stem"] | None = Field(
+        None,
+        validation_alias=AliasChoices("build", "variant"),
+        description="Other build of the model to count, where there is one. `deep_stem` is mmseg's ResNetV1c.",
+    )
+    unit: int = Field(
+        0, ge=0, description="Counts per printed unit; 0 means 10^6 parameters or 10^9 multiply-accumulates."
+    )
 
     @model_validator(mode="after")
-    def _kinds_are_known(self) -> Convention:
+    def _check_kinds(self) -> Convention:
         known = _KINDS[self.metric]
         unknown = [kind for kind in (*self.leave_out, *self.add) if kind not in known]
         if unknown:
             raise ValueError(f"unknown kind {unknown[0]!r}; expected one of {', '.join(known)}")
         if self.metric == "gflops" and (self.trainable or self.dead_weights):
-            raise ValueError("trainable and dead_weights are about parameters, not operations")
+            raise ValueError("trainable and dead_weights apply to parameters, not to operations")
         return self
 
     @property
@@ -80,115 +84,131 @@ class Convention(RenamedKeysModel):
 
     @property
     def per_unit(self) -> int:
-        """Counts that make one of the printed unit."""
+        """Counts per printed unit."""
         return self.unit or UNITS[self.metric]
 
 
 class RowConvention(StrictModel):
-    """A convention, how its counts were shortened to a printed figure, and the rows that are said to be printed so.
+    """The convention by which some rows of the paper are said to be counted."""
 
-    Attributes:
-        convention: a name.
-        printed: ``rounded`` (half up), ``rounded twice`` (to two decimals, as many tools print, then to the paper's
-            one) or ``truncated``.
-        rows: patterns of locators (``table2/*``), shell style.
-        because: why these rows, and where the convention comes from.
-    """
-
-    convention: str
-    printed: Printing = "rounded"
-    rows: tuple[str, ...] = Field(min_length=1)
-    because: str = Field(min_length=3)
+    convention: str = Field(description="Name of the convention.")
+    printed: Printing = Field(
+        "rounded",
+        description="How a count is shortened to the printed digits: `rounded` (half up), `rounded twice` (to two "
+        "decimals first, as many tools print them) or `truncated`.",
+    )
+    rows: tuple[str, ...] = Field(
+        min_length=1, description="Shell patterns of the claims that the convention holds for: `table2/*/params_m`."
+    )
+    because: str = Field(min_length=3, description="Why it holds for these rows, with the source of the convention.")
 
 
 class Tolerance(StrictModel):
-    """How far a measured figure may lie from the printed one.
+    """How far a measured value may be from the printed one, in addition to half a printed digit."""
 
-    Attributes:
-        metrics: of the paper's values.
-        within: in the metric's unit, or, with ``relative``, as a share of the printed value.
-        because: where that spread is known from.
-        device: the figures are of this device; others settle nothing.
-    """
-
-    metrics: tuple[str, ...] = Field(min_length=1)
-    within: float = Field(gt=0)
-    relative: bool = False
-    because: str = Field(min_length=3)
-    device: str | None = None
+    metrics: tuple[str, ...] = Field(min_length=1, description="Metrics of the paper's values.")
+    within: float = Field(
+        gt=0,
+        description="Tolerance in the unit of the metric, or as a share of the printed value if `relative` is true.",
+    )
+    relative: bool = Field(False, description="Whether `within` is a share of the printed value.")
+    because: str = Field(min_length=3, description="Source of the tolerance.")
+    device: str | None = Field(
+        None, description="Device of the printed values. Measurements on other devices settle no claim."
+    )
 
 
 class Elsewhere(StrictModel):
-    """A figure that others report for a row of the paper: the ledger says what a printed gain is against it."""
+    """A value that others report for a row of the paper. Printed gains are compared with it."""
 
-    claim: str
-    value: float
-    by: str = Field(min_length=3)
+    claim: str = Field(description="Claim: `table2/pvt_tiny/miou`.")
+    value: float = Field(description="The reported value, in the unit of the printed one.")
+    by: str = Field(min_length=3, description="Who reports the value.")
 
 
 class StandIn(StrictModel):
-    """Another model whose count prints a contradicted figure; counted, never taken for the row's own.
+    """Another model whose count gives the printed value of a contradicted claim.
 
-    Attributes:
-        claim: locator of the figure.
-        base: model of the catalogue that it is like.
-        architecture: timm's name of it, where that differs.
-        keep: schedule and rate of kept tokens, where these differ.
-        says: what it is.
+    It is counted and mentioned, but it never settles the claim.
     """
 
-    claim: str
-    base: str
-    architecture: str | None = None
-    keep: tuple[Literal[tuple(SCHEDULES)], float] | tuple[float, float, float] | None = None
-    says: str = Field(min_length=3)
+    claim: str = Field(description="Claim: `table1/resnext50_32x4d/gflops`.")
+    base: str = Field(description="Known model that the stand-in is derived from.")
+    architecture: str | None = Field(None, description="timm's name of another architecture; null keeps the base's.")
+    keep: tuple[Literal["constant", "powers", "steps", "clamped"], float] | tuple[float, float, float] | None = Field(
+        None, description="Other keep rates: a schedule with its rate, or three rates; null keeps the base's."
+    )
+    says: str = Field(min_length=3, description="What the stand-in is, in a few words.")
+
+    @property
+    def keep_rates(self) -> KeepRates | None:
+        """The three keep rates; None where they are the base's."""
+        if self.keep is None or len(self.keep) == 3:
+            return self.keep
+        return scheduled(*self.keep)
 
     @property
     def model(self) -> ModelSpec:
-        """What to count: the base itself, or a model of its own name."""
-        base, changes = CATALOG[self.base], {}
-        if self.architecture:
-            changes["architecture"] = self.architecture
-        if self.keep:
-            changes["keep"] = scheduled(*self.keep) if isinstance(self.keep[0], str) else self.keep
+        """The model to count: the base itself, or a model derived from it under the name `says`."""
+        base = CATALOG[self.base]
+        wanted = {"architecture": self.architecture, "keep": self.keep_rates}
+        changes = {key: value for key, value in wanted.items() if value is not None}
         return derive(base, self.says, **changes) if changes else base
 
 
 class Note(StrictModel):
-    """What a reader of certain rows has to know."""
+    """A remark on some claims."""
 
-    rows: tuple[str, ...] = Field(min_length=1)
-    says: str = Field(min_length=3)
+    rows: tuple[str, ...] = Field(
+        min_length=1, description="Shell patterns of the claims: `table6/swin_tiny_hafa/*`."
+    )
+    says: str = Field(min_length=3, description="The remark.")
 
 
 class ClaimsConfig(RenamedKeysModel):
-    """The claims file: conventions and row conventions, the simplest of each metric first, and tolerances."""
+    """How the paper's printed values are checked."""
 
-    conventions: tuple[Convention, ...]
-    row_conventions: tuple[RowConvention, ...] = Field(validation_alias=AliasChoices("row_conventions", "readings"))
-    tolerances: tuple[Tolerance, ...]
-    elsewhere: tuple[Elsewhere, ...] = ()
-    stand_ins: tuple[StandIn, ...] = ()
-    notes: tuple[Note, ...] = ()
+    conventions: tuple[Convention, ...] = Field(
+        description="Conventions, the simplest of each metric first. Needs at least one for `params_m` and for "
+        "`gflops`."
+    )
+    row_conventions: tuple[RowConvention, ...] = Field(
+        validation_alias=AliasChoices("row_conventions", "readings"),
+        description="Conventions by which some rows are said to be counted, in the order in which they are tried. "
+        "The first convention of each metric is tried before them, on every row.",
+    )
+    tolerances: tuple[Tolerance, ...] = Field(
+        description="Tolerances of measured values, at most one per metric. A difference of two runs may deviate by "
+        "the square root of two times as much."
+    )
+    elsewhere: tuple[Elsewhere, ...] = Field((), description="Values that others report for rows of the paper.")
+    stand_ins: tuple[StandIn, ...] = Field(
+        (), description="Other models whose counts give printed values that the rows' own models do not give."
+    )
+    notes: tuple[Note, ...] = Field((), description="Remarks on claims.")
 
     def convention(self, name: str) -> Convention:
-        """The convention of that name."""
+        """Return the convention called ``name``."""
         return next(convention for convention in self.conventions if convention.name == name)
 
     def default_convention(self, metric: str) -> Convention:
-        """The first convention of a metric: what `hafabench.measure.complexity` counts."""
+        """Return the first convention of a metric, which is the one that `hafabench.measure.complexity` counts by."""
         return next(convention for convention in self.conventions if convention.metric == metric)
 
 
 def load_claims_config(path: Path) -> ClaimsConfig:
-    """Read and check the file; raises `UserError` with every problem."""
+    """Read and check the claims file.
+
+    Raises:
+        UserError: With every problem of the file.
+    """
     source = YamlFile(path)
     config = source.validate(ClaimsConfig)
     problems: list[Problem] = []
     names = [convention.name for convention in config.conventions]
     for index, name in enumerate(names):
         if name in names[:index]:
-            problems.append(source.problem(("conventions", index, "name"), f"convention {name!r} given twice"))
+            problems.append(source.problem(("conventions", index, "name"), f"convention {name!r} is given twice"))
     for metric in UNITS:
         if all(convention.metric != metric for convention in config.conventions):
             problems.append(source.problem(("conventions",), f"expected a convention for {metric}"))
@@ -198,18 +218,16 @@ def load_claims_config(path: Path) -> ClaimsConfig:
             message = f"unknown convention {row_convention.convention!r}; expected one of {', '.join(names)}"
             problems.append(source.problem((section, index, "convention"), message))
     for index, stand_in in enumerate(config.stand_ins):
-        at = ("stand_ins", index)
         if stand_in.base not in CATALOG:
-            problems.append(source.problem((*at, "base"), f"unknown model {stand_in.base!r}"))
-        elif stand_in.keep and (wrong := rates_problem(stand_in.model.keep)):
-            problems.append(source.problem((*at, "keep"), wrong))
+            problems.append(source.problem(("stand_ins", index, "base"), f"unknown model {stand_in.base!r}"))
+        elif stand_in.keep_rates and (wrong := rates_problem(stand_in.keep_rates)):
+            problems.append(source.problem(("stand_ins", index, "keep"), wrong))
     covered: set[str] = set()
     for index, tolerance in enumerate(config.tolerances):
-        for metric in tolerance.metrics:
-            if metric in covered:
-                at = ("tolerances", index, "metrics")
-                problems.append(source.problem(at, f"{metric} has a tolerance already"))
-            covered.add(metric)
+        for name in tolerance.metrics:
+            if name in covered:
+                problems.append(source.problem(("tolerances", index, "metrics"), f"{name} has a tolerance already"))
+            covered.add(name)
     if problems:
         raise UserError(problems)
     return config

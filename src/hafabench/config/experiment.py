@@ -1,10 +1,12 @@
-"""The schema of an experiment: what `configs/*.yaml` may say, checked whole before anything runs.
+"""The schema of an experiment file, and the check of everything that the file refers to.
 
-Imports no torch. `load_experiment` is the one entry; `hafabench.runs.run` turns the result into runs.
+This module imports no torch. `load_experiment` is its entry point; `hafabench.runs.run` expands the result into runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,122 +20,137 @@ from hafabench.config.claims import ClaimsConfig, load_claims_config
 from hafabench.config.custom_models import ModelConfig
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, field_of, load_recipe
 from hafabench.config.tables import TableLayout, load_table_layouts
-from hafabench.config.yaml_file import YamlFile
+from hafabench.config.yaml_file import KeyPath, YamlFile
 from hafabench.errors import Problem, UserError
 
 FORMAT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
 
 
 class DigitsGenerator(StrictModel):
-    """How to compose the embedded scenes.
+    """How the embedded scenes of handwritten digits are composed."""
 
-    Attributes:
-        seed: of the composition and of the split of the source scans.
-        image_size: side of the square scenes, pixels.
-        max_objects: most digits in one scene (one in classification scenes).
-    """
-
-    kind: Literal["digits"]
-    seed: int = 0
-    image_size: int = Field(ge=32, le=1024)
-    max_objects: int = Field(1, ge=1, le=20)
+    kind: Literal["digits"] = Field(description="The only generator.")
+    seed: int = Field(
+        0, description="Seed of the composition and of the division of the handwritten digits into train and val."
+    )
+    image_size: int = Field(ge=32, le=1024, description="Side of the square scenes, in pixels.")
+    max_objects: int = Field(
+        1, ge=1, le=20, description="Largest number of digits in a scene. Classification scenes have one."
+    )
 
 
 class DatasetConfig(RenamedKeysModel):
-    """A data set on disk.
+    """The data set of one task."""
 
-    Attributes:
-        name: the name in records and tables.
-        data_format: ``imagenet`` (root/{train,val}/<class>/*), ``coco`` (root/{train2017,val2017} and
-            root/annotations/instances_{train,val}2017.json) or ``ade20k`` (root/{images,annotations}/
-            {training,validation}).
-        root: its folder, relative to the repository's root or absolute.
-        num_classes: classes that a head predicts.
-        images: expected number of images per split; verified before training.
-        generator: how to make it, for embedded data; None for data that has to be there.
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the data set in records and tables.")
     data_format: Literal["imagenet", "coco", "ade20k"] = Field(
-        validation_alias=AliasChoices("format", "layout", "data_format"), serialization_alias="layout"
+        validation_alias=AliasChoices("format", "layout", "data_format"),
+        serialization_alias="layout",
+        description="Arrangement of the files below `root`. Classification needs `imagenet` "
+        "(`{train,val}/<class>/*`), detection `coco` (`{train2017,val2017}/` and "
+        "`annotations/instances_{train,val}2017.json`), and segmentation `ade20k` "
+        "(`{images,annotations}/{training,validation}/`).",
     )
-    root: Path
-    num_classes: int = Field(gt=0)
-    images: dict[Literal["train", "val"], int]
-    generator: DigitsGenerator | None = None
+    root: Path = Field(description="Folder of the data set, absolute or relative to the repository's root.")
+    num_classes: int = Field(gt=0, description="Number of classes that a head predicts.")
+    images: dict[Literal["train", "val"], int] = Field(
+        description="Expected number of images of each split. `hafabench data verify` checks it before a training."
+    )
+    generator: DigitsGenerator | None = Field(
+        None, description="How the data set is generated; null for data that exists already."
+    )
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this data set, wherever it lies: the part that enters a run's fingerprint."""
+        """Return what identifies the data set, wherever it is stored. It is part of a run's fingerprint."""
         return self.model_dump(mode="json", by_alias=True, exclude={"root"})
 
 
 class Override(StrictModel):
-    """Recipe values changed for the runs whose id matches ``runs`` (shell pattern); later entries win."""
+    """Other values for keys of the recipe of some runs. Later overrides win."""
 
-    runs: str
-    set: dict[str, Any] = Field(min_length=1)
-    why: str = Field(min_length=3)
+    runs: str = Field(
+        description="Shell pattern of run ids (`<task>/<model>/seed<k>`). It starts with a task: "
+        "`classification/pvt_tiny/*`."
+    )
+    set: dict[str, Any] = Field(
+        min_length=1, description="New values by recipe key. The keys of a nested section are written with a dot."
+    )
+    why: str = Field(min_length=3, description="Reason. `hafabench explain` shows it as the source of the values.")
 
 
 class ComplexityConfig(StrictModel):
-    """Input sizes (height, width) at which parameters and multiply-accumulates are counted, per task."""
+    """Sizes at which parameters and multiply-accumulates are counted."""
 
-    image_size: dict[Task, tuple[int, int]]
-    num_classes: dict[Task, int]
+    image_size: dict[Task, tuple[int, int]] = Field(description="Height and width of the input, in pixels, by task.")
+    num_classes: dict[Task, int] = Field(description="Number of classes of the head, by task.")
 
 
 class LatencyConfig(StrictModel):
-    """One interleaved latency measurement of several models in one process.
+    """A latency measurement. One process times several models in turn, so that their ratios can be compared."""
 
-    Attributes:
-        name: of the measurement and its record.
-        models, baseline: timed round robin; ratios are against ``baseline``, pair by pair.
-        image_size, batch_size: of the input.
-        warmup: fewest rounds discarded; more are, until the speed is steady.
-        repeats: most rounds measured.
-        threads: CPU threads; None leaves torch's default.
-        interval: half width to which every ratio is wanted, relative; measuring ends once it is reached. None
-            measures ``repeats`` rounds.
-        throughput_batch: measure throughput as well, at this batch size.
-    """
-
-    # Added since the first records: at their defaults they are no part of a fingerprint.
+    # Keys that did not exist when the first records were made. At None they are not part of a fingerprint.
     later: ClassVar[frozenset[str]] = frozenset({"interval", "throughput_batch"})
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
-    baseline: str
-    models: list[str] = Field(min_length=1)
-    image_size: int = Field(224, gt=0)
-    batch_size: int = Field(1, gt=0)
-    warmup: int = Field(5, ge=0)
-    repeats: int = Field(gt=1)
-    threads: int | None = Field(None, gt=0)
-    interval: float | None = Field(None, gt=0, lt=1)
-    throughput_batch: int | None = Field(None, gt=1)
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the measurement and of its record.")
+    baseline: str = Field(description="Model that the ratios refer to. It is timed in every round.")
+    models: list[str] = Field(min_length=1, description="Other models that are timed in every round.")
+    image_size: int = Field(224, gt=0, description="Side of the square input, in pixels.")
+    batch_size: int = Field(1, gt=0, description="Images per batch.")
+    warmup: int = Field(
+        5, ge=0, description="Smallest number of discarded rounds. More are discarded until the speed is steady."
+    )
+    repeats: int = Field(gt=1, description="Largest number of measured rounds.")
+    threads: int | None = Field(None, gt=0, description="CPU threads; null uses torch's default.")
+    interval: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Relative half width of the confidence interval at which every ratio is known well enough. The "
+        "measurement ends when it is reached; null measures all `repeats` rounds.",
+    )
+    throughput_batch: int | None = Field(
+        None, gt=1, description="Batch size of an additional throughput measurement; null measures none."
+    )
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this measurement: the part that enters its fingerprint."""
+        """Return what identifies the measurement. It is part of its fingerprint."""
         values = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if key not in self.later or value is not None}
 
 
 class ExperimentConfig(StrictModel):
-    """An experiment file."""
+    """An experiment: data sets, the models to train, and what is measured."""
 
-    experiment: str = Field(pattern=r"^[a-z0-9_]+$")
-    title: str
-    scale: Literal["embedded", "full"]
-    seeds: list[int] = Field(min_length=1)
-    datasets: dict[Task, DatasetConfig]
-    recipes: Path = Path("recipes")
-    tables: Path = Path("tables.yaml")
-    paper_values: Path = Path("paper_values.csv")
-    claims: Path = Path("claims.yaml")
-    models: dict[str, ModelConfig] = Field(default_factory=dict)
-    train: dict[Task, list[str]]
-    overrides: list[Override] = Field(default_factory=list)
-    complexity: ComplexityConfig
-    latency: list[LatencyConfig] = Field(default_factory=list)
+    experiment: str = Field(
+        pattern=r"^[a-z0-9_]+$",
+        description="Name of the experiment and of its folders below `results/` and `reports/`.",
+    )
+    title: str = Field(description="Title of the report.")
+    scale: Literal["embedded", "full"] = Field(
+        description="`embedded` for small data on CPUs, `full` for the paper's data on GPUs. Accuracies of different "
+        "scales are never shown in one table."
+    )
+    seeds: list[int] = Field(min_length=1, description="Seeds. Every model is trained once with each of them.")
+    datasets: dict[Task, DatasetConfig] = Field(description="Data set of each task.")
+    recipes: Path = Field(
+        Path("recipes"), description="Folder of the recipe files `<task>.yaml`, relative to the experiment file."
+    )
+    tables: Path = Field(Path("tables.yaml"), description="File of the tables, relative to the experiment file.")
+    paper_values: Path = Field(
+        Path("paper_values.csv"), description="File of the paper's printed values, relative to the experiment file."
+    )
+    claims: Path = Field(Path("claims.yaml"), description="File of the claims, relative to the experiment file.")
+    models: dict[str, ModelConfig] = Field(
+        default_factory=dict, description="Own models by name. A name must not be that of a model of the paper."
+    )
+    train: dict[Task, list[str]] = Field(
+        description="Models to train for each task. `hafabench models` lists their names."
+    )
+    overrides: list[Override] = Field(default_factory=list, description="Other recipe values for some runs.")
+    complexity: ComplexityConfig = Field(
+        description="Sizes at which parameters and multiply-accumulates are counted."
+    )
+    latency: list[LatencyConfig] = Field(default_factory=list, description="Latency measurements.")
 
     @field_validator("seeds")
     @classmethod
@@ -152,18 +169,18 @@ class ExperimentConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked experiment with everything its file refers to.
+    """A checked experiment with everything that its file refers to.
 
     Attributes:
-        file: the experiment file.
-        config: its content.
-        models: every model name that it may use.
-        recipes: the recipe file of each task.
-        table_layouts: the tables, in order.
-        tables_file: the file that defines them.
-        paper_values: the paper's printed values (CSV).
-        claims_config: conventions, tolerances and notes by which the printed values are checked.
-        claims_file: the file that defines them.
+        file: The experiment file.
+        config: The content of the experiment file.
+        models: All models that the experiment may use, by name.
+        recipes: The recipe file of each task.
+        table_layouts: The layouts of the tables, in order.
+        tables_file: The file of the table layouts.
+        paper_values: The CSV file of the paper's printed values.
+        claims_config: Conventions, tolerances and notes by which the printed values are checked.
+        claims_file: The file of the claims.
     """
 
     file: Path
@@ -178,28 +195,28 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The experiment's name, which names its folders."""
+        """The name of the experiment and of its folders."""
         return self.config.experiment
 
     @property
     def results(self) -> Path:
-        """Folder of its runs and records."""
+        """The folder of the experiment's runs and records."""
         return Path("results") / self.name
 
     @property
     def reports(self) -> Path:
-        """Folder of what is generated from them."""
+        """The folder of the reports that are generated from the records."""
         return Path("reports") / self.name
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Read an experiment and everything it names.
+    """Read an experiment file and every file that it refers to.
 
     Args:
-        path: the experiment's YAML file.
+        path: The experiment file.
 
     Raises:
-        UserError: with every problem of all the files involved: file, line, key, expectation.
+        UserError: With every problem of all these files, each with file, line, key and expectation.
     """
     source = YamlFile(path)
     config = source.validate(ExperimentConfig)
@@ -208,35 +225,37 @@ def load_experiment(path: Path) -> Experiment:
     folder = source.path.parent
     recipes: dict[str, RecipeFile] = {}
     for task in TASKS:
-        _collect(
-            problems,
-            lambda task=task: recipes.update({task: load_recipe(folder / config.recipes / f"{task}.yaml", task)}),
-        )
-    layouts: list[TableLayout] = []
-    _collect(problems, lambda: layouts.extend(load_table_layouts(folder / config.tables)))
+        with _collected(problems):
+            recipes[task] = load_recipe(folder / config.recipes / f"{task}.yaml", task)
+    tables = folder / config.tables
+    table_layouts: list[TableLayout] = []
+    with _collected(problems):
+        table_layouts = load_table_layouts(tables)
     paper_values = folder / config.paper_values
     if not paper_values.is_file():
         problems.append(source.problem(("paper_values",), f"no such file: {paper_values}"))
     claims_file = folder / config.claims
-    claims: list[ClaimsConfig] = []
-    _collect(problems, lambda: claims.append(load_claims_config(claims_file)))
+    claims: ClaimsConfig | None = None
+    with _collected(problems):
+        claims = load_claims_config(claims_file)
     _check_names(source, config, models, problems)
-    _check_layout_models(folder / config.tables, layouts, models, problems)
+    _check_table_models(tables, table_layouts, models, problems)
     for task, dataset in config.datasets.items():
         if dataset.data_format != FORMAT_OF_TASK[task]:
             at = ("datasets", task, source.spelling(("datasets", task), "format", "layout"))
             problems.append(source.problem(at, f"expected {FORMAT_OF_TASK[task]!r}, found {dataset.data_format!r}"))
     for index, override in enumerate(config.overrides):
         _check_override(source, index, override, problems)
-    if problems:
+    if problems or claims is None:
         raise UserError(problems)
-    tables = folder / config.tables
-    return Experiment(source.path, config, models, recipes, layouts, tables, paper_values, claims[0], claims_file)
+    return Experiment(source.path, config, models, recipes, table_layouts, tables, paper_values, claims, claims_file)
 
 
-def _collect(problems: list[Problem | str], load) -> None:
+@contextmanager
+def _collected(problems: list[Problem | str]) -> Iterator[None]:
+    """Add the problems of a `UserError` to ``problems``."""
     try:
-        load()
+        yield
     except UserError as error:
         problems.extend(error.problems)
 
@@ -246,7 +265,7 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
     for name, entry in config.models.items():
         at = ("models", name)
         if name in CATALOG:
-            problems.append(source.problem(at, "this name is taken by a model of the paper; choose another"))
+            problems.append(source.problem(at, "a model of the paper has this name; choose another"))
             continue
         base = CATALOG.get(entry.base)
         if base is None:
@@ -262,7 +281,7 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
 
 
 def unknown_model(name: str, models: dict[str, ModelSpec]) -> str:
-    """A sentence for a name that is no model, with the nearest names that are."""
+    """Return the message for an unknown model, with the most similar names of known models."""
     near = get_close_matches(name, models, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`hafabench models` lists the known ones"
     return f"unknown model {name!r}; {hint}"
@@ -271,26 +290,25 @@ def unknown_model(name: str, models: dict[str, ModelSpec]) -> str:
 def _check_names(
     source: YamlFile, config: ExperimentConfig, models: dict[str, ModelSpec], problems: list[Problem | str]
 ) -> None:
-    named = [
+    named: list[tuple[KeyPath, str]] = [
         (("train", task, index), name) for task, names in config.train.items() for index, name in enumerate(names)
     ]
     for index, group in enumerate(config.latency):
-        at = ("latency", index)
-        named.append(((*at, "baseline"), group.baseline))
-        named += [((*at, "models", position), name) for position, name in enumerate(group.models)]
+        named.append((("latency", index, "baseline"), group.baseline))
+        named += [(("latency", index, "models", position), name) for position, name in enumerate(group.models)]
     for at, name in named:
         if name not in models:
             problems.append(source.problem(at, unknown_model(name, models)))
     for task, names in config.train.items():
         for index, name in enumerate(names):
             if name in names[:index]:
-                problems.append(source.problem(("train", task, index), f"model {name!r} listed twice"))
+                problems.append(source.problem(("train", task, index), f"model {name!r} is listed twice"))
 
 
-def _check_layout_models(
-    file: Path, layouts: list[TableLayout], models: dict[str, ModelSpec], problems: list[Problem | str]
+def _check_table_models(
+    file: Path, table_layouts: list[TableLayout], models: dict[str, ModelSpec], problems: list[Problem | str]
 ) -> None:
-    for layout in layouts:
+    for layout in table_layouts:
         for row in layout.rows:
             for name in filter(None, (row.model, row.baseline)):
                 if name not in models:
@@ -310,7 +328,8 @@ def _check_override(source: YamlFile, index: int, override: Override, problems: 
         if field is None:
             problems.append(source.problem((*at, "set", key), f"unknown key of the {task} recipe"))
             continue
+        annotation: Any = Annotated[field.annotation, field]
         try:
-            TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
+            TypeAdapter(annotation).validate_python(value)
         except ValidationError as error:
             problems += source.problems_of(error, (*at, "set", key))

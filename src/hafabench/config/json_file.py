@@ -1,4 +1,4 @@
-"""JSON files read as plain containers, or validated into pydantic models with all problems at once."""
+"""JSON files, and their validation, which reports all problems at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_json(path: Path, *, missing: str = "no such file") -> Any:
 
     Args:
         path: The file.
-        missing: The message of the error where there is no such file.
+        missing: The message of the error if the file does not exist.
 
     Raises:
         UserError: If the file is missing or is not valid JSON, with the line of the first syntax error.
@@ -35,7 +35,7 @@ def read_json(path: Path, *, missing: str = "no such file") -> Any:
 
 
 def read_json_object(path: Path) -> dict[str, Any] | None:
-    """Read a JSON file that holds an object; None where there is no such file or it holds something else."""
+    """Read a JSON object from a file; None if the file does not exist or does not contain an object."""
     try:
         content = read_json(path)
     except UserError:
@@ -46,18 +46,18 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
 def read_json_model(path: Path, model: type[Model], *, missing: str = "no such file") -> Model:
     """Read a JSON file and validate it.
 
-    A model with a ``schema`` field reports a file of another schema in one sentence, before any other problem.
+    If the model has a field ``schema`` and the file has another schema, this is the only problem that is reported.
 
     Args:
         path: The file.
         model: The pydantic model of its content.
-        missing: The message of the error where there is no such file.
+        missing: The message of the error if the file does not exist.
 
     Raises:
         UserError: If the file is missing, is not valid JSON, or does not fit the model; every problem is listed.
     """
     try:
-        # The fast path: pydantic's own JSON parser.
+        # pydantic's own JSON parser is faster. Invalid files are read again below, for better messages.
         return model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         content = read_json(path, missing=missing)

@@ -1,9 +1,11 @@
-"""The kinds of parameters and operations that a counting convention may name, and the parts of a model."""
+"""The kinds of parameters and operations, and the parts of a model, that a convention counts or leaves out."""
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 BIAS = "_bias"
-"""Suffix of the additions of a bias: one per output element of ``convolution``, ``linear`` ..."""
+"""Suffix of the kinds that count the additions of a bias: ``convolution_bias``, ``linear_bias``."""
 
 MULTIPLICATIONS: tuple[str, ...] = (
     "convolution",
@@ -17,7 +19,7 @@ MULTIPLICATIONS: tuple[str, ...] = (
 """Kinds whose counts are multiply-accumulates, as `hafabench.measure.complexity` counts them."""
 
 ADDITIONS: tuple[str, ...] = tuple(f"{kind}{BIAS}" for kind in MULTIPLICATIONS if kind != "attention")
-"""Biases added, in elements of the output."""
+"""Kinds of additions of a bias. One addition is counted per element of the output."""
 
 ELEMENTWISE: tuple[str, ...] = (
     "batch_norm",
@@ -29,15 +31,16 @@ ELEMENTWISE: tuple[str, ...] = (
     "softmax",
     "upsampling",
 )
-"""Counted in elements: of the input for norms and pooling, of the output for the others."""
+"""Kinds counted in elements: those of the input for norms and pooling, and those of the output for the others."""
 
 OPERATIONS = (*MULTIPLICATIONS, *ADDITIONS, *ELEMENTWISE)
 PARAMETERS: tuple[str, ...] = (*(kind for kind in MULTIPLICATIONS if kind != "attention"), "norm", "bias", "other")
-"""Kinds of parameters: weights by the operation they serve; norms' weights and biases; other biases; and what is of
-no such module: class tokens, position embeddings and tables."""
+"""Kinds of parameters: weights by their operation, ``norm`` (weights and biases of norms), ``bias`` (other biases)
+and ``other`` (class tokens, position embeddings and position tables)."""
 
 BUFFERS = "statistics"
-"""Kind of the running means and variances of batch norms, which are no parameters."""
+"""Kind of the running means and variances of batch norms, which are buffers and not parameters."""
 
-PARTS: tuple[str, ...] = ("backbone", "predictors", "neck", "head")
-"""``head`` is the classifier, or Semantic FPN's or Mask R-CNN's head; ``predictors`` decide which tokens to keep."""
+Part = Literal["backbone", "predictors", "neck", "head"]
+"""Part of a model. ``head`` is the classifier or a dense head; ``predictors`` choose the tokens to keep."""
+PARTS: tuple[Part, ...] = get_args(Part)

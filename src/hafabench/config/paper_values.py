@@ -1,4 +1,4 @@
-"""The paper's printed values, read from `configs/paper_values.csv`: cited, never computed with."""
+"""The paper's printed values (`configs/paper_values.csv`). They are cited and never used in a computation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ class PaperValue:
     """One printed cell.
 
     Attributes:
-        table: ``table1`` ... ``table6``, or where else in the paper it stands (``latency``, ``text4.4``).
-        row, metric: its place in the table.
-        label, group, baseline: of its row.
-        value: as printed; None where the paper leaves the cell empty.
-        delta: the difference printed in brackets behind it, where there is one.
+        table: ``table1`` ... ``table6``, or another part of the paper (``latency``, ``text4.4``).
+        row: Name of the row.
+        metric: Name of the metric.
+        label: Label of the row.
+        group: Group of the row.
+        baseline: Baseline of the row, if it has one.
+        value: The printed value; None if the cell is empty in the paper.
+        delta: The difference that the paper prints in brackets, if there is one.
     """
 
     table: str
@@ -37,10 +40,10 @@ PaperValues = dict[tuple[str, str, str], PaperValue]
 
 
 def load_paper_values(path: Path) -> PaperValues:
-    """The paper's values by (table, row, metric).
+    """Read the paper's values by (table, row, metric).
 
     Raises:
-        UserError: with every problem: missing file, other columns, a value that is no number, a cell given twice.
+        UserError: With every problem: a missing file, other columns, a value that is not a number, a repeated cell.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as handle:

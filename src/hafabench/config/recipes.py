@@ -1,8 +1,8 @@
-"""Training recipes: the keys of each task, and the files that give every value a source.
+"""Training recipes: the keys of each task, and the files in which every value has a source.
 
-A recipe file holds ``defaults``, then ``by_family`` and ``by_size`` overrides; each value is written
-``{value: ..., source: ...}``. Later layers win: defaults < family < size < experiment. A key of a part of a recipe
-has a dot: ``token_pruning.teacher``.
+A recipe file contains ``defaults`` and the layers ``by_family`` and ``by_size``. Each value is written as
+``{value: ..., source: ...}``. Later layers win: defaults < family < size < overrides of the experiment. The key of a
+nested section is written with a dot: ``token_pruning.teacher``.
 """
 
 from __future__ import annotations
@@ -11,141 +11,147 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from hafabench.config.base import StrictModel
 from hafabench.config.catalog import ModelSpec
-from hafabench.config.yaml_file import YamlFile, describe
-from hafabench.errors import UserError
+from hafabench.config.yaml_file import KeyPath, YamlFile, describe
+from hafabench.errors import Problem, UserError
 
 Task = Literal["classification", "segmentation", "detection"]
-TASKS: tuple[str, ...] = ("classification", "segmentation", "detection")
+TASKS: tuple[Task, ...] = ("classification", "segmentation", "detection")
 
 
-class Recipe(BaseModel, ABC):
-    """Keys shared by all tasks.
-
-    Attributes:
-        batch_size: images per optimiser step, over all processes.
-        lr: peak learning rate.
-        drop_path: stochastic depth rate of the last block.
-        clip_grad: gradient norm limit, or None.
-        amp: mixed precision where there is a GPU; it is never used on CPU.
-        workers: data loading processes per training process.
-        checkpoint_every: optimiser steps between checkpoints: what a killed job can lose at most.
-        log_every: optimiser steps between progress lines.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Recipe(StrictModel, ABC):
+    """Keys of every task."""
 
     warmup_key: ClassVar[str]
-
-    # How a run is operated, not what it computes: these do not enter its fingerprint.
+    """The key that sets the length of the warm-up."""
     operational: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "log_every", "eval_batch_size"})
-    # Keys added since the first records: where they are None, a run is the one that it was without them.
+    """Keys that do not change a run's results. They are not part of its fingerprint."""
     later: ClassVar[frozenset[str]] = frozenset()
-    # Keys whose values have keys of their own, written with a dot.
-    parts: ClassVar[dict[str, type[BaseModel]]] = {}
+    """Keys that did not exist when the first records were made. At None they are not part of a fingerprint."""
+    sections: ClassVar[dict[str, type[BaseModel]]] = {}
+    """Nested sections by key. Their keys are written with a dot."""
 
-    optimizer: Literal["adamw", "sgd"]
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    batch_size: int = Field(gt=0)
-    drop_path: float = Field(ge=0, lt=1)
-    clip_grad: float | None = Field(None, gt=0)
-    amp: bool = True
-    workers: int = Field(8, ge=0)
-    eval_batch_size: int = Field(gt=0)
-    checkpoint_every: int = Field(1000, gt=0)
-    log_every: int = Field(50, gt=0)
+    optimizer: Literal["adamw", "sgd"] = Field(description="Optimizer of the training.")
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(ge=0, description="Weight decay of the optimizer.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of `sgd`. AdamW does not use it.")
+    batch_size: int = Field(gt=0, description="Images per optimizer step, summed over all processes.")
+    drop_path: float = Field(ge=0, lt=1, description="Stochastic depth rate of the last block.")
+    clip_grad: float | None = Field(None, gt=0, description="Limit of the gradient norm; null does not clip.")
+    amp: bool = Field(True, description="Whether to train in mixed precision on a GPU. CPUs never use it.")
+    workers: int = Field(
+        8, ge=0, description="Data loading processes per training process; 0 loads in the training process."
+    )
+    eval_batch_size: int = Field(gt=0, description="Images per batch of the evaluation.")
+    checkpoint_every: int = Field(
+        1000, gt=0, description="Optimizer steps between two checkpoints. An interrupted job loses at most this many."
+    )
+    log_every: int = Field(50, gt=0, description="Optimizer steps between two progress lines.")
 
     def identity(self) -> dict[str, Any]:
-        """The values that can change a run's numbers: the part that enters its fingerprint."""
+        """Return the values that can change a run's results. They are part of its fingerprint."""
         values = self.model_dump(mode="json", exclude=set(self.operational))
         return {key: value for key, value in values.items() if key not in self.later or value is not None}
 
     @abstractmethod
     def steps(self, images: int) -> int:
-        """Optimiser steps of the whole training on ``images`` training images; a last, partial batch is left out."""
+        """Return the optimizer steps of a training on ``images`` images. A last, partial batch is dropped."""
 
     @abstractmethod
     def warmup_steps(self, images: int) -> int:
-        """Those of them that warm the learning rate up."""
+        """Return the number of optimizer steps in which the learning rate is warmed up."""
 
     def problems(self, images: int) -> dict[str, str]:
-        """Keys whose values do not fit ``images`` training images, each with what was expected."""
+        """Return a message for each key whose value does not fit ``images`` training images."""
         if images < self.batch_size:
-            return {"batch_size": f"{self.batch_size} images a step, but only {images} to train on"}
+            return {"batch_size": f"{self.batch_size} images per step, but there are only {images} training images"}
         warmup, total = self.warmup_steps(images), self.steps(images)
         if warmup and warmup >= total:
             return {self.warmup_key: f"{warmup} steps of warm-up, but the training has only {total}"}
         return {}
 
 
-class TokenPruningRecipe(BaseModel):
-    """How a trained classifier learns to drop tokens (DynamicViT's objective).
+class TokenPruningRecipe(StrictModel):
+    """How a trained classifier learns to drop tokens.
 
-    The objective is `hafabench.engines.classification.token_pruning`.
-
-    Attributes:
-        teacher: model whose run of the same seed gives the starting weights, and whose outputs are imitated.
-        ratio_weight: of the squared difference between the shares of tokens kept and wanted.
-        distillation_weight: of the divergence from the teacher's class probabilities.
-        token_weight: of the difference to the teacher in the tokens.
-        backbone_lr_share: learning rate of what the teacher has too, over that of the new parts.
-        frozen_epochs: epochs at the beginning in which only the new parts learn.
-        ema_decay: of the moving average of the weights that is kept and evaluated beside them, or None.
+    The objective is DynamicViT's. The training starts from the weights of a teacher and imitates the teacher.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    teacher: str
-    ratio_weight: float = Field(ge=0)
-    distillation_weight: float = Field(ge=0)
-    token_weight: float = Field(ge=0)
-    backbone_lr_share: float = Field(gt=0, le=1)
-    frozen_epochs: int = Field(ge=0)
-    ema_decay: float | None = Field(gt=0, lt=1)
+    teacher: str = Field(
+        description="Model whose run of the same seed gives the starting weights and the outputs to imitate."
+    )
+    ratio_weight: float = Field(
+        ge=0, description="Weight of the squared difference between the actual and the wanted keep rates."
+    )
+    distillation_weight: float = Field(
+        ge=0, description="Weight of the divergence from the teacher's class probabilities."
+    )
+    token_weight: float = Field(ge=0, description="Weight of the squared difference from the teacher's tokens.")
+    backbone_lr_share: float = Field(
+        gt=0, le=1, description="Learning rate of the teacher's parts, relative to that of the new parts."
+    )
+    frozen_epochs: int = Field(ge=0, description="Number of first epochs in which only the new parts are trained.")
+    ema_decay: float | None = Field(
+        gt=0,
+        lt=1,
+        description="Decay of the moving average of the weights, which is stored and evaluated as well; null keeps "
+        "none.",
+    )
 
 
 class ClassificationRecipe(Recipe):
-    """ImageNet-style training (paper, section 4.1).
-
-    Attributes:
-        lr_batch_size: ``lr`` is meant at this batch size and scaled linearly to ``batch_size``.
-        epochs, warmup_epochs: length; warm-up is part of ``epochs``.
-        warmup_lr, min_lr: ends of the cosine schedule with warm-up, at ``lr_batch_size``.
-        image_size: side of the square input, pixels.
-        eval_crop: share of the shorter side that the evaluation's centre crop keeps (0.875: 256 -> 224).
-        repeated_augmentation: copies of an image per epoch under different augmentations; 1 is none.
-        token_pruning: for models that drop tokens, and for them alone.
-    """
+    """Keys of classification: training on ImageNet as DeiT does it (paper, section 4.1)."""
 
     later: ClassVar[frozenset[str]] = frozenset({"token_pruning"})
-    parts: ClassVar[dict[str, type[BaseModel]]] = {"token_pruning": TokenPruningRecipe}
-
-    image_size: int = Field(gt=0)
-    eval_crop: float = Field(gt=0, le=1)
-    epochs: int = Field(gt=0)
-    warmup_epochs: int = Field(ge=0)
-    lr_batch_size: int = Field(gt=0)
-    warmup_lr: float = Field(ge=0)
-    min_lr: float = Field(ge=0)
-    interpolation: Literal["bicubic", "bilinear", "random"]
-    crop_scale: tuple[float, float]
-    horizontal_flip: float = Field(ge=0, le=1)
-    color_jitter: float = Field(ge=0)
-    auto_augment: str | None
-    mixup: float = Field(ge=0)
-    cutmix: float = Field(ge=0)
-    mixup_switch_prob: float = Field(ge=0, le=1)
-    label_smoothing: float = Field(ge=0, lt=1)
-    random_erasing: float = Field(ge=0, le=1)
-    repeated_augmentation: int = Field(ge=1)
-    token_pruning: TokenPruningRecipe | None = None
-
+    sections: ClassVar[dict[str, type[BaseModel]]] = {"token_pruning": TokenPruningRecipe}
     warmup_key: ClassVar[str] = "warmup_epochs"
+
+    image_size: int = Field(gt=0, description="Side of the square input, in pixels.")
+    eval_crop: float = Field(
+        gt=0,
+        le=1,
+        description="Share of the shorter side that the evaluation's centre crop keeps. 0.875 resizes to 256 and "
+        "crops 224 pixels.",
+    )
+    epochs: int = Field(gt=0, description="Epochs of the training, including the warm-up.")
+    warmup_epochs: int = Field(ge=0, description="Epochs in which the learning rate rises linearly.")
+    lr_batch_size: int = Field(
+        gt=0,
+        description="Batch size for which `lr`, `warmup_lr` and `min_lr` are given. They are scaled linearly to "
+        "`batch_size`.",
+    )
+    warmup_lr: float = Field(ge=0, description="Learning rate at the start of the warm-up.")
+    min_lr: float = Field(ge=0, description="Learning rate at the end of the cosine schedule.")
+    interpolation: Literal["bicubic", "bilinear", "random"] = Field(
+        description="Interpolation of resized training images. `random` draws one of the other two per image."
+    )
+    crop_scale: tuple[float, float] = Field(
+        description="Smallest and largest share of the image area in a random crop."
+    )
+    horizontal_flip: float = Field(ge=0, le=1, description="Probability of a horizontal flip.")
+    color_jitter: float = Field(
+        ge=0, description="Strength of random colour changes. It has no effect while `auto_augment` is set."
+    )
+    auto_augment: str | None = Field(
+        description="Automatic augmentation in timm's notation, for example `rand-m9-mstd0.5-inc1`; null uses none."
+    )
+    mixup: float = Field(ge=0, description="Alpha of mixup; 0 switches it off.")
+    cutmix: float = Field(ge=0, description="Alpha of CutMix; 0 switches it off.")
+    mixup_switch_prob: float = Field(
+        ge=0, le=1, description="Probability of CutMix instead of mixup where both are on."
+    )
+    label_smoothing: float = Field(ge=0, lt=1, description="Label smoothing of the cross entropy.")
+    random_erasing: float = Field(ge=0, le=1, description="Probability that a rectangle of the image is erased.")
+    repeated_augmentation: int = Field(
+        ge=1, description="Differently augmented copies of each image per epoch; 1 switches it off."
+    )
+    token_pruning: TokenPruningRecipe | None = Field(
+        None, description="How a model learns to drop tokens. Only models with keep rates have this section."
+    )
 
     def problems(self, images: int) -> dict[str, str]:
         found = super().problems(images)
@@ -163,21 +169,22 @@ class ClassificationRecipe(Recipe):
 
 
 class DenseRecipe(Recipe):
-    """Keys shared by segmentation and detection.
+    """Keys of segmentation and detection."""
 
-    Attributes:
-        resize: (long side, short side) limits of the training and evaluation image, pixels, aspect kept.
-        flip: probability of a horizontal flip.
-        warmup_iterations, warmup_factor: linear warm-up from ``warmup_factor * lr``.
-        neck: ``fpn``, or ``token_fpn``, whose top step gathers cluster tokens; ``auto`` takes ``token_fpn``
-            exactly for models whose last stage is SIA.
-    """
-
-    resize: tuple[int, int]
-    flip: float = Field(ge=0, le=1)
-    warmup_iterations: int = Field(ge=0)
-    warmup_factor: float = Field(gt=0, le=1)
-    neck: Literal["auto", "fpn", "token_fpn"] = "auto"
+    resize: tuple[int, int] = Field(
+        description="Limits of the longer and the shorter side of resized images, in pixels. The aspect ratio is "
+        "kept."
+    )
+    flip: float = Field(ge=0, le=1, description="Probability of a horizontal flip.")
+    warmup_iterations: int = Field(ge=0, description="Optimizer steps in which the learning rate rises linearly.")
+    warmup_factor: float = Field(
+        gt=0, le=1, description="Learning rate at the start of the warm-up, relative to `lr`."
+    )
+    neck: Literal["auto", "fpn", "token_fpn"] = Field(
+        "auto",
+        description="Feature pyramid. The top level of `token_fpn` reads cluster tokens. `auto` uses `token_fpn` for "
+        "models whose last merger is SIA, and `fpn` for all others.",
+    )
 
     warmup_key: ClassVar[str] = "warmup_iterations"
 
@@ -186,38 +193,38 @@ class DenseRecipe(Recipe):
 
 
 class SegmentationRecipe(DenseRecipe):
-    """Semantic FPN (paper, section 4.2)."""
+    """Keys of segmentation: Semantic FPN (paper, section 4.2)."""
 
-    iterations: int = Field(gt=0)
-    poly_power: float = Field(gt=0)
-    min_lr: float = Field(ge=0)
-    ratio_range: tuple[float, float]
-    crop_size: int = Field(gt=0)
-    photometric_distortion: bool
+    iterations: int = Field(gt=0, description="Optimizer steps of the training.")
+    poly_power: float = Field(gt=0, description="Exponent of the polynomial learning rate schedule.")
+    min_lr: float = Field(ge=0, description="Learning rate at the end of the schedule.")
+    ratio_range: tuple[float, float] = Field(
+        description="Smallest and largest random factor on the size of a training image."
+    )
+    crop_size: int = Field(gt=0, description="Side of the square random crop, in pixels.")
+    photometric_distortion: bool = Field(
+        description="Whether brightness, contrast, saturation and hue are changed at random."
+    )
 
     def steps(self, images: int) -> int:
         return self.iterations
 
 
 class DetectionRecipe(DenseRecipe):
-    """Mask R-CNN, 1x schedule (paper, section 4.3).
+    """Keys of detection: Mask R-CNN with a 1x schedule (paper, section 4.3)."""
 
-    Attributes:
-        milestones: epochs after which the learning rate is multiplied by ``lr_gamma``.
-        train_proposals, test_proposals: region proposals kept per image.
-        roi_samples: regions sampled per image for the box and mask heads.
-        max_detections: boxes, and so masks, kept per image in evaluation.
-        anchor_scale: side of the anchors in units of the level's stride.
-    """
-
-    epochs: int = Field(gt=0)
-    milestones: tuple[int, ...]
-    lr_gamma: float = Field(gt=0, le=1)
-    train_proposals: int = Field(gt=0)
-    test_proposals: int = Field(gt=0)
-    roi_samples: int = Field(gt=0)
-    max_detections: int = Field(100, gt=0)
-    anchor_scale: int = Field(8, gt=0)
+    epochs: int = Field(gt=0, description="Epochs of the training.")
+    milestones: tuple[int, ...] = Field(
+        description="Epochs after which the learning rate is multiplied by `lr_gamma`."
+    )
+    lr_gamma: float = Field(gt=0, le=1, description="Factor on the learning rate at each of the `milestones`.")
+    train_proposals: int = Field(gt=0, description="Region proposals kept per training image.")
+    test_proposals: int = Field(gt=0, description="Region proposals kept per image of the evaluation.")
+    roi_samples: int = Field(
+        gt=0, description="Regions sampled per training image for the box head and the mask head."
+    )
+    max_detections: int = Field(100, gt=0, description="Largest number of detections per image of the evaluation.")
+    anchor_scale: int = Field(8, gt=0, description="Side of the anchors, in strides of their pyramid level.")
 
     def steps(self, images: int) -> int:
         return self.epochs * (images // self.batch_size)
@@ -230,73 +237,79 @@ RECIPE_TYPES: dict[str, type[Recipe]] = {
 }
 
 
-class Sourced(BaseModel):
-    """A recipe value and where it is written down."""
+class Sourced(StrictModel):
+    """A value of a recipe with its source."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    value: Any
-    source: str = Field(min_length=3)
+    value: Any = Field(description="The value of the key.")
+    source: str = Field(min_length=3, description="Where the value is published, or that it is the project's choice.")
 
 
-class RecipeFile(BaseModel):
-    """One task's recipe as written: values with sources, in layers."""
+class RecipeFile(StrictModel):
+    """The recipe of one task."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: Task
-    defaults: dict[str, Sourced]
-    by_family: dict[str, dict[str, Sourced]] = {}
-    by_size: dict[str, dict[str, Sourced]] = {}
+    task: Task = Field(description="Task of the recipe.")
+    defaults: dict[str, Sourced] = Field(
+        description="Values for all models. Every key without a default is required."
+    )
+    by_family: dict[str, dict[str, Sourced]] = Field(
+        {}, description="Other values for the models of a family, by family."
+    )
+    by_size: dict[str, dict[str, Sourced]] = Field(
+        {},
+        description="Other values for the models of a size (`tiny`, `small`, `medium`, `large`), by size. A family "
+        "with an entry in `by_family` does not use them.",
+    )
 
     def layers(self, model: ModelSpec) -> dict[str, Sourced]:
-        """Values that apply to ``model``, later layers winning."""
+        """Return the values that apply to ``model``. Later layers win."""
         family = self.by_family.get(model.family, {})
-        # A family's own recipe (SGD for ResNets) is not a size of the transformers' one.
+        # A size layer belongs to the default recipe. It does not fit a family with its own recipe (SGD for ResNets).
         size = {} if family else self.by_size.get(model.size, {})
         return {**self.defaults, **family, **size}
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Values whose keys may have a dot, as a recipe takes them: ``{"a.b": 1}`` -> ``{"a": {"b": 1}}``."""
+    """Turn keys with a dot into nested sections: ``{"a.b": 1}`` -> ``{"a": {"b": 1}}``."""
     found: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
     for key, value in values.items():
-        part, dot, name = key.partition(".")
+        section, dot, name = key.partition(".")
         if not dot:
             continue
-        if part in values:
-            # No part of a recipe, then; the key stays what it is, unknown.
+        if section in values:
+            # The section is a plain key, so this key is unknown. It is kept as it is and refused by the validation.
             found[key] = value
         else:
-            found.setdefault(part, {})[name] = value
+            found.setdefault(section, {})[name] = value
     return found
 
 
 def key_of(location: tuple[str | int, ...], values: dict[str, Any]) -> str:
-    """The key, as in ``values``, that a validation error's location is about."""
+    """Return the key of ``values`` to which the location of a validation error belongs."""
     return str(location[0]) if location[0] in values else ".".join(map(str, location[:2]))
 
 
 def field_of(kind: type[Recipe], key: str) -> FieldInfo | None:
-    """What a recipe says about ``key``, which may have a dot; None for a key that it does not have."""
-    part, dot, name = key.partition(".")
-    owner = kind.parts.get(part) if dot else kind
-    return owner.model_fields.get(name if dot else part) if owner is not None and key not in kind.parts else None
+    """Return the field of a recipe for ``key``, which may contain a dot; None if the recipe has no such key."""
+    section, dot, name = key.partition(".")
+    owner = kind.sections.get(section) if dot else kind
+    return (
+        owner.model_fields.get(name if dot else section) if owner is not None and key not in kind.sections else None
+    )
 
 
 def load_recipe(path: Path, task: str) -> RecipeFile:
-    """Read and check one recipe file: known keys, values of the right type, every key given.
+    """Read a recipe file and check its keys and values.
 
     Raises:
-        UserError: with every problem of the file.
+        UserError: With every problem of the file.
     """
     source = YamlFile(path)
     recipe = source.validate(RecipeFile)
     if recipe.task != task:
         raise UserError(source.problem(("task",), f"expected {task!r}, found {recipe.task!r}"))
     kind = RECIPE_TYPES[task]
-    problems = []
-    layers = {("defaults",): recipe.defaults}
+    problems: list[Problem] = []
+    layers: dict[KeyPath, dict[str, Sourced]] = {("defaults",): recipe.defaults}
     layers |= {("by_family", name): layer for name, layer in recipe.by_family.items()}
     layers |= {("by_size", name): layer for name, layer in recipe.by_size.items()}
     for at, layer in layers.items():
@@ -306,8 +319,8 @@ def load_recipe(path: Path, task: str) -> RecipeFile:
         except ValidationError as error:
             for item in error.errors():
                 key = key_of(item["loc"], merged)
-                part = key.partition(".")[0] + "."
-                if at == ("defaults",) or key in layer or any(name.startswith(part) for name in layer):
+                section = key.partition(".")[0] + "."
+                if at == ("defaults",) or key in layer or any(name.startswith(section) for name in layer):
                     problems.append(source.problem((*at, key), describe(item)))
     if problems:
         raise UserError(problems)

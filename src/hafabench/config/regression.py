@@ -1,4 +1,4 @@
-"""What counts as a regression: `configs/regression.yaml`."""
+"""The schema of the regression gate's limits (`configs/regression.yaml`)."""
 
 from __future__ import annotations
 
@@ -12,63 +12,78 @@ from hafabench.config.yaml_file import YamlFile
 
 
 class Tolerance(StrictModel):
-    """The largest change that does not matter; of both, the larger one holds, and without any, nothing is tolerated.
+    """The largest change that does not matter: the larger of `absolute` and `relative`, or 0 where both are null."""
 
-    Attributes:
-        absolute: in the metric's unit (points of accuracy, a ratio's 1, parameters).
-        relative: part of the baseline's value.
-    """
-
-    absolute: float | None = Field(None, ge=0)
-    relative: float | None = Field(None, ge=0)
+    absolute: float | None = Field(
+        None, ge=0, description="Tolerance in the unit of the metric (points of accuracy, parameters)."
+    )
+    relative: float | None = Field(None, ge=0, description="Tolerance as a share of the baseline's value.")
 
     def at(self, baseline: float) -> float:
-        """In the metric's unit, for a baseline's value."""
+        """Return the tolerance in the metric's unit for a baseline's value."""
         return max(self.absolute or 0.0, (self.relative or 0.0) * abs(baseline))
 
 
 class MetricLimits(Tolerance):
-    """Of one metric.
+    """How one metric is judged."""
 
-    Attributes:
-        better: which way.
-        elsewhere: takes the place of the tolerance where the two sides were made on different machines or versions of
-            torch: short trainings and ratios of latencies differ there without any change to the code. For a latency
-            also where one of the sides was timed beside other work, which slows some models more than others.
-    """
-
-    better: Literal["higher", "lower"]
-    elsewhere: Tolerance | None = None
+    better: Literal["higher", "lower"] = Field(description="Which of two values is better.")
+    elsewhere: Tolerance | None = Field(
+        None,
+        description="Tolerance if baseline and candidate were made on different machines or with different versions "
+        "of torch. It also applies to a latency that was timed beside other work. Null uses the tolerance above.",
+    )
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
+        """1 if higher values are better, -1 if lower values are."""
         return 1 if self.better == "higher" else -1
 
     def tolerance(self, baseline: float, *, elsewhere: bool) -> float:
-        """The largest change that does not matter, in the metric's unit."""
+        """Return the largest change that does not matter, in the metric's unit.
+
+        Args:
+            baseline: The baseline's value.
+            elsewhere: Whether to use the tolerance ``elsewhere`` if there is one.
+        """
         return (self.elsewhere if elsewhere and self.elsewhere else self).at(baseline)
 
 
 class GateLimits(StrictModel):
-    """The file.
+    """Limits of the regression gate."""
 
-    Attributes:
-        false_alarms: probability that a candidate without any change is called worse, or better, somewhere; shared
-            out equally among the comparisons that have an error.
-        min_seeds: from this number of common seeds on, retrained models are compared over seeds.
-        resamples: of the images, for average precision and mean IoU.
-        disturbed: per cent of all CPU time that may go to others while something is timed.
-        metrics: what is judged; a metric that is not here is not.
-    """
-
-    false_alarms: float = Field(0.01, gt=0, lt=0.5)
-    min_seeds: int = Field(3, ge=2)
-    resamples: int = Field(500, ge=100)
-    disturbed: float = Field(10.0, ge=0, le=100)
-    metrics: dict[str, MetricLimits] = Field(min_length=1)
+    false_alarms: float = Field(
+        0.01,
+        gt=0,
+        lt=0.5,
+        description="Probability that any metric of an unchanged candidate is called better or worse. It is divided "
+        "equally among the metrics that have a statistical error.",
+    )
+    min_seeds: int = Field(
+        3,
+        ge=2,
+        description="Smallest number of common seeds with which retrained models are compared over seeds. With fewer "
+        "they are compared over images.",
+    )
+    resamples: int = Field(
+        500, ge=100, description="Number of resamples of the images, for average precision and mean IoU."
+    )
+    disturbed: float = Field(
+        10.0,
+        ge=0,
+        le=100,
+        description="Largest share of the CPU time, in per cent, that other processes may use during a latency "
+        "measurement. Above it, `elsewhere` applies.",
+    )
+    metrics: dict[str, MetricLimits] = Field(
+        min_length=1, description="Limits by metric. Metrics without an entry are not judged."
+    )
 
 
 def load_limits(path: Path) -> GateLimits:
-    """Read the file; raises `UserError` with every problem and its line."""
+    """Read the limits of the regression gate.
+
+    Raises:
+        UserError: With every problem of the file, each with its line.
+    """
     return YamlFile(path).validate(GateLimits)

@@ -1,6 +1,7 @@
-"""The site file: what a cluster calls its partitions and GPUs, and how much one job may ask for.
+"""The schema of the site file: a cluster's partitions and GPUs, and what one job may request.
 
-Imports nothing heavy: the workflow reads it at parse time. `load_site` is the one entry.
+The workflow reads the site file when it is parsed, so this module imports no large package. `load_site` is its entry
+point.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from hafabench.errors import Problem, UserError
 DEFAULT_SITE = Path("configs/site.yaml")
 SITE_VARIABLE = "HAFABENCH_SITE"
 
-
-# sbatch options that the site's other keys, the rules or the executor set; the executor refuses them in `extra`.
-_TAKEN = {
+# Options of sbatch that are refused in `extra`, each with the key of the site file that sets it. The rules or the
+# Slurm executor set the options without a key.
+_OTHER_SETTERS = {
     "account": "account",
     "A": "account",
     "partition": "partition",
@@ -43,14 +44,15 @@ def _extra(text: str) -> str:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"not readable as a command line: {error}") from None
+        raise ValueError(f"expected options of a command line: {error}") from None
     for word in words:
         if not word.startswith("-"):
             raise ValueError(f"expected sbatch options such as '--exclusive --licenses=a', found {word!r}")
         name = word.lstrip("-").partition("=")[0]
-        if name in _TAKEN:
-            setter = f"use the key {_TAKEN[name]!r}" if _TAKEN[name] else "the workflow sets it per job"
-            raise ValueError(f"option {word!r} does not belong here: {setter}")
+        if name in _OTHER_SETTERS:
+            key = _OTHER_SETTERS[name]
+            setter = f"use the key {key!r}" if key else "the workflow sets it for each job"
+            raise ValueError(f"option {word!r} is not allowed here: {setter}")
     return text
 
 
@@ -64,65 +66,68 @@ def _checked(pattern: str, expectation: str) -> AfterValidator:
 
 
 _Name = Annotated[str, _checked(r"[\w.+-]+", "one name: letters, digits and . _ + -")]
-_Partitions = Annotated[str, _checked(r"[\w.+-]+(,[\w.+-]+)*", "a partition, or several joined by commas")]
+_Partitions = Annotated[str, _checked(r"[\w.+-]+(,[\w.+-]+)*", "a partition, or several partitions joined by commas")]
 _Features = Annotated[str, _checked(r"[\w.&|*()\[\],:+-]+", "node features such as 'a100&nvlink', without spaces")]
-# The executor takes no hyphen here, though Slurm does.
+# Slurm allows hyphens in GPU types, but the executor does not.
 _GpuType = Annotated[
-    str, _checked(r"[A-Za-z0-9_.]+", "letters, digits, _ and . only (choose a type with a hyphen by constraint)")
+    str, _checked(r"[A-Za-z0-9_.]+", "letters, digits, _ and . (choose a type with a hyphen by `constraint`)")
 ]
 
 
 class Pool(StrictModel):
-    """Nodes of one kind: how a job asks for them, and what one of them holds.
+    """Nodes of one kind: how a job requests them, and what a node has."""
 
-    Attributes:
-        partition: where to submit; None leaves it to the cluster's default. Several, joined by commas, let Slurm
-            take the first that is free.
-        constraint: node features, in Slurm's syntax (``a100&nvlink``).
-        qos: quality of service.
-        extra: further sbatch options, as one string.
-        max_hours: longest run time that a job may ask for; what needs longer is done in several attempts.
-        cpus, memory_gb: of one node, as far as jobs may take them (GiB).
-        max_nodes: most nodes of one job.
-    """
-
-    partition: _Partitions | None = None
-    constraint: _Features | None = None
-    qos: _Name | None = None
-    extra: Annotated[str, AfterValidator(_extra)] | None = None
-    max_hours: float = Field(24, gt=0)
-    cpus: int = Field(16, gt=0)
-    memory_gb: float = Field(64, gt=0)
-    max_nodes: int = Field(1, gt=0)
+    partition: _Partitions | None = Field(
+        None,
+        description="Partition to submit to; null uses the cluster's default. Slurm takes the first free one of "
+        "several partitions joined by commas.",
+    )
+    constraint: _Features | None = Field(
+        None, description="Required node features in Slurm's syntax, without spaces: `a100&nvlink`."
+    )
+    qos: _Name | None = Field(None, description="Quality of service.")
+    extra: Annotated[str, AfterValidator(_extra)] | None = Field(
+        None, description="Further options of `sbatch` as one string: `--exclusive --licenses=a`."
+    )
+    max_hours: float = Field(
+        24,
+        gt=0,
+        description="Longest run time that a job may request, in hours: the time limit of the partition, or less. A "
+        "longer training continues in further attempts.",
+    )
+    cpus: int = Field(16, gt=0, description="CPUs of a node that jobs may use.")
+    memory_gb: float = Field(64, gt=0, description="Memory of a node that jobs may use, in GiB.")
+    max_nodes: int = Field(
+        1,
+        gt=0,
+        description="Largest number of nodes of a job. A training uses several nodes if one has fewer GPUs than it "
+        "needs.",
+    )
 
 
 class GpuPool(Pool):
-    """Nodes with GPUs.
+    """Nodes with GPUs."""
 
-    Attributes:
-        gpu_type: as Slurm names it (the middle of ``gpu:a100:8`` in ``sinfo -o %G``); None takes any.
-        gpus: of one node.
-    """
-
-    gpu_type: _GpuType | None = None
-    gpus: int = Field(8, gt=0)
+    gpu_type: _GpuType | None = Field(
+        None,
+        description="Slurm's name of the GPU type, the middle part of `gpu:a100:8` in `sinfo -o %G`; null takes any. "
+        "A type with a hyphen has to be chosen by `constraint`.",
+    )
+    gpus: int = Field(8, gt=0, description="GPUs of a node.")
 
 
 class Site(StrictModel):
-    """A cluster as its user describes it.
+    """A Slurm cluster."""
 
-    Attributes:
-        account: whom to charge; None leaves it to the cluster's default.
-        gpu: nodes for jobs that ask for GPUs.
-        cpu: nodes for jobs that do not.
-        stop_margin_minutes: a training saves its state and leaves so long before its time limit: what starting it
-            and writing its last state may take.
-    """
-
-    account: _Name | None = None
-    gpu: GpuPool = GpuPool()
-    cpu: Pool = Pool()
-    stop_margin_minutes: float = Field(5, gt=0)
+    account: _Name | None = Field(None, description="Account to charge; null uses the cluster's default.")
+    gpu: GpuPool = Field(GpuPool(), description="Nodes for jobs that need GPUs.")
+    cpu: Pool = Field(Pool(), description="Nodes for all other jobs.")
+    stop_margin_minutes: float = Field(
+        5,
+        gt=0,
+        description="Minutes before its time limit at which a training stores its state and exits. They have to "
+        "cover the start of the job and the storing of the state.",
+    )
 
     @model_validator(mode="after")
     def _limits_leave_time_to_work(self) -> Site:
@@ -135,16 +140,16 @@ class Site(StrictModel):
         return self
 
     def pool(self, gpus: int) -> Pool:
-        """The nodes for a job with so many GPUs."""
+        """Return the nodes for a job with ``gpus`` GPUs."""
         return self.gpu if gpus else self.cpu
 
     def resources(self, gpus: int = 0) -> dict[str, str]:
-        """Where a job with so many GPUs goes, in the words of Snakemake's Slurm executor; unset ones are left out.
+        """Return the resources of Snakemake's Slurm executor that select the nodes of a job with ``gpus`` GPUs.
 
-        They choose nodes and bill; none of them changes a result, and other executors ignore them.
+        Keys without a value are left out. None of these resources changes a result, and other executors ignore them.
         """
         pool = self.pool(gpus)
-        words = {
+        values = {
             "slurm_account": self.account,
             "slurm_partition": pool.partition,
             "constraint": pool.constraint,
@@ -152,22 +157,22 @@ class Site(StrictModel):
             "slurm_extra": pool.extra,
             "gpu_model": pool.gpu_type if isinstance(pool, GpuPool) else None,
         }
-        return {name: value for name, value in words.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None}
 
     def runtime(self, minutes: float, gpus: int = 0) -> int:
-        """Run time to ask for where a job needs ``minutes``: whole minutes, at least one, within the pool's limit."""
+        """Return the run time to request for a job that needs ``minutes``: whole minutes within the pool's limit."""
         return max(1, min(math.ceil(minutes), math.floor(self.pool(gpus).max_hours * 60)))
 
     def stop_after_s(self, runtime: int) -> int:
-        """Seconds after which a training with ``runtime`` minutes has to save and leave.
+        """Return the seconds after which a training of ``runtime`` minutes stores its state and exits.
 
-        Where the margin would take more than half of the time, half of the time is worked.
+        This is at least half of the run time.
         """
         return round(max(runtime - self.stop_margin_minutes, runtime / 2) * 60)
 
 
 def site_file(root: Path = Path()) -> Path:
-    """The site file in force: `SITE_VARIABLE` of the environment, else `DEFAULT_SITE` in the checkout at ``root``."""
+    """Return the site file: the one that `SITE_VARIABLE` names, or `DEFAULT_SITE` in the checkout at ``root``."""
     return Path(os.environ.get(SITE_VARIABLE) or Path(root) / DEFAULT_SITE)
 
 
@@ -175,8 +180,10 @@ def load_site(path: Path) -> Site:
     """Read a site file.
 
     Raises:
-        UserError: with every problem of the file, each with line, key and expectation.
+        UserError: With every problem of the file, each with line, key and expectation.
     """
     if str(path) == os.environ.get(SITE_VARIABLE) and not Path(path).is_file():
-        raise UserError(Problem(str(path), "", f"no such file, though {SITE_VARIABLE} in the environment names it"))
+        raise UserError(
+            Problem(str(path), "", f"no such file, but the environment variable {SITE_VARIABLE} names it")
+        )
     return YamlFile(path).validate(Site)

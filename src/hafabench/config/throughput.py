@@ -8,37 +8,51 @@ from hafabench.config.base import StrictModel
 
 
 class Rate(StrictModel):
-    """A number and where it is written down."""
+    """A number and its source."""
 
-    value: float = Field(gt=0)
-    source: str = Field(min_length=3)
+    value: float = Field(gt=0, description="The number.")
+    source: str = Field(min_length=3, description="Where the number is published or measured, or that it is assumed.")
 
 
 class Gpu(StrictModel):
-    """The GPU that the rates are for."""
+    """The GPU that the rates refer to."""
 
-    value: str
-    source: str = Field(min_length=3)
+    value: str = Field(description="Name of the GPU.")
+    source: str = Field(min_length=3, description="Where the rates of this GPU are published.")
 
 
 class Rates(StrictModel):
-    """Content of ``throughput.yaml``; each key is explained there."""
+    """Rates from which `hafabench plan` and the requested run times are estimated."""
 
-    gpu: Gpu
-    gpus: Rate
-    images_per_s: dict[str, Rate]
-    tmacs_per_s: Rate
-    slowdown: dict[str, Rate]
-    slowdown_otherwise: Rate
-    dense_tmacs_per_s: Rate
-    dense_seconds_per_step: Rate
-    loader_images_per_s: Rate
-    startup_minutes: Rate
-    embedded_startup_minutes: Rate
-    margin: Rate
-    cpu_gmacs_per_s: Rate
-    process_memory_mb: Rate
-    worker_memory_mb: Rate
-    workflow_memory_mb: Rate
-    embedded_memory_mb: Rate
-    dataset_kb_per_image: dict[str, Rate]
+    gpu: Gpu = Field(description="GPU that the rates refer to. `hafabench plan --gpu-speed` scales them.")
+    gpus: Rate = Field(description="Number of GPUs of a training.")
+    images_per_s: dict[str, Rate] = Field(
+        description="Training images per second of one GPU at 224x224 in mixed precision, by architecture."
+    )
+    tmacs_per_s: Rate = Field(
+        description="10^12 multiply-accumulates per second of one GPU in the training of other architectures. A "
+        "training step counts as three forward passes."
+    )
+    slowdown: dict[str, Rate] = Field(
+        description="Time of a training step relative to the same architecture with its own mergers, by the mergers "
+        "of stages 2-4 (`laa-laa-sia`), or by mergers and size (`laa-laa-sia/small`)."
+    )
+    slowdown_otherwise: Rate = Field(description="The same for all other mergers.")
+    dense_tmacs_per_s: Rate = Field(
+        description="10^12 multiply-accumulates per second of one GPU in the training of segmentation and detection."
+    )
+    dense_seconds_per_step: Rate = Field(
+        description="Shortest time of a training step of segmentation or detection, in seconds."
+    )
+    loader_images_per_s: Rate = Field(description="Images per second that one loading process decodes and augments.")
+    startup_minutes: Rate = Field(description="Minutes before a job begins its work.")
+    embedded_startup_minutes: Rate = Field(description="The same in embedded experiments.")
+    margin: Rate = Field(description="Requested run time relative to the estimated one.")
+    cpu_gmacs_per_s: Rate = Field(description="10^9 multiply-accumulates per second of one CPU core in a training.")
+    process_memory_mb: Rate = Field(description="Host memory of a training process, in MB.")
+    worker_memory_mb: Rate = Field(description="Host memory of a data loading process, in MB.")
+    workflow_memory_mb: Rate = Field(description="Host memory of Snakemake's own processes in a job, in MB.")
+    embedded_memory_mb: Rate = Field(description="Host memory of a job of an embedded experiment, in MB.")
+    dataset_kb_per_image: dict[str, Rate] = Field(
+        description="Disk space of an image with its annotation, in kB, by data format."
+    )

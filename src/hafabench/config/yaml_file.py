@@ -1,4 +1,4 @@
-"""YAML files read with the line of every key, and validated into pydantic models with all problems at once."""
+"""YAML files with the line of every key, and their validation, which reports all problems at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from hafabench.errors import Problem, UserError
 
@@ -15,11 +16,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class YamlFile:
-    """The content of a YAML file and where each key of it stands.
+    """The content of a YAML file and the line of each of its keys.
+
+    Args:
+        path: The file.
 
     Attributes:
-        path: the file as the user named it.
-        content: plain Python containers.
+        path: The file.
+        content: Its content as plain Python containers.
+
+    Raises:
+        UserError: If the file cannot be read, is not valid YAML, is not a mapping, or contains a key twice.
     """
 
     def __init__(self, path: Path):
@@ -38,8 +45,8 @@ class YamlFile:
             line = error.problem_mark.line + 1 if error.problem_mark else None
             message = f"not valid YAML: {error.problem or error.context}"
             raise UserError(Problem(str(path), "", message, line)) from None
-        if not isinstance(self.content, dict):
-            raise UserError(Problem(str(path), "", "expected a mapping of keys at the top"))
+        if root is None or not isinstance(self.content, dict):
+            raise UserError(Problem(str(path), "", "expected a mapping of keys at the top level"))
         self._duplicates: list[Problem] = []
         self._index(root, ())
         if self._duplicates:
@@ -62,7 +69,7 @@ class YamlFile:
                 self._index(value, (*at, index))
 
     def line(self, at: KeyPath) -> int | None:
-        """Line of the key at ``at``, or of its nearest enclosing key that stands in the file."""
+        """Return the line of the key at ``at``, or of the innermost key around it that the file contains."""
         while at:
             if at in self._lines:
                 return self._lines[at]
@@ -70,27 +77,31 @@ class YamlFile:
         return None
 
     def spelling(self, at: KeyPath, *names: str) -> str:
-        """The one of a key's spellings ``names`` that the mapping at ``at`` uses; the first where it uses none."""
+        """Return the spelling of a key, out of ``names``, that the mapping at ``at`` uses; by default the first."""
         return next((name for name in names if (*at, name) in self._lines), names[0])
 
     def problem(self, at: KeyPath, message: str) -> Problem:
-        """A problem with the key at ``at``, with its line."""
+        """Return a problem of the key at ``at``, with its line."""
         return Problem(str(self.path), dotted(at), message, self.line(at))
 
     def validate(self, model: type[Model]) -> Model:
-        """The content as ``model``; raises `UserError` with every problem found."""
+        """Return the content as ``model``.
+
+        Raises:
+            UserError: With every problem of the content.
+        """
         try:
             return model.model_validate(self.content)
         except ValidationError as error:
             raise UserError(self.problems_of(error)) from None
 
     def problems_of(self, error: ValidationError, at: KeyPath = ()) -> list[Problem]:
-        """The problems of a pydantic validation of the value that stands at ``at``."""
+        """Return the problems that pydantic found in the value at ``at``."""
         return [self.problem((*at, *_key_path(item["loc"])), describe(item)) for item in error.errors()]
 
 
 def dotted(at: KeyPath) -> str:
-    """``("seeds", 0)`` -> ``seeds[0]``."""
+    """Write a path of keys as text: ``("seeds", 0)`` -> ``seeds[0]``."""
     text = ""
     for part in at:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -98,12 +109,12 @@ def dotted(at: KeyPath) -> str:
 
 
 def _key_path(loc: tuple[str | int, ...]) -> KeyPath:
-    # pydantic adds validator and union tags such as "function-before[...]" to a location; they are no keys.
+    # pydantic inserts names of validators and union members, such as "function-before[...]", between the keys.
     return tuple(part for part in loc if isinstance(part, int) or "[" not in part)
 
 
-def describe(item: dict[str, Any]) -> str:
-    """One pydantic error as a clause: what was expected and what was found."""
+def describe(item: ErrorDetails) -> str:
+    """Return the message of a pydantic error: what was expected and what was found."""
     given = item.get("input")
     match item["type"]:
         case "extra_forbidden":

@@ -48,9 +48,9 @@ def test_the_simplest_convention_of_each_metric_comes_first():
             r"unknown kind 'biases'; expected one",
         ),
         (lambda c: convention(c, "hook counter").update(add={"norms": 2}), r"unknown kind 'norms'"),
-        (lambda c: convention(c, "binary giga").update(trainable=True), r"are about parameters, not operations"),
+        (lambda c: convention(c, "binary giga").update(trainable=True), r"apply to parameters, not to operations"),
         (lambda c: convention(c, "binary giga").update(unitt=3), r"conventions\[17\]\.unitt: unknown key"),
-        (lambda c: convention(c, "binary giga").update(name="hook counter"), r"'hook counter' given twice"),
+        (lambda c: convention(c, "binary giga").update(name="hook counter"), r"'hook counter' is given twice"),
         (lambda c: c.update(conventions=c["conventions"][:3]), r"expected a convention for gflops"),
         (
             lambda c: c["row_conventions"][0].update(convention="counted"),

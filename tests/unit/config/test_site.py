@@ -1,4 +1,4 @@
-"""The site file: what it may say, and what becomes of it."""
+"""The site file: its checks, and the resources of jobs that follow from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_tracked_file_names_every_key_and_leaves_every_choice_to_the_cluster
     written = yaml.safe_load(path.read_text())
     assert written.keys() == Site.model_fields.keys()
     assert written["gpu"].keys() == GpuPool.model_fields.keys()
-    # Nodes without GPUs get one each: no rule spreads such a job.
+    # A job without GPUs always runs on one node.
     assert written["cpu"].keys() == Pool.model_fields.keys() - {"max_nodes"}
 
 
@@ -49,7 +49,7 @@ def test_gpu_jobs_and_others_go_to_their_own_nodes(write):
     assert site.resources() == {"slurm_account": "vision", "slurm_partition": "serial", "qos": "short"}
 
 
-def test_all_problems_are_told_at_once(write):
+def test_all_problems_are_reported_at_once(write):
     path = write(
         "account: a b\ngpu:\n  gpu_type: a100-sxm4\n  gpus: 0\n  hours: 3\ncpu: {gpu_type: a100, max_hours: long}\n"
     )
@@ -57,8 +57,8 @@ def test_all_problems_are_told_at_once(write):
         load_site(path)
     assert sorted(str(problem) for problem in caught.value.problems) == [
         f"{path}:1: account: expected one name: letters, digits and . _ + -, found 'a b'",
-        f"{path}:3: gpu.gpu_type: expected letters, digits, _ and . only (choose a type with a hyphen by "
-        "constraint), found 'a100-sxm4'",
+        f"{path}:3: gpu.gpu_type: expected letters, digits, _ and . (choose a type with a hyphen by "
+        "`constraint`), found 'a100-sxm4'",
         f"{path}:4: gpu.gpus: input should be greater than 0, found 0",
         f"{path}:5: gpu.hours: unknown key",
         f"{path}:6: cpu.gpu_type: unknown key",
@@ -69,14 +69,14 @@ def test_all_problems_are_told_at_once(write):
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ("--partition=a", "option '--partition=a' does not belong here: use the key 'partition'"),
-        ("--exclusive -A me", "option '-A' does not belong here: use the key 'account'"),
-        ("--time=3", "option '--time=3' does not belong here: the workflow sets it per job"),
+        ("--partition=a", "option '--partition=a' is not allowed here: use the key 'partition'"),
+        ("--exclusive -A me", "option '-A' is not allowed here: use the key 'account'"),
+        ("--time=3", "option '--time=3' is not allowed here: the workflow sets it for each job"),
         ("exclusive", "expected sbatch options such as '--exclusive --licenses=a', found 'exclusive'"),
-        ("--licenses='a", "not readable as a command line: No closing quotation"),
+        ("--licenses='a", "expected options of a command line: No closing quotation"),
     ],
 )
-def test_extra_takes_only_options_that_nothing_else_sets(write, extra, sentence):
+def test_extra_accepts_only_options_that_nothing_else_sets(write, extra, sentence):
     with pytest.raises(UserError, match=r"gpu\.extra") as caught:
         load_site(write(yaml.safe_dump({"gpu": {"extra": extra}})))
     assert sentence in str(caught.value)
@@ -98,7 +98,7 @@ def test_run_time_is_whole_minutes_within_the_limit():
 def test_a_training_stops_a_margin_before_its_limit():
     site = Site(stop_margin_minutes=5)
     assert site.stop_after_s(1440) == 1435 * 60
-    assert site.stop_after_s(4) == 120, "half of a short time is worked in any case"
+    assert site.stop_after_s(4) == 120, "at least half of a short run time is used"
 
 
 def test_the_environment_may_name_another_file(monkeypatch, tmp_path):
@@ -106,5 +106,5 @@ def test_the_environment_may_name_another_file(monkeypatch, tmp_path):
     assert site_file(REPOSITORY) == REPOSITORY / "configs/site.yaml"
     monkeypatch.setenv(SITE_VARIABLE, str(tmp_path / "mine.yaml"))
     assert site_file(REPOSITORY) == tmp_path / "mine.yaml"
-    with pytest.raises(UserError, match=f"no such file, though {SITE_VARIABLE} in the environment names it"):
+    with pytest.raises(UserError, match=f"no such file, but the environment variable {SITE_VARIABLE} names it"):
         load_site(site_file())

@@ -183,7 +183,7 @@ def test_mixing_an_odd_batch_is_refused():
 
 def test_recipe_file_holds_the_papers_values(repository: Path):
     file = load_recipe(repository / "configs/recipes/classification.yaml", "classification")
-    assert set(file.defaults) == set(ClassificationRecipe.model_fields) - set(ClassificationRecipe.parts)
+    assert set(file.defaults) == set(ClassificationRecipe.model_fields) - set(ClassificationRecipe.sections)
 
     def resolved(model: str) -> ClassificationRecipe:
         layers = file.layers(CATALOG[model])

@@ -87,7 +87,7 @@ def test_detection_rate_steps_down_at_its_milestones():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"batch_size": 9}, "batch_size: 9 images a step, but only 6 to train on"),
+        ({"batch_size": 9}, "batch_size: 9 images per step, but there are only 6 training images"),
         ({"warmup_iterations": 4}, "warmup_iterations: 4 steps of warm-up, but the training has only 4"),
     ],
 )

@@ -139,7 +139,7 @@ def test_token_pruning_is_for_models_that_drop_tokens(write_experiment):
 def test_every_recipe_value_has_a_source(repository):
     for run in expand(load_experiment(repository / "configs/paper.yaml")).values():
         given = set(run.recipe.model_fields_set)
-        for part in given & set(run.recipe.parts):
+        for part in given & set(run.recipe.sections):
             given = given - {part} | {f"{part}.{key}" for key in getattr(run.recipe, part).model_fields_set}
         assert given == set(run.sources), run.id
         assert all(run.sources.values())
@@ -162,7 +162,11 @@ def test_light_modules_load_no_torch(module):
 @pytest.mark.parametrize(
     ("runs", "values", "expected"),
     [
-        ("detection/pvt_tiny/*", {"batch_size": 500}, "batch_size: 500 images a step, but only 96 to train on"),
+        (
+            "detection/pvt_tiny/*",
+            {"batch_size": 500},
+            "batch_size: 500 images per step, but there are only 96 training images",
+        ),
         ("segmentation/pvt_tiny/*", {"warmup_iterations": 99999}, "99999 steps of warm-up, but the"),
         ("classification/pvt_tiny/*", {"epochs": 2, "warmup_epochs": 2}, "warmup_epochs: "),
     ],
