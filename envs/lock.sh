@@ -1,15 +1,25 @@
 #!/bin/sh
-# Make requirements.txt from requirements.in: install into an empty environment, freeze what came.
+# Lock the requirements, or check the lock.
+#   lock.sh         makes requirements.txt from requirements.in: versions for every platform, with markers and hashes
+#   lock.sh check   resolves requirements.txt for each supported platform and Python, wheels only
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-"${1:-python3}" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --upgrade pip
-"$work/venv/bin/pip" install --quiet --requirement "$here/requirements.in"
-"$work/venv/bin/pip" check
-{
-  echo "# Made by \`make lock\` from requirements.in; do not edit. Python 3.11, x86_64 Linux."
-  # Names and versions only: no addresses, no local files.
-  "$work/venv/bin/pip" freeze --all | grep -v -e '^pip==' -e ' @ '
-} > "$here/requirements.txt"
+uv="$here/../.venv/bin/uv"
+
+if [ "${1:-}" = check ]; then
+  # The wheels of PyTorch for Apple silicon need macOS 14.
+  export MACOSX_DEPLOYMENT_TARGET=14.0
+  for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin; do
+    for python in 3.11 3.12 3.13; do
+      # connection-pool is pure Python and is published as source only.
+      "$uv" pip compile --quiet --no-header --no-annotate --python-platform "$platform" --python-version "$python" \
+        --only-binary :all: --no-binary connection-pool "$here/requirements.txt" --output-file - > /dev/null
+      echo "$platform, Python $python: every requirement has a wheel"
+    done
+  done
+  exit 0
+fi
+
+# An existing requirements.txt keeps its versions where requirements.in allows them; remove it first to renew them all.
+"$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command "make lock" "$here/requirements.in" --output-file "$here/requirements.txt"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import click
 
@@ -17,6 +18,7 @@ from hafabench.cli.cluster import cluster, plan, status
 from hafabench.cli.configuration import check, models, runs
 from hafabench.cli.data import data
 from hafabench.cli.explain import explain
+from hafabench.cli.extras import missing_extra
 from hafabench.cli.imports import import_file
 from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
@@ -74,18 +76,27 @@ for _verb in (
 
 
 def friendly(command: Callable[[], None]) -> Callable[[], None]:
-    """Turn a `UserError` into its sentences on standard error and exit code 1."""
+    """Turn a `UserError`, and a missing optional package, into sentences on standard error and exit code 1."""
 
     @functools.wraps(command)
     def wrapped() -> None:
         try:
             command()
         except UserError as error:
-            for problem in error.problems:
-                click.echo(f"error: {problem}", err=True)
-            sys.exit(1)
+            _exit_with([str(problem) for problem in error.problems])
+        except ModuleNotFoundError as error:
+            message = missing_extra(error.name or "")
+            if message is None:
+                raise
+            _exit_with([message])
 
     return wrapped
+
+
+def _exit_with(messages: Sequence[str]) -> NoReturn:
+    for message in messages:
+        click.echo(f"error: {message}", err=True)
+    sys.exit(1)
 
 
 @friendly
