@@ -24,5 +24,7 @@ def missing_extra(module: str) -> str | None:
     for requirement in metadata.requires("hafabench") or []:
         found = re.match(r"([\w.-]+)[^;]*;.*extra == ['\"]([\w-]+)['\"]", requirement)
         if found and found[1].replace("_", "-").lower() == distribution and found[2] != "all":
-            return f"the package {distribution} is not installed; install it with: pip install 'hafabench[{found[2]}]'"
+            return (
+                f"the package {distribution} is not installed; install it with: pip install 'hafabench[{found[2]}]'"
+            )
     return None

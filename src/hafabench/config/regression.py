@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from hafabench.config.base import StrictModel
+from hafabench.config.metrics import METRICS, Direction, unknown_metric
 from hafabench.config.yaml_file import YamlFile
+from hafabench.errors import UserError
 
 
 class Tolerance(StrictModel):
@@ -27,17 +28,14 @@ class Tolerance(StrictModel):
 class MetricLimits(Tolerance):
     """How one metric is judged."""
 
-    better: Literal["higher", "lower"] = Field(description="Which of two values is better.")
+    better: Direction | None = Field(
+        None, description="Which of two values is better. It may be left out: every metric has its direction already."
+    )
     elsewhere: Tolerance | None = Field(
         None,
         description="Tolerance if baseline and candidate were made on different machines or with different versions "
         "of torch. It also applies to a latency that was timed beside other work. Null uses the tolerance above.",
     )
-
-    @property
-    def sign(self) -> int:
-        """1 if higher values are better, -1 if lower values are."""
-        return 1 if self.better == "higher" else -1
 
     def tolerance(self, baseline: float, *, elsewhere: bool) -> float:
         """Return the largest change that does not matter, in the metric's unit.
@@ -86,4 +84,17 @@ def load_limits(path: Path) -> GateLimits:
     Raises:
         UserError: With every problem of the file, each with its line.
     """
-    return YamlFile(path).validate(GateLimits)
+    source = YamlFile(path)
+    limits = source.validate(GateLimits)
+    problems = []
+    for name, metric in limits.metrics.items():
+        if name not in METRICS:
+            problems.append(source.problem(("metrics", name), unknown_metric(name)))
+        elif METRICS[name].better is None:
+            problems.append(source.problem(("metrics", name), f"neither of two values of {name} is better"))
+        elif metric.better not in (None, METRICS[name].better):
+            message = f"{METRICS[name].better} values of {name} are better, found {metric.better!r}"
+            problems.append(source.problem(("metrics", name, "better"), message))
+    if problems:
+        raise UserError(problems)
+    return limits

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from hafabench.config.base import StrictModel
-from hafabench.config.metrics import Verb
+from hafabench.config.metrics import METRICS, Direction, MetricSpec, Verb, metric_of_paper, unknown_metric
 from hafabench.config.recipes import Task
 from hafabench.config.yaml_file import YamlFile
-
-COUNTED = ("params", "params_trainable", "gmacs")
-"""Metrics that depend on a model and its input size alone. They are counted without training."""
-
-_BETTER: dict[Verb, Literal["higher", "lower"]] = {"evaluate": "higher", "latency": "lower"}
 
 
 class Column(StrictModel):
@@ -26,11 +21,13 @@ class Column(StrictModel):
     )
     header: str = Field(description="Heading of the column, plain text.")
     task: Task = Field(description="Task whose records fill the column.")
-    metric: str | None = Field(None, description="Name of the metric in the records; null uses `key`.")
-    factor: float = Field(
-        1.0, description="Factor from the unit of the records to that of the column: 1e-6 for millions of parameters."
+    metric: str | None = Field(
+        None, description="Name of the metric in the records, if several metrics have the name `key`."
     )
-    decimals: int = Field(1, ge=0, le=4, description="Decimal places, as in the paper.")
+    factor: float = Field(
+        1.0, description="Factor from the unit of the records to that of the column; by default the metric's."
+    )
+    decimals: int = Field(1, ge=0, le=4, description="Decimal places, as in the paper; by default the metric's.")
     delta: bool = Field(
         False, description="Whether rows with a baseline also show the difference from the baseline, in brackets."
     )
@@ -46,22 +43,55 @@ class Column(StrictModel):
     )
     note: str | None = Field(None, description="Remark on the column in the table's legend.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _use_defaults_of_metric(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        metric = METRICS.get(content.get("metric") or "") or metric_of_paper(content.get("key") or "")
+        return {"factor": metric.factor, "decimals": metric.decimals, **content} if metric else content
+
+    @field_validator("key")
+    @classmethod
+    def _key_is_registered(cls, key: str) -> str:
+        if metric_of_paper(key) is None:
+            raise ValueError(unknown_metric(key, dict.fromkeys(metric.paper_name for metric in METRICS.values())))
+        return key
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_is_registered(cls, metric: str | None) -> str | None:
+        if metric is not None and metric not in METRICS:
+            raise ValueError(unknown_metric(metric))
+        return metric
+
+    @model_validator(mode="after")
+    def _task_has_metric(self) -> Column:
+        if self.task not in self.registered.tasks:
+            raise ValueError(f"{self.metric_name} is not a metric of {self.task}")
+        return self
+
+    @property
+    def registered(self) -> MetricSpec:
+        """The metric that fills it."""
+        metric = METRICS[self.metric] if self.metric else metric_of_paper(self.key)
+        assert metric is not None
+        return metric
+
     @property
     def metric_name(self) -> str:
-        """Name of the metric in the records that fill the column."""
-        return self.metric or self.key
+        """The name in records of the metric that fills it."""
+        return self.registered.name
 
     @property
     def verb(self) -> Verb:
-        """The verb whose records fill the column."""
-        if self.latency is not None:
-            return "latency"
-        return "complexity" if self.metric_name in COUNTED else "evaluate"
+        """The verb whose records fill it."""
+        return self.registered.verb
 
     @property
-    def better(self) -> Literal["higher", "lower"] | None:
-        """Which of two values is better; None for parameters and GFLOPs, which are not results."""
-        return _BETTER.get(self.verb)
+    def better(self) -> Direction | None:
+        """Which of two values is better; None for counted metrics, which are costs and not results."""
+        return None if self.verb == "complexity" else self.registered.better
 
 
 class Row(StrictModel):

@@ -5,30 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import unknown_model
-from hafabench.config.metrics import Verb
+from hafabench.config.metrics import METRICS, Verb, importable_metrics, unknown_metric
 from hafabench.errors import Problem, UserError
-
-_SIZES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
-EVALUATED: dict[str, tuple[str, ...]] = {
-    "classification": ("top1", "top5"),
-    "segmentation": ("miou", "pixel_acc", "mean_acc"),
-    "detection": tuple(f"{prefix}_{size}" for prefix in ("box", "mask") for size in _SIZES),
-}
-# What the best epoch is the best in.
-MAIN = {"classification": "top1", "segmentation": "miou", "detection": "box_ap"}
-# Units that a metric may be given in, each with the factor to the first of them, which records hold.
-_PERCENT = {"%": 1.0, "fraction": 100.0}
-_COUNTED = {
-    "params": {"1": 1.0, "M": 1e6},
-    "params_trainable": {"1": 1.0, "M": 1e6},
-    "gmacs": {"GMAC": 1.0, "MAC": 1e-9},
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +40,7 @@ class Reading:
     @property
     def verb(self) -> Verb:
         """What would have measured it here."""
-        return "complexity" if self.name in _COUNTED else "evaluate"
+        return METRICS[self.name].verb
 
 
 @dataclass(frozen=True)
@@ -99,28 +82,22 @@ def in_record_unit(task: str, name: str, value: float, unit: str) -> tuple[float
         UserError: for a metric that the task does not have, a unit that it is not given in, a number that is not
             finite or out of range.
     """
-    known = (*EVALUATED[task], *_COUNTED)
-    if name.startswith("latency"):
+    known = importable_metrics(task)
+    if name in METRICS and METRICS[name].verb == "latency":
         raise UserError("latencies are not imported: they mean something only beside those of the same process")
     if name not in known:
-        near = get_close_matches(name, known, n=2)
-        raise UserError(
-            f"unknown metric {name!r} of {task}; expected {' or '.join(near) or 'one of ' + _list(known)}"
-        )
-    units = _COUNTED.get(name, _PERCENT)
-    if unit not in units:
-        raise UserError(f"unknown unit {unit!r} of {name}; expected {' or '.join(map(repr, units))}")
+        raise UserError(unknown_metric(name, known, task=task))
+    metric = known[name]
+    if unit not in metric.import_units:
+        units = " or ".join(map(repr, metric.import_units))
+        raise UserError(f"unknown unit {unit!r} of {name}; expected {units}")
     if not math.isfinite(value):
         raise UserError(f"{name} is {value}, expected a finite number")
-    held = value * units[unit]
-    if held < 0 or (name not in _COUNTED and held > 100):
-        limits = "0 or more" if name in _COUNTED else "0 to 100 %"
+    converted = value * metric.import_units[unit]
+    if converted < 0 or (metric.is_percentage and converted > 100):
+        limits = "0 to 100 %" if metric.is_percentage else "0 or more"
         raise UserError(f"{name} is {value:g} {unit}, expected {limits}")
-    return held, next(iter(units))
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    return converted, metric.unit
 
 
 @dataclass(frozen=True)

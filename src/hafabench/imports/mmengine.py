@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hafabench.config.catalog import ModelSpec
+from hafabench.config.metrics import METRICS, main_metric
 from hafabench.errors import Problem, UserError
 from hafabench.imports.imported import (
-    EVALUATED,
-    MAIN,
     Evaluation,
     Import,
     Reading,
@@ -38,7 +37,6 @@ NAMES = {
     "accuracy_top-1": "top1",
     "accuracy_top-5": "top5",
 }
-_TASKS = {name: task for task, names in EVALUATED.items() for name in names}
 _Validations = dict[str, list[Evaluation]]
 
 
@@ -74,7 +72,7 @@ def read_mmengine(
     if task not in validations:
         raise UserError(Problem(str(file), "", f"no validation of {task}, only of {', '.join(found)}"))
     word = "epoch" if old else "step"
-    chosen, read = choose(validations[task], which, MAIN[task], word, file)
+    chosen, read = choose(validations[task], which, main_metric(task).name, word, file)
     seed = facts.get("seed") if seed is None else seed
     unit = "fraction" if task == "detection" or (old and task == "segmentation") else "%"
     readings = []
@@ -113,8 +111,8 @@ def _validations(file: Path) -> tuple[_Validations, dict[str, Any], bool]:
         position = entry.get("epoch" if "mode" in entry else "step")
         if not isinstance(position, int):
             raise UserError(Problem(str(file), "", "a validation without its step or epoch", number))
-        for task in dict.fromkeys(_TASKS[name] for name in values):
-            of_task = {name: value for name, value in values.items() if _TASKS[name] == task}
+        for task in dict.fromkeys(METRICS[name].tasks[0] for name in values):
+            of_task = {name: value for name, value in values.items() if METRICS[name].tasks[0] == task}
             found.setdefault(task, []).append(Evaluation(position, number, of_task))
     if not found:
         message = "no line holds a validation's metrics (bbox_mAP, segm_mAP, mIoU, aAcc, mAcc, top1, top5)"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hafabench.config.catalog import ModelSpec
+from hafabench.config.metrics import main_metric
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
@@ -57,7 +58,7 @@ def read_timm(
             f"--epoch {reached - 1} imports it as it is"
         )
         raise UserError(Problem(str(file), "", message, evaluations[-1].line))
-    chosen, read = choose(evaluations, which, "top1", "epoch", file)
+    chosen, read = choose(evaluations, which, main_metric("classification").name, "epoch", file)
     if seed is None and isinstance(arguments.get("seed"), int):
         seed = arguments["seed"]
     readings = []

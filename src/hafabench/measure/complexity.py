@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import Experiment, unknown_model
+from hafabench.config.metrics import METRICS
 from hafabench.errors import UserError
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Metric, Record, write_record
@@ -187,17 +188,13 @@ def metrics(
     for spec in specs:
         size = count_model(spec, task, image_size, num_classes)
         dead = dead_weights(spec, task)
-        for name, value, unit, convention in (
-            ("params", size.params, "1", "all parameters, heads included"),
-            ("params_trainable", size.params_trainable, "1", "parameters that training changes, heads included"),
-            (
-                "params_with_dead_weights",
-                size.params + dead,
-                "1",
-                f"params and {dead} the published class never uses",
-            ),
-            ("gmacs", size.gmacs, "GMAC", _gmacs_convention(task, image_size)),
+        for name, value, convention in (
+            ("params", size.params, "all parameters, heads included"),
+            ("params_trainable", size.params_trainable, "parameters that training changes, heads included"),
+            ("params_with_dead_weights", size.params + dead, f"params and {dead} the published class never uses"),
+            ("gmacs", size.gmacs, _gmacs_convention(task, image_size)),
         ):
+            unit = METRICS[name].unit
             found.append(Metric(task=task, model=spec.name, name=name, value=value, unit=unit, convention=convention))
     return found
 

@@ -23,6 +23,7 @@ from torch import nn
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import Experiment, LatencyConfig, unknown_model
+from hafabench.config.metrics import METRICS
 from hafabench.errors import UserError
 from hafabench.measure.complexity import count_model
 from hafabench.measure.instrument import SEED, Comparison, Protocol, Subjects, compare
@@ -199,10 +200,10 @@ def _latency_metrics(found: Comparison, convention: str, _batch_size: int) -> li
     metrics = []
     for name, seconds in found.seconds.items():
         milliseconds = [1e3 * value for value in seconds]
-        metrics.append(_metric(name, "latency_ms", "ms", found.time(name), 1e3, milliseconds, convention))
+        metrics.append(_metric(name, "latency_ms", found.time(name), 1e3, milliseconds, convention))
         if name != found.baseline:
             against = f"{convention}; ratio to {found.baseline} round by round"
-            metrics.append(_metric(name, "latency_ratio", "1", found.ratio(name), 1, found.ratios(name), against))
+            metrics.append(_metric(name, "latency_ratio", found.ratio(name), 1, found.ratios(name), against))
     return metrics
 
 
@@ -210,13 +211,11 @@ def _throughput_metrics(found: Comparison, convention: str, batch_size: int) -> 
     metrics = []
     for name, seconds in found.seconds.items():
         rates = [batch_size / value for value in seconds]
-        metrics.append(
-            _metric(name, "images_per_s", "images/s", _inverse(found.time(name)), batch_size, rates, convention)
-        )
+        metrics.append(_metric(name, "images_per_s", _inverse(found.time(name)), batch_size, rates, convention))
         if name != found.baseline:
             against = f"{convention}; ratio to {found.baseline} round by round"
             ratios = [1 / value for value in found.ratios(name)]
-            metrics.append(_metric(name, "throughput_ratio", "1", _inverse(found.ratio(name)), 1, ratios, against))
+            metrics.append(_metric(name, "throughput_ratio", _inverse(found.ratio(name)), 1, ratios, against))
     return metrics
 
 
@@ -224,16 +223,14 @@ def _inverse(interval: Interval) -> Interval:
     return Interval(1 / interval.value, 1 / interval.high, 1 / interval.low, interval.confidence)
 
 
-def _metric(
-    model: str, name: str, unit: str, median: Interval, factor: float, readings: list[float], convention: str
-) -> Metric:
+def _metric(model: str, name: str, median: Interval, factor: float, readings: list[float], convention: str) -> Metric:
     low, high = (float(value) for value in np.quantile(readings, (0.25, 0.75)))
     return Metric(
         task="classification",
         model=model,
         name=name,
         value=factor * median.value,
-        unit=unit,
+        unit=METRICS[name].unit,
         low=low,
         high=high,
         repeats=len(readings),

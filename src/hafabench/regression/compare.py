@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from hafabench.config.metrics import METRICS
 from hafabench.config.regression import GateLimits
 from hafabench.errors import Problem, UserError
 from hafabench.regression import effects
@@ -166,9 +167,10 @@ class _Method:
 
 def _method(pair: _Pair, limits: GateLimits) -> _Method:
     before, after = pair.values
-    if pair.cell.verb == "complexity":
+    aggregation = METRICS[pair.cell.metric].aggregation
+    if aggregation == "exact":
         return _Method(lambda _level: effects.exact(_mean(before), _mean(after)), has_error=False)
-    if pair.cell.verb == "latency":
+    if aggregation == "median over rounds":
         [(theirs, ours)] = [(pair.baseline[seed].metric, pair.candidate[seed].metric) for seed in before]
         return _Method(lambda level: effects.of_ratios(theirs, ours, level))
     kept = _kept(pair)
@@ -207,7 +209,7 @@ def _kept(pair: _Pair) -> tuple[list[Predictions], list[Predictions]] | None:
 
 def _judge(pair: _Pair, method: _Method, gate: GateLimits, level: float) -> Finding:
     before, after = pair.values
-    limits = gate.metrics[pair.cell.metric]
+    limits, sign = gate.metrics[pair.cell.metric], METRICS[pair.cell.metric].sign
     effect = method.effect(level)
     elsewhere = pair.cell.verb != "complexity" and any(_elsewhere(*records) for records in pair.records)
     others = _others(pair) if pair.cell.verb == "latency" else 0.0
@@ -228,8 +230,8 @@ def _judge(pair: _Pair, method: _Method, gate: GateLimits, level: float) -> Find
     finding = Finding(pair.cell, "cannot tell", unit, _mean(before), _mean(after), effect, limit, tuple(notes))
     if effect.low is None or effect.high is None:
         return finding
-    low, high = sorted((limits.sign * effect.low, limits.sign * effect.high))
-    gain = limits.sign * effect.change
+    low, high = sorted((sign * effect.low, sign * effect.high))
+    gain = sign * effect.change
     if high < 0 and gain < -limit:
         return replace(finding, verdict="worse")
     if low > 0 and gain > limit:

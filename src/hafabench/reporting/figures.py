@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hafabench.config.catalog import CATALOG, GRID_ONLY, ModelSpec
+from hafabench.config.metrics import main_metric
 from hafabench.config.recipes import TASKS
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
@@ -28,11 +29,6 @@ Curve = dict[str, list[float]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 STYLES = ("-", "--", ":", "-.")
 BASELINE, PLUGIN, OTHER = COLOURS[0], COLOURS[1], "#767676"
-HEADLINE = {
-    "classification": ("top1", "top-1 (%)"),
-    "segmentation": ("miou", "mIoU (%)"),
-    "detection": ("box_ap", "box AP"),
-}
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -147,7 +143,7 @@ def accuracy_vs_complexity(frame: pd.DataFrame, path: Path, models: Mapping[str,
             _scatter(axes, found, models)
             axes.set_title(task, loc="left", fontweight="bold")
             axes.set_xlabel("GMACs at the paper's input size")
-            axes.set_ylabel(HEADLINE[task][1])
+            axes.set_ylabel(main_metric(task).label)
         figure.legend(handles=_key(), loc="outside lower center", ncols=3, fontsize=8)
         save(figure, path)
 
@@ -177,7 +173,7 @@ def headline_points(frame: pd.DataFrame, task: str, cost: str, source: str | Non
     if source is not None:
         costs = costs[costs["id"] == source]
     of_model = dict(zip(costs["model"], costs["value"], strict=True))
-    measured = of_task[(of_task["verb"] == "evaluate") & (of_task["name"] == HEADLINE[task][0])]
+    measured = of_task[(of_task["verb"] == "evaluate") & (of_task["name"] == main_metric(task).name)]
     return [
         Point(
             model,

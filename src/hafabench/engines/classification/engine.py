@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from hafabench import models
+from hafabench.config.metrics import METRICS
 from hafabench.data.loaders import classification_dataset
 from hafabench.engines.classification.augmentation import criterion, eval_transform, mixing, train_transform
 from hafabench.engines.classification.objective import Objective
@@ -161,7 +162,7 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
             seed=run.seed,
             name=name,
             value=100 * int(right.sum()) / len(dataset),
-            unit="%",
+            unit=METRICS[name].unit,
             repeats=len(dataset),
             convention=convention,
         )

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, Dataset, SequentialSampler
 
 from hafabench.config.catalog import ModelSpec
+from hafabench.config.metrics import METRICS
 from hafabench.config.recipes import DenseRecipe
 from hafabench.data import paths
 from hafabench.data.classes import coco_classes, segmentation_classes
@@ -214,7 +215,7 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
             seed=run.seed,
             name=name,
             value=value,
-            unit="%",
+            unit=METRICS[name].unit,
             repeats=len(dataset),
             convention=f"whole image, shorter side {short}, longer at most {long}; one scale",
         )

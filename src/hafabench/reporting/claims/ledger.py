@@ -23,7 +23,6 @@ Kind = Literal["static", "accuracy", "latency"]
 
 DELTA = "_delta"
 _KINDS: dict[str, Kind] = {"complexity": "static", "evaluate": "accuracy", "latency": "latency"}
-_UNITS = {"params_m": "M", "gflops": "G", "latency_ms": "ms"}
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,7 @@ class _Cell:
     def claim(self, metric: str, printed: float, figure: float, suffix: str | None = None) -> Claim:
         """The claim ``printed``; ``suffix`` is what a difference adds to the locator of its ``figure``."""
         difference, decimals = suffix is not None, self.column.decimals
+        metric_spec = self.column.registered
         locator = f"{self.layout.source}/{self.row.row or self.row.model}/{metric}{suffix or ''}"
         tolerance, reason, device = 0.5 * 10**-decimals, "half a digit of the printed figure", None
         if self.column.verb != "complexity":
@@ -120,7 +120,7 @@ class _Cell:
             printed=printed,
             text=f"{printed:+.{decimals}f}" if difference else f"{printed:.{decimals}f}",
             is_difference=difference,
-            unit=_UNITS.get(self.column.key, "points" if difference else "%"),
+            unit="points" if difference and metric_spec.is_percentage else metric_spec.table_unit,
             tolerance=tolerance,
             reason=reason,
             device=device,

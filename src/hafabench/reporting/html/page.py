@@ -13,6 +13,7 @@ from markupsafe import Markup
 from hafabench import __version__
 from hafabench.cluster.costs import COLUMNS, AccountingRecord, accounting_file, cost_rows, read_accounting
 from hafabench.config.experiment import Experiment
+from hafabench.config.metrics import METRICS, main_metric
 from hafabench.config.paper_values import load_paper_values
 from hafabench.config.recipes import TASKS
 from hafabench.files import write_text
@@ -22,7 +23,7 @@ from hafabench.reporting.claims.settle import settle
 from hafabench.reporting.claims.verdicts import Ruling
 from hafabench.reporting.comparison_text import NONE
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
-from hafabench.reporting.figures import HEADLINE, headline_points, read_curve
+from hafabench.reporting.figures import headline_points, read_curve
 from hafabench.reporting.frame import read_frame
 from hafabench.reporting.html import charts
 from hafabench.reporting.html.claims import Claims, by_locator, claims_view
@@ -157,8 +158,8 @@ def _tables(experiment: Experiment, frame: pd.DataFrame, rulings: Mapping[str, R
 def _scatters(experiment: Experiment, frame: pd.DataFrame) -> list[tuple[str, list[charts.Chart]]]:
     """Task -> its headline metric against parameters, multiply-accumulates and each latency measurement."""
     costs = [
-        ("parameters", "params", None, 1e-6, "parameters (M)"),
-        ("multiply-accumulates", "gmacs", None, 1.0, "GMACs"),
+        ("parameters", "params", None, METRICS["params"].factor, METRICS["params"].label),
+        ("multiply-accumulates", "gmacs", None, METRICS["gmacs"].factor, METRICS["gmacs"].label),
     ]
     latencies = [
         (
@@ -176,7 +177,7 @@ def _scatters(experiment: Experiment, frame: pd.DataFrame) -> list[tuple[str, li
         for title, cost, source, factor, x_label in [*costs, *latencies]:
             points = headline_points(frame, task, cost, source)
             if points:
-                labels = {"x_label": x_label, "y_label": HEADLINE[task][1]}
+                labels = {"x_label": x_label, "y_label": main_metric(task).label}
                 panels.append(charts.scatter(title, points, experiment.models, factor=factor, **labels))
         if panels:
             found.append((task, panels))
