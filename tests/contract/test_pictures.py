@@ -1,4 +1,4 @@
-"""Trained models as pictures: whatever their weights are, what is drawn is what they do."""
+"""The arrays behind the pictures are what the models compute, for random weights of every family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hafabench.config.catalog import CATALOG
 from hafabench.engines.dense import engine as dense
 from hafabench.engines.training import identity
 from hafabench.models.checkpoints.storage import save_checkpoint
-from hafabench.pictures.inference import samplings, segmentations
+from hafabench.pictures.inference import classify_images, segment_images
 from hafabench.runs.run import Run
 from tools.tiny_runs import classification as tiny_classification
 from tools.tiny_runs.dense import CLASSES, tiny_run
@@ -35,19 +35,19 @@ def test_sampling_points_of_every_family(tmp_path, family):
     options = {"img_size": 64} if family == "swin_tiny" else {}
     model = models.create(run.model, num_classes=run.dataset.num_classes, **options)
     save_random_weights(run, model, image_size=64)
-    found = samplings(run, 2)
+    found = classify_images(run, 2)
     assert len(found) == 2
     for one in found:
         assert one.image.shape == (64, 64, 3)
         assert one.predicted in {f"class{label}" for label in range(tiny_classification.CLASSES)}
-        assert [windows.stage for windows in one.windows] == [2, 3]
-        for windows, side in zip(one.windows, (8, 4), strict=True):
-            assert windows.fixed.shape[:2] == (side, side)
-            assert windows.fixed.shape == windows.moved.shape
-            moved = np.abs(windows.moved - windows.fixed) / windows.cell
+        assert [points.stage for points in one.sampling] == [2, 3]
+        for points, side in zip(one.sampling, (8, 4), strict=True):
+            assert points.fixed.shape[:2] == (side, side)
+            assert points.fixed.shape == points.moved.shape
+            moved = np.abs(points.moved - points.fixed) / points.map_stride
             assert 0 < moved.max() < 20
-    # Offsets follow the image.
-    assert not np.array_equal(found[0].windows[0].moved, found[1].windows[0].moved)
+    # Offsets depend on the image.
+    assert not np.array_equal(found[0].sampling[0].moved, found[1].sampling[0].moved)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def pair(tmp_path_factory) -> tuple[Run, Run]:
 
 
 def test_clusters_and_segmentations_are_those_of_the_evaluation(pair):
-    found = segmentations(pair, 2)
+    found = segment_images(pair, 2)
     assert [one.name for one in found] == ["0.jpg", "1.jpg"]
     for one in found:
         height, width = one.image.shape[:2]
@@ -71,7 +71,7 @@ def test_clusters_and_segmentations_are_those_of_the_evaluation(pair):
         assert one.truth.shape == (height, width)
         assert set(np.unique(one.truth)) <= {*range(CLASSES), 255}
         assert all(classes.shape == (height, width) and classes.max() < CLASSES for classes in one.predicted)
-    again = segmentations(pair, 2)
+    again = segment_images(pair, 2)
     for one, other in zip(found, again, strict=True):
         assert np.array_equal(one.clusters, other.clusters)
         assert all(np.array_equal(a, b) for a, b in zip(one.predicted, other.predicted, strict=True))

@@ -93,8 +93,10 @@ def test_the_report_shows_what_ran_with_its_pictures(finished):
     assert "4 of 4 evaluated" in report
     # One classifier with LAA, no segmentation pair.
     assert report.count("data:image/webp;base64,") == 3 * 4
-    assert (finished / "reports/digits/figures/offsets.webp").is_file()
-    assert not (finished / "reports/digits/figures/clusters.webp").exists()
+    figures = finished / "reports/digits/figures"
+    assert (figures / "offsets.webp").is_file()
+    assert len(list((figures / "tiles/offsets").iterdir())) == 3 * 4
+    assert not (figures / "clusters.webp").exists()
 
 
 def test_a_second_run_does_nothing(finished, experiment):

@@ -15,17 +15,18 @@ from hafabench.cli.options import experiment_option, load, set_threads, threads_
 def pictures(experiment: Path, threads: int | None) -> None:
     """Draw SIA's clusters, segmentations with and without HAFA, and LAA's sampling points on validation images.
 
-    Needs the checkpoints of the runs that it shows: the experiment's first pair of segmentation runs and a
-    classification run. `hafabench report` puts the pictures into the report.
+    The command needs the checkpoints of the runs that it shows: the experiment's first pair of segmentation runs and
+    one classification run. `hafabench report` includes the pictures in the report.
     """
     set_threads(threads)
-    from hafabench.pictures.make import draw_pictures
+    from hafabench.pictures.draw import draw_pictures
 
     loaded = load(experiment)
     index = draw_pictures(loaded)
     for sheet in (index.clusters, index.offsets):
         if sheet is not None:
-            click.echo(f"wrote {loaded.reports / 'figures' / sheet.file}")
+            tiles = sum(len(row.tiles) for row in sheet.rows)
+            click.echo(f"wrote {loaded.reports / 'figures' / sheet.file} and its {tiles} tiles")
     if index.clusters is None:
         click.echo("no clusters drawn: the experiment trains no segmentation pair of a baseline and a model with SIA")
     if index.offsets is None:

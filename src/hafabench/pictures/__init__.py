@@ -1,1 +1,1 @@
-"""Pictures of what trained models do: SIA's clusters, segmentations, LAA's sampling points, on images of the data."""
+"""Pictures of trained models on validation images: SIA's clusters, segmentations, and LAA's sampling points."""

@@ -1,136 +1,163 @@
-"""Tiles and sheets: images with clusters, classes and sampling points drawn on them."""
+"""Draw an experiment's pictures: Figure 4 of the paper on the experiment's own data, and LAA's sampling points."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from hafabench.data.classes import Colour, class_palette
-from hafabench.pictures.samples import Windows
+from hafabench.config.experiment import Experiment
+from hafabench.data.classes import class_palette, segmentation_classes
+from hafabench.files import atomic_path, sha256_of
+from hafabench.pictures.contact_sheet import compose_contact_sheet
+from hafabench.pictures.index import (
+    PictureIndex,
+    Sheet,
+    SheetLayout,
+    SheetRow,
+    Tile,
+    Weights,
+    clusters_layout,
+    index_file,
+    offsets_layout,
+    write_index,
+)
+from hafabench.pictures.inference import classify_images, segment_images
+from hafabench.pictures.samples import SamplingPoints, SegmentedImage
+from hafabench.pictures.tiles import (
+    TILE_SIZE,
+    draw_classes,
+    draw_clusters,
+    draw_sampling_points,
+    resize_to_square,
+    save_tile,
+)
+from hafabench.runs.picture_runs import picture_subjects
+from hafabench.runs.run import Run, expand
 
-TILE = 320  # pixels: side of a tile
-CAPTION = 22  # under a tile
-HEADING = 30  # above the columns
-GAP = 8
-_SHOWN_WINDOWS = 6  # most windows along a side that are drawn
-_OVERSAMPLED = 3
-_PAPER: Colour = (255, 255, 255)
-_INK: Colour = (30, 30, 30)
-_FIXED: Colour = (255, 255, 255)
-_MOVED: Colour = (255, 140, 0)
-_OPACITY = 0.62
+_NOT_LABELLED = 255
+_SHEET_QUALITY = 92  # of lossy WebP: a tenth of the size of a PNG, without visible loss
+
+Captioned = tuple[Image.Image, str]
 
 
-def fitted(image: np.ndarray, tile: int = TILE, *, smooth: bool = True) -> Image.Image:
-    """An image (H, W, 3) or class map (H, W), uint8, scaled into the upper left of a square tile."""
-    picture = Image.fromarray(image)
-    scale = tile / max(picture.size)
-    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-    scaled = picture.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
-    # Beyond an image that is not square: paper, or the value that stands for no class.
-    square = Image.new(picture.mode, (tile, tile), _PAPER if picture.mode == "RGB" else 255)
-    square.paste(scaled)
-    return square
+def draw_pictures(experiment: Experiment) -> PictureIndex:
+    """Draw the pictures that the experiment trains models for, and write the tiles, contact sheets and index.
 
+    The same weights and data give the same bytes.
 
-def clusters_tile(image: np.ndarray, clusters: np.ndarray) -> Image.Image:
-    """The image with each cluster's cells in a colour of their own and lines where clusters meet.
-
-    Args:
-        image: (H, W, 3) uint8.
-        clusters: (rows, columns) cluster of each cell.
+    Raises:
+        UserError: If a checkpoint or data is missing, or belongs to another run.
     """
-    height, width = image.shape[:2]
-    side = max(height, width)
-    # The cell under each pixel of the tile.
-    pixels = (np.arange(TILE) + 0.5) * side / TILE
-    inside = np.ix_(pixels < height, pixels < width)
-    rows, columns = (
-        (pixels[pixels < size] * count / size).astype(int)
-        for size, count in zip((height, width), clusters.shape, strict=True)
+    path = index_file(experiment)
+    subjects = picture_subjects(expand(experiment))
+    index = PictureIndex(
+        experiment=experiment.name,
+        clusters=_draw_clusters_sheet(subjects.pair, path.parent) if subjects.pair else None,
+        offsets=_draw_offsets_sheet(subjects.sampler, path.parent) if subjects.sampler else None,
     )
-    index = clusters[np.ix_(rows, columns)]
-    palette = np.array(class_palette(max(int(clusters.max()) + 1, 12)), np.float32)
-    picture = _grey(image)
-    shown = picture[inside] * (1 - _OPACITY) + palette[index] * _OPACITY
-    border = np.zeros(index.shape, bool)
-    border[:, 1:] |= index[:, 1:] != index[:, :-1]
-    border[1:] |= index[1:] != index[:-1]
-    shown[border] = 255
-    picture[inside] = shown
-    return Image.fromarray(picture.round().astype(np.uint8))
+    write_index(path, index)
+    return index
 
 
-def classes_tile(image: np.ndarray, classes: np.ndarray, count: int) -> Image.Image:
-    """The image with each pixel's class in its colour; class 255 (not labelled) leaves the image as it is.
-
-    Args:
-        image: (H, W, 3) uint8.
-        classes: (h, w) class of each pixel, at any size of the same shape.
-        count: number of classes.
-    """
-    index = np.asarray(fitted(classes.astype(np.uint8), smooth=False))
-    picture = _grey(image)
-    known = index < count
-    palette = np.array(class_palette(count), np.float32)
-    picture[known] = picture[known] * (1 - _OPACITY) + palette[index[known]] * _OPACITY
-    return Image.fromarray(picture.round().astype(np.uint8))
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    """(TILE, TILE, 3) float32: the image without its hues, so that colours laid over it stay their own."""
-    return np.asarray(fitted(image).convert("L").convert("RGB")).astype(np.float32)
-
-
-def windows_tile(image: np.ndarray, windows: Windows) -> Image.Image:
-    """The image with windows of an LAA, evenly thinned out: fixed points hollow, sampled ones filled, a line between.
-
-    Args:
-        image: (H, W, 3) uint8.
-        windows: of the image.
-    """
-    side = TILE * _OVERSAMPLED
-    scale = side / max(image.shape[:2])
-    picture = fitted(image, side)
-    # Paler, so that points show on any image.
-    picture = Image.blend(picture, Image.new("RGB", picture.size, (90, 90, 90)), 0.35)
-    draw = ImageDraw.Draw(picture)
-    rows, columns = windows.fixed.shape[:2]
-    step = max(1, -(-max(rows, columns) // _SHOWN_WINDOWS))
-    dot, line = side / 90, round(side / 190)
-    for row in range((rows - 1) % step // 2, rows, step):
-        for column in range((columns - 1) % step // 2, columns, step):
-            fixed, moved = windows.fixed[row, column] * scale, windows.moved[row, column] * scale
-            half = windows.cell * scale / 2
-            (top, left), (bottom, right) = fixed.min(0) - half, fixed.max(0) + half
-            draw.rectangle((left, top, right, bottom), outline=_FIXED, width=max(1, line // 2))
-            for (y0, x0), (y1, x1) in zip(fixed, moved, strict=True):
-                draw.line((x0, y0, x1, y1), _MOVED, line)
-                draw.ellipse((x0 - dot, y0 - dot, x0 + dot, y0 + dot), outline=_FIXED, width=line)
-                draw.ellipse((x1 - dot, y1 - dot, x1 + dot, y1 + dot), fill=_MOVED, outline=_INK, width=line // 2)
-    return picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+def _draw_clusters_sheet(pair: tuple[Run, Run], folder: Path) -> Sheet:
+    layout, run = clusters_layout(pair), pair[1]
+    num_classes = run.dataset.num_classes
+    images = segment_images(pair, layout.rows)
+    rows: list[tuple[str, list[Captioned]]] = []
+    for one in images:
+        clusters = f"{one.clusters.size} positions in {int(one.clusters.max()) + 1} clusters"
+        tiles = [
+            (resize_to_square(one.image), one.name),
+            (draw_clusters(one.image, one.clusters), clusters),
+            *(
+                (draw_classes(one.image, classes, num_classes), caption)
+                for classes, caption in zip(one.predicted, _accuracies(one), strict=True)
+            ),
+            (draw_classes(one.image, one.truth, num_classes), ""),
+        ]
+        rows.append((one.name, tiles))
+    pixels = images[0].image.shape[0] // images[0].clusters.shape[0]
+    colours = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in class_palette(num_classes))
+    return _write_sheet(
+        layout,
+        folder,
+        rows,
+        legend=list(zip(segmentation_classes(run.dataset) or [], colours, strict=False)),
+        notes=[
+            f"Clusters: {run.model.name} merges the positions of its stage 3 grid (one per {pixels} x {pixels} "
+            "pixels) into the tokens of stage 4. Positions of one colour are merged into one token.",
+            "Percentages: the share of the image's labelled pixels that are classified correctly.",
+        ],
+    )
 
 
-def places(rows: int, columns: int) -> tuple[list[int], list[int]]:
-    """(left, top) pixels at which the columns and rows of a sheet begin."""
-    left = [GAP + column * (TILE + GAP) for column in range(columns)]
-    return left, [HEADING + row * (TILE + CAPTION + GAP) for row in range(rows)]
+def _accuracies(one: SegmentedImage) -> list[str]:
+    """Return the share of labelled pixels that each model classifies correctly."""
+    labelled = one.truth != _NOT_LABELLED
+    shares = (np.mean(classes[labelled] == one.truth[labelled]) for classes in one.predicted)
+    return [f"{100 * share:.1f} % correct" for share in shares]
 
 
-def sheet(
-    tiles: Sequence[Sequence[Image.Image]], headings: Sequence[str], captions: Sequence[Sequence[str]]
-) -> Image.Image:
-    """Rows of tiles, a heading above each column and a caption under each tile."""
-    left, top = places(len(tiles), len(headings))
-    picture = Image.new("RGB", (left[-1] + TILE + GAP, top[-1] + TILE + CAPTION + GAP), _PAPER)
-    draw = ImageDraw.Draw(picture)
-    large, small = ImageFont.load_default(15), ImageFont.load_default(13)
-    for x, heading in zip(left, headings, strict=True):
-        draw.text((x, HEADING / 2), heading, _INK, large, anchor="lm")
-    for y, row, texts in zip(top, tiles, captions, strict=True):
-        for x, tile, text in zip(left, row, texts, strict=True):
-            picture.paste(tile, (x, y))
-            draw.text((x, y + TILE + CAPTION / 2), text, _INK, small, anchor="lm")
-    return picture
+def _draw_offsets_sheet(run: Run, folder: Path) -> Sheet:
+    layout = offsets_layout(run)
+    rows: list[tuple[str, list[Captioned]]] = []
+    for one in classify_images(run, layout.rows):
+        image = (resize_to_square(one.image), f"{one.label}, classified as {one.predicted}")
+        drawn = [(draw_sampling_points(one.image, points), _distances(points)) for points in one.sampling]
+        rows.append((one.name, [image, *drawn]))
+    return _write_sheet(
+        layout,
+        folder,
+        rows,
+        legend=[],
+        notes=[
+            "Squares are the fixed windows that a strided convolution would read, thinned out evenly. Rings are the "
+            "centres of the window's positions. A line leads from each ring to the point that LAA samples instead, "
+            "drawn to scale.",
+            "Captions: the mean and the largest distance by which points move, in positions of the sampled map.",
+        ],
+    )
+
+
+def _distances(points: SamplingPoints) -> str:
+    moved = np.linalg.norm(points.moved - points.fixed, axis=-1) / points.map_stride
+    return f"moved by {moved.mean():.2f}, at most {moved.max():.2f}"
+
+
+def _write_sheet(
+    layout: SheetLayout,
+    folder: Path,
+    rows: Sequence[tuple[str, Sequence[Captioned]]],
+    *,
+    legend: list[tuple[str, str]],
+    notes: list[str],
+) -> Sheet:
+    stored = []
+    for row, (name, captioned) in enumerate(rows):
+        tiles = []
+        for column, (picture, caption) in enumerate(captioned):
+            file = layout.tile_file(row, column)
+            save_tile(picture, folder / file)
+            tiles.append(Tile(file=file, sha256=sha256_of(folder / file), caption=caption))
+        stored.append(SheetRow(image=name, tiles=tiles))
+    pictures = [[picture for picture, _ in captioned] for _, captioned in rows]
+    captions = [[caption for _, caption in captioned] for _, captioned in rows]
+    with atomic_path(folder / layout.file) as temporary:
+        sheet = compose_contact_sheet(pictures, layout.columns, captions)
+        sheet.save(temporary, format="WEBP", quality=_SHEET_QUALITY, method=6)
+    return Sheet(
+        file=layout.file,
+        dataset=layout.runs[-1].dataset.name,
+        tile_size=TILE_SIZE,
+        columns=list(layout.columns),
+        rows=stored,
+        legend=legend,
+        weights=[
+            Weights(run=run.id, fingerprint=run.fingerprint, checkpoint_sha256=sha256_of(run.checkpoint))
+            for run in layout.runs
+        ],
+        notes=notes,
+    )

@@ -1,84 +1,165 @@
-"""What is on the picture sheets and whose weights drew them: ``pictures.json`` beside the sheets (WebP)."""
+"""The index of an experiment's pictures, ``pictures.json``: what each tile shows, and whose weights drew it.
+
+Every tile is a WebP file of its own, ``figures/tiles/<sheet>/<row>_<column>.webp``. How many tiles there are follows
+from the configuration (models, mergers and size of the validation split), so the workflow declares each of them as an
+output. No archive and no ``directory()`` output is needed.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hafabench.config.base import StrictModel
 from hafabench.config.experiment import Experiment
-from hafabench.config.json_file import read_json_model
+from hafabench.config.json_file import read_json_model, read_json_object
+from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
 from hafabench.runs.picture_runs import Subjects
+from hafabench.runs.run import Run
 
-SCHEMA = "hafabench.pictures/1"
-CLUSTERS, OFFSETS = "clusters.webp", "offsets.webp"
+OLD_SCHEMA = "hafabench.pictures/1"
+IMAGES_PER_SHEET = 4
 
 
 class Weights(StrictModel):
-    """Whose weights drew a sheet: a run, its fingerprint, and the digest of its checkpoint."""
+    """The weights that a sheet was drawn with: a run, its fingerprint, and the digest of its checkpoint."""
 
     run: str
     fingerprint: str
     checkpoint_sha256: str
 
 
-class Sheet(StrictModel):
-    """One picture of square tiles, a row per image.
+class Tile(StrictModel):
+    """One square picture.
 
     Attributes:
-        file, sha256: the WebP file beside the index, and its digest.
-        dataset: whose validation split the images are of.
-        tile: side of a tile, pixels.
-        columns: what each column shows.
-        rows: names of the images.
-        left, top: pixels at which columns and rows begin.
-        captions: of every tile, by row and column; may be empty texts.
-        legend: names and colours (``#rrggbb``) of classes.
-        weights: of the runs.
-        facts: further sentences on how it was drawn.
+        file: The path of the WebP file, relative to the folder of the index.
+        sha256: The digest of the file.
+        caption: The text under the picture; it may be empty.
     """
 
     file: str
     sha256: str
+    caption: str
+
+
+class SheetRow(StrictModel):
+    """The tiles of one validation image; ``image`` is its file name."""
+
+    image: str
+    tiles: list[Tile]
+
+
+class Sheet(StrictModel):
+    """Tiles in rows and columns, one row per validation image.
+
+    Attributes:
+        file: The name of the contact sheet, a WebP file beside the index with all tiles and captions.
+        dataset: The data set whose validation split the images come from.
+        tile_size: The side of a tile in pixels.
+        columns: What each column shows.
+        rows: The tiles, one per column in every row.
+        legend: The names and colours (``#rrggbb``) of classes.
+        weights: The weights that the tiles were drawn with.
+        notes: Sentences that explain the tiles.
+    """
+
+    file: str
     dataset: str
-    tile: int = Field(gt=0)
+    tile_size: int = Field(gt=0)
     columns: list[str]
-    rows: list[str]
-    left: list[int]
-    top: list[int]
-    captions: list[list[str]]
+    rows: list[SheetRow]
     legend: list[tuple[str, str]] = Field(default_factory=list)
     weights: list[Weights]
-    facts: list[str]
+    notes: list[str]
+
+    @model_validator(mode="after")
+    def _check_tiles(self) -> Sheet:
+        for row in self.rows:
+            if len(row.tiles) != len(self.columns):
+                raise ValueError(f"{row.image}: {len(row.tiles)} tiles in {len(self.columns)} columns")
+        return self
 
 
 class PictureIndex(StrictModel):
-    """The sheets of an experiment; None where there is no run to draw one of."""
+    """The sheets of an experiment; a sheet is None where the experiment trains no run that it could show."""
 
-    schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
+    schema_: Literal["hafabench.pictures/2"] = Field("hafabench.pictures/2", alias="schema")
     experiment: str
     clusters: Sheet | None
     offsets: Sheet | None
 
 
+@dataclass(frozen=True)
+class SheetLayout:
+    """What a sheet will show, as far as the configuration tells.
+
+    Attributes:
+        name: ``clusters`` or ``offsets``.
+        runs: The runs whose weights are drawn.
+        columns: What each column shows.
+        rows: The number of validation images.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    columns: tuple[str, ...]
+    rows: int
+
+    @property
+    def file(self) -> str:
+        """The name of the contact sheet."""
+        return f"{self.name}.webp"
+
+    def tile_file(self, row: int, column: int) -> str:
+        """The path of a tile, relative to the folder of the index."""
+        return f"tiles/{self.name}/{row}_{column}.webp"
+
+    @property
+    def files(self) -> list[str]:
+        """The contact sheet and every tile, relative to the folder of the index."""
+        tiles = [self.tile_file(row, column) for row in range(self.rows) for column in range(len(self.columns))]
+        return [self.file, *tiles]
+
+
+def clusters_layout(pair: tuple[Run, Run]) -> SheetLayout:
+    """The sheet of SIA's clusters, and of segmentations by a baseline and by a model with SIA."""
+    names = (run.model.name for run in pair)
+    return _layout("clusters", pair, ["image", "SIA clusters", *names, "ground truth"])
+
+
+def offsets_layout(run: Run) -> SheetLayout:
+    """The sheet of the sampling points of a classifier's LAAs."""
+    stages = [stage for stage, merger in enumerate(run.model.mergers, start=1) if merger == "laa"]
+    return _layout("offsets", (run,), ["image", *(f"LAA into stage {stage}" for stage in stages)])
+
+
+def _layout(name: str, runs: tuple[Run, ...], columns: Sequence[str]) -> SheetLayout:
+    rows = min(IMAGES_PER_SHEET, runs[-1].dataset.images["val"])
+    return SheetLayout(name, runs, tuple(columns), rows)
+
+
 def index_file(experiment: Experiment) -> Path:
-    """Where an experiment's index lies; the sheets lie beside it."""
+    """The path of an experiment's index."""
     return experiment.reports / "figures" / "pictures.json"
 
 
 def picture_files(experiment: Experiment, subjects: Subjects) -> list[Path]:
-    """Everything that drawing the subjects writes: the index, and a sheet for each kind that there is."""
+    """All files that drawing the subjects writes: the index, the contact sheets, and the tiles."""
+    layouts = [clusters_layout(subjects.pair)] if subjects.pair else []
+    layouts += [offsets_layout(subjects.sampler)] if subjects.sampler else []
     index = index_file(experiment)
-    kinds = [(CLUSTERS, subjects.pair), (OFFSETS, subjects.sampler)]
-    return [index, *(index.with_name(name) for name, there in kinds if there)]
+    return [index, *(index.parent / file for layout in layouts for file in layout.files)]
 
 
 def write_index(path: Path, index: PictureIndex) -> None:
-    """Write the index: whole or not at all."""
+    """Write the index atomically."""
     write_text(path, json.dumps(index.model_dump(by_alias=True), indent=1) + "\n")
 
 
@@ -86,6 +167,13 @@ def read_index(path: Path) -> PictureIndex:
     """Read and validate an index.
 
     Raises:
-        UserError: for a missing file, invalid JSON or other content, every problem at once.
+        UserError: If the file is missing, was written by a version that stored no tiles, or is not valid.
     """
+    content = read_json_object(path)
+    if content is not None and content.get("schema") == OLD_SCHEMA:
+        message = (
+            "written by an older version of hafabench, which stored sheets and no tiles; "
+            "draw the pictures again with `hafabench pictures`, or delete this file to report without pictures"
+        )
+        raise UserError(Problem(str(path), "schema", message))
     return read_json_model(path, PictureIndex, missing="no such file; `hafabench pictures` makes it")

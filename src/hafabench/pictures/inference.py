@@ -1,4 +1,4 @@
-"""What trained models do with single images: forward passes that keep what a picture needs."""
+"""Forward passes of trained models that keep what the pictures show."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from hafabench.engines.classification import engine as classification
 from hafabench.engines.classification.augmentation import eval_transform
 from hafabench.engines.dense import engine as dense
 from hafabench.models.hafa import LocalAdaptiveAggregation
-from hafabench.pictures.samples import Sampling, Segmentation, Windows
+from hafabench.pictures.samples import ClassifiedImage, SamplingPoints, SegmentedImage
 from hafabench.runs.run import Run
 
 
 @torch.inference_mode()
-def segmentations(runs: Sequence[Run], count: int) -> list[Segmentation]:
-    """Segment ``count`` images, evenly spread over the validation split, with the runs' final weights.
+def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
+    """Segment ``count`` images, evenly spread over the validation split, with the final weights of some runs.
 
     Args:
-        runs: of segmentation, on one data set; the last one's model clusters into stage 4.
+        runs: Segmentation runs on one data set. The model of the last one merges with SIA into stage 4.
+        count: The number of images.
 
     Raises:
-        UserError: for a missing or foreign checkpoint, or unreadable data.
+        UserError: If a checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
     mm = dense.load_mm()
     models = [dense.load_trained(run, run.checkpoint) for run in runs]
-    found = []
+    segmented = []
     with mm.scope("segmentation"):
         data = dense.validation_data(runs[-1])
         for index in spread(range(len(data)), count):
@@ -40,8 +41,8 @@ def segmentations(runs: Sequence[Run], count: int) -> list[Segmentation]:
             results = [model.test_step(batch)[0] for model in models]
             inputs = models[-1].data_preprocessor(batch, training=False)["inputs"]
             tokens = models[-1].backbone.body.forward_tokens(inputs)[-1]
-            found.append(
-                Segmentation(
+            segmented.append(
+                SegmentedImage(
                     name=Path(sample["data_samples"].img_path).name,
                     image=sample["inputs"].flip(0).permute(1, 2, 0).numpy(),
                     truth=sample["data_samples"].gt_sem_seg.data[0].numpy(),
@@ -49,46 +50,46 @@ def segmentations(runs: Sequence[Run], count: int) -> list[Segmentation]:
                     clusters=tokens.cells[0].view(tokens.cell_grid).numpy(),
                 )
             )
-    return found
+    return segmented
 
 
 @torch.inference_mode()
-def samplings(run: Run, count: int) -> list[Sampling]:
-    """Where the LAAs of a classifier sample ``count`` images, evenly spread over its validation split.
+def classify_images(run: Run, count: int) -> list[ClassifiedImage]:
+    """Classify ``count`` images, evenly spread over the validation split, and keep where the LAAs sample them.
 
     Raises:
-        UserError: for a missing or foreign checkpoint, or unreadable data.
+        UserError: If the checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
     model = classification.load_trained(run, run.checkpoint)
     transform = eval_transform(run.recipe)
     normalize = transform.transforms[-1]
     mean, std = (torch.as_tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))
     data = classification_dataset(run.dataset, "val", transform)
-    found = []
+    classified = []
     for index in spread(range(len(data)), count):
         pixels, label = data[index]
-        logits, windows = _windows(model, pixels.unsqueeze(0), run.model.mergers)
+        logits, sampling = _forward_with_sampling_points(model, pixels.unsqueeze(0), run.model.mergers)
         image = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        found.append(
-            Sampling(
+        classified.append(
+            ClassifiedImage(
                 name=Path(data.samples[index][0]).name,
                 image=image,
                 label=data.classes[label],
                 predicted=data.classes[int(logits.argmax())],
-                windows=windows,
+                sampling=sampling,
             )
         )
-    return found
+    return classified
 
 
-def _windows(
+def _forward_with_sampling_points(
     model: nn.Module, images: torch.Tensor, mergers: Sequence[str]
-) -> tuple[torch.Tensor, tuple[Windows, ...]]:
-    """Logits of one image (1, 3, H, W), and the sampling points of every LAA on the way."""
-    seen: list[tuple[LocalAdaptiveAggregation, torch.Tensor]] = []
+) -> tuple[torch.Tensor, tuple[SamplingPoints, ...]]:
+    """Return the logits of one image (1, 3, H, W) and the sampling points of every LAA in the model."""
+    offsets: list[tuple[LocalAdaptiveAggregation, torch.Tensor]] = []
     modules = [module for module in model.modules() if isinstance(module, LocalAdaptiveAggregation)]
     hooks = [
-        module.offset.register_forward_hook(lambda _, __, output, module=module: seen.append((module, output)))
+        module.offset.register_forward_hook(lambda _, __, output, module=module: offsets.append((module, output)))
         for module in modules
     ]
     try:
@@ -96,29 +97,33 @@ def _windows(
     finally:
         for hook in hooks:
             hook.remove()
-    stages = [stage for stage, kind in enumerate(mergers, start=1) if kind == "laa"]
-    # The map that feeds stage s has stride 2^s: 4 after the patch embedding, halved by every merger.
+    stages = [stage for stage, merger in enumerate(mergers, start=1) if merger == "laa"]
+    # The map that feeds stage s has stride 2^s: 4 after the patch embedding, doubled by every merger.
     return logits, tuple(
         sampling_points(offset[0], stage, 2.0**stage, module.conv.kernel, module.conv.stride, module.conv.padding)
-        for stage, (module, offset) in zip(stages, seen, strict=True)
+        for stage, (module, offset) in zip(stages, offsets, strict=True)
     )
 
 
-def sampling_points(offset: torch.Tensor, stage: int, cell: float, kernel: int, stride: int, padding: int) -> Windows:
-    """Offsets (2 k k, rows, columns) of an LAA as points on the image.
+def sampling_points(
+    offset: torch.Tensor, stage: int, map_stride: float, kernel: int, stride: int, padding: int
+) -> SamplingPoints:
+    """Convert the offsets of an LAA to points on the image.
 
     Args:
-        offset: (y, x) per kernel point, in cells of the map that the LAA samples.
-        stage: that it feeds.
-        cell: side of such a cell in pixels of the image.
-        kernel, stride, padding: of the window, in cells.
+        offset: (2 * kernel * kernel, rows, columns) offsets (y, x) per kernel point, in positions of the sampled map.
+        stage: The stage in front of which the LAA stands.
+        map_stride: The stride of the sampled map, in pixels of the image.
+        kernel: The side of the window, in positions.
+        stride: The distance between windows, in positions.
+        padding: The padding of the map, in positions.
     """
     rows, columns = offset.shape[-2:]
     moves = offset.view(kernel, kernel, 2, rows, columns).permute(3, 4, 0, 1, 2).double().numpy()
     row, column, y, x = np.meshgrid(
         np.arange(rows), np.arange(columns), np.arange(kernel), np.arange(kernel), indexing="ij"
     )
-    places = np.stack((row * stride - padding + y, column * stride - padding + x), axis=-1)
+    positions = np.stack((row * stride - padding + y, column * stride - padding + x), axis=-1)
     shape = (rows, columns, kernel * kernel, 2)
-    fixed = ((places + 0.5) * cell).reshape(shape)
-    return Windows(stage, fixed, fixed + (moves * cell).reshape(shape), cell)
+    fixed = ((positions + 0.5) * map_stride).reshape(shape)
+    return SamplingPoints(stage, fixed, fixed + (moves * map_stride).reshape(shape), map_stride)

@@ -1,4 +1,4 @@
-"""What a picture shows of one image, as arrays."""
+"""Validation images with what trained models do on them, as arrays."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """One image of the validation split as two models segment it.
+class SegmentedImage:
+    """A validation image, segmented by several models.
 
     Attributes:
-        name: the image's file name.
-        image: (H, W, 3) uint8 RGB, as the models see it.
-        truth: (h, w) class of each pixel at the annotation's size; 255 is not labelled.
-        predicted: one (h, w) per model.
-        clusters: (rows, columns) cluster of each cell of the grid on which the last model's SIA clusters.
+        name: The file name of the image.
+        image: (H, W, 3) uint8 RGB, as the models receive it.
+        truth: (h, w) class of each pixel at the size of the annotation; 255 is not labelled.
+        predicted: One (h, w) class map per model.
+        clusters: (rows, columns) cluster of each position of the grid on which the SIA of the last model clusters.
     """
 
     name: str
@@ -27,28 +27,36 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """One LAA's windows on an image of H x W pixels, in pixels of the image.
+class SamplingPoints:
+    """The points at which one LAA samples an image, in pixels of the image.
 
     Attributes:
-        stage: the stage (1-4) that it feeds.
-        fixed: (rows, columns, points, 2) centres (y, x) of the cells under the fixed window.
-        moved: the same, where it samples instead.
-        cell: side of a cell, pixels.
+        stage: The stage (1-4) in front of which the LAA stands.
+        fixed: (rows, columns, points, 2) centres (y, x) of the positions under the fixed window.
+        moved: The sampled points, in the same shape.
+        map_stride: The stride of the sampled feature map, in pixels of the image.
     """
 
     stage: int
     fixed: np.ndarray
     moved: np.ndarray
-    cell: float
+    map_stride: float
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """One image of the validation split and where a model's LAAs sample it; ``image`` as in `Segmentation`."""
+class ClassifiedImage:
+    """A validation image with its label, the predicted class, and the sampling points of every LAA of the model.
+
+    Attributes:
+        name: The file name of the image.
+        image: (H, W, 3) uint8 RGB, as the model receives it.
+        label: The name of the labelled class.
+        predicted: The name of the predicted class.
+        sampling: The sampling points of each LAA, in the order of the stages.
+    """
 
     name: str
     image: np.ndarray
     label: str
     predicted: str
-    windows: tuple[Windows, ...]
+    sampling: tuple[SamplingPoints, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -9,15 +10,14 @@ from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
-from hafabench.pictures.draw import places
-from hafabench.pictures.index import PictureIndex, Sheet, Weights, index_file, write_index
+from hafabench.pictures.index import PictureIndex, Sheet, SheetRow, Tile, Weights, index_file, write_index
+from hafabench.pictures.tiles import save_tile
 from hafabench.reporting.claims.settle import settle
 from hafabench.reporting.frame import collect_experiment, read_frame
 from hafabench.reporting.html import charts
@@ -114,25 +114,23 @@ def fresh(write_experiment, monkeypatch, tmp_path):
     return fresh
 
 
-def drawn(experiment, **changes) -> Sheet:
-    """A sheet of one row of two tiles as drawing leaves it, and its index."""
+def store_pictures(experiment, **changes) -> Sheet:
+    """Write one row of two tiles and the index that lists them; returns the sheet."""
     run = expand(experiment)["classification/pvt_tiny_hafa/seed0"]
-    path = index_file(experiment).with_name("offsets.webp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    left, top = places(1, 2)
-    Image.fromarray(np.full((400, 700, 3), (200, 30, 30), np.uint8)).save(path)
+    folder = index_file(experiment).parent
+    tiles = []
+    for column, caption in enumerate(("a seven", "moved 0.5")):
+        file = f"tiles/offsets/0_{column}.webp"
+        save_tile(Image.new("RGB", (320, 320), (200, 30 * column, 30)), folder / file)
+        tiles.append(Tile(file=file, sha256=sha256_of(folder / file), caption=caption))
     values = {
-        "file": path.name,
-        "sha256": sha256_of(path),
+        "file": "offsets.webp",
         "dataset": "digits",
-        "tile": 320,
+        "tile_size": 320,
         "columns": ["image", "LAA into stage 2"],
-        "rows": ["one.png"],
-        "left": left,
-        "top": top,
-        "captions": [["a seven", "moved 0.5"]],
+        "rows": [SheetRow(image="one.png", tiles=tiles)],
         "weights": [Weights(run=run.id, fingerprint=run.fingerprint, checkpoint_sha256="ab" * 32)],
-        "facts": ["Rings are fixed."],
+        "notes": ["Rings are fixed."],
     }
     sheet = Sheet(**(values | changes))
     write_index(index_file(experiment), PictureIndex(experiment=experiment.name, clusters=None, offsets=sheet))
@@ -179,7 +177,7 @@ def test_cells_show_what_the_tables_show_and_where_it_came_from(digits):
 
 
 def test_nothing_is_loaded_from_elsewhere(digits):
-    drawn(digits)
+    store_pictures(digits)
     html = render(make_page(digits))
     page = parsed(html)
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
@@ -279,31 +277,34 @@ def test_claims_stand_by_verdict_and_beside_their_cells(digits):
 
 
 def test_pictures_are_embedded_with_their_captions(digits):
-    drawn(digits)
+    sheet = store_pictures(digits)
     page = parsed(render(make_page(digits)))
     images = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
-    assert len(images) == 2
+    stored = [(digits.reports / "figures" / tile.file).read_bytes() for tile in sheet.rows[0].tiles]
+    assert [base64.b64decode(image.partition(",")[2]) for image in images] == stored
     assert "LAA into stage 2" in page.text
     assert "moved 0.5" in page.text
     assert "sha256 abababababababab" in page.text
-    assert "No picture of SIA's clusters" in page.text
+    assert "no pictures of SIA's clusters" in page.text
 
 
 def test_pictures_of_another_configuration_are_not_shown(digits):
     other = Weights(run="classification/pvt_tiny_hafa/seed0", fingerprint="0" * 12, checkpoint_sha256="ab" * 32)
-    drawn(digits, weights=[other])
+    store_pictures(digits, weights=[other])
     page = make_page(digits)
     assert page.gallery.offsets is None
-    assert "shows runs of another configuration" in parsed(render(page)).text
+    assert "show runs of another configuration" in parsed(render(page)).text
 
 
-def test_a_picture_that_is_not_the_named_one_is_refused(digits):
-    sheet = drawn(digits)
-    index_file(digits).with_name(sheet.file).write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"offsets.webp: not the picture that pictures.json names"):
+def test_a_tile_that_differs_from_the_listed_one_is_refused(digits):
+    sheet = store_pictures(digits)
+    tile = digits.reports / "figures" / sheet.rows[0].tiles[1].file
+    tile.write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"0_1.webp: not the tile that pictures.json lists"):
         make_page(digits)
-    index_file(digits).with_name(sheet.file).unlink()
-    assert make_page(digits).gallery.missing[-1].startswith("offsets.webp is not there: `hafabench pictures")
+    tile.unlink()
+    (reason,) = (text for text in make_page(digits).gallery.missing if "0_1.webp" in text)
+    assert "hafabench pictures --experiment" in reason
 
 
 def test_costs_are_shown_where_there_is_accounting(digits):

@@ -27,7 +27,7 @@ from hafabench.reporting.figures import headline_points, read_curve
 from hafabench.reporting.frame import read_frame
 from hafabench.reporting.html import charts
 from hafabench.reporting.html.claims import Claims, by_locator, claims_view
-from hafabench.reporting.html.gallery import Gallery, gallery
+from hafabench.reporting.html.gallery import Gallery, read_gallery
 from hafabench.reporting.html.overview import RecordLine, experiment_facts, record_lines
 from hafabench.reporting.html.tables import Facts, TableView, table_view
 from hafabench.reporting.tables import build_table
@@ -123,7 +123,7 @@ def make_page(experiment: Experiment) -> Page:
         tables=_tables(experiment, frame, by_locator(ledger)),
         scatters=scatters,
         curves=_curves(histories),
-        gallery=gallery(index_file(experiment), runs, f"hafabench pictures --experiment {file}"),
+        gallery=read_gallery(index_file(experiment), runs, f"hafabench pictures --experiment {file}"),
         costs=_costs(accounting_file(experiment)),
         records=record_lines(frame),
         has_spread=any(dot.bar for _, panels in scatters for chart in panels for dot in chart.dots),
