@@ -1,4 +1,4 @@
-# make demo: the embedded experiment, from a clean checkout to Tables 1-6. make test: the tests.
+# `make demo` runs the embedded experiment from a clean checkout to Tables 1-6. `make test` runs the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,14 +9,14 @@ SNAKEMAKE := $(BIN)/snakemake
 .PHONY: benchmarks help env demo demo-slurm regression test test-slow test-slurm lint format lock lock-check clean
 
 help:
-	@echo "make demo       environment, then the embedded experiment: train, evaluate, measure, Tables 1-6"
-	@echo "make test       environment, then lint and the fast tests (minutes)"
-	@echo "make test-slow  the tests that train or run a whole workflow"
-	@echo "make regression the regression gate: train, evaluate and time a small experiment, compare with results/baseline"
-	@echo "make demo-slurm the embedded experiment through the Slurm profile, on a real Slurm that it starts (as test-slurm)"
-	@echo "make test-slurm the tests that start a real Slurm on this machine (Debian, root; installs its packages)"
-	@echo "make benchmarks every goal of speed with its figure, into docs/performance.md (best on a quiet machine)"
-	@echo "make env        only the environment in $(VENV)"
+	@echo "make demo       create the environment and run the embedded experiment: train, evaluate, measure, Tables 1-6"
+	@echo "make test       create the environment, run the linters, the type checker and the fast tests"
+	@echo "make test-slow  run the tests that train or run a whole workflow"
+	@echo "make regression run the regression gate: a small experiment, compared with results/baseline"
+	@echo "make demo-slurm run the embedded experiment through the Slurm profile, on a Slurm that it starts (needs Debian and root)"
+	@echo "make test-slurm run the tests that start a real Slurm on this machine (needs Debian and root)"
+	@echo "make benchmarks measure every performance goal and write docs/performance.md (use a quiet machine)"
+	@echo "make env        create the environment in $(VENV); CPU=1 takes the CPU build of PyTorch"
 	@echo "make lock       lock the requirements in envs/requirements.txt; make lock-check resolves them for every platform"
 	@echo "make clean      remove the embedded experiment's results and data; keeps $(VENV)"
 
@@ -50,7 +50,7 @@ demo-slurm: env
 	@sh tools/slurm_cluster/packages.sh install
 	@$(BIN)/python -m tools.slurm_demo --experiment $(EXPERIMENT)
 
-# From nothing: what a change of code does to the records is the question, and Snakemake reruns for configuration only.
+# Old results are removed first: Snakemake reruns a job when its configuration changes, not when the code changes.
 regression: env
 	@rm -rf results/regression_digits
 	@$(SNAKEMAKE) regression --profile workflow/profiles/local --configfile configs/regression_digits.yaml
