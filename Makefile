@@ -22,21 +22,20 @@ help:
 
 env: $(INSTALLED)
 
-# `make env CPU=1` takes the CPU builds of PyTorch from PyTorch's own index: about 1.5 GB instead of 6 GB on Linux. These
-# builds have other hashes than the locked ones; the versions are the locked ones.
+# `make env CPU=1` takes the CPU builds of PyTorch from PyTorch's own index. They have the locked versions, but other hashes.
 ifdef CPU
 REQUIREMENTS := -r envs/requirements.in -c envs/requirements.txt --torch-backend cpu --no-verify-hashes
 else
 REQUIREMENTS := -r envs/requirements.txt
-# Where uv does not find the packages, pip may: it reads the user's pip configuration.
-PIP_REQUIREMENTS = $(REQUIREMENTS)
+# If uv does not find the packages, pip may: it reads the user's pip configuration.
+OR_PIP := || $(BIN)/pip install --quiet $(REQUIREMENTS)
 endif
 
 $(INSTALLED): envs/requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing the locked requirements into $(VENV) (about 6 GB on Linux, 2 GB on a Mac; minutes)"
+	@echo "installing the locked requirements into $(VENV) (about 6 GB on Linux; this takes minutes)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' envs/requirements.txt)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(REQUIREMENTS) || $(BIN)/pip install --quiet $(PIP_REQUIREMENTS)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(REQUIREMENTS) $(OR_PIP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
