@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from hafabench.models.pyramid import Dimensions
+from tools.checkout import REPOSITORY
 
 TOLERANCE = 1e-5
 
 
 def load(name: str) -> dict[str, torch.Tensor]:
     """Every array of ``golden_<name>.npz``; half-precision inputs are cast to float32."""
-    with np.load(Path(__file__).parent / "data" / f"golden_{name}.npz") as file:
+    with np.load(REPOSITORY / f"tests/golden/data/golden_{name}.npz") as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files}
     return {key: value.float() if value.dtype == torch.float16 else value for key, value in arrays.items()}
 
