@@ -15,7 +15,7 @@ from hafabench.errors import Problem, UserError
 @click.option("--data/--no-data", default=True, help="Also look for the data sets' folders.")
 def check(experiment: Path, data: bool) -> None:
     """Check an experiment file and everything it names; exit code 1 where something is wrong or missing."""
-    from hafabench.data.verify import missing_datasets
+    from hafabench.data.prepare import missing_datasets
     from hafabench.runs.run import expand
 
     loaded = load(experiment)

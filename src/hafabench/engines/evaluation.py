@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hafabench.config.experiment import Experiment
-from hafabench.data.verify import dataset_digest
+from hafabench.data.report import dataset_digest
 from hafabench.engines.engine import engine_for
 from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint

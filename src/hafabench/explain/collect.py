@@ -9,7 +9,7 @@ import pandas as pd
 from hafabench.cluster.costs import accounting_file, read_accounting
 from hafabench.config.experiment import Experiment
 from hafabench.config.paper_values import load_paper_values
-from hafabench.data.verify import read_report
+from hafabench.data.report import read_report
 from hafabench.explain.configuration import settings
 from hafabench.explain.explanation import Explanation, Facts, RunFacts, Value, Verdict
 from hafabench.explain.locate import Place, locate
