@@ -4,6 +4,7 @@ snakemake all --profile workflow/profiles/local                                 
 snakemake all -n --profile workflow/profiles/local --configfile configs/paper.yaml  the matrix of the paper, dry run
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,23 +15,22 @@ from hafabench.config.site import load_site, site_file
 from hafabench.config.experiment import load_experiment
 from hafabench.data.verify import missing_datasets
 from hafabench.errors import UserError
-from hafabench.runs.run import expand as expand_runs
-from hafabench.runs.resources import WORDS, ResourceBook
+from hafabench.runs.jobs import JobList
+from hafabench.runs.snakemake import RESOURCE_NAMES, executor_resources, launcher, site_resources
 
 
 configfile: "configs/digits.yaml"
 
 
-# Experiment files are read whole by hafabench, never merged key by key: the last one named is the experiment.
-# Named as seen from here: records keep the commands that made them, and no path of one machine.
+# hafabench reads experiment files as a whole and never merges them key by key: the last one given is the experiment.
+# The path is relative, so that the commands in records contain no path of one machine.
 EXPERIMENT_FILE = os.path.relpath(
     (workflow.overwrite_configfiles or workflow.configfiles)[-1]
 )
 try:
     EXPERIMENT = load_experiment(EXPERIMENT_FILE)
-    RUNS = expand_runs(EXPERIMENT)
     SITE = load_site(site_file(workflow.basedir))
-    BOOK = ResourceBook(EXPERIMENT, SITE)
+    JOBS = JobList(EXPERIMENT, SITE)
 except UserError as error:
     raise WorkflowError(f"the experiment is not in order:\n{error}") from None
 
@@ -38,34 +38,45 @@ MISSING_DATA = missing_datasets(EXPERIMENT.config.datasets)
 for sentence in MISSING_DATA if workflow.is_main_process else []:
     print(f"missing data: {sentence}", file=sys.stderr)
 
-# The jobs' `hafabench` is the one beside this Python, whether or not its environment was activated.
+# Jobs run the `hafabench` of this Python environment, whether or not it was activated.
 os.environ["PATH"] = os.pathsep.join(
     [os.path.dirname(sys.executable), os.environ["PATH"]]
 )
 
-GPU = 0 if EXPERIMENT.config.scale == "embedded" else 1
+# Everything that the rules declare comes from the list of jobs (`hafabench.runs.jobs`); the rules add redirections.
+RULES = JOBS.rules
 
 
-def asked(request, gpu=0):
-    """A rule's resources: functions of a job's wildcards and attempt, and what the site calls its nodes."""
-
-    known = {}
-
-    def part(word):
-        def value(wildcards, attempt):
-            # Snakemake asks for each word by itself; a job's estimate is made once.
-            job = (*wildcards, attempt)
-            if job not in known:
-                known[job] = request(wildcards, attempt).words(SITE)
-            return known[job].get(word)
-
-        return value
-
-    return SITE.resources(gpu) | {word: part(word) for word in WORDS}
+def inputs_of(rule):
+    """The inputs of a rule's jobs."""
+    return lambda wildcards: JOBS.find(rule, wildcards).inputs
 
 
-RESULTS = str(EXPERIMENT.results)
-REPORTS = str(EXPERIMENT.reports)
+def fingerprint_of(rule):
+    """What a rule's jobs compute. A job is repeated when its fingerprint changes, whatever happens to files' bytes."""
+    return lambda wildcards: JOBS.find(rule, wildcards).fingerprint
+
+
+def command_of(rule):
+    """The commands of a rule's jobs. Snakemake does not compare parameters that depend on resources, as this seems to:
+    another command line for the same computation repeats nothing."""
+    return lambda wildcards, resources: JOBS.find(rule, wildcards).command
+
+
+@functools.cache
+def requested(rule, attempt, *wildcards):
+    """What an attempt of a job requests, as resources of the Slurm executor."""
+    return executor_resources(JOBS.find(rule, wildcards).resources(attempt), SITE)
+
+
+def resources_of(rule):
+    """The resources of a rule: functions of a job's wildcards and attempt, and the nodes of the site that it goes to."""
+
+    def resource(name):
+        return lambda wildcards, attempt: requested(rule, attempt, *wildcards).get(name)
+
+    pool = site_resources(SITE, RULES[rule].uses_gpu)
+    return pool | {name: resource(name) for name in RESOURCE_NAMES}
 
 
 wildcard_constraints:
@@ -81,20 +92,20 @@ onstart:
         )
 
 
-def at_the_end(*words, program=(sys.executable, "-m", "hafabench")):
-    """Run one of hafabench's verbs when the driver ends: what it says is shown, its failure changes nothing."""
+def run_verb(*words, program=(sys.executable, "-m", "hafabench")):
+    """Run a command of hafabench when the driver ends. Its output is shown; its failure changes nothing."""
     command = [*program, *words, "--experiment", str(EXPERIMENT_FILE)]
     subprocess.run(command, check=False)
 
 
 def account():
-    """Where the jobs are Slurm's: what they have cost, as a table of its own and in the report, if that is there."""
+    """Read what Slurm jobs have cost into a table, and into the report if there is one."""
     if workflow.executor_plugin.name != "slurm":
         return
-    at_the_end("cluster", "account", "--wait", "60")
-    if os.path.exists(f"{REPORTS}/report.html"):
-        # As jobs call it, which may be inside an image that has what reports are made with, and no Slurm.
-        at_the_end("report", program=["hafabench"])
+    run_verb("cluster", "account", "--wait", "60")
+    if os.path.exists(EXPERIMENT.reports / "report.html"):
+        # As jobs run it: perhaps in a container image that contains what reports need, and not Slurm.
+        run_verb("report", program=["hafabench"])
 
 
 onsuccess:
@@ -103,20 +114,11 @@ onsuccess:
 
 onerror:
     account()
-    at_the_end("status", "--failed")
+    run_verb("status", "--failed")
 
 
-# Seconds each: the driver does them by itself, wherever the others run. Data that is only verified may take an hour.
-localrules:
-    all,
-    collect_records,
-    write_report,
-
-
-if EXPERIMENT.config.scale == "embedded":
-
-    localrules:
-        prepare_dataset,
+# Jobs of seconds, which the driver runs itself, wherever the others run.
+workflow.localrules("all", *(rule.name for rule in RULES.values() if rule.is_local))
 
 
 include: "workflow/rules/data.smk"
@@ -128,8 +130,7 @@ include: "workflow/rules/regression.smk"
 
 
 rule all:
-    """Tables 1-6 and the figures, with every record behind them: one that is lost is made again."""
+    """Tables 1-6 and the figures, with every record behind them: a lost record is made again."""
     default_target: True
     input:
-        rules.write_report.output,
-        list(RECORDS),
+        JOBS.targets,

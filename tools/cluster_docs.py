@@ -36,9 +36,10 @@ def plan_text() -> str:
 
 
 def _plan_text(plan: Plan) -> str:
-    trainings = sum(job.rule == "train_run" for job in plan.jobs.values())
+    trainings = sum(job.job.rule == "train_run" for job in plan.jobs.values())
     path = plan.schedule
-    chain = [plan.jobs[name].subject for name in path.critical_path if plan.jobs[name].rule == "train_run"]
+    on_path = [plan.jobs[name].job for name in path.critical_path]
+    chain = [job.subject for job in on_path if job.rule == "train_run"]
     rows = [(t.id, str(t.runs), f"{t.gpu_hours:,.0f}", f"{t.added:,.0f}") for t in plan.tables]
     return "\n".join(
         [

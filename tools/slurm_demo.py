@@ -22,11 +22,11 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from hafabench.cluster.costs import AccountingRecord, CellCost, read_accounting
+from hafabench.cluster.costs import AccountingRecord, JobCost, read_accounting
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.reporting.frame import read_frame
-from hafabench.runs.jobs import cells
+from hafabench.runs.jobs import JobList
 from tools.checkout import REPOSITORY
 from tools.slurm_cluster.cluster import SlurmCluster
 from tools.slurm_cluster.configuration import ACCOUNT
@@ -37,8 +37,6 @@ EXPERIMENT = "configs/digits.yaml"
 SITE = {"account": ACCOUNT, "cpu": {"partition": "cpu"}}
 TIMEOUT_S = 3 * 3600
 _DONE = re.compile(r"(\d+) of (\d+) steps .* done")
-# What the driver does itself, without a job.
-WITHOUT_JOB = ("prepare_dataset", "collect_records", "write_report")
 # What makes two rows of a frame the same measurement of the same thing.
 _CELL = ["verb", "id", "task", "model", "seed", "name", "fingerprint", "threads", "host"]
 
@@ -107,7 +105,9 @@ def nothing_to_do_after_an_update(cluster: SlurmCluster, checkout: Path, experim
         Unexpected: where anything would be made again.
     """
     rule = checkout / "workflow/rules/train.smk"
-    rule.write_text(rule.read_text().replace("{{params.launcher}}hafabench", "{{params.launcher}} hafabench"))
+    rule.write_text(
+        rule.read_text().replace("{params.launcher}{params.command}", "{params.launcher} {params.command}")
+    )
     site = checkout / "site.yaml"
     site.write_text(yaml.safe_dump({**SITE, "stop_margin_minutes": 1}))
     arguments = ("all", "--profile", "slurm", "--configfile", experiment, "--dry-run")
@@ -122,7 +122,7 @@ def check_results(checkout: Path, experiment: str) -> AccountingRecord:
     """The six tables in their three formats, and the costs of every job, in a table and in the report.
 
     Raises:
-        Unexpected: where one is missing, or Slurm did not see every cell, and see it end well.
+        Unexpected: where one is missing, or Slurm did not see every job, and see it end well.
     """
     loaded = load_experiment(checkout / experiment)
     name = loaded.name
@@ -135,19 +135,19 @@ def check_results(checkout: Path, experiment: str) -> AccountingRecord:
     if 'id="costs"' not in (checkout / "reports" / name / "report.html").read_text():
         raise Unexpected("the report has no section of costs")
     record = read_accounting(checkout / "results" / name / "accounting.json")
-    found = {f"{cell.rule} {cell.subject}".strip() for cell in record.cells}
-    with_job = {cell.id for cell in cells(loaded).values() if cell.rule not in WITHOUT_JOB}
+    found = {job.id for job in record.jobs}
+    with_job = {job.id for job in JobList(loaded).values() if not job.is_local}
     if found != with_job:
         raise Unexpected(f"accounted for, or not, by mistake: {', '.join(sorted(found ^ with_job))}")
-    ill = [f"{cell.rule} {cell.subject}: {cell.state}" for cell in record.cells if cell.state != "COMPLETED"]
-    ill += [f"{cell.rule} {cell.subject}: no memory, node or time" for cell in record.cells if not _is_measured(cell)]
+    ill = [f"{job.id}: {job.state}" for job in record.jobs if job.state != "COMPLETED"]
+    ill += [f"{job.id}: no memory, node or time" for job in record.jobs if not _is_measured(job)]
     if ill:
         raise Unexpected(f"Slurm's accounting says: {', '.join(ill)}")
     return record
 
 
-def _is_measured(cell: CellCost) -> bool:
-    return bool(cell.peak_memory_mb and cell.nodes and cell.elapsed_h)
+def _is_measured(job: JobCost) -> bool:
+    return bool(job.peak_memory_mb and job.nodes and job.elapsed_h)
 
 
 def compare(frame: pd.DataFrame, local: pd.DataFrame) -> int:
@@ -199,9 +199,7 @@ def main() -> None:
             with phases.phase("cluster stop"):
                 cluster.stop()
         record = check_results(checkout, options.experiment)
-        print(
-            f"Tables 1-6 are there; {submitted} jobs went through Slurm, {len(record.cells)} cells are accounted for"
-        )
+        print(f"Tables 1-6 are there; {submitted} jobs went through Slurm, {len(record.jobs)} jobs are accounted for")
         local = REPOSITORY / "results" / name / "frame.parquet"
         if local.is_file():
             equal = compare(read_frame(checkout / "results" / name / "frame.parquet"), read_frame(local))

@@ -52,21 +52,21 @@ def test_costs_sum_over_requeues_and_attempts(cluster, workspace, write_experime
 
     record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
 
-    training, evaluation = record.cells
+    training, evaluation = record.jobs
     assert (training.rule, training.subject) == ("train_run", "classification/pvt_tiny/seed0")
-    assert [turn.job_id for turn in training.turns] == [requeued, requeued, second]
-    assert [turn.gpus for turn in training.turns] == [2, 2, 1]
+    assert [attempt.job_id for attempt in training.attempts] == [requeued, requeued, second]
+    assert [attempt.gpus for attempt in training.attempts] == [2, 2, 1]
     assert (training.jobs, training.requeues) == (2, 1)
-    assert [turn.state for turn in training.turns] == ["REQUEUED", "CANCELLED", "COMPLETED"]
-    assert training.gpu_hours == pytest.approx(sum(t.gpus * t.elapsed_s for t in training.turns) / 3600)
-    assert training.turns[0].elapsed_s >= 2
-    assert training.turns[0].elapsed_s + training.turns[1].elapsed_s < training.gpu_hours * 3600
+    assert [attempt.state for attempt in training.attempts] == ["REQUEUED", "CANCELLED", "COMPLETED"]
+    assert training.gpu_hours == pytest.approx(sum(one.gpus * one.elapsed_s for one in training.attempts) / 3600)
+    assert training.attempts[0].elapsed_s >= 2
+    assert training.attempts[0].elapsed_s + training.attempts[1].elapsed_s < training.gpu_hours * 3600
     assert training.peak_memory_mb == pytest.approx(160, abs=20)
-    assert training.turns[-1].cpus == 2
-    assert training.turns[-1].cpu_s == pytest.approx(3, abs=1)
+    assert training.attempts[-1].cpus == 2
+    assert training.attempts[-1].cpu_s == pytest.approx(3, abs=1)
     assert 0 < training.cpu_use < 0.6
     assert training.nodes and set(training.nodes) <= set(cluster.settings.node_names)
-    assert (evaluation.state, evaluation.turns[0].exit_code, evaluation.gpu_hours) == ("FAILED", 3, 0)
+    assert (evaluation.state, evaluation.attempts[0].exit_code, evaluation.gpu_hours) == ("FAILED", 3, 0)
 
     assert read_accounting(workspace / "results/digits/accounting.json") == record
     markdown, _ = write_costs(record, workspace / "reports")
@@ -80,13 +80,13 @@ def test_a_running_job_is_known_by_its_submission(cluster, workspace, write_expe
 
     def known() -> list[tuple[str, str]]:
         record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
-        return [(cell.state, cell.turns[0].job_id) for cell in record.cells]
+        return [(job.state, job.attempts[0].job_id) for job in record.jobs]
 
     assert wait_until(known, f"the accounting knows {job} and its cell", timeout=60) == [("RUNNING", job)]
     cluster.scancel(job)
     ended(job, 1)
     record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
-    assert [(cell.state, len(cell.turns)) for cell in record.cells] == [("CANCELLED", 1)]
+    assert [(job.state, len(job.attempts)) for job in record.jobs] == [("CANCELLED", 1)]
 
 
 def test_sacct_serves_where_pyslurm_does_not(cluster, workspace):

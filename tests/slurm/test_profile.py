@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hafabench.config.experiment import load_experiment
-from hafabench.runs.jobs import cells
+from hafabench.runs.jobs import JobList
 from tests.support.slurm_workspace import Workspace
 from tools.checkout import REPOSITORY, job_counts
 from tools.slurm_cluster.configuration import ACCOUNT
@@ -22,7 +22,8 @@ from tools.waiting import wait_until
 # Two jobs on a GPU node, one of which succeeds at its second attempt, and one without a GPU.
 TOYS = """
 from pathlib import Path
-from hafabench.cluster.site import load_site, site_file
+from hafabench.config.site import load_site, site_file
+from hafabench.runs.snakemake import site_resources
 
 SITE = load_site(site_file(Path(workflow.basedir)))
 
@@ -35,7 +36,7 @@ rule needs_gpus:
     output: "{name}"
     wildcard_constraints: name="on_gpu|second_time"
     resources:
-        **SITE.resources(gpus=2),
+        **site_resources(SITE, gpus=2),
         gpu=2,
         runtime=7,
         mem_mb=lambda wildcards, attempt: 700 * attempt,
@@ -47,7 +48,7 @@ rule needs_gpus:
 
 rule needs_none:
     output: "on_cpu"
-    resources: **SITE.resources()
+    resources: **site_resources(SITE)
     shell: "touch {output}"
 """
 SITE = {
@@ -112,7 +113,7 @@ def test_it_works_verbatim_in_a_checkout(tmp_path, arguments, experiment):
     done = subprocess.run(command, cwd=workspace.folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     counts = job_counts(done.stdout + done.stderr)
-    by_rule = Counter(cell.rule for cell in cells(load_experiment(REPOSITORY / experiment)).values())
+    by_rule = Counter(job.rule for job in JobList(load_experiment(REPOSITORY / experiment)).values())
     assert {rule: counts[rule] for rule in by_rule} == by_rule
 
 

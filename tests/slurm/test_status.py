@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from hafabench.cluster.queue import live_jobs
-from hafabench.cluster.recover import recover, unlock_command
+from hafabench.cluster.recover import recover
 from hafabench.cluster.status import experiment_status, render
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.runs.jobs import comment
 from hafabench.runs.run import expand
+from hafabench.runs.snakemake import comment, unlock_command
 from tests.support.experiments import fixed_length
 from tests.support.slurm_jobs import TRAINING, submit, wait_for_state
 from tools.waiting import wait_until
 
 
-def test_cells_from_queue_files_and_logs(cluster, workspace, write_experiment):
+def test_jobs_from_queue_files_and_logs(cluster, workspace, write_experiment):
     experiment = load_experiment(write_experiment(fixed_length))
     runs = expand(experiment)
     run = runs["classification/pvt_tiny/seed0"]
@@ -42,20 +42,20 @@ def test_cells_from_queue_files_and_logs(cluster, workspace, write_experiment):
         lambda: cluster.job(waiting).reason not in ("None", "Prolog"), "the second job has a reason", timeout=60
     )
 
-    found = {cell.cell.id: cell for cell in experiment_status(experiment).cells}
+    found = {status.job.id: status for status in experiment_status(experiment).jobs}
 
     alive = found["train_run classification/pvt_tiny/seed0"]
-    assert (alive.state, alive.job) == ("running", running)
+    assert (alive.state, alive.slurm_id) == ("running", running)
     assert alive.node == cluster.job(running).node
     assert alive.detail == "epoch 1.0 of 4, step 32 of 128, 41.5 images/s, 2 min left"
     queued = found["train_run classification/resnet18/seed0"]
-    assert (queued.state, queued.job) == ("queued", waiting)
+    assert (queued.state, queued.slurm_id) == ("queued", waiting)
     assert queued.detail == cluster.job(waiting).reason != "None"
     # It holds nodes for itself: other tests would wait for them.
     cluster.cancel_all()
     dead = found["train_run classification/swin_tiny/seed0"]
     assert (dead.state, dead.detail) == ("failed", "error: no GPU here")
-    assert found["evaluate_run classification/pvt_tiny/seed0"].state == "waiting"
+    assert found["evaluate_run classification/pvt_tiny/seed0"].state == "to do"
     text = render(experiment_status(experiment))
     assert f"again: hafabench train classification/swin_tiny/seed0 --experiment {experiment.file}" in text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hafabench.runs.jobs import comment
+from hafabench.runs.snakemake import comment
 from tools.slurm_cluster.cluster import SlurmCluster
 from tools.waiting import wait_until
 

@@ -64,5 +64,5 @@ def fill_results(experiment: Experiment, share: float = 1.0) -> None:
         names = [group.baseline, *group.models]
         times = {name: (10.0 + i, 11.0 + i, 12.5 + i) for i, name in enumerate(names)}
         record = latency(group.name, times, fingerprint=latency_fingerprint(experiment, group), **about)
-        write_record(latency_record(experiment, group), record)
+        write_record(latency_record(experiment, group.name), record)
     collect_experiment(experiment)

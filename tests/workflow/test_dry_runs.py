@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from hafabench.config.experiment import load_experiment
-from hafabench.runs.jobs import cells
+from hafabench.runs.jobs import JobList
 from tools import cluster_docs
 from tools.checkout import REPOSITORY, job_counts, snakemake
 
@@ -47,7 +47,7 @@ def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
     assert done.stdout.count("missing data: ") == 3
     assert job_counts(cluster_docs.block("listing")) == job_counts(done.stdout), cluster_docs.STALE
     # Status and accounting know every job.
-    known = Counter(cell.rule for cell in cells(load_experiment(REPOSITORY / "configs/paper.yaml")).values())
+    known = Counter(job.rule for job in JobList(load_experiment(REPOSITORY / "configs/paper.yaml")).values())
     assert {**known, "all": 1, "total": known.total() + 1} == job_counts(done.stdout)
 
 

@@ -1,20 +1,14 @@
-from hafabench.runs.fingerprints import dataset_fingerprint
-
-
 rule prepare_dataset:
-    """Make the data set where it can be made; verify it in any case."""
+    """Make the data set if it can be made; verify it in any case."""
     output:
-        f"{RESULTS}/data/{{task}}.json",
+        RULES["prepare_dataset"].outputs,
     log:
-        f"{RESULTS}/data/{{task}}.log",
-    priority: 100
+        RULES["prepare_dataset"].logs,
+    priority: RULES["prepare_dataset"].priority
     resources:
-        **asked(
-            lambda wildcards, attempt: BOOK.prepare_dataset(wildcards.task, attempt)
-        ),
+        **resources_of("prepare_dataset"),
     params:
-        fingerprint=lambda wildcards: dataset_fingerprint(
-            EXPERIMENT.config.datasets[wildcards.task]
-        ),
+        fingerprint=fingerprint_of("prepare_dataset"),
+        command=command_of("prepare_dataset"),
     shell:
-        f"hafabench data prepare {{wildcards.task}} --experiment {EXPERIMENT_FILE} 2>&1 | tee {{log}}"
+        "{params.command} 2>&1 | tee {log}"

@@ -1,19 +1,16 @@
 rule evaluate_run:
     """Evaluate a final checkpoint on the validation split."""
     input:
-        checkpoint=f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/checkpoint.pth",
-        data=f"{RESULTS}/data/{{task}}.json",
+        inputs_of("evaluate_run"),
     output:
-        f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/evaluate.json",
+        RULES["evaluate_run"].outputs,
     log:
-        f"{RESULTS}/{{task}}/{{model}}/seed{{seed}}/evaluate.log",
-    threads: 1
+        RULES["evaluate_run"].logs,
+    threads: RULES["evaluate_run"].threads
     resources:
-        **asked(
-            lambda wildcards, attempt: BOOK.evaluate(run_of(wildcards), attempt), GPU
-        ),
+        **resources_of("evaluate_run"),
     params:
-        fingerprint=lambda wildcards: run_of(wildcards).fingerprint,
+        fingerprint=fingerprint_of("evaluate_run"),
+        command=command_of("evaluate_run"),
     shell:
-        f"hafabench evaluate {{wildcards.task}}/{{wildcards.model}}/seed{{wildcards.seed}} "
-        f"--experiment {EXPERIMENT_FILE} --threads {{threads}} > {{log}} 2>&1"
+        "{params.command} --threads {threads} > {log} 2>&1"

@@ -1,56 +1,45 @@
-from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
-from hafabench.runs.static_models import counts_fingerprint
-from hafabench.runs.paths import counts_record
-
-LATENCY_GROUPS = {group.name: group for group in EXPERIMENT.config.latency}
-
-
 rule count_complexity:
     """Count parameters and multiply-accumulates of every model that the tables need for one task."""
     output:
-        f"{RESULTS}/complexity/{{task}}.json",
+        RULES["count_complexity"].outputs,
     log:
-        f"{RESULTS}/complexity/{{task}}.log",
+        RULES["count_complexity"].logs,
     resources:
-        **asked(lambda wildcards, attempt: BOOK.complexity(wildcards.task, attempt)),
+        **resources_of("count_complexity"),
     params:
-        fingerprint=lambda wildcards: complexity_fingerprint(EXPERIMENT, wildcards.task),
+        fingerprint=fingerprint_of("count_complexity"),
+        command=command_of("count_complexity"),
     shell:
-        f"hafabench complexity --task {{wildcards.task}} --format record --experiment {EXPERIMENT_FILE} > {{log}} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule count_conventions:
-    """Take every model of the tables apart, for whatever convention a printed figure was counted under."""
+    """Count every model of the tables part by part, for any convention of a printed figure."""
     output:
-        str(counts_record(EXPERIMENT)),
+        RULES["count_conventions"].outputs,
     log:
-        f"{RESULTS}/counts.log",
+        RULES["count_conventions"].logs,
     resources:
-        **asked(lambda wildcards, attempt: BOOK.conventions(attempt)),
+        **resources_of("count_conventions"),
     params:
-        fingerprint=counts_fingerprint(EXPERIMENT),
+        fingerprint=fingerprint_of("count_conventions"),
+        command=command_of("count_conventions"),
     shell:
-        f"hafabench count --experiment {EXPERIMENT_FILE} > {{log}} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule measure_latency:
-    """Time the models of one group against their baseline, interleaved in one process with the machine to itself."""
+    """Time the models of one group against their baseline, interleaved in one process on an idle machine."""
     output:
-        f"{RESULTS}/latency/{{group}}.json",
+        RULES["measure_latency"].outputs,
     log:
-        f"{RESULTS}/latency/{{group}}.log",
+        RULES["measure_latency"].logs,
     # All local cores, so that no other job runs beside it and disturbs the clock.
     threads: workflow.resource_settings.cores or 1
     resources:
-        **asked(
-            lambda wildcards, attempt: BOOK.latency(
-                LATENCY_GROUPS[wildcards.group], attempt
-            ),
-            GPU,
-        ),
+        **resources_of("measure_latency"),
     params:
-        fingerprint=lambda wildcards: latency_fingerprint(
-            EXPERIMENT, LATENCY_GROUPS[wildcards.group]
-        ),
+        fingerprint=fingerprint_of("measure_latency"),
+        command=command_of("measure_latency"),
     shell:
-        f"hafabench latency {{wildcards.group}} --experiment {EXPERIMENT_FILE} > {{log}} 2>&1"
+        "{params.command} > {log} 2>&1"

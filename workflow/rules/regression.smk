@@ -1,15 +1,13 @@
-# Nothing is an output here: asked for, the comparison runs. The reports are logs, which Snakemake keeps on failure.
+# Without an output the comparison runs whenever it is requested. Its reports are logs, which Snakemake keeps on failure.
 rule regression:
-    """Compare the experiment's records with the baseline in results/baseline; fail where something is worse."""
+    """Compare the experiment's records with the baseline in results/baseline; fail if something is worse."""
     input:
-        list(RECORDS),
+        inputs_of("regression"),
     log:
-        markdown=f"{REPORTS}/regression.md",
-        junit=f"{REPORTS}/regression.xml",
+        RULES["regression"].logs,
     resources:
-        **asked(lambda wildcards, attempt: BOOK.collect(attempt)),
+        **resources_of("regression"),
     params:
-        limits=f"{workflow.basedir}/configs/regression.yaml",
+        command=command_of("regression"),
     shell:
-        f"hafabench regress --baseline results/baseline --candidate {RESULTS} --limits {{params.limits}} "
-        "--markdown {log.markdown} --junit {log.junit}"
+        "{params.command}"

@@ -1,79 +1,49 @@
-from hafabench.runs.records import expected_records, imported_records
-from hafabench.runs.fingerprints import fingerprint
-from hafabench.pictures.index import picture_files
-from hafabench.runs.picture_runs import picture_subjects
-
-RECORDS = {str(path): mark for path, mark in expected_records(EXPERIMENT).items()}
-# Records of numbers from elsewhere: no rule makes them, but tables follow where one is added or taken away.
-IMPORTED = {str(path): mark for path, mark in imported_records(EXPERIMENT).items()}
-PICTURED = picture_subjects(RUNS)
-PICTURES = [str(path) for path in picture_files(EXPERIMENT, PICTURED)]
-
-
 rule collect_records:
     """Collect all records into one tidy frame."""
     input:
-        list(RECORDS | IMPORTED),
+        inputs_of("collect_records"),
     output:
-        f"{RESULTS}/frame.parquet",
-        f"{RESULTS}/frame.csv",
+        RULES["collect_records"].outputs,
     log:
-        f"{RESULTS}/collect.log",
+        RULES["collect_records"].logs,
     resources:
-        **asked(lambda wildcards, attempt: BOOK.collect(attempt)),
+        **resources_of("collect_records"),
     params:
-        fingerprint=fingerprint(RECORDS | IMPORTED),
+        fingerprint=fingerprint_of("collect_records"),
+        command=command_of("collect_records"),
     shell:
-        f"hafabench collect --experiment {EXPERIMENT_FILE} 2>&1 | tee {{log}}"
+        "{params.command} 2>&1 | tee {log}"
 
 
 rule draw_pictures:
     """Draw clusters, segmentations and sampling points with the weights of a few trained runs."""
     input:
-        checkpoints=[str(run.checkpoint) for run in PICTURED.runs],
+        inputs_of("draw_pictures"),
     output:
-        PICTURES,
+        RULES["draw_pictures"].outputs,
     log:
-        f"{RESULTS}/pictures.log",
-    threads: 1
+        RULES["draw_pictures"].logs,
+    threads: RULES["draw_pictures"].threads
     resources:
-        **asked(lambda wildcards, attempt: BOOK.pictures(attempt)),
+        **resources_of("draw_pictures"),
     params:
-        fingerprint=fingerprint(
-            {"pictures": [run.fingerprint for run in PICTURED.runs]}
-        ),
+        fingerprint=fingerprint_of("draw_pictures"),
+        command=command_of("draw_pictures"),
     shell:
-        f"hafabench pictures --experiment {EXPERIMENT_FILE} --threads {{threads}} > {{log}} 2>&1"
+        "{params.command} --threads {threads} > {log} 2>&1"
 
 
 rule write_report:
-    """Write Tables 1-6, the comparisons, the paper's claims, the figures and the report of them all."""
+    """Write Tables 1-6, the comparisons, the paper's claims, the figures, and one report of them all."""
     input:
-        pictures=PICTURES if PICTURED.can_be_drawn else [],
-        frame=f"{RESULTS}/frame.parquet",
-        counts=str(counts_record(EXPERIMENT)),
-        layout=str(EXPERIMENT.tables_file),
-        paper_values=str(EXPERIMENT.paper_values),
-        claims=str(EXPERIMENT.claims_file),
+        inputs_of("write_report"),
     output:
-        expand(
-            f"{REPORTS}/tables/{{table}}.{{suffix}}",
-            table=[layout.id for layout in EXPERIMENT.table_layouts],
-            suffix=["md", "tex", "csv"],
-        ),
-        f"{REPORTS}/report.html",
-        f"{REPORTS}/paper.tex",
-        f"{REPORTS}/tables.md",
-        f"{REPORTS}/comparisons.md",
-        f"{REPORTS}/comparisons.csv",
-        f"{REPORTS}/claims.md",
-        f"{REPORTS}/claims.csv",
-        f"{REPORTS}/figures/learning_curves.svg",
-        f"{REPORTS}/figures/accuracy_vs_complexity.svg",
-        f"{REPORTS}/figures/comparisons.svg",
+        RULES["write_report"].outputs,
     log:
-        f"{RESULTS}/report.log",
+        RULES["write_report"].logs,
     resources:
-        **asked(lambda wildcards, attempt: BOOK.report(attempt)),
+        **resources_of("write_report"),
+    params:
+        command=command_of("write_report"),
     shell:
-        f"hafabench report --experiment {EXPERIMENT_FILE} 2>&1 | tee {{log}}"
+        "{params.command} 2>&1 | tee {log}"

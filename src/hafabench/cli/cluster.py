@@ -1,4 +1,4 @@
-"""Verbs around a cluster: plan, watch, check, account, recover."""
+"""Commands for planning, watching and recovering experiments on a cluster."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from hafabench.errors import UserError
 
 @click.command()
 @click.argument("file", type=ExperimentPath(), default=Path("configs/paper.yaml"))
-@click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True, help="GPUs to run on.")
-@click.option("--budget", type=float, help="GPU-hours: choose the runs that settle the most claims for them.")
-@click.option("--gpu-speed", type=float, default=1.0, help="Speed of one GPU against configs/throughput.yaml's.")
-@click.option("--site", type=click.Path(path_type=Path), help="The site file [configs/site.yaml].")
+@click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True, help="GPUs to schedule for.")
+@click.option("--budget", type=float, help="Choose the runs that settle the most claims within so many GPU-hours.")
+@click.option(
+    "--gpu-speed", type=float, default=1.0, help="Speed of a GPU relative to that of configs/throughput.yaml."
+)
+@click.option("--site", type=click.Path(path_type=Path), help="The site file [default: configs/site.yaml].")
 @click.option("--format", "style", type=click.Choice(["markdown", "json", "targets"]), default="markdown")
-@click.option("--listing", is_flag=True, help="Also every job, with what it asks for and what its estimate rests on.")
+@click.option("--listing", is_flag=True, help="Also list every job with its request and the source of its estimate.")
 def plan(
     file: Path, gpus: int, budget: float | None, gpu_speed: float, site: Path | None, style: str, listing: bool
 ) -> None:
-    """Plan an experiment before it is run: jobs, GPU-hours per table, critical path, disk, what an edit invalidates.
+    """Plan an experiment before it is run: jobs, GPU-hours per table, critical path, disk, and stale results.
 
-    ``--format targets`` prints the files to ask Snakemake for, so that exactly the runs chosen for --budget are run.
+    ``--format targets`` prints the files to pass to Snakemake so that exactly the runs chosen for --budget are run.
     """
     from hafabench.config.site import load_site, site_file
     from hafabench.plan.plan import make_plan
@@ -43,10 +45,10 @@ def plan(
 
 @click.command()
 @experiment_option
-@click.option("--all", "everything", is_flag=True, help="Also name the cells that wait or are done.")
-@click.option("--failed", is_flag=True, help="Only failed and interrupted cells, for when the driver has ended.")
+@click.option("--all", "everything", is_flag=True, help="Also list the jobs that are to do or done.")
+@click.option("--failed", is_flag=True, help="List only failed and interrupted jobs, once the driver has ended.")
 def status(experiment: Path, everything: bool, failed: bool) -> None:
-    """Show every cell: done, running (epoch, rate, time left, node), queued (why), failed (why, how to repeat it)."""
+    """Show the state of every job: progress and node, or why it waits, or why it failed and how to repeat it."""
     from hafabench.cluster.status import experiment_status, render, render_failed
 
     found = experiment_status(load(experiment), **({"fresh_s": 0} if failed else {}))
@@ -55,17 +57,17 @@ def status(experiment: Path, everything: bool, failed: bool) -> None:
 
 @click.group()
 def cluster() -> None:
-    """Slurm: check a site before submitting, account for jobs, recover from a killed driver."""
+    """Check a Slurm cluster before submitting, account for jobs, recover from a killed driver."""
 
 
 @cluster.command("check")
 @experiment_option(default=Path("configs/paper.yaml"))
-@click.option("--site", type=click.Path(path_type=Path), help="The site file [configs/site.yaml].")
+@click.option("--site", type=click.Path(path_type=Path), help="The site file [default: configs/site.yaml].")
 @click.option(
-    "--probe/--no-probe", default=True, help="Look at data and environment from compute nodes (a job of seconds)."
+    "--probe/--no-probe", default=True, help="Look for data and environment on compute nodes, in a job of seconds."
 )
 def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
-    """Compare the site file with the cluster; exit code 1 where jobs would fail or wait for ever."""
+    """Compare the site file with the cluster; exit code 1 if jobs would fail or wait forever."""
     from hafabench.cluster.check import check_cluster
     from hafabench.config.site import load_site, site_file
 
@@ -81,20 +83,23 @@ def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
 @experiment_option
 @click.option("--days", type=click.IntRange(min=1), default=180, show_default=True, help="How far to look back.")
 @click.option(
-    "--wait", type=click.FloatRange(min=0), default=0, help="Seconds to wait for the ends of jobs: it lags."
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0,
+    help="Seconds to wait until the ends of all jobs are recorded.",
 )
 def cluster_account(experiment: Path, days: int, wait: float) -> None:
-    """Read what every cell has cost from Slurm's accounting; writes accounting.json and the cost tables."""
+    """Read what every job has cost from Slurm's accounting; write accounting.json and the cost tables."""
     from datetime import datetime, timedelta
 
-    from hafabench.cluster.costs import settled_accounting, write_costs
+    from hafabench.cluster.costs import complete_accounting, write_costs
     from hafabench.cluster.pyslurm_backend import choose_accounting
 
     loaded = load(experiment)
     backend, _ = choose_accounting()
-    record = settled_accounting(loaded, backend, datetime.now() - timedelta(days=days), wait)
+    record = complete_accounting(loaded, backend, datetime.now() - timedelta(days=days), wait)
     paths = write_costs(record, loaded.reports)
-    click.echo(f"{record.gpu_hours:.1f} GPU-hours of {len(record.cells)} cells: {', '.join(map(str, paths))}")
+    click.echo(f"{record.gpu_hours:.1f} GPU-hours of {len(record.jobs)} jobs: {', '.join(map(str, paths))}")
 
 
 @cluster.command("recover")
@@ -102,7 +107,8 @@ def cluster_account(experiment: Path, days: int, wait: float) -> None:
 @click.option("--wait", "mode", flag_value="wait", help="Wait until the live jobs have ended, then unlock.")
 @click.option("--cancel", "mode", flag_value="cancel", help="Cancel the live jobs, then unlock.")
 def cluster_recover(experiment: Path, mode: str | None) -> None:
-    """After a killed driver: show its live jobs, wait for or cancel them on request, and only then unlock."""
-    from hafabench.cluster.recover import recover, unlock_command
+    """Recover from a killed driver: show its live jobs, wait for them or cancel them on request, then unlock."""
+    from hafabench.cluster.recover import recover
+    from hafabench.runs.snakemake import unlock_command
 
     recover(Path.cwd(), unlock_command(experiment), mode or "show", click.echo)

@@ -1,4 +1,4 @@
-"""Verbs that only read configuration and what is there."""
+"""Commands that list and check what an experiment consists of."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hafabench.errors import Problem, UserError
 
 @click.command()
 @experiment_option
-@click.option("--data/--no-data", default=True, help="Also look for the data sets' folders.")
+@click.option("--data/--no-data", default=True, help="Also look for the folders of the data sets.")
 def check(experiment: Path, data: bool) -> None:
-    """Check an experiment file and everything it names; exit code 1 where something is wrong or missing."""
-    from hafabench.data.prepare import missing_datasets
+    """Check an experiment file and everything that it names; exit code 1 if something is wrong or missing."""
+    from hafabench.data.verify import missing_datasets
     from hafabench.runs.run import expand
 
     loaded = load(experiment)
@@ -39,7 +39,7 @@ def models() -> None:
 @click.command()
 @experiment_option
 def runs(experiment: Path) -> None:
-    """List an experiment's runs with their fingerprints and what is there of each."""
+    """List the runs of an experiment with their fingerprints and states."""
     from hafabench.runs.run import expand
 
     for run in expand(load(experiment)).values():

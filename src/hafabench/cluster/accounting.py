@@ -1,22 +1,24 @@
-"""What jobs took, as Slurm's accounting kept it: one interface, two backends.
+"""What Slurm jobs have used, read from Slurm's accounting through one of two backends.
 
-pyslurm is used where it is installed for the cluster's own release of Slurm; `sacct` otherwise. An *attempt* is one
-turn of a job on nodes: a requeued job has several under one id, and each of them cost GPU-hours.
+pyslurm is used where it is installed for the cluster's own release of Slurm, `sacct` otherwise. An *attempt* is one
+execution of a job on nodes: a requeued Slurm job has several attempts under one id, and each of them costs GPU-hours.
 """
 
 from __future__ import annotations
 
 import getpass
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from pydantic import Field
+
 from hafabench.cluster.commands import CommandFailed, Runner, run
+from hafabench.config.base import StrictModel
 
 SACCT_TIMEOUT_S = 180.0
 _MEMORY_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
-# Free text last: a bar in it cannot shift the other fields.
+# Free text comes last, where a bar in it cannot shift other fields.
 _FIELDS = (
     *("JobIDRaw", "State", "ExitCode", "ElapsedRaw", "AllocTRES", "NCPUS", "TotalCPU", "MaxRSS", "TRESUsageInAve"),
     *("NodeList", "Submit", "Start", "End", "JobName", "Comment", "WorkDir", "SubmitLine"),
@@ -24,22 +26,23 @@ _FIELDS = (
 _ROW = re.compile(r"^\d+(\.\w+)?\|")
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One turn of a job.
+class Attempt(StrictModel):
+    """One execution of a job on nodes.
 
     Attributes:
-        job_id: Slurm's; attempts after a requeue share it.
-        state: how it ended, or ``RUNNING``; ``OUT_OF_MEMORY`` also where only a step says so.
-        exit_code: of the batch script.
-        elapsed_s: wall-clock seconds on nodes.
-        gpus, cpus: that it had, over all nodes.
-        cpu_s: CPU seconds that its processes used; None while Slurm does not know.
-        peak_memory_mb: most resident memory of one task of any step (10^6 bytes); None where unknown.
-        gpu_use: share of the GPUs' time that kernels ran on them, 0 to 1; None where the cluster does not gather it.
-        nodes: list of nodes as Slurm prints it.
-        submitted, started, ended: local times (ISO 8601); None where not yet.
-        name, comment, folder, submit_line: of the submission.
+        job_id: Slurm's id; attempts after a requeue share it.
+        state: How it ended, or ``RUNNING``; ``OUT_OF_MEMORY`` also if only one of its steps reports that.
+        exit_code: The exit code of the batch script.
+        elapsed_s: Wall-clock seconds on nodes.
+        gpus, cpus: GPUs and CPUs over all nodes.
+        cpu_s: CPU seconds that its processes used; None while Slurm does not know them.
+        peak_memory_mb: The largest resident memory of one task of any step in 10^6 bytes; None if unknown.
+        gpu_use: The share of the GPUs' time in which kernels ran, from 0 to 1; None if the cluster does not record
+            it.
+        nodes: The list of nodes as Slurm prints it.
+        submitted, started, ended: Local times (ISO 8601); None for what has not happened yet.
+        comment, folder, submit_line: The comment, working folder and command line of the submission. They are not
+            stored.
     """
 
     job_id: str
@@ -55,10 +58,9 @@ class Attempt:
     submitted: str | None
     started: str | None
     ended: str | None
-    name: str
-    comment: str
-    folder: str
-    submit_line: str
+    comment: str = Field("", exclude=True)
+    folder: str = Field("", exclude=True)
+    submit_line: str = Field("", exclude=True)
 
     @property
     def gpu_hours(self) -> float:
@@ -75,13 +77,13 @@ class Accounting(Protocol):
         """The user's attempts since a point in time, oldest first.
 
         Raises:
-            CommandFailed: where the accounting does not answer.
+            CommandFailed: If the accounting does not answer.
         """
         ...
 
 
 class Sacct:
-    """Attempts from ``sacct --duplicates``, by named fields: its JSON differs between releases, these do not."""
+    """Attempts from ``sacct --duplicates``, whose named fields do not differ between releases as its JSON does."""
 
     name = "sacct"
 
@@ -101,10 +103,10 @@ class Sacct:
 
 
 def parse_sacct(text: str) -> list[Attempt]:
-    """Attempts from sacct's lines: a job's line, then those of its steps; a requeued job comes again.
+    """Parse the lines of sacct: the line of a job, then those of its steps, and the same for each requeue.
 
     Raises:
-        CommandFailed: for lines that are not of the fields asked for.
+        CommandFailed: If a line does not have the requested fields.
     """
     blocks: list[tuple[dict[str, str], list[dict[str, str]]]] = []
     for line in _rows(text):
@@ -117,13 +119,13 @@ def parse_sacct(text: str) -> list[Attempt]:
                 blocks[-1][1].append(fields)
         else:
             blocks.append((fields, []))
-    # A job that never had nodes has cost nothing, and is no attempt yet.
+    # A Slurm job that never had nodes has cost nothing.
     found = [_attempt(job, steps) for job, steps in blocks if _time(job["Start"]) is not None]
     return sorted(found, key=lambda attempt: (attempt.started or "", int(attempt.job_id)))
 
 
 def _rows(text: str) -> list[str]:
-    """Lines that begin a row, with those that a line break in a submission has split off joined to them."""
+    """The rows of the output; a row that a line break in a submission has split is joined again."""
     rows: list[str] = []
     for line in text.splitlines():
         if _ROW.match(line) or not rows:
@@ -151,8 +153,7 @@ def _attempt(job: dict[str, str], steps: list[dict[str, str]]) -> Attempt:
         submitted=_time(job["Submit"]),
         started=_time(job["Start"]),
         ended=_time(job["End"]),
-        name=job["JobName"],
-        # Slurm's data base learns the comment when the job ends.
+        # Slurm's database stores the comment only when the job ends.
         comment=job["Comment"] or comment_of(job["SubmitLine"]),
         folder=job["WorkDir"],
         submit_line=job["SubmitLine"],
@@ -160,13 +161,13 @@ def _attempt(job: dict[str, str], steps: list[dict[str, str]]) -> Attempt:
 
 
 def comment_of(submit_line: str) -> str:
-    """The comment that a job was submitted with; empty where there is none."""
+    """The comment in a submission's command line; empty if there is none."""
     found = re.search(r"--comment[= ]'?([\w./-]+)", submit_line)
     return found.group(1) if found else ""
 
 
 def gpus_of_tres(text: str) -> int:
-    """GPUs in a list of trackable resources: ``cpu=8,gres/gpu:a100=4,gres/gpu=4`` holds 4."""
+    """The GPUs in a list of trackable resources: ``cpu=8,gres/gpu:a100=4,gres/gpu=4`` -> 4."""
     counts = {}
     for item in text.split(","):
         name, _, count = item.partition("=")

@@ -1,4 +1,4 @@
-"""Is the cluster what the site file says, before anything is submitted? Every finding is one sentence."""
+"""A comparison of the cluster with the site file, before anything is submitted. Every finding is one sentence."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hafabench.config.experiment import Experiment
 from hafabench.config.site import Pool, Site
 from hafabench.errors import UserError
 from hafabench.formatting.durations import format_duration
-from hafabench.runs.resources import ResourceBook, Resources
-from hafabench.runs.run import expand
+from hafabench.runs.jobs import JobList
+from hafabench.runs.resources import Resources
+from hafabench.runs.snakemake import executor_resources
 
 PROBE_WAIT_S = 60
 
@@ -23,14 +24,14 @@ PROBE_WAIT_S = 60
 def check_cluster(
     experiment: Experiment, site: Site, *, probe: bool = True, runner: Runner = run, wait_s: int = PROBE_WAIT_S
 ) -> Iterator[Finding]:
-    """Findings about the cluster, as they come.
+    """Yield findings about the cluster one after another.
 
     Args:
-        experiment: whose jobs will run.
-        site: what its user says about the cluster.
-        probe: run a job of seconds on a compute node, to see data and environment from there.
-        runner: of Slurm's commands.
-        wait_s: how long the probe may wait for a node.
+        experiment: The experiment whose jobs will run.
+        site: The user's description of the cluster.
+        probe: Whether to run a job of a few seconds on a compute node, which looks for data and environment there.
+        runner: Runs Slurm's commands.
+        wait_s: How long the probe may wait for a node, in seconds.
     """
     try:
         major, minor = slurm_release(runner)
@@ -43,8 +44,7 @@ def check_cluster(
     charged = list(_check_account(site, runner))
     yield from charged
     try:
-        book = ResourceBook(experiment, site)
-        requests = _requests(experiment, book)
+        requests = _requests(JobList(experiment, site))
     except UserError as error:
         yield Finding("problem", "site", str(error))
         return
@@ -56,7 +56,7 @@ def check_cluster(
         mine = [request for _, request in requests if bool(request.gpus) == (name == "gpu")]
         findings = list(check_pool(name, pool, partitions, mine, site, runner))
         yield from findings
-        # Slurm would only say the same again.
+        # Slurm would only report the same problem again.
         if not any(finding.level == "problem" for finding in charged + findings):
             sound.add(name)
             yield from _check_submission(name, site, requests, runner)
@@ -65,10 +65,9 @@ def check_cluster(
         yield from probe_node(name, site, experiment, runner, wait_s)
 
 
-def _requests(experiment: Experiment, book: ResourceBook) -> list[tuple[str, Resources]]:
-    """What trainings and data preparation will ask for: the largest requests of the workflow."""
-    found = [(f"train_run {run_id}", book.train(run_)) for run_id, run_ in expand(experiment).items()]
-    return found + [(f"prepare_dataset {task}", book.prepare_dataset(task)) for task in experiment.config.datasets]
+def _requests(jobs: JobList) -> list[tuple[str, Resources]]:
+    """What trainings and data preparation request: the largest requests of the workflow."""
+    return [(job.id, job.resources()) for job in jobs.values() if job.rule in ("train_run", "prepare_dataset")]
 
 
 def _check_account(site: Site, runner: Runner) -> Iterator[Finding]:
@@ -102,7 +101,7 @@ def _check_account(site: Site, runner: Runner) -> Iterator[Finding]:
 def _check_submission(
     key: str, site: Site, requests: list[tuple[str, Resources]], runner: Runner
 ) -> Iterator[Finding]:
-    """Let Slurm judge the largest request without submitting it."""
+    """Let Slurm test the largest request without submitting it."""
     mine = [item for item in requests if bool(item[1].gpus) == (key == "gpu")]
     if not mine:
         return
@@ -111,18 +110,16 @@ def _check_submission(
     try:
         runner(command, TIMEOUT_S)
     except CommandFailed as error:
-        yield Finding("problem", key, f"Slurm refuses what {name} asks for: {error.said}")
+        yield Finding("problem", key, f"Slurm refuses the request of {name}: {error.said}")
     else:
-        asked = f"{request.gpus} GPUs, " if request.gpus else ""
-        asked += (
-            f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {format_duration(60 * request.runtime)}"
-        )
-        yield Finding("ok", key, f"Slurm takes the largest request ({name}: {asked})")
+        what = f"{request.gpus} GPUs, " if request.gpus else ""
+        what += f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {format_duration(60 * request.runtime)}"
+        yield Finding("ok", key, f"Slurm accepts the largest request ({name}: {what})")
 
 
 def _options(site: Site, request: Resources) -> list[str]:
-    """The request in sbatch's words, as the workflow's executor puts it."""
-    words = request.words(site)
+    """The options of sbatch for a request, as the workflow's executor passes them."""
+    words = executor_resources(request, site)
     options = [f"--nodes={request.nodes}", f"--cpus-per-task={request.cpus}", f"--mem={request.mem_mb}"]
     options += [f"--time={request.runtime}", *where_options(site, site.pool(request.gpus))]
     if "gres" in words:

@@ -1,4 +1,4 @@
-"""Partitions and nodes as Slurm shows them, compared with what a site file says and jobs ask for."""
+"""Partitions and nodes as Slurm shows them, compared with the site file and with what jobs request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hafabench.runs.resources import Resources
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition as scontrol shows it; times in hours, None for no limit."""
+    """A partition as scontrol shows it; ``max_hours`` is None without a limit."""
 
     name: str
     max_hours: float | None
@@ -26,7 +26,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Node:
-    """A node as sinfo shows it; ``gpus`` by type, an untyped one under an empty name."""
+    """A node as sinfo shows it; ``gpus`` counts them by type, those without a type under an empty name."""
 
     name: str
     state: str
@@ -36,7 +36,7 @@ class Node:
     features: tuple[str, ...]
 
     def gpus_of(self, kind: str | None) -> int:
-        """GPUs of a type, or of any."""
+        """The number of GPUs of a type, or of any type."""
         return self.gpus.get(kind, 0) if kind else sum(self.gpus.values())
 
 
@@ -46,9 +46,12 @@ def check_pool(
     """Findings about one pool of a site.
 
     Args:
-        key: its name in the site file.
-        partitions: those of the cluster.
-        requests: what jobs will ask of this pool.
+        key: The name of the pool in the site file.
+        pool: The pool.
+        partitions: The partitions of the cluster.
+        requests: What jobs will request from this pool.
+        site: The site that the pool belongs to.
+        runner: Runs Slurm's commands.
     """
     names = pool.partition.split(",") if pool.partition else [p.name for p in partitions.values() if p.default]
     if not names:
@@ -111,9 +114,9 @@ def _check_nodes(
 def _check_sizes(
     key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources]
 ) -> Iterator[Finding]:
-    """The most that a job asks of one node, against the largest node."""
+    """Compare the largest request for one node with the largest node."""
     kind = pool.gpu_type if isinstance(pool, GpuPool) else None
-    for name, asked, most, unit in (
+    for name, requested, most, unit in (
         ("gpus", max((r.gpus_per_node for r in requests), default=0), max(n.gpus_of(kind) for n in nodes), "GPUs"),
         ("cpus", max((r.cpus for r in requests), default=0), max(n.cpus for n in nodes), "CPUs"),
         (
@@ -123,13 +126,13 @@ def _check_sizes(
             "GiB",
         ),
     ):
-        if asked > most:
-            sentence = f"jobs ask one node for {asked:.4g} {unit}, but the largest of {partition} has {most:.4g}"
+        if requested > most:
+            sentence = f"jobs request {requested:.4g} {unit} per node, but the largest of {partition} has {most:.4g}"
             yield Finding("problem", f"{key}.{name}", sentence)
 
 
 def _plain_features(constraint: str | None) -> set[str] | None:
-    """Features that must all be there; None where the constraint is more than that and Slurm has to judge."""
+    """The features that a node must have; None if the constraint is more than a list and only Slurm can judge it."""
     if constraint is None:
         return set()
     return set(constraint.split("&")) if re.fullmatch(r"[\w.+:-]+(&[\w.+:-]+)*", constraint) else None

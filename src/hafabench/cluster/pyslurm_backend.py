@@ -1,8 +1,8 @@
-"""Attempts through pyslurm, in the interfaces of its 22.x and 25.11 releases.
+"""Attempts through pyslurm, for the interfaces of its releases 22.x and 25.11.
 
-Each release of pyslurm fits one release of Slurm, so it is used only where both are the same. It loads the last turn
-of a requeued job only: earlier ones are asked of sacct. Its 22.x tells nothing of GPUs: they are read from the
-submission's ``--gpus`` there.
+Each release of pyslurm fits one release of Slurm, so it is used only where both are the same. It loads only the last
+attempt of a requeued Slurm job; earlier attempts are read from sacct. Release 22.x does not report GPUs; they are
+read from the ``--gpus`` of the submission.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PySlurm:
     """Attempts from ``pyslurm.db``.
 
     Args:
-        module: the imported package.
-        runner: of sacct, for what pyslurm does not tell.
+        module: The imported package.
+        runner: Runs sacct, for what pyslurm does not report.
     """
 
     name = NAME
@@ -37,7 +37,7 @@ class PySlurm:
 
     def attempts(self, since: datetime) -> list[Attempt]:
         db = self._pyslurm.db
-        # 22.x named the filter JobSearchFilter first and kept that as an alias.
+        # Release 22.x first named the filter JobSearchFilter and kept that as an alias.
         make_filter = getattr(db, "JobFilter", None) or db.JobSearchFilter
         wanted = make_filter(users=[getpass.getuser()], start_time=int(since.timestamp()))
         try:
@@ -46,18 +46,19 @@ class PySlurm:
             raise CommandFailed(f"pyslurm: {error}") from None
         jobs = list(_values(loaded))
         last = [_attempt(job) for job in jobs if job.start_time]
-        found = last + self._earlier_turns(jobs, last)
+        found = last + self._earlier_attempts(jobs, last)
         return sorted(found, key=lambda attempt: (attempt.started or "", int(attempt.job_id)))
 
-    def _earlier_turns(self, jobs: list[Any], last: list[Attempt]) -> list[Attempt]:
-        # 22.x does not count requeues: any job may have earlier turns.
+    def _earlier_attempts(self, jobs: list[Any], last: list[Attempt]) -> list[Attempt]:
+        # Release 22.x does not count requeues: any job may have earlier attempts.
         requeued = [str(job.id) for job in jobs if getattr(job, "requeue_count", 1)]
         known = {(attempt.job_id, attempt.started) for attempt in last}
-        return [turn for turn in self._sacct.of_jobs(requeued) if (turn.job_id, turn.started) not in known]
+        earlier = self._sacct.of_jobs(requeued)
+        return [attempt for attempt in earlier if (attempt.job_id, attempt.started) not in known]
 
 
 def choose_accounting(runner: Runner = run) -> tuple[Accounting, str]:
-    """The backend for this cluster and a sentence that says why it is this one."""
+    """The backend for this cluster, and a sentence on why it was chosen."""
     sentence = pyslurm_problem(runner)
     if sentence is None:
         module = importlib.import_module(NAME)
@@ -66,14 +67,14 @@ def choose_accounting(runner: Runner = run) -> tuple[Accounting, str]:
 
 
 def pyslurm_problem(runner: Runner = run) -> str | None:
-    """Why pyslurm is not used here, one clause; None where it is."""
+    """Why pyslurm is not used here, as a clause; None if it is used."""
     try:
         module = importlib.import_module(NAME)
     except ModuleNotFoundError as error:
         missing = "is not installed" if error.name == NAME else f"lacks the module {error.name}"
         return f"pyslurm {missing}"
     except (ImportError, OSError) as error:
-        # Linked against a Slurm that is not there.
+        # It is linked against a Slurm that is not installed.
         return f"pyslurm cannot be loaded: {str(error).splitlines()[0]}"
     version = str(getattr(module, "__version__", "?"))
     try:
@@ -93,7 +94,7 @@ def _values(loaded: Any) -> Iterable[Any]:
 def _attempt(job: Any) -> Attempt:
     steps = list(_values(job.steps))
     memory = [step.stats.max_resident_memory for step in steps if step.stats.max_resident_memory]
-    # Steps say it even where the job does not.
+    # A step may report it although the job does not.
     killed = any(step.state == "OUT_OF_MEMORY" for step in steps)
     return Attempt(
         job_id=str(job.id),
@@ -109,7 +110,6 @@ def _attempt(job: Any) -> Attempt:
         submitted=_time(job.submit_time),
         started=_time(job.start_time),
         ended=_time(job.end_time),
-        name=job.name or "",
         comment=job.comment or comment_of(job.submit_command or ""),
         folder=job.working_directory or "",
         submit_line=job.submit_command or "",
@@ -117,14 +117,14 @@ def _attempt(job: Any) -> Attempt:
 
 
 def _gpus(job: Any) -> int:
-    """Allocated GPUs (25.11), or those that the submission asked for (22.x tells nothing of GPUs)."""
+    """Allocated GPUs (25.11), or those that the submission requested (22.x does not report GPUs)."""
     allocated = getattr(job, "gpus", None)
     if allocated is not None:
         # Typed and untyped entries count the same devices.
         untyped = [gpu.count for gpu in allocated.values() if gpu.type is None]
         return untyped[0] if untyped else sum(gpu.count for gpu in allocated.values())
-    asked = re.search(r"--gpus[= ](?:[\w.-]+:)?(\d+)", job.submit_command or "")
-    return int(asked.group(1)) if asked else 0
+    requested = re.search(r"--gpus[= ](?:[\w.-]+:)?(\d+)", job.submit_command or "")
+    return int(requested.group(1)) if requested else 0
 
 
 def _time(seconds: int | None) -> str | None:

@@ -143,22 +143,6 @@ class Site(StrictModel):
         """Return the nodes for a job with ``gpus`` GPUs."""
         return self.gpu if gpus else self.cpu
 
-    def resources(self, gpus: int = 0) -> dict[str, str]:
-        """Return the resources of Snakemake's Slurm executor that select the nodes of a job with ``gpus`` GPUs.
-
-        Keys without a value are left out. None of these resources changes a result, and other executors ignore them.
-        """
-        pool = self.pool(gpus)
-        values = {
-            "slurm_account": self.account,
-            "slurm_partition": pool.partition,
-            "constraint": pool.constraint,
-            "qos": pool.qos,
-            "slurm_extra": pool.extra,
-            "gpu_model": pool.gpu_type if isinstance(pool, GpuPool) else None,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
     def runtime(self, minutes: float, gpus: int = 0) -> int:
         """Return the run time to request for a job that needs ``minutes``: whole minutes within the pool's limit."""
         return max(1, min(math.ceil(minutes), math.floor(self.pool(gpus).max_hours * 60)))

@@ -1,8 +1,7 @@
-"""The state that an exact resume needs, stored in the run's work folder.
+"""What an exact resume needs, in the run's work folder.
 
-Random numbers, the sampler's position and the learning rate are functions of the seed and the step, so that the
-number of steps describes them. The rest are the model, the optimiser and the gradient scaler: tensors and numbers
-only.
+Randomness, the sampler's position and the learning rate are functions of (seed, step): the step stands for all of
+them. The rest is the model, the optimiser and the gradient scaler, tensors and numbers only.
 """
 
 from __future__ import annotations
@@ -24,28 +23,26 @@ STATE = "state.pth"
 
 
 class Stateful(Protocol):
-    """An object whose state consists of tensors, numbers and containers of them."""
+    """Anything whose state is tensors, numbers and containers of them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
+        """The state."""
 
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Load a state."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
 
 
 @dataclass
 class TrainingState:
-    """The parts of a training that change from step to step.
+    """The parts that change as a training goes on.
 
     Attributes:
-        model: The model that is trained.
-        optimizer: Its optimiser.
-        scaler: What the optimiser needs besides: a gradient scaler, or learning rate schedules that have a state.
-        average: A model with the moving average of the weights, if one is kept.
-        step: Optimiser steps done.
-        seconds: Time spent on these steps over all resumes, without steps that were lost.
-        started: When the first of these steps began (ISO 8601).
-        resumes: Number of times that the training was resumed.
+        scaler: what the optimiser needs besides: a gradient scaler, or learning rate schedules with a state.
+        average: a model with the moving average of the weights, where one is kept.
+        step: optimiser steps done.
+        seconds: spent on these steps, over all resumes; work lost by a kill is not in it.
+        started: when the first of these steps began (ISO 8601).
+        resumes: times that the training was taken up again.
     """
 
     model: nn.Module
@@ -58,7 +55,7 @@ class TrainingState:
     resumes: int = 0
 
     def save(self, run: Run, seconds: float) -> None:
-        """Write the state to the run's work folder; ``seconds`` includes the time of this process."""
+        """Write the state to the run's work folder; ``seconds`` includes this process's part."""
         save_checkpoint(
             run.work / STATE,
             {
@@ -74,18 +71,18 @@ class TrainingState:
             },
         )
 
-    def resume(self, run: Run, verbose: bool) -> None:
-        """Load the state in the run's work folder, if there is one of the current configuration.
+    def resume(self, run: Run, announce: bool) -> None:
+        """Take up the run's work state, if there is one of this configuration.
 
         Raises:
-            UserError: If the state cannot be read or does not fit. The file is kept.
+            UserError: for a state that cannot be read or does not fit; it is not thrown away unasked.
         """
         path = run.work / STATE
         if not path.exists():
             return
         content = _read(path)
         if content.get("fingerprint") != run.fingerprint:
-            if verbose:
+            if announce:
                 print(
                     f"{run.id}: the state in {run.work} belongs to another configuration (fingerprint "
                     f"{content.get('fingerprint')}, now {run.fingerprint}): training starts over",
@@ -99,12 +96,12 @@ class TrainingState:
             load_strict(self.average, content["average"], path)
         self.step, self.seconds = content["step"], content["seconds"]
         self.started, self.resumes = content["started"], content["resumes"] + 1
-        if verbose:
+        if announce:
             print(f"{run.id}: resumed after step {self.step}", file=sys.stderr)
 
 
 def discard_work(run: Run) -> None:
-    """Remove the run's work folder, which is no longer needed once the final checkpoint is written."""
+    """Remove the run's work folder: its final checkpoint is written, and a state is three times as big."""
     shutil.rmtree(run.work, ignore_errors=True)
 
 

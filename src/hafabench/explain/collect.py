@@ -9,7 +9,8 @@ import pandas as pd
 from hafabench.cluster.costs import accounting_file, read_accounting
 from hafabench.config.experiment import Experiment
 from hafabench.config.paper_values import load_paper_values
-from hafabench.data.report import read_report
+from hafabench.config.site import load_site, site_file
+from hafabench.data.verify import read_report
 from hafabench.explain.configuration import settings
 from hafabench.explain.explanation import Explanation, Facts, RunFacts, Value, Verdict
 from hafabench.explain.locate import Place, locate
@@ -21,6 +22,7 @@ from hafabench.reporting.frame import collect
 from hafabench.reporting.numbers import Numbers
 from hafabench.reporting.tables import Cell, build_table
 from hafabench.results.counts import read_current
+from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import counts_record, dataset_report
 from hafabench.runs.records import expected_records, imported_records
 from hafabench.runs.run import Run, expand, run_id
@@ -39,6 +41,7 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
     frame = current_frame(experiment)
     runs = cell_runs(experiment, place)
     states = [run_state(run) for run in runs]
+    jobs = JobList(experiment, load_site(site_file()) if site_file().is_file() else None)
     about = {"experiment": experiment.name, "title": experiment.config.title, "scale": experiment.config.scale}
     table = build_table(place.layout, frame, load_paper_values(experiment.paper_values), **about)
     (cell,) = (
@@ -62,8 +65,8 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
         origins=found,
         runs=[_run_facts(experiment, state) for state in states],
         accounting=_accounting(experiment, place, runs),
-        cost=None if done else cost_left(experiment, place, runs),
-        remake=remake(experiment, place, runs, found, done=done),
+        cost=None if done else cost_left(jobs, place, runs),
+        remake=remake(jobs, place, runs, found, done=done),
     )
 
 
@@ -170,13 +173,13 @@ def _accounting(experiment: Experiment, place: Place, runs: Sequence[Run]) -> li
         {
             "job": f"{cost.rule} {cost.subject}",
             "state": cost.state,
-            "jobs": cost.jobs,
+            "jobs": cost.submissions,
             "requeues": cost.requeues,
             "hours": round(cost.elapsed_h, 4),
             "gpu_hours": round(cost.gpu_hours, 4),
             "peak_memory_mb": cost.peak_memory_mb,
             "nodes": cost.nodes,
         }
-        for cost in read_accounting(path).cells
+        for cost in read_accounting(path).jobs
         if cost.rule in rules and cost.subject in subjects
     ]

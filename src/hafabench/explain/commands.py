@@ -1,70 +1,57 @@
-"""The one command that makes a cell again, and the verbs that do the same by hand."""
+"""The one command that makes the number of a cell again, and the commands of its jobs to run by hand."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from hafabench.config.experiment import Experiment
+from hafabench.runs.jobs import Job, JobList, job_id
 from hafabench.runs.run import Run
-
-_LOCAL = "workflow/profiles/local"
-_SLURM = "slurm"
+from hafabench.runs.snakemake import workflow_command
 
 
 @dataclass(frozen=True)
 class Remake:
-    """How to make a cell again.
+    """How to make the number of a cell again.
 
     Attributes:
-        command: one line for the shell.
-        by_hand: verbs that do the same one after another.
+        command: One line for the shell.
+        by_hand: Commands that do the same one after another.
     """
 
     command: str
     by_hand: tuple[str, ...]
 
 
-def remake_runs(experiment: Experiment, runs: Sequence[Run], *, again: bool) -> Remake:
-    """Train and evaluate runs; ``again``: also where they are done, which the workflow would leave alone."""
+def remake_runs(jobs: JobList, runs: Sequence[Run], *, again: bool) -> Remake:
+    """Train and evaluate runs.
+
+    Args:
+        jobs: The jobs of the experiment.
+        runs: The runs.
+        again: Whether to repeat trainings that are done, which the workflow would leave alone.
+    """
     forced = [str(run.checkpoint) for run in runs] if again else []
-    verbs = [[verb, run.id] for run in _with_parents(runs) for verb in _verbs(run, runs)]
-    tasks = dict.fromkeys(run.task for run in _with_parents(runs))
-    by_hand = [verb_line(experiment, *words) for words in [*(["data", "prepare", task] for task in tasks), *verbs]]
-    if forced:
-        # The verb leaves a finished training alone.
-        by_hand.insert(0, shlex.join(["rm", *forced]))
-    return Remake(workflow_line(experiment, [run.record for run in runs], forced), tuple(by_hand))
-
-
-def remake_record(experiment: Experiment, record: Path, verb: Sequence[str]) -> Remake:
-    """Make one record by its verb, again where it is there."""
-    forced = [str(record)] if record.is_file() else []
-    return Remake(workflow_line(experiment, [record], forced), (verb_line(experiment, *verb),))
-
-
-def workflow_line(experiment: Experiment, targets: Sequence[Path], forced: Sequence[str]) -> str:
-    """A call of Snakemake. Targets come first: options that take several values would swallow them."""
-    words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
-    profile = _LOCAL if experiment.config.scale == "embedded" else _SLURM
-    return shlex.join([*words, "--profile", profile, "--configfile", str(experiment.file)])
-
-
-def verb_line(experiment: Experiment, *words: str) -> str:
-    """A call of hafabench for the experiment."""
-    return shlex.join(["hafabench", *words, "--experiment", str(experiment.file)])
-
-
-def _with_parents(runs: Sequence[Run]) -> list[Run]:
-    found: dict[str, Run] = {}
+    trained: dict[str, Run] = {}
     for run in runs:
         if run.parent is not None and not run.parent.checkpoint.is_file():
-            found[run.parent.id] = run.parent
-        found[run.id] = run
-    return list(found.values())
+            trained[run.parent.id] = run.parent
+        trained[run.id] = run
+    wanted = {run.id for run in runs}
+    steps = [job_id("prepare_dataset", task) for task in dict.fromkeys(run.task for run in trained.values())]
+    for run in trained:
+        steps += [job_id("train_run", run), *([job_id("evaluate_run", run)] if run in wanted else [])]
+    by_hand = [jobs[step].command for step in steps]
+    if forced:
+        # The command leaves a finished training alone.
+        by_hand.insert(0, shlex.join(["rm", *forced]))
+    records = [run.record for run in runs]
+    return Remake(workflow_command(jobs.experiment, records, forced), tuple(by_hand))
 
 
-def _verbs(run: Run, wanted: Sequence[Run]) -> tuple[str, ...]:
-    return ("train", "evaluate") if run.id in {other.id for other in wanted} else ("train",)
+def remake_record(jobs: JobList, job: Job) -> Remake:
+    """Make the record of one job, also if it is up to date."""
+    (record,) = job.outputs
+    forced = [str(record)] if record.is_file() else []
+    return Remake(workflow_command(jobs.experiment, [record], forced), (job.command,))

@@ -1,4 +1,4 @@
-"""How a cell is made, what that costs, and why there is nothing in it."""
+"""How the number of a cell is made, what that costs, and why a cell is empty."""
 
 from __future__ import annotations
 
@@ -6,68 +6,88 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment, load_experiment
-from hafabench.config.site import load_site, site_file
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import UserError
-from hafabench.explain.commands import Remake, remake_record, remake_runs, verb_line
+from hafabench.explain.commands import Remake, remake_record, remake_runs
 from hafabench.explain.explanation import Origin
 from hafabench.explain.locate import Place
-from hafabench.plan.jobs import job_id, make_jobs
-from hafabench.runs.paths import complexity_record, latency_record
-from hafabench.runs.resources import ResourceBook
+from hafabench.plan.hours import planned_jobs
+from hafabench.runs.jobs import Job, JobList, hafabench_command, job_id
 from hafabench.runs.run import Run
+from hafabench.runs.state import job_states
 
 
-def remake(
-    experiment: Experiment, place: Place, runs: Sequence[Run], found: Sequence[Origin], *, done: bool
-) -> Remake | None:
-    """How to make the cell again; None where this experiment has no way to.
+def remake(jobs: JobList, place: Place, runs: Sequence[Run], found: Sequence[Origin], *, done: bool) -> Remake | None:
+    """How to make the number of the cell again.
 
     Args:
-        runs: behind a trained cell.
-        found: the records behind its value.
-        done: whether every run is there.
+        jobs: The jobs of the experiment.
+        place: The cell.
+        runs: The runs behind a cell of trained numbers.
+        found: The records behind its value.
+        done: Whether every run is done.
+
+    Returns:
+        The commands, or None if this experiment cannot make the number.
     """
     imported = [origin for origin in found if origin.shown and origin.origin == "imported"]
     if imported and not runs:
         commands = list(dict.fromkeys(origin.command for origin in imported))
         return Remake(" && ".join(commands), ())
     if place.column.verb == "evaluate":
-        return remake_runs(experiment, runs, again=done) if runs else None
-    if place.column.verb == "complexity":
-        task = place.column.task
-        verb = ["complexity", "--task", task, "--format", "record"]
-        return remake_record(experiment, complexity_record(experiment, task), verb)
-    for group in experiment.config.latency:
-        if group.name == place.latency_group and {*place.models} <= {group.baseline, *group.models}:
-            return remake_record(experiment, latency_record(experiment, group), ["latency", group.name])
-    return None
+        return remake_runs(jobs, runs, again=done) if runs else None
+    job = _measurement(jobs, place)
+    return remake_record(jobs, job) if job is not None else None
 
 
-def cost_left(experiment: Experiment, place: Place, runs: Sequence[Run]) -> str | None:
-    """What is left to spend before the cell is there; None where this experiment has no way to make it."""
-    site = load_site(site_file()) if site_file().is_file() else None
-    jobs, _ = make_jobs(experiment, ResourceBook(experiment, site))
+def cost_left(jobs: JobList, place: Place, runs: Sequence[Run]) -> str | None:
+    """What the number of the cell still costs.
+
+    Args:
+        jobs: The jobs of the experiment on the site where it will run.
+        place: The cell.
+        runs: The runs behind a cell of trained numbers.
+
+    Returns:
+        A sentence, or None if nothing is left to do or this experiment cannot make the number.
+    """
+    planned = planned_jobs(jobs, job_states(jobs))
     wanted = [job_id(rule, run.id) for run in runs for rule in ("train_run", "evaluate_run")]
     wanted += [job_id("train_run", run.parent.id) for run in runs if run.parent]
-    if place.column.verb == "complexity":
-        wanted = [job_id("count_complexity", place.column.task)]
-    elif place.column.verb == "latency":
-        wanted = [job_id("measure_latency", place.latency_group or "")]
-    left = [jobs[name] for name in dict.fromkeys(wanted) if name in jobs and jobs[name].hours > 0]
+    measurement = _measurement(jobs, place)
+    if measurement is not None:
+        wanted = [measurement.id]
+    left = [planned[name] for name in dict.fromkeys(wanted) if planned[name].hours > 0]
     if not left:
         return None
     gpu_hours = sum(job.gpu_hours for job in left)
     minutes = 60 * sum(job.hours for job in left)
     spent = f"{gpu_hours:,.1f} GPU-hours" if gpu_hours else f"{minutes:,.0f} minutes on a CPU core"
-    trainings = sum(job.rule == "train_run" for job in left)
+    trainings = sum(job.job.rule == "train_run" for job in left)
     what = f"{len(left)} jobs ({trainings} trainings)" if trainings else f"{len(left)} job"
-    bases = list(dict.fromkeys(source for job in left for source in job.sources))
-    return f"about {spent} for {what}; it rests on: {'; '.join(bases)}"
+    sources = list(dict.fromkeys(source for job in left for source in job.sources))
+    return f"about {spent} for {what}, estimated from: {'; '.join(sources)}"
+
+
+def _measurement(jobs: JobList, place: Place) -> Job | None:
+    """The job that counts or times what the cell shows; None for trained numbers, or if no group times all of it."""
+    if place.column.verb == "complexity":
+        return jobs[job_id("count_complexity", place.column.task)]
+    for group in jobs.experiment.config.latency:
+        if group.name == place.latency_group and {*place.models} <= {group.baseline, *group.models}:
+            return jobs[job_id("measure_latency", group.name)]
+    return None
 
 
 def why_nothing(experiment: Experiment, place: Place, runs: Sequence[Run], found: Sequence[Origin]) -> list[str]:
-    """Sentences on what the cell lacks: runs or measurements that the experiment does not have."""
+    """Sentences on the runs and measurements that the cell needs and the experiment does not have.
+
+    Args:
+        experiment: The experiment.
+        place: The cell.
+        runs: The runs behind a cell of trained numbers.
+        found: The records behind its value.
+    """
     notes = []
     if place.column.verb == "evaluate":
         task, trained = place.column.task, {run.model.name for run in runs}
@@ -92,7 +112,7 @@ def why_nothing(experiment: Experiment, place: Place, runs: Sequence[Run], found
 
 
 def _elsewhere(experiment: Experiment, place: Place, model: str) -> Iterator[tuple[Path, str]]:
-    """Experiments beside this one that train the model, each with the command that explains the cell there."""
+    """Experiments in the same folder that train the model, each with the command that explains the cell there."""
     for path in sorted(experiment.file.parent.glob("*.yaml")):
         if path == experiment.file:
             continue
@@ -101,6 +121,6 @@ def _elsewhere(experiment: Experiment, place: Place, model: str) -> Iterator[tup
                 continue
             other = load_experiment(path)
         except UserError:
-            continue  # not in order: `hafabench check` says why, to whoever asks about that one
+            continue  # `hafabench check` reports what is wrong with it.
         if model in other.config.train.get(place.column.task, []):
-            yield path, verb_line(other, "explain", place.locator)
+            yield path, hafabench_command(other, "explain", place.locator)

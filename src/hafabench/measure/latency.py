@@ -326,5 +326,5 @@ def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:
         machine=measured.machine,
         warnings=measured.warnings,
     )
-    write_record(latency_record(experiment, group), record)
+    write_record(latency_record(experiment, group.name), record)
     return record

@@ -15,13 +15,9 @@ from hafabench.pictures.contact_sheet import compose_contact_sheet
 from hafabench.pictures.index import (
     PictureIndex,
     Sheet,
-    SheetLayout,
     SheetRow,
     Tile,
     Weights,
-    clusters_layout,
-    index_file,
-    offsets_layout,
     write_index,
 )
 from hafabench.pictures.inference import classify_images, segment_images
@@ -34,7 +30,8 @@ from hafabench.pictures.tiles import (
     resize_to_square,
     save_tile,
 )
-from hafabench.runs.picture_runs import picture_subjects
+from hafabench.runs.paths import picture_index
+from hafabench.runs.picture_runs import SheetLayout, clusters_layout, offsets_layout, picture_subjects
 from hafabench.runs.run import Run, expand
 
 _NOT_LABELLED = 255
@@ -51,7 +48,7 @@ def draw_pictures(experiment: Experiment) -> PictureIndex:
     Raises:
         UserError: If a checkpoint or data is missing, or belongs to another run.
     """
-    path = index_file(experiment)
+    path = picture_index(experiment)
     subjects = picture_subjects(expand(experiment))
     index = PictureIndex(
         experiment=experiment.name,

@@ -11,10 +11,9 @@ from torch import nn
 
 from hafabench.data.loaders import classification_dataset
 from hafabench.data.preview import spread
+from hafabench.engines.classification import engine as classification
 from hafabench.engines.classification.augmentation import eval_transform
-from hafabench.engines.dense.datasets import load_dataset
-from hafabench.engines.dense.model import load_mm
-from hafabench.engines.trained import load_trained
+from hafabench.engines.dense import engine as dense
 from hafabench.models.hafa import LocalAdaptiveAggregation
 from hafabench.pictures.samples import ClassifiedImage, SamplingPoints, SegmentedImage
 from hafabench.runs.run import Run
@@ -31,11 +30,11 @@ def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
     Raises:
         UserError: If a checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
-    mm = load_mm()
-    models = [load_trained(run, run.checkpoint) for run in runs]
+    mm = dense.load_mm()
+    models = [dense.load_trained(run, run.checkpoint) for run in runs]
     segmented = []
     with mm.scope("segmentation"):
-        data = load_dataset(runs[-1], "val")
+        data = dense.validation_data(runs[-1])
         for index in spread(range(len(data)), count):
             sample = data[index]
             batch = mm.pseudo_collate([sample])
@@ -61,7 +60,7 @@ def classify_images(run: Run, count: int) -> list[ClassifiedImage]:
     Raises:
         UserError: If the checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
-    model = load_trained(run, run.checkpoint)
+    model = classification.load_trained(run, run.checkpoint)
     transform = eval_transform(run.recipe)
     normalize = transform.transforms[-1]
     mean, std = (torch.as_tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))

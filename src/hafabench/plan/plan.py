@@ -1,30 +1,31 @@
-"""What an experiment will cost before any of it is spent, and what is left of it once some is."""
+"""The plan of an experiment: what it will cost, and what of it is left to spend."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import Site
 from hafabench.config.tables import TableLayout
 from hafabench.plan.claims import Question, Selection, choose, questions
-from hafabench.plan.jobs import Job, job_id, make_jobs
+from hafabench.plan.hours import PlannedJob, planned_jobs
 from hafabench.plan.schedule import Schedule, schedule
-from hafabench.runs.resources import ResourceBook
-from hafabench.runs.run import Run, expand, run_id
-from hafabench.runs.state import RunState
+from hafabench.runs.jobs import JobList, job_id
+from hafabench.runs.run import Run, run_id
+from hafabench.runs.state import JobState, RunState, job_states
 
 
 @dataclass(frozen=True)
 class TableCost:
-    """GPU-hours of a table.
+    """The GPU-hours of a table.
 
     Attributes:
-        id, title: of the table.
-        runs: that it needs, those they start from included.
-        gpu_hours: of these runs, from nothing.
-        left: of these runs, from now on.
-        added: from now on, beyond what the tables above it need already.
+        id, title: The table.
+        runs: The number of runs that it needs, including those that they start from.
+        gpu_hours: GPU-hours of these runs from scratch.
+        left: GPU-hours of these runs from now on.
+        added: GPU-hours from now on of the runs that no table above needs.
     """
 
     id: str
@@ -37,12 +38,12 @@ class TableCost:
 
 @dataclass(frozen=True)
 class Stale:
-    """Work that was done under another configuration and will be done again.
+    """Results of another configuration, which will be made again.
 
     Attributes:
-        id: of the run, or of the complexity or latency measurement.
-        changes: what differs, as clauses.
-        gpu_hours: of doing it again.
+        id: The id of the run, or of the job of a measurement.
+        changes: What differs, as clauses.
+        gpu_hours: The GPU-hours that making it again takes.
     """
 
     id: str
@@ -52,7 +53,7 @@ class Stale:
 
 @dataclass(frozen=True)
 class Disk:
-    """Disk space (GB, 10^9 bytes), estimated: data sets, final checkpoints, and the states of running trainings."""
+    """Estimated disk space in GB (10^9 bytes): data sets, final checkpoints, and states of running trainings."""
 
     datasets: dict[str, float]
     checkpoints: float
@@ -60,31 +61,32 @@ class Disk:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The sum of all three."""
         return sum(self.datasets.values()) + self.checkpoints + self.work
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment's plan.
+    """The plan of an experiment.
 
     Attributes:
-        jobs: by id, each after those it needs.
-        runs: every run's state.
-        tables: in order.
-        schedule: with the GPUs planned with.
-        disk: space that it takes.
-        stale: work that an edit of the configuration invalidates.
-        questions: what the paper claims and the runs can settle.
-        selection: runs chosen for a budget, where one was given.
-        gpu: the GPU that estimates are for; ``speed`` scales it.
+        experiment, title: The name and the title of the experiment.
+        gpu: The GPU that estimates hold for; ``speed`` scales its speed.
+        jobs: The jobs by id, each after those that it needs.
+        runs: The state of every run.
+        tables: The costs of the tables, in their order.
+        schedule: When each job starts on the given number of GPUs.
+        disk: The disk space that it takes.
+        stale: Results that an edit of the configuration has invalidated.
+        questions: The claims of the paper that the runs can settle.
+        selection: The runs chosen for a budget; None without a budget.
     """
 
     experiment: str
     title: str
     gpu: str
     speed: float
-    jobs: dict[str, Job]
+    jobs: dict[str, PlannedJob]
     runs: dict[str, RunState]
     tables: tuple[TableCost, ...]
     schedule: Schedule
@@ -95,12 +97,12 @@ class Plan:
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours of all jobs, from nothing."""
-        return sum(job.gpu_hours_anew for job in self.jobs.values())
+        """GPU-hours of all jobs from scratch."""
+        return sum(job.gpu_hours_from_scratch for job in self.jobs.values())
 
     @property
     def gpu_hours_left(self) -> float:
-        """GPU-hours of all jobs, from now on."""
+        """GPU-hours of all jobs from now on."""
         return sum(job.gpu_hours for job in self.jobs.values())
 
 
@@ -115,48 +117,48 @@ def make_plan(
     """Plan an experiment.
 
     Args:
-        experiment: a checked experiment.
-        gpus: GPUs to run on, for the schedule.
-        budget: GPU-hours for which to choose runs.
-        site: limits of the cluster; they bound GPUs per training.
-        speed: of one GPU, relative to the one that throughput.yaml is about.
+        experiment: A checked experiment.
+        gpus: The number of GPUs to schedule for.
+        budget: GPU-hours to choose runs for; None chooses none.
+        site: The limits of the cluster; they bound the GPUs of a training.
+        speed: The speed of one GPU, relative to the GPU that ``throughput.yaml`` describes.
 
     Raises:
-        UserError: for bad files, a negative budget, or too few GPUs for a job.
+        UserError: If files are not in order, the budget is negative, or a job needs more GPUs than there are.
     """
-    book = ResourceBook(experiment, site, speed)
-    runs = expand(experiment)
-    jobs, states = make_jobs(experiment, book)
-    open_questions = questions(experiment, runs)
+    listed = JobList(experiment, site, speed)
+    states = job_states(listed)
+    jobs, runs = planned_jobs(listed, states), listed.runs
+    found_questions = questions(experiment, runs)
     selection = None
     if budget is not None:
         parents = {run.id: run.parent.id if run.parent else None for run in runs.values()}
-        selection = choose(open_questions, {run: _left(jobs, run) for run in runs}, parents, budget)
+        selection = choose(found_questions, {run: _left(jobs, run) for run in runs}, parents, budget)
     return Plan(
         experiment=experiment.name,
         title=experiment.config.title,
-        gpu=book.throughput.rates.gpu.value,
+        gpu=listed.requests.throughput.rates.gpu.value,
         speed=speed,
         jobs=jobs,
-        runs=states,
+        runs={name: state for name in runs if (state := states[job_id("train_run", name)].run) is not None},
         tables=tuple(_tables(experiment, runs, jobs)),
         schedule=schedule(jobs, gpus),
-        disk=_disk(experiment, book, runs, gpus),
+        disk=_disk(listed, gpus),
         stale=tuple(_stale(jobs, states)),
-        questions=tuple(open_questions),
+        questions=tuple(found_questions),
         selection=selection,
     )
 
 
-def _left(jobs: dict[str, Job], run: str) -> float:
-    return jobs[job_id("train_run", run)].gpu_hours + jobs[job_id("evaluate_run", run)].gpu_hours
+def _left(jobs: dict[str, PlannedJob], run: str) -> float:
+    return sum(jobs[job_id(rule, run)].gpu_hours for rule in ("train_run", "evaluate_run"))
 
 
-def _anew(jobs: dict[str, Job], run: str) -> float:
-    return jobs[job_id("train_run", run)].gpu_hours_anew + jobs[job_id("evaluate_run", run)].gpu_hours_anew
+def _from_scratch(jobs: dict[str, PlannedJob], run: str) -> float:
+    return sum(jobs[job_id(rule, run)].gpu_hours_from_scratch for rule in ("train_run", "evaluate_run"))
 
 
-def _tables(experiment: Experiment, runs: dict[str, Run], jobs: dict[str, Job]) -> list[TableCost]:
+def _tables(experiment: Experiment, runs: dict[str, Run], jobs: dict[str, PlannedJob]) -> list[TableCost]:
     above: set[str] = set()
     tables = []
     for layout in experiment.table_layouts:
@@ -168,7 +170,7 @@ def _tables(experiment: Experiment, runs: dict[str, Run], jobs: dict[str, Job]) 
                 id=layout.id,
                 title=layout.title,
                 runs=len(needed),
-                gpu_hours=sum(_anew(jobs, run) for run in needed),
+                gpu_hours=sum(_from_scratch(jobs, run) for run in needed),
                 left=sum(_left(jobs, run) for run in needed),
                 added=sum(_left(jobs, run) for run in needed - above),
             )
@@ -189,17 +191,18 @@ def _runs_of(experiment: Experiment, layout: TableLayout, runs: dict[str, Run]) 
     return needed
 
 
-def _disk(experiment: Experiment, book: ResourceBook, runs: dict[str, Run], gpus: int) -> Disk:
-    rates = book.throughput.rates.dataset_kb_per_image
-    datasets = {}
-    for dataset in experiment.config.datasets.values():
-        # Composed scenes are stored without loss: at most three bytes a pixel, and a mask.
+def _disk(jobs: JobList, gpus: int) -> Disk:
+    throughput, runs = jobs.requests.throughput, jobs.runs
+    rates = throughput.rates.dataset_kb_per_image
+    datasets: dict[str, float] = {}
+    for dataset in jobs.experiment.config.datasets.values():
+        # Generated images are stored losslessly with at most three bytes per pixel, and a mask.
         generated = dataset.generator
         kilobytes = 4e-3 * generated.image_size**2 if generated else rates[dataset.data_format].value
         datasets[dataset.name] = datasets.get(dataset.name, 0.0) + sum(dataset.images.values()) * kilobytes * 1e-6
-    # Single precision; a state holds weights and up to two moments, and is written beside the one before.
-    weights = [4e-9 * book.throughput.size(run.task, run.model).params for run in runs.values()]
-    at_once = max(gpus // max(*(book.gpus_of(run)[0] for run in runs.values()), 1), 1) if runs else 0
+    # Single precision. A state contains weights and up to two moments, and is written before the old one is deleted.
+    weights = [4e-9 * throughput.size(run.task, run.model).params for run in runs.values()]
+    at_once = max(gpus // max(*(jobs.requests.gpus_of(run)[0] for run in runs.values()), 1), 1) if runs else 0
     return Disk(
         datasets=datasets,
         checkpoints=sum(weights),
@@ -207,14 +210,14 @@ def _disk(experiment: Experiment, book: ResourceBook, runs: dict[str, Run], gpus
     )
 
 
-def _stale(jobs: dict[str, Job], states: dict[str, RunState]) -> list[Stale]:
-    found = [
-        Stale(state.run.id, state.changes, _left(jobs, state.run.id))
-        for state in states.values()
-        if state.state == "stale"
-    ]
-    return found + [
-        Stale(f"{job.rule} {job.subject}", ("its models or sizes",), job.gpu_hours)
-        for job in jobs.values()
-        if job.state == "stale" and job.subject not in states
-    ]
+def _stale(jobs: dict[str, PlannedJob], states: Mapping[str, JobState]) -> list[Stale]:
+    """Results that the configuration has outdated; a report that only has to be written again is none of them."""
+    found = []
+    for identifier, job in jobs.items():
+        state = states[identifier]
+        if job.state != "stale" or job.job.is_local or job.job.rule == "evaluate_run":
+            continue
+        trained = state.run.run.id if state.run is not None else None
+        hours = job.gpu_hours if trained is None else _left(jobs, trained)
+        found.append(Stale(trained or identifier, state.changes, hours))
+    return found

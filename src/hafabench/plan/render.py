@@ -1,4 +1,4 @@
-"""A plan as Markdown for people and as JSON for programs."""
+"""Plans as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.markdown import markdown_table
-from hafabench.plan.jobs import Job
+from hafabench.plan.hours import PlannedJob
 from hafabench.plan.plan import Plan
 
 _SHOWN_STALE = 20
 
 
 def to_json(plan: Plan) -> str:
-    """The whole plan, one JSON object."""
+    """The plan as a JSON object."""
     content = {
         "schema": "hafabench.plan/1",
         "experiment": plan.experiment,
@@ -37,16 +37,31 @@ def to_json(plan: Plan) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def _job(job: Job) -> dict[str, Any]:
-    return asdict(job) | {
-        "gpu_hours": job.gpu_hours,
-        "gpu_hours_anew": job.gpu_hours_anew,
-        "attempts": job.resources.attempts,
+def _job(planned: PlannedJob) -> dict[str, Any]:
+    job = planned.job
+    return {
+        "id": job.id,
+        "rule": job.rule,
+        "subject": job.subject,
+        "needs": job.needs,
+        "resources": asdict(planned.resources),
+        "hours": planned.hours,
+        "hours_anew": planned.hours_from_scratch,
+        "state": planned.state,
+        "sources": planned.sources,
+        "gpu_hours": planned.gpu_hours,
+        "gpu_hours_anew": planned.gpu_hours_from_scratch,
+        "attempts": planned.resources.attempts,
     }
 
 
 def to_markdown(plan: Plan, *, listing: bool = False) -> str:
-    """The plan to read; with ``listing`` every job with its request and the source of its estimate."""
+    """The plan as Markdown.
+
+    Args:
+        plan: The plan.
+        listing: Whether to list every job with its request and the source of its estimate.
+    """
     blocks = [
         f"# Plan of {plan.experiment}: {plan.title}",
         _summary(plan),
@@ -62,13 +77,13 @@ def to_markdown(plan: Plan, *, listing: bool = False) -> str:
 
 
 def targets(plan: Plan, results: Path) -> list[str]:
-    """Files to ask Snakemake for, so that exactly the selected runs are trained and evaluated."""
+    """The files to request from the workflow so that exactly the selected runs are trained and evaluated."""
     assert plan.selection is not None
     return [str(results / run / "evaluate.json") for run in plan.selection.runs]
 
 
 def _summary(plan: Plan) -> str:
-    rules = Counter(job.rule for job in plan.jobs.values())
+    rules = Counter(planned.job.rule for planned in plan.jobs.values())
     undone = [job for job in plan.jobs.values() if job.state != "done"]
     states = Counter(state.state for state in plan.runs.values())
     speed = "" if plan.speed == 1 else f", taken as {plan.speed:g} times as fast"
@@ -78,9 +93,9 @@ def _summary(plan: Plan) -> str:
         f"- {len(plan.runs)} runs ({_counts(states)}); {len(plan.jobs)} jobs, {len(undone)} to do: {_counts(rules)}",
     ]
     if any(job.resources.gpus for job in plan.jobs.values()):
-        left, anew = plan.gpu_hours_left, plan.gpu_hours
+        left, total = plan.gpu_hours_left, plan.gpu_hours
         lines += [
-            f"- GPU-hours: **{left:,.0f}** to go, {anew:,.0f} from nothing ({plan.gpu}{speed})",
+            f"- GPU-hours: **{left:,.0f}** to go, {total:,.0f} from scratch ({plan.gpu}{speed})",
             f"- on {scheduled.gpus} GPUs: **{format_duration(3600 * scheduled.hours)}**, the GPUs "
             f"{scheduled.busy:.0%} busy; no number of GPUs finishes in less than the critical path, {shortest}",
         ]
@@ -99,7 +114,7 @@ def _table_costs(plan: Plan) -> str:
         for table in plan.tables
     ]
     legend = "*To go* counts what is not done yet; *added* leaves out what the tables above need as well."
-    heading = ("table", "runs", "GPU-hours from nothing", "to go", "added")
+    heading = ("table", "runs", "GPU-hours from scratch", "to go", "added")
     return f"## GPU-hours per table\n\n{markdown_table(heading, rows, 'lrrrr', is_markdown=True)}\n\n{legend}"
 
 
@@ -160,15 +175,15 @@ def _selection(plan: Plan) -> str:
 def _listing(plan: Plan) -> str:
     rows = []
     for job in plan.jobs.values():
-        asked = job.resources
-        limit = format_duration(60 * asked.runtime) + (f" x{asked.attempts}" if asked.attempts > 1 else "")
+        request = job.resources
+        limit = format_duration(60 * request.runtime) + (f" x{request.attempts}" if request.attempts > 1 else "")
         rows.append(
             (
                 job.id,
                 job.state,
-                str(asked.gpus) if asked.nodes == 1 else f"{asked.gpus} on {asked.nodes} nodes",
-                str(asked.cpus),
-                f"{asked.mem_mb / 1024:.1f}",
+                str(request.gpus) if request.nodes == 1 else f"{request.gpus} on {request.nodes} nodes",
+                str(request.cpus),
+                f"{request.mem_mb / 1024:.1f}",
                 limit,
                 f"{job.hours:,.2f}",
                 f"{job.gpu_hours:,.1f}",
@@ -184,7 +199,7 @@ def _sources(plan: Plan) -> str:
     counted = Counter(
         source
         for job in plan.jobs.values()
-        if job.rule == "train_run" and job.state != "done"
+        if job.job.rule == "train_run" and job.state != "done"
         for source in job.sources
     )
     if not counted:
@@ -194,7 +209,7 @@ def _sources(plan: Plan) -> str:
     return "\n".join([heading, "", *lines])
 
 
-def _counts(counter: Counter) -> str:
+def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counter.items())
 
 

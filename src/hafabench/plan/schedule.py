@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hafabench.errors import UserError
-from hafabench.plan.jobs import Job
+from hafabench.plan.hours import PlannedJob
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Schedule:
     busy: float
 
 
-def schedule(jobs: Mapping[str, Job], gpus: int) -> Schedule:
+def schedule(jobs: Mapping[str, PlannedJob], gpus: int) -> Schedule:
     """Start jobs as soon as what they need is done and GPUs are free, those with the longest way to go first.
 
     Args:
@@ -46,10 +46,10 @@ def schedule(jobs: Mapping[str, Job], gpus: int) -> Schedule:
         most = max(too_big, key=lambda job: job.resources.gpus)
         raise UserError(f"{most.id} takes {most.resources.gpus} GPUs, there are only {gpus} to plan with")
     to_go = _hours_to_go(jobs)
-    waiting = {identifier: len(job.needs) for identifier, job in jobs.items()}
+    waiting = {identifier: len(job.job.needs) for identifier, job in jobs.items()}
     followers: dict[str, list[str]] = {identifier: [] for identifier in jobs}
     for job in jobs.values():
-        for need in job.needs:
+        for need in job.job.needs:
             followers[need].append(job.id)
     ready = [identifier for identifier, count in waiting.items() if not count]
     start: dict[str, float] = {}
@@ -82,21 +82,21 @@ def schedule(jobs: Mapping[str, Job], gpus: int) -> Schedule:
     )
 
 
-def _hours_to_go(jobs: Mapping[str, Job]) -> dict[str, float]:
+def _hours_to_go(jobs: Mapping[str, PlannedJob]) -> dict[str, float]:
     """Hours from each job's start to the end of the longest chain behind it."""
     to_go = {identifier: job.hours for identifier, job in jobs.items()}
     for job in reversed(list(jobs.values())):
-        for need in job.needs:
+        for need in job.job.needs:
             to_go[need] = max(to_go[need], jobs[need].hours + to_go[job.id])
     return to_go
 
 
-def _critical_path(jobs: Mapping[str, Job], to_go: dict[str, float]) -> tuple[str, ...]:
+def _critical_path(jobs: Mapping[str, PlannedJob], to_go: dict[str, float]) -> tuple[str, ...]:
     followers: dict[str, list[str]] = {}
     for job in jobs.values():
-        for need in job.needs:
+        for need in job.job.needs:
             followers.setdefault(need, []).append(job.id)
-    firsts = [job.id for job in jobs.values() if not job.needs]
+    firsts = [job.id for job in jobs.values() if not job.job.needs]
     path: list[str] = []
     candidates = firsts
     while candidates:

@@ -1,93 +1,356 @@
-"""Which job of Slurm is which cell: through the comment that the workflow's Slurm executor gives every job.
+"""The one list of an experiment's jobs: what each job reads, writes, logs and requests, and the command that it runs.
 
-A job's comment is ``rule_<rule>`` or ``rule_<rule>_wildcards_<wildcards joined by underscores>``. Names hold
-underscores too, so comments are not taken apart: those of all cells are made and compared.
+The rules of the workflow take all of this from here, and ``hafabench plan``, ``status``, ``explain`` and ``cluster``
+read the same list. It is pure data; torch and pandas are not imported.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import TASKS
-from hafabench.runs.picture_runs import picture_subjects
-from hafabench.runs.run import expand
+from hafabench.config.site import Site
+from hafabench.errors import Problem, UserError
+from hafabench.runs import paths
+from hafabench.runs.fingerprints import (
+    complexity_fingerprint,
+    dataset_fingerprint,
+    fingerprint,
+    latency_fingerprint,
+)
+from hafabench.runs.picture_runs import picture_files, picture_subjects
+from hafabench.runs.records import expected_records, imported_records
+from hafabench.runs.resources import ResourceRequests, Resources
+from hafabench.runs.run import Run, expand, run_id
+from hafabench.runs.static_models import counts_fingerprint
 
-PREFIX = "rule_"
+# What the regression gate compares an experiment with.
+BASELINE = Path("results/baseline")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Rule:
+    """What all jobs of one rule of the workflow have in common.
+
+    Texts and paths contain the wildcards of the rule in braces, for example ``{task}``.
+
+    Attributes:
+        name: The name of the rule.
+        subject: What a job of the rule is about; empty for a rule with a single job.
+        command: The command line that does the work of a job.
+        outputs: The files that a job writes.
+        logs: The files that contain a job's own messages.
+        priority: Snakemake starts jobs of a higher priority first.
+        threads: CPU threads of a job where jobs share one machine; None stands for all of them.
+        is_local: Whether the driver of the workflow runs the jobs itself, also where others go to a cluster.
+        uses_gpu: Whether the jobs request GPUs at full scale.
+    """
+
+    name: str
+    subject: str
+    command: str
+    outputs: tuple[Path, ...]
+    logs: tuple[Path, ...]
+    priority: int = 0
+    threads: int | None = 1
+    is_local: bool = False
+    uses_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
     """One job of the workflow.
 
     Attributes:
-        rule: of the workflow.
-        subject: a run's id, a task or a latency group; empty for jobs that there are once.
-        log: where the job's own output goes, under the working folder.
-        command: what repeats it by hand.
+        rule: The name of its rule.
+        subject: The id of a run, a task or a latency group; empty where the rule has a single job.
+        needs: The ids of the jobs that write its inputs.
+        inputs: The files that it reads.
+        outputs: The files that it writes.
+        logs: The files that contain its own messages.
+        command: The command line that repeats it by hand.
+        fingerprint: What it computes, in twelve digits; None for a job that is repeated only when its inputs change.
+        wildcards: The values of the rule's wildcards by name, in the order of the path.
+        request: The resources that an attempt requests, given its number.
+        priority, threads, is_local, uses_gpu: As in `Rule`.
+        run: The run that it trains or evaluates.
     """
 
     rule: str
     subject: str
-    log: Path
+    needs: tuple[str, ...]
+    inputs: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    logs: tuple[Path, ...]
     command: str
+    fingerprint: str | None
+    wildcards: Mapping[str, str] = field(default_factory=dict)
+    request: Callable[[int], Resources] | None = field(default=None, compare=False, repr=False)
+    priority: int = 0
+    threads: int | None = 1
+    is_local: bool = False
+    uses_gpu: bool = False
+    run: Run | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:
-        """``train_run classification/pvt_tiny/seed0``."""
-        return f"{self.rule} {self.subject}".strip()
+        """The rule and the subject: ``train_run classification/pvt_tiny/seed0``."""
+        return job_id(self.rule, self.subject)
+
+    @property
+    def log(self) -> Path:
+        """The file that contains its own messages, or the first of several."""
+        return self.logs[0]
+
+    def resources(self, attempt: int = 1) -> Resources:
+        """What an attempt requests; the first attempt has number 1."""
+        assert self.request is not None
+        return self.request(attempt)
 
 
-def cells(experiment: Experiment) -> dict[str, Cell]:
-    """Every cell of an experiment by the comment of its jobs, in the workflow's order."""
-    results, file = experiment.results, shlex.quote(str(experiment.file))
-    found: dict[str, Cell] = {}
-
-    def add(rule: str, wildcards: Iterable[str], subject: str, log: Path, command: str) -> None:
-        cell = Cell(rule, subject, log, f"hafabench {command} --experiment {file}")
-        found[comment(rule, wildcards)] = cell
-
-    for task in TASKS:
-        if experiment.config.train.get(task):
-            add("prepare_dataset", [task], task, results / "data" / f"{task}.log", f"data prepare {task}")
-    for run in expand(experiment).values():
-        wildcards = [run.task, run.model.name, str(run.seed)]
-        add("train_run", wildcards, run.id, run.folder / "train.log", f"train {run.id}")
-        add("evaluate_run", wildcards, run.id, run.folder / "evaluate.log", f"evaluate {run.id}")
-    for task in TASKS:
-        log = results / "complexity" / f"{task}.log"
-        add("count_complexity", [task], task, log, f"complexity --task {task} --format record")
-    add("count_conventions", [], "", results / "counts.log", "count")
-    for group in experiment.config.latency:
-        log = results / "latency" / f"{group.name}.log"
-        add("measure_latency", [group.name], group.name, log, f"latency {group.name}")
-    add("collect_records", [], "", results / "collect.log", "collect")
-    if picture_subjects(expand(experiment)).can_be_drawn:
-        add("draw_pictures", [], "", results / "pictures.log", "pictures")
-    add("write_report", [], "", results / "report.log", "report")
-    return found
+def job_id(rule: str, subject: str = "") -> str:
+    """The id of a job: ``("train_run", "classification/pvt_tiny/seed0")`` -> ``train_run classification/...``."""
+    return f"{rule} {subject}".strip()
 
 
-def comment(rule: str, wildcards: Iterable[str]) -> str:
-    """The comment of a rule's job."""
-    joined = "_".join(wildcards).replace("/", "_")
-    return f"{PREFIX}{rule}_wildcards_{joined}" if joined else f"{PREFIX}{rule}"
+def hafabench_command(experiment: Experiment, *words: str) -> str:
+    """The command line of ``hafabench`` for an experiment."""
+    return " ".join(["hafabench", *words, "--experiment", shlex.quote(str(experiment.file))])
 
 
-def cell_of(found: Mapping[str, Cell], job_comment: str) -> Cell | None:
-    """The cell of a job with this comment; None for jobs that are no cell of the experiment."""
-    return found.get(job_comment.strip())
+class JobList(Mapping[str, Job]):
+    """The jobs of an experiment by their ids, every job after those that it needs.
 
+    Iteration yields the jobs that a complete run of the workflow consists of. `optional` contains the others, which
+    run only when their rule or files are requested by name.
 
-def experiment_of(submit_line: str) -> str | None:
-    """The experiment file that a submitted job was started with: the last one after ``--configfiles``.
+    Args:
+        experiment: A checked experiment.
+        site: The limits of the cluster's nodes; they bound what jobs request.
+        speed: The speed of one GPU, relative to the GPU that ``throughput.yaml`` describes.
 
-    Two experiments run from one folder give their jobs the same comments; the submission tells them apart. None where
-    it names none, or where Slurm did not keep the line.
+    Raises:
+        UserError: If the runs of the experiment are not in order (`hafabench.runs.run.expand`), or the files of rates
+            and sizes that requests are estimated from.
     """
-    match = re.search(r"--configfiles?((?:\s+(?!-)\S+)+)", submit_line.replace("\\", ""))
-    return match.group(1).split()[-1].strip("'\"") if match else None
+
+    def __init__(self, experiment: Experiment, site: Site | None = None, speed: float = 1.0):
+        self.experiment = experiment
+        self.runs = expand(experiment)
+        self.requests = ResourceRequests(experiment, site, speed)
+        self.rules = _rules(experiment, self.runs)
+        self.optional: dict[str, Job] = {}
+        self._jobs: dict[str, Job] = {}
+        self._writers: dict[Path, str] = {}
+        self._by_wildcards: dict[tuple[str, ...], Job] = {}
+        self._records = expected_records(experiment, self.runs)
+        self._add_trainings()
+        self._add_measurements()
+        self._add_reports()
+
+    @property
+    def targets(self) -> list[Path]:
+        """The files that a complete run of the workflow makes: the report and the records behind it."""
+        return [*self.rules["write_report"].outputs, *self._records]
+
+    def __getitem__(self, identifier: str) -> Job:
+        return self._jobs[identifier]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._jobs)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def find(self, rule: str, wildcards: Iterable[str] = ()) -> Job:
+        """The job of a rule with these values of its wildcards.
+
+        Raises:
+            UserError: If the experiment has no such job.
+        """
+        values = tuple(wildcards)
+        try:
+            return self._by_wildcards[rule, *values]
+        except KeyError:
+            message = f"this experiment has no job {job_id(rule, '/'.join(values))}"
+            raise UserError(Problem(str(self.experiment.file), "", message)) from None
+
+    def _add_trainings(self) -> None:
+        config = self.experiment.config
+        for task in TASKS:
+            if config.train.get(task):
+                request = partial(self.requests.prepare_dataset, task)
+                self._add("prepare_dataset", [], dataset_fingerprint(config.datasets[task]), request, task=task)
+        for run in self.runs.values():
+            wildcards = {"task": run.task, "model": run.model.name, "seed": str(run.seed)}
+            data = paths.dataset_report(self.experiment, run.task)
+            inputs = [data, run.parent.checkpoint] if run.parent else [data]
+            self._add("train_run", inputs, run.fingerprint, partial(self.requests.train, run), run, **wildcards)
+            inputs = [run.checkpoint, data]
+            self._add("evaluate_run", inputs, run.fingerprint, partial(self.requests.evaluate, run), run, **wildcards)
+
+    def _add_measurements(self) -> None:
+        experiment, requests = self.experiment, self.requests
+        for task in TASKS:
+            expected = complexity_fingerprint(experiment, task)
+            self._add("count_complexity", [], expected, requests.count_models, task=task)
+        self._add("count_conventions", [], counts_fingerprint(experiment), requests.count_models)
+        for group in experiment.config.latency:
+            expected = latency_fingerprint(experiment, group)
+            self._add("measure_latency", [], expected, partial(requests.measure_latency, group), group=group.name)
+
+    def _add_reports(self) -> None:
+        experiment, requests = self.experiment, self.requests
+        # No job writes imported records, but the frame is made again when one is added or removed.
+        records = self._records | imported_records(experiment)
+        content = fingerprint({str(path): expected for path, expected in records.items()})
+        self._add("collect_records", list(records), content, requests.collect_records)
+        subjects = picture_subjects(self.runs)
+        weights = [run.checkpoint for run in subjects.runs]
+        content = fingerprint({"pictures": [run.fingerprint for run in subjects.runs]})
+        drawn = subjects.can_be_drawn
+        self._add("draw_pictures", weights, content, requests.draw_pictures, is_optional=not drawn)
+        inputs = list(self.rules["draw_pictures"].outputs) if drawn else []
+        inputs += [paths.frame_files(experiment)[0], paths.counts_record(experiment)]
+        inputs += [experiment.tables_file, experiment.paper_values, experiment.claims_file]
+        self._add("write_report", inputs, None, requests.write_report)
+        self._add("regression", list(self._records), None, requests.collect_records, is_optional=True)
+
+    def _add(
+        self,
+        name: str,
+        inputs: list[Path],
+        expected: str | None,
+        request: Callable[[int], Resources],
+        run: Run | None = None,
+        is_optional: bool = False,
+        **wildcards: str,
+    ) -> None:
+        rule = self.rules[name]
+        job = Job(
+            rule=name,
+            subject=rule.subject.format(**wildcards),
+            needs=tuple(dict.fromkeys(self._writers[path] for path in inputs if path in self._writers)),
+            inputs=tuple(inputs),
+            outputs=tuple(_fill(path, wildcards) for path in rule.outputs),
+            logs=tuple(_fill(path, wildcards) for path in rule.logs),
+            command=rule.command.format(**wildcards),
+            fingerprint=expected,
+            wildcards=wildcards,
+            request=request,
+            priority=rule.priority,
+            threads=rule.threads,
+            is_local=rule.is_local,
+            uses_gpu=rule.uses_gpu,
+            run=run,
+        )
+        (self.optional if is_optional else self._jobs)[job.id] = job
+        self._writers |= dict.fromkeys(job.outputs, job.id)
+        self._by_wildcards[name, *wildcards.values()] = job
+
+
+def _fill(path: Path, wildcards: Mapping[str, str]) -> Path:
+    return Path(str(path).format(**wildcards)) if wildcards else path
+
+
+def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
+    """The rules of the workflow by name."""
+    embedded = experiment.config.scale == "embedded"
+    results, reports = experiment.results, experiment.reports
+    run = run_id("{task}", "{model}", "{seed}")
+
+    regression = reports / "regression.md", reports / "regression.xml"
+    compared = ["--baseline", BASELINE, "--candidate", results, "--limits"]
+    compared.append(experiment.tables_file.parent / "regression.yaml")
+    compared += ["--markdown", regression[0], "--junit", regression[1]]
+    pictures = picture_files(experiment, picture_subjects(runs))
+    rules = (
+        Rule(
+            name="prepare_dataset",
+            subject="{task}",
+            command=hafabench_command(experiment, "data", "prepare", "{task}"),
+            outputs=(paths.dataset_report(experiment, "{task}"),),
+            logs=(results / "data/{task}.log",),
+            priority=100,
+            # At full scale a data set is verified file by file, which may take an hour.
+            is_local=embedded,
+        ),
+        Rule(
+            name="train_run",
+            subject=run,
+            command=hafabench_command(experiment, "train", run),
+            outputs=(results / run / paths.CHECKPOINT,),
+            logs=(results / run / "train.log",),
+            priority=20,
+            uses_gpu=not embedded,
+        ),
+        Rule(
+            name="evaluate_run",
+            subject=run,
+            command=hafabench_command(experiment, "evaluate", run),
+            outputs=(results / run / paths.EVALUATION,),
+            logs=(results / run / "evaluate.log",),
+            uses_gpu=not embedded,
+        ),
+        Rule(
+            name="count_complexity",
+            subject="{task}",
+            command=hafabench_command(experiment, "complexity", "--task", "{task}", "--format", "record"),
+            outputs=(paths.complexity_record(experiment, "{task}"),),
+            logs=(results / "complexity/{task}.log",),
+        ),
+        Rule(
+            name="count_conventions",
+            subject="",
+            command=hafabench_command(experiment, "count"),
+            outputs=(paths.counts_record(experiment),),
+            logs=(results / "counts.log",),
+        ),
+        Rule(
+            name="measure_latency",
+            subject="{group}",
+            command=hafabench_command(experiment, "latency", "{group}"),
+            outputs=(paths.latency_record(experiment, "{group}"),),
+            logs=(results / "latency/{group}.log",),
+            # No other job may run on the machine and disturb the clock.
+            threads=None,
+            uses_gpu=not embedded,
+        ),
+        Rule(
+            name="collect_records",
+            subject="",
+            command=hafabench_command(experiment, "collect"),
+            outputs=paths.frame_files(experiment),
+            logs=(results / "collect.log",),
+            is_local=True,
+        ),
+        Rule(
+            name="draw_pictures",
+            subject="",
+            command=hafabench_command(experiment, "pictures"),
+            outputs=tuple(pictures),
+            logs=(results / "pictures.log",),
+        ),
+        Rule(
+            name="write_report",
+            subject="",
+            command=hafabench_command(experiment, "report"),
+            outputs=paths.report_files(experiment),
+            logs=(results / "report.log",),
+            is_local=True,
+        ),
+        Rule(
+            name="regression",
+            subject="",
+            command=shlex.join(["hafabench", "regress", *map(str, compared)]),
+            # The comparison writes nothing that could be up to date: it runs whenever it is requested.
+            outputs=(),
+            logs=regression,
+        ),
+    )
+    return {rule.name: rule for rule in rules}

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import TASKS
 from hafabench.runs.fingerprints import complexity_fingerprint, imported_fingerprint, latency_fingerprint
 from hafabench.runs.paths import complexity_record, imported_folder, latency_record
-from hafabench.runs.run import expand
+from hafabench.runs.run import Run, expand
 
-# Latencies are left out: they mean something only beside those of the same process.
+# Latencies cannot be imported: they are comparable only within one process.
 IMPORTED_VERBS = ("evaluate", "complexity")
 
 
-def expected_records(experiment: Experiment) -> dict[Path, str]:
-    """Every record that the experiment's tables are made of, with the fingerprint it has to carry."""
-    expected = {run.record: run.fingerprint for run in expand(experiment).values()}
+def expected_records(experiment: Experiment, runs: Mapping[str, Run] | None = None) -> dict[Path, str]:
+    """Every record that the experiment's tables are made from, with the fingerprint that it has to carry.
+
+    Args:
+        experiment: A checked experiment.
+        runs: The runs of the experiment, if they are already expanded.
+    """
+    runs = expand(experiment) if runs is None else runs
+    expected = {run.record: run.fingerprint for run in runs.values()}
     for task in TASKS:
         expected[complexity_record(experiment, task)] = complexity_fingerprint(experiment, task)
     for group in experiment.config.latency:
-        expected[latency_record(experiment, group)] = latency_fingerprint(experiment, group)
+        expected[latency_record(experiment, group.name)] = latency_fingerprint(experiment, group)
     return expected
 
 
 def imported_records(experiment: Experiment) -> dict[Path, str]:
-    """Every imported record that is there, with the fingerprint that it has to carry."""
+    """Every imported record on disk, with the fingerprint that it has to carry."""
     found: dict[Path, str] = {}
     for verb in IMPORTED_VERBS:
         for task in TASKS:

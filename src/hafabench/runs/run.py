@@ -19,6 +19,7 @@ from hafabench.config.recipes import RECIPE_TYPES, TASKS, Recipe, key_of, nested
 from hafabench.config.yaml_file import describe
 from hafabench.errors import Problem, UserError
 from hafabench.runs.fingerprints import fingerprint, model_identity
+from hafabench.runs.paths import CHECKPOINT, EVALUATION
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """Final weights with their provenance."""
-        return self.folder / "checkpoint.pth"
+        return self.folder / CHECKPOINT
 
     @property
     def record(self) -> Path:
         """Record of the evaluation."""
-        return self.folder / "evaluate.json"
+        return self.folder / EVALUATION
 
     @property
     def predictions(self) -> Path:
@@ -89,7 +90,7 @@ class Run:
         }
 
 
-def run_id(task: str, model: str, seed: int) -> str:
+def run_id(task: str, model: str, seed: int | str) -> str:
     """``("segmentation", "pvt_tiny", 0)`` -> ``segmentation/pvt_tiny/seed0``."""
     return f"{task}/{model}/seed{seed}"
 

@@ -1,35 +1,169 @@
-"""The workflow's driver in a folder: whether one runs on this machine, and whether one has left its lock behind."""
+"""Everything that this package knows about Snakemake: command lines, locks, drivers, and its Slurm executor.
+
+A *driver* is a process of Snakemake that runs the workflow in a folder. Its Slurm executor gives every Slurm job the
+comment ``rule_<rule>`` or ``rule_<rule>_wildcards_<values joined by underscores>``. Names contain underscores as
+well, so comments are not taken apart; the comments of all jobs of an experiment are made and compared.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-LOCKS = Path(".snakemake/locks")
+from hafabench.config.experiment import Experiment
+from hafabench.config.site import GpuPool, Site
+from hafabench.runs.jobs import Job, JobList
+from hafabench.runs.resources import Resources
+
+LOCAL_PROFILE, SLURM_PROFILE = "workflow/profiles/local", "slurm"
+# The target of a complete run.
+ALL = "all"
+# The folder that the Slurm profile stores the output of Slurm jobs in.
+SLURM_LOGS = Path("logs/slurm")
+# The names of all resources that `executor_resources` may return.
+RESOURCE_NAMES = (
+    *("nodes", "cpus_per_task", "mem_mb", "runtime", "gpu", "gpu_model"),
+    *("gres", "mpi", "tasks", "tasks_per_gpu"),
+)
+_LOCKS = Path(".snakemake/locks")
+_COMMENT_PREFIX = "rule_"
+
+
+# -- command lines ----------------------------------------------
+
+
+def workflow_command(
+    experiment: Experiment, targets: Sequence[str | Path] = (ALL,), forced: Sequence[str] = ()
+) -> str:
+    """The command line that makes ``targets``, on a cluster if the experiment is of full scale.
+
+    Args:
+        experiment: The experiment whose files these are.
+        targets: Files or rules.
+        forced: Files or rules that are made again although they are up to date.
+    """
+    # Targets come first, because options that take several values would swallow them.
+    words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
+    profile = LOCAL_PROFILE if experiment.config.scale == "embedded" else SLURM_PROFILE
+    return shlex.join([*words, "--profile", profile, "--configfile", str(experiment.file)])
+
+
+def unlock_command(experiment: Path, snakefile: Path | None = None) -> list[str]:
+    """The command that removes the lock of the workflow in a folder."""
+    command = [sys.executable, "-m", "snakemake", "--unlock", "--cores", "1", "--configfile", str(experiment)]
+    return [*command, "--snakefile", str(snakefile)] if snakefile else command
+
+
+# -- drivers and locks ----------------------------------------------
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a driver has locked the folder; a driver that was killed leaves the lock behind."""
-    locks = folder / LOCKS
+    locks = folder / _LOCKS
     return locks.is_dir() and any(locks.iterdir())
 
 
 def driver_processes(folder: Path) -> list[int]:
-    """Processes on this machine that drive the workflow in ``folder``, by id; those inside jobs are left out."""
+    """The ids of the drivers on this machine that run the workflow in ``folder``."""
     here, found = folder.resolve(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
             where = (process / "cwd").resolve(strict=True)
         except OSError:
-            # It ended meanwhile, or belongs to someone else.
+            # The process has ended meanwhile, or belongs to another user.
             continue
-        if where == here and _drives(words) and int(process.name) != os.getpid():
+        if where == here and _is_driver(words) and int(process.name) != os.getpid():
             found.append(int(process.name))
     return sorted(found)
 
 
-def _drives(words: list[bytes]) -> bool:
-    called = [word.rpartition(b"/")[2] for word in words[:3]]
-    # Jobs run the same program, in a mode of its own.
-    return b"snakemake" in called and b"--mode" not in words
+def _is_driver(words: list[bytes]) -> bool:
+    programs = [word.rpartition(b"/")[2] for word in words[:3]]
+    # Jobs run the same program with another mode.
+    return b"snakemake" in programs and b"--mode" not in words
+
+
+# -- the Slurm executor ----------------------------------------------
+
+
+def comment(rule: str, wildcards: Iterable[str] = ()) -> str:
+    """The comment of the Slurm jobs of a rule, given the values of its wildcards."""
+    joined = "_".join(wildcards).replace("/", "_")
+    return f"{_COMMENT_PREFIX}{rule}_wildcards_{joined}" if joined else f"{_COMMENT_PREFIX}{rule}"
+
+
+def is_job_comment(text: str) -> bool:
+    """Whether a Slurm job with this comment was submitted by a driver."""
+    return text.startswith(_COMMENT_PREFIX)
+
+
+def without_prefix(job_comment: str) -> str:
+    """A comment as people read it: the rule and the wildcards."""
+    return job_comment.removeprefix(_COMMENT_PREFIX)
+
+
+def jobs_by_comment(jobs: JobList) -> dict[str, Job]:
+    """Every job of an experiment by the comment of its Slurm jobs; those that run only on request come last."""
+    every = (*jobs.values(), *jobs.optional.values())
+    return {comment(job.rule, job.wildcards.values()): job for job in every}
+
+
+def slurm_log(job: Job, folder: Path = SLURM_LOGS) -> Path | None:
+    """The output of the last Slurm job that was submitted for ``job``; None if there is none."""
+    rule, _, wildcards = comment(job.rule, job.wildcards.values()).partition("_wildcards_")
+    logs = [path for path in (folder / rule / wildcards).glob("*.log") if path.stem.isdecimal()]
+    return max(logs, key=lambda path: int(path.stem), default=None)
+
+
+def experiment_of(submit_line: str) -> str | None:
+    """The experiment file that a Slurm job was submitted with: the last one after ``--configfiles``.
+
+    Two experiments that run in one folder give their jobs the same comments; the submission distinguishes them. None
+    if the line names no file, or if Slurm did not keep it.
+    """
+    match = re.search(r"--configfiles?((?:\s+(?!-)\S+)+)", submit_line.replace("\\", ""))
+    return match.group(1).split()[-1].strip("'\"") if match else None
+
+
+def site_resources(site: Site, gpus: int = 0) -> dict[str, str]:
+    """Where a job with so many GPUs runs, as resources of the Slurm executor.
+
+    They choose nodes and the account that pays. They change no result, and other executors ignore them.
+    """
+    pool = site.pool(gpus)
+    resources = {
+        "slurm_account": site.account,
+        "slurm_partition": pool.partition,
+        "constraint": pool.constraint,
+        "qos": pool.qos,
+        "slurm_extra": pool.extra,
+        "gpu_model": pool.gpu_type if isinstance(pool, GpuPool) else None,
+    }
+    return {name: value for name, value in resources.items() if value is not None}
+
+
+def executor_resources(request: Resources, site: Site) -> dict[str, int | str]:
+    """A request as resources of the Slurm executor, all of them among `RESOURCE_NAMES`."""
+    found: dict[str, int | str] = {"nodes": request.nodes, "cpus_per_task": request.cpus, "mem_mb": request.mem_mb}
+    found["runtime"] = request.runtime
+    kind = site.gpu.gpu_type if request.gpus else None
+    if request.nodes == 1:
+        return found | {"gpu": request.gpus} | ({"gpu_model": kind} if kind else {})
+    # GPUs that are requested for the whole job might be spread unevenly over its nodes; these are counted per node.
+    # "mpi" keeps the executor from starting the job's command itself, on one node only: `launcher` starts it.
+    gres = f"gpu:{kind}:{request.gpus_per_node}" if kind else f"gpu:{request.gpus_per_node}"
+    return found | {"gres": gres, "mpi": "srun", "tasks": request.nodes, "tasks_per_gpu": 0}
+
+
+def launcher(request: Resources) -> str:
+    """The prefix that starts a command once on every node of the job; empty for a single node."""
+    if request.nodes == 1:
+        return ""
+    step = f"--nodes={request.nodes} --ntasks={request.nodes} --ntasks-per-node=1"
+    each = f"--cpus-per-task={request.cpus} --gres=gpu:{request.gpus_per_node}"
+    return f"srun --jobid=$SLURM_JOB_ID --overlap {step} {each} --kill-on-bad-exit=1 "

@@ -1,46 +1,59 @@
-"""What is there of a run: done, trained, interrupted, stale or missing; from its files alone, without torch.
+"""The states of runs and jobs, read from their files; imports no torch.
 
-Whether work belongs to the present configuration follows from the fingerprint in the run's record, or, before there
-is one, in the resolved configuration that every training writes first.
+Whether a result belongs to the present configuration follows from the fingerprint in the run's record, or, before
+there is a record, from the resolved configuration that every training writes first.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hafabench.config.experiment import DatasetConfig, Experiment
+from hafabench.config.experiment import Experiment
 from hafabench.config.json_file import read_json_object
 from hafabench.errors import UserError
+from hafabench.results import counts
 from hafabench.results.history import read_history
 from hafabench.results.record import Record, read_record
 from hafabench.runs.estimates import total_steps
-from hafabench.runs.paths import dataset_report
+from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.run import Run
+from hafabench.runs.snakemake import slurm_log
 
-State = Literal["done", "trained", "interrupted", "stale", "missing"]
+# A job whose files grew within so many seconds is taken to run.
+FRESH_S = 120.0
+
+OutputState = Literal["done", "to do", "interrupted", "stale"]
+_TAIL_BYTES = 16384
+# A line that tells why a job ended; the last such line counts.
+_REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Killed\b|.*[Oo]ut of memory)")
+
+
+# -- runs ----------------------------------------------
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What is there of one run.
+    """What is on disk of one run.
 
     Attributes:
-        run: whose files these are.
-        state: ``done``: evaluated; ``trained``: final checkpoint, no record; ``interrupted``: there is a state to be
-            resumed; ``stale``: made under another configuration, the workflow makes it again; ``missing``: nothing
-            that lasts.
-        steps, total: optimiser steps that the history shows, of how many.
-        last: the history's last entry (``loss``, ``images_per_s``, ``eta_s``, ...); None without one.
-        record: the evaluation's record, also a stale one.
-        changes: what differs from the configuration that stale work was made under.
+        run: The run.
+        state: ``done``: evaluated. ``trained``: there is a final checkpoint. ``interrupted``: there is a training
+            state to resume from. ``stale``: made under another configuration, the workflow makes it again.
+            ``missing``: nothing to continue from.
+        steps, total: Optimiser steps in the history, and of the whole training.
+        last: The last entry of the history (``loss``, ``images_per_s``, ``eta_s``, ...); None without one.
+        record: The record of the evaluation, also a stale one.
+        changes: What differs from the configuration that stale files were made under.
     """
 
     run: Run
-    state: State
+    state: Literal["done", "trained", "interrupted", "stale", "missing"]
     steps: int
     total: int
     last: dict[str, Any] | None = None
@@ -49,12 +62,12 @@ class RunState:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a training under the present configuration was begun and not finished."""
+        """Whether a training under the present configuration has begun and is not finished."""
         return self.state == "interrupted" or (self.state == "missing" and self.last is not None)
 
     @property
     def share(self) -> float:
-        """Share of the training that is done, 0 to 1."""
+        """The share of the training that is done, from 0 to 1."""
         if self.state in ("done", "trained"):
             return 1.0
         return min(self.steps / self.total, 1.0) if self.state == "interrupted" else 0.0
@@ -63,36 +76,23 @@ class RunState:
 def run_state(run: Run) -> RunState:
     """Read the state of one run from its folder."""
     total, record, written = total_steps(run), _record(run.record), read_json_object(run.folder / "config.json")
-    if record is not None:
-        if record.fingerprint == run.fingerprint:
-            return RunState(run, "done", total, total, _last(run), record)
+    if record is not None and record.fingerprint == run.fingerprint:
+        return RunState(run, "done", total, total, _last(run), record)
+    is_present = written is not None and written.get("fingerprint") == run.fingerprint
+    is_made = run.checkpoint.exists() or run.work.exists()
+    if not is_present and (record is not None or (is_made and written is not None)):
         return RunState(run, "stale", 0, total, None, record, _changes(run, written))
-    made = run.checkpoint.exists() or run.work.exists()
-    if made and written is not None and written.get("fingerprint") != run.fingerprint:
-        return RunState(run, "stale", 0, total, None, None, _changes(run, written))
-    last = _last(run) if written is not None and written.get("fingerprint") == run.fingerprint else None
+    last = _last(run) if is_present else None
     if run.checkpoint.exists():
-        return RunState(run, "trained", total, total, last)
+        return RunState(run, "trained", total, total, last, record)
     steps = int(last["step"]) if last else 0
-    # Before its first state is written, a training that ends starts over.
-    return RunState(run, "interrupted" if run.work.exists() else "missing", steps, total, last)
-
-
-def dataset_is_ready(experiment: Experiment, task: str) -> bool:
-    """Whether the task's data set was verified under the present configuration."""
-    dataset: DatasetConfig = experiment.config.datasets[task]
-    report = read_json_object(dataset_report(experiment, task))
-    return report is not None and report.get("identity") == dataset.identity()
-
-
-def record_is_current(path: Path, fingerprint: str) -> bool | None:
-    """Whether the record at ``path`` carries ``fingerprint``; None where there is no readable record."""
-    record = _record(path)
-    return None if record is None else record.fingerprint == fingerprint
+    # A training that ends before its first state is written starts over.
+    return RunState(run, "interrupted" if run.work.exists() else "missing", steps, total, last, record)
 
 
 def _record(path: Path) -> Record | None:
-    # A record that cannot be read counts as none here: whoever makes numbers of it says what is wrong with it.
+    # A record that cannot be read counts as none here; the commands that use its numbers report what is wrong with
+    # it.
     try:
         return read_record(path)
     except UserError:
@@ -131,3 +131,177 @@ def _differences(key: str, before: Any, now: Any) -> Iterator[tuple[str, Any, An
             yield from _differences(f"{key}.{name}", before.get(name), now.get(name))
     elif before != now:
         yield key, before, now
+
+
+# -- jobs ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What is on disk of one job.
+
+    Attributes:
+        job: The job.
+        outputs: ``done``: made under the present configuration. ``stale``: made under another one, or from inputs
+            that have changed since. ``interrupted``: a training that will be resumed. ``to do``: not there.
+        attempt: ``running``: an attempt runs. ``failed``: the last attempt ended without the outputs.
+            ``interrupted``: the last attempt was a training that ended without an error. None for anything else.
+        run: The state of the run that the job trains or evaluates.
+        changes: What differs from the configuration that stale outputs were made under.
+        log: The file to read about the last attempt.
+        last_line: The line of it that tells why the attempt ended, else its last line.
+    """
+
+    job: Job
+    outputs: OutputState
+    attempt: Literal["running", "failed", "interrupted"] | None = None
+    run: RunState | None = None
+    changes: tuple[str, ...] = ()
+    log: Path | None = None
+    last_line: str = ""
+
+    @property
+    def state(self) -> str:
+        """The state in one word: that of the last attempt, else that of the outputs."""
+        return self.attempt or self.outputs
+
+
+def job_states(jobs: JobList, fresh_s: float = FRESH_S) -> dict[str, JobState]:
+    """Read the states of all jobs, optional ones included, by their ids.
+
+    Args:
+        jobs: The jobs of an experiment.
+        fresh_s: A job whose files grew within so many seconds is taken to run; 0 where nothing can run any more.
+    """
+    runs = {run.id: run_state(run) for run in jobs.runs.values()}
+    found: dict[str, JobState] = {}
+    for job in (*jobs.values(), *jobs.optional.values()):
+        state = _output_state(job, jobs.experiment, runs, found)
+        found[job.id] = state if state.outputs == "done" else _with_attempt(state, found, fresh_s)
+    return found
+
+
+def _output_state(
+    job: Job, experiment: Experiment, runs: Mapping[str, RunState], needed: Mapping[str, JobState]
+) -> JobState:
+    """The state of a job's outputs; the last attempt is not looked at."""
+    if job.run is not None:
+        run = runs[job.run.id]
+        if job.rule == "train_run":
+            return JobState(job, _TRAININGS[run.state], run=run, changes=run.changes)
+        if run.state == "done":
+            return JobState(job, "done", run=run)
+        return JobState(job, "to do" if run.record is None else "stale", run=run)
+    if job.rule in _RECORDED:
+        is_current, what = _RECORDED[job.rule]
+        current = is_current(job, experiment)
+        if current is None:
+            return JobState(job, "to do")
+        return JobState(job, "done") if current else JobState(job, "stale", changes=(what,))
+    if not job.outputs or not all(path.exists() for path in job.outputs):
+        return JobState(job, "to do")
+    if any(needed[name].outputs != "done" for name in job.needs):
+        return JobState(job, "stale", changes=("files that it reads will be made again",))
+    made = min(_modified(path) for path in job.outputs)
+    newer = [path for path in job.inputs if _modified(path) > made]
+    return JobState(job, "stale", changes=(f"newer: {newer[0]}",)) if newer else JobState(job, "done")
+
+
+def _dataset_is_current(job: Job, experiment: Experiment) -> bool | None:
+    report = read_json_object(job.outputs[0])
+    dataset = experiment.config.datasets[job.subject]
+    return None if report is None else report.get("identity") == dataset.identity()
+
+
+def _record_is_current(job: Job, experiment: Experiment) -> bool | None:
+    record = _record(job.outputs[0])
+    return None if record is None else record.fingerprint == job.fingerprint
+
+
+def _counts_are_current(job: Job, experiment: Experiment) -> bool | None:
+    return counts.is_current(job.outputs[0], job.fingerprint or "")
+
+
+_TRAININGS: Mapping[str, OutputState] = {
+    **{"done": "done", "trained": "done", "interrupted": "interrupted", "stale": "stale", "missing": "to do"},
+}
+# Jobs whose output tells what it was made from: a test of it, which gives None without an output, and what may
+# differ.
+_RECORDED = {
+    "prepare_dataset": (_dataset_is_current, "its configuration"),
+    "count_complexity": (_record_is_current, "its models or sizes"),
+    "count_conventions": (_counts_are_current, "its models or sizes"),
+    "measure_latency": (_record_is_current, "its models or sizes"),
+}
+
+
+def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: float) -> JobState:
+    """Add how the last attempt ended, or that it runs, for a job that is not done."""
+    job, training = state.job, state.run if state.job.rule == "train_run" else None
+    if training is not None:
+        if training.is_begun and _is_fresh(training.run.history, fresh_s):
+            return replace(state, attempt="running")
+        if state.outputs == "stale" or not _was_attempted(training.run):
+            return state
+    slurm = slurm_log(job)
+    log, line, is_reason = _last_line([path for path in (job.log, slurm) if path is not None and path.is_file()])
+    if training is not None and training.is_begun and not is_reason:
+        # A training that was asked to stop reports that it can be resumed; one that was killed reports nothing.
+        return replace(state, attempt="interrupted", log=log, last_line=line)
+    # The workflow deletes the outputs of a job before it starts it, so outputs on disk prove that the attempt
+    # succeeded.
+    if log is None or all(path.exists() for path in job.outputs):
+        return state
+    # A log is about earlier inputs where those are gone or have been made again since.
+    if training is None and any(needed[name].outputs != "done" for name in job.needs if needed[name].run is not None):
+        return state
+    if any(_modified(path) > _modified(log) for path in job.inputs):
+        return state
+    if not is_reason and _is_fresh(log, fresh_s):
+        return replace(state, attempt="running", log=log, last_line=line)
+    return replace(state, attempt="failed", log=log, last_line=line)
+
+
+def _was_attempted(run: Run) -> bool:
+    """Whether the last training, if there was one, had the present configuration; it may have failed to write it."""
+    written = read_json_object(run.folder / "config.json")
+    return written is None or written.get("fingerprint") == run.fingerprint
+
+
+def _last_line(logs: Iterable[Path]) -> tuple[Path | None, str, bool]:
+    """Find the line that tells why a job ended, or else the last line of the first log that has one.
+
+    Returns:
+        The file, the line, and whether the line is a reason.
+    """
+    fallback: tuple[Path | None, str, bool] = (None, "", False)
+    for path in logs:
+        lines = [line.strip() for line in _tail(path) if line.strip()]
+        reasons = [line for line in lines if _REASON.match(line)]
+        if reasons:
+            return path, reasons[-1], True
+        if fallback[0] is None:
+            fallback = (path, lines[-1] if lines else "the log is empty", False)
+    return fallback
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as handle:
+            handle.seek(0, 2)
+            handle.seek(max(handle.tell() - _TAIL_BYTES, 0))
+            return handle.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _modified(path: Path) -> float:
+    """When the file was modified; 0 for a missing file."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_fresh(path: Path, seconds: float) -> bool:
+    return time.time() - _modified(path) < seconds

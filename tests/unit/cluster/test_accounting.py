@@ -16,16 +16,17 @@ from hafabench.cluster.commands import CommandFailed, release_of
 from hafabench.cluster.costs import (
     COLUMNS,
     accounting_file,
+    complete_accounting,
     cost_rows,
     read_accounting,
-    settled_accounting,
     update_accounting,
     write_costs,
 )
 from hafabench.cluster.pyslurm_backend import PySlurm, choose_accounting, pyslurm_problem
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
-from hafabench.runs.jobs import cell_of, cells, comment, experiment_of
+from hafabench.runs.jobs import JobList
+from hafabench.runs.snakemake import comment, experiment_of, jobs_by_comment
 from tests.support.slurm_commands import Answers
 
 # Recorded from Slurm 22.05.8: a job requeued once and cancelled, one of the workflow (its submission line shortened
@@ -116,19 +117,21 @@ def test_gpus_of_trackable_resources(text, gpus):
     assert gpus_of_tres(text) == gpus
 
 
-# -- which job is which cell ----------------------------------------------
+# -- which Slurm job is which job ----------------------------------------------
 
 
 def test_comments_are_what_the_executor_writes(digits):
-    found = cells(digits)
-    assert cell_of(found, TRAINING).subject == "classification/pvt_tiny/seed0"
+    found = jobs_by_comment(JobList(digits))
+    assert found[TRAINING].subject == "classification/pvt_tiny/seed0"
     # Recorded from the executor: `rule_<name>_wildcards_<wildcards joined by underscores>`.
     assert comment("train_run", ["classification", "pvt_tiny", "0"]) == TRAINING
     assert comment("write_report", []) == "rule_write_report"
-    assert cell_of(found, "rule_train_run_wildcards_classification_pvt_tiny_1") is None
-    assert len(found) == 49
-    cell = cell_of(found, "rule_measure_latency_wildcards_table4")
-    assert cell.command == f"hafabench latency table4 --experiment {digits.file}"
+    assert "rule_train_run_wildcards_classification_pvt_tiny_1" not in found
+    assert len(found) == 49 + len(JobList(digits).optional)
+    assert (
+        found["rule_measure_latency_wildcards_table4"].command
+        == f"hafabench latency table4 --experiment {digits.file}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,20 +159,20 @@ def here(text: str, folder: Path) -> str:
 def test_costs_sum_over_attempts_and_requeues(digits, tmp_path):
     record = update_accounting(digits, Sacct(Answers({"sacct": here(SACCT, tmp_path)})), SINCE)
     # Job 6 belongs to another experiment of the same folder, job 7 to another folder.
-    assert [f"{cell.rule} {cell.subject}" for cell in record.cells] == [
+    assert [job.id for job in record.jobs] == [
         "train_run classification/pvt_tiny/seed0",
         "evaluate_run classification/pvt_tiny/seed0",
         "count_complexity detection",
     ]
-    training = record.cells[0]
-    assert (training.jobs, training.requeues, training.state) == (2, 1, "COMPLETED")
+    training = record.jobs[0]
+    assert (training.submissions, training.requeues, training.state) == (2, 1, "COMPLETED")
     assert training.gpu_hours == pytest.approx((2 * 10 + 2 * 20 + 3600) / 3600)
     assert training.elapsed_h == pytest.approx(3630 / 3600)
     assert training.nodes == ["node1", "node2"]
     assert training.peak_memory_mb == pytest.approx(2048)
     assert training.cpu_use == pytest.approx((0.004 + 5 + 7200) / (10 + 20 + 4 * 3600))
     assert training.gpu_use == pytest.approx((0.4 * 2 * 20 + 0.8 * 3600) / (2 * 20 + 3600))
-    assert record.cells[1].gpu_use is None
+    assert record.jobs[1].gpu_use is None
     assert record.gpu_hours == training.gpu_hours
     assert read_accounting(accounting_file(digits)) == record
 
@@ -178,8 +181,8 @@ def test_what_the_data_base_forgets_stays_in_the_file(digits, tmp_path):
     lines = here(SACCT, tmp_path).splitlines(keepends=True)
     full = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines)})), SINCE)
     later = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines[4:])})), SINCE)
-    assert later.cells == full.cells
-    assert update_accounting(digits, Sacct(Answers({"sacct": ""})), SINCE).cells == full.cells
+    assert later.jobs == full.jobs
+    assert update_accounting(digits, Sacct(Answers({"sacct": ""})), SINCE).jobs == full.jobs
 
 
 def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
@@ -197,10 +200,10 @@ def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
             return sacct(arguments, timeout)
 
         squeue = Answers({"squeue": queue})
-        record = settled_accounting(digits, Sacct(asked), SINCE, wait_s, squeue, every_s=0)
-        (turn,) = (turn for cell in record.cells for turn in cell.turns if turn.job_id == "3")
+        record = complete_accounting(digits, Sacct(asked), SINCE, wait_s, squeue, every_s=0)
+        (attempt,) = (attempt for job in record.jobs for attempt in job.attempts if attempt.job_id == "3")
         accounting_file(digits).unlink()
-        return turn.ended, len(sacct.asked)
+        return attempt.ended, len(sacct.asked)
 
     assert settled("", lines, lines, ended) == (END, 3)
     queued = f"3|x|RUNNING|None|node1|1:00|2:00|rule_evaluate_run_wildcards_classification_pvt_tiny_0|{tmp_path}\n"
@@ -359,7 +362,7 @@ def test_both_interfaces_give_what_sacct_gives(version, filter_name, loaded):
     by_sacct = next(attempt for attempt in parse_sacct(SACCT) if attempt.job_id == "2")
     for name in (
         *("job_id", "state", "exit_code", "elapsed_s", "gpus", "cpus", "cpu_s", "nodes", "submitted", "started"),
-        *("ended", "name", "comment", "folder"),
+        *("ended", "comment", "folder"),
     ):
         assert getattr(found, name) == getattr(by_sacct, name), name
     assert found.peak_memory_mb == pytest.approx(by_sacct.peak_memory_mb, abs=0.1)

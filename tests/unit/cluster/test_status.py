@@ -21,7 +21,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.errors import UserError
 from hafabench.files import write_text
-from hafabench.runs.jobs import cells
+from hafabench.runs.jobs import JobList
 from hafabench.runs.run import expand
 from hafabench.runs.snakemake import driver_processes, is_locked
 from tests.support.experiments import evaluated, fixed_length
@@ -63,8 +63,8 @@ def line(
 
 
 def states(experiment, answers) -> dict[str, tuple[str, str]]:
-    found = experiment_status(experiment, runner=answers).cells
-    return {cell.cell.id: (cell.state, cell.detail) for cell in found}
+    found = experiment_status(experiment, runner=answers).jobs
+    return {status.job.id: (status.state, status.detail) for status in found}
 
 
 # -- queue ----------------------------------------------
@@ -89,7 +89,7 @@ def test_live_jobs_are_the_workflows_of_this_folder(tmp_path):
 # -- status ----------------------------------------------
 
 
-def test_running_and_queued_cells(digits, tiny, tmp_path):
+def test_running_and_queued_jobs(digits, tiny, tmp_path):
     begin(tiny)
     other = "rule_train_run_wildcards_classification_resnet18_0"
     found = states(
@@ -98,26 +98,26 @@ def test_running_and_queued_cells(digits, tiny, tmp_path):
     )
     assert found[f"train_run {RUN}"] == ("running", "epoch 1.0 of 4, step 32 of 128, 41.5 images/s, 1 h 7 min left")
     assert found["train_run classification/resnet18/seed0"] == ("queued", "QOSMaxGRESPerUser")
-    assert found["train_run classification/swin_tiny/seed0"] == ("waiting", "")
+    assert found["train_run classification/swin_tiny/seed0"] == ("to do", "")
 
 
-def test_of_two_jobs_for_one_cell_the_running_one_is_shown(digits, tmp_path):
+def test_of_two_slurm_jobs_for_one_job_the_running_one_is_shown(digits, tmp_path):
     pending, running = line(7, "PENDING", tmp_path, node=""), line(6, "RUNNING", tmp_path)
     for lines in ((pending, running), (running, pending)):
         assert states(digits, queue(*lines))[f"train_run {RUN}"] == ("running", "no step reported yet")
 
 
-def test_done_cells(digits, tiny):
+def test_done_jobs(digits, tiny):
     evaluated(tiny)
     found = states(digits, queue())
     assert found[f"train_run {RUN}"] == found[f"evaluate_run {RUN}"] == ("done", "")
 
 
-def test_failed_cells_say_why_and_how_to_repeat(digits, tiny):
+def test_failed_jobs_say_why_and_how_to_repeat(digits, tiny):
     begin(tiny)
     (tiny.folder / "train.log").write_text("32/128 loss 2\nerror: data/digits: no such folder\nTraining ended\n")
     status = experiment_status(digits, runner=queue())
-    cell = next(cell for cell in status.cells if cell.cell.id == f"train_run {RUN}")
+    cell = next(one for one in status.jobs if one.job.id == f"train_run {RUN}")
     assert (cell.state, cell.detail) == ("failed", "error: data/digits: no such folder")
     text = render(status)
     assert f"log: {tiny.folder}/train.log" in text
@@ -141,7 +141,7 @@ def test_a_killed_training_is_interrupted_not_failed(digits, tiny):
     assert states(digits, queue())[f"train_run {RUN}"][0] == "interrupted"
 
 
-def test_a_log_that_grows_without_a_slurm_job_is_of_a_running_cell(digits, tiny):
+def test_a_log_that_grows_without_a_slurm_job_is_of_a_running_job(digits, tiny):
     begin(tiny)
     tiny.checkpoint.touch()
     log = tiny.folder / "evaluate.log"
@@ -149,24 +149,28 @@ def test_a_log_that_grows_without_a_slurm_job_is_of_a_running_cell(digits, tiny)
     comment = COMMENT.replace("train_run", "evaluate_run")
     as_job = states(digits, queue(line(7, "RUNNING", Path.cwd(), comment)))
     assert as_job[f"evaluate_run {RUN}"] == ("running", f"{RUN}: evaluated 16 of 40 images")
-    found = {cell.cell.id: cell for cell in experiment_status(digits, runner=queue()).cells}
+    found = {one.job.id: one for one in experiment_status(digits, runner=queue()).jobs}
     cell = found[f"evaluate_run {RUN}"]
     assert (cell.state, cell.detail) == ("running", f"{RUN}: evaluated 16 of 40 images")
-    ended = {cell.cell.id: cell for cell in experiment_status(digits, runner=queue(), fresh_s=0).cells}
+    ended = {one.job.id: one for one in experiment_status(digits, runner=queue(), fresh_s=0).jobs}
     assert ended[f"evaluate_run {RUN}"].state == "failed"
 
 
-def test_what_was_tried_in_vain_is_named_with_its_log_and_its_command(digits, tiny):
-    assert render_failed(experiment_status(digits, runner=queue(), fresh_s=0)) == "no cell has failed"
+def test_failed_jobs_are_named_with_its_log_and_its_command(digits, tiny):
+    assert render_failed(experiment_status(digits, runner=queue(), fresh_s=0)) == "no job has failed"
     begin(tiny)
     (tiny.folder / "train.log").write_text(f"{RUN} 32/128 loss 2\n")
-    for name in ("data/detection.log", "collect.log"):
+    for name in ("data/detection.log", "complexity/detection.log"):
         write_text(digits.results / name, "error: something is wrong\n")
     said = render_failed(experiment_status(digits, runner=queue(), fresh_s=0)).splitlines()
     assert said[0] == "3 failed or interrupted"
     commands = [line.removeprefix("    again: hafabench ") for line in said if "again: " in line]
     option = f"--experiment {digits.file}"
-    assert commands == [f"data prepare detection {option}", f"train {RUN} {option}", f"collect {option}"]
+    assert commands == [
+        f"data prepare detection {option}",
+        f"train {RUN} {option}",
+        f"complexity --task detection --format record {option}",
+    ]
     assert f"    log: {tiny.folder / 'train.log'}" in said
     assert sum("error: something is wrong" in line for line in said) == 2
 
@@ -174,12 +178,17 @@ def test_what_was_tried_in_vain_is_named_with_its_log_and_its_command(digits, ti
 def test_an_evaluation_fails_only_after_its_training(digits, tiny):
     begin(tiny)
     (tiny.folder / "evaluate.log").write_text("error: cannot read images\n")
-    assert states(digits, queue())[f"evaluate_run {RUN}"] == ("waiting", "")
+    assert states(digits, queue())[f"evaluate_run {RUN}"] == ("to do", "")
+    # The weights are newer than the log: no attempt has been made with them.
     tiny.checkpoint.touch()
+    later = time.time() + 1
+    os.utime(tiny.checkpoint, (later, later))
+    assert states(digits, queue())[f"evaluate_run {RUN}"] == ("to do", "")
+    os.utime(tiny.folder / "evaluate.log", (later + 1, later + 1))
     assert states(digits, queue())[f"evaluate_run {RUN}"] == ("failed", "error: cannot read images")
 
 
-def test_stale_cells(digits, tiny):
+def test_stale_jobs(digits, tiny):
     evaluated(tiny)
     record = json.loads(tiny.record.read_text())
     tiny.record.write_text(json.dumps(record | {"fingerprint": "0" * 12}))
@@ -195,19 +204,19 @@ def test_without_slurm_files_are_looked_at(digits, tiny):
     begin(tiny)
     status = experiment_status(digits, runner=Answers({}))
     assert "the queue is not shown: squeue: not found" in render(status)
-    assert next(c for c in status.cells if c.cell.id == f"train_run {RUN}").state == "interrupted"
+    assert next(one for one in status.jobs if one.job.id == f"train_run {RUN}").state == "interrupted"
     tiny.history.touch()
     status = experiment_status(digits, runner=Answers({}))
-    cell = next(c for c in status.cells if c.cell.id == f"train_run {RUN}")
+    cell = next(one for one in status.jobs if one.job.id == f"train_run {RUN}")
     assert (cell.state, cell.node) == ("running", "without a Slurm job")
 
 
-def test_every_cell_is_shown_on_request(digits):
+def test_every_job_is_shown_on_request(digits):
     status = experiment_status(digits, runner=queue())
-    known = len(cells(digits))
-    assert render(status).splitlines()[0] == f"{known} waiting"
+    known = len(JobList(digits))
+    assert render(status).splitlines()[0] == f"{known} to do"
     assert len(render(status, everything=True).splitlines()) == 2 + 2 + known
-    assert {cell.cell.id for cell in status.cells} == {cell.id for cell in cells(digits).values()}
+    assert {one.job.id for one in status.jobs} == set(JobList(digits))
 
 
 # -- driver and recovery ----------------------------------------------
@@ -401,7 +410,7 @@ def pool(base: Pool, **changes) -> Pool:
         ),
         (
             {"gpu": pool(GPU, partition="old", gpu_type=None, max_hours=12)},
-            "gpu.gpus: jobs ask one node for 8 GPUs, but the largest of old has 4",
+            "gpu.gpus: jobs request 8 GPUs per node, but the largest of old has 4",
         ),
         ({"gpu": pool(GPU, partition="old", gpu_type=None)}, "gpu.partition: partition old is DRAIN"),
         ({"gpu": pool(GPU, partition="old", gpu_type=None)}, "gpu.partition: old: 0 of 1 fitting nodes in service"),
@@ -435,7 +444,7 @@ def test_what_slurm_refuses_is_repeated(paper):
             return super().__call__(arguments, timeout)
 
     said = problems(paper, Refusing())
-    assert any("asks for: allocation failure: Requested node configuration" in sentence for sentence in said)
+    assert any("allocation failure: Requested node configuration" in sentence for sentence in said)
 
 
 def test_no_slurm_is_the_only_problem_then(paper):

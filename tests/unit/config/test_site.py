@@ -7,6 +7,7 @@ import yaml
 
 from hafabench.config.site import SITE_VARIABLE, GpuPool, Pool, Site, load_site, site_file
 from hafabench.errors import UserError
+from hafabench.runs.snakemake import site_resources
 from tools.checkout import REPOSITORY
 
 
@@ -23,7 +24,7 @@ def write(tmp_path):
 def test_the_tracked_file_names_every_key_and_leaves_every_choice_to_the_cluster():
     path = REPOSITORY / "configs/site.yaml"
     site = load_site(path)
-    assert site.resources(gpus=0) == site.resources(gpus=8) == {}
+    assert site_resources(site) == site_resources(site, gpus=8) == {}
     written = yaml.safe_load(path.read_text())
     assert written.keys() == Site.model_fields.keys()
     assert written["gpu"].keys() == GpuPool.model_fields.keys()
@@ -39,14 +40,14 @@ def test_gpu_jobs_and_others_go_to_their_own_nodes(write):
             "cpu: {partition: serial, qos: short}\n"
         )
     )
-    assert site.resources(gpus=8) == {
+    assert site_resources(site, gpus=8) == {
         "slurm_account": "vision",
         "slurm_partition": "a100,h100",
         "gpu_model": "a100",
         "constraint": "a&b",
         "slurm_extra": "--exclusive --licenses=x",
     }
-    assert site.resources() == {"slurm_account": "vision", "slurm_partition": "serial", "qos": "short"}
+    assert site_resources(site) == {"slurm_account": "vision", "slurm_partition": "serial", "qos": "short"}
 
 
 def test_all_problems_are_reported_at_once(write):

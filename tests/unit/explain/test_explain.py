@@ -223,7 +223,7 @@ def test_timed_cell(experiment):
     (group,) = experiment.config.latency
     record = latency("table4", {"pvt_v2_b1_hafa": (59.0, 60.0, 62.5)})
     mark = latency_fingerprint(experiment, group)
-    write_record(latency_record(experiment, group), record.model_copy(update={"fingerprint": mark}))
+    write_record(latency_record(experiment, group.name), record.model_copy(update={"fingerprint": mark}))
     found = explain(experiment, "table4/pvt_v2_b1_laa_laa_sia/latency_ms")
     assert found.value.printed == "60.0 [59.0, 62.5]"
     assert found.origins[0].how == "20 repeats or images"

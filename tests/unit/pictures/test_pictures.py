@@ -12,10 +12,10 @@ from hafabench.data.classes import class_palette
 from hafabench.errors import UserError
 from hafabench.models.hafa.laa import DeformableConv
 from hafabench.pictures.contact_sheet import GAP, HEADING_HEIGHT, compose_contact_sheet
-from hafabench.pictures.index import picture_files, read_index
+from hafabench.pictures.index import read_index
 from hafabench.pictures.inference import sampling_points
 from hafabench.pictures.tiles import TILE_SIZE, draw_classes, draw_clusters, save_tile
-from hafabench.runs.picture_runs import picture_subjects
+from hafabench.runs.picture_runs import picture_files, picture_subjects
 from hafabench.runs.run import expand
 from tools.checkout import REPOSITORY
 

@@ -15,13 +15,14 @@ from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Site
 from hafabench.errors import UserError
 from hafabench.plan.claims import Question, choose, questions
-from hafabench.plan.jobs import Job, make_jobs
+from hafabench.plan.hours import PlannedJob
 from hafabench.plan.plan import make_plan
 from hafabench.plan.render import targets, to_json, to_markdown
 from hafabench.plan.schedule import schedule
 from hafabench.results.record import write_record
+from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.paths import complexity_record
-from hafabench.runs.resources import ResourceBook, Resources
+from hafabench.runs.resources import ResourceRequests, Resources
 from hafabench.runs.run import expand
 from hafabench.runs.state import run_state
 from tests.support.experiments import evaluated, fixed_length
@@ -47,7 +48,7 @@ def digits(write_experiment, tmp_path, monkeypatch):
 def test_jobs_are_those_of_the_workflow(paper, digits):
     # The same numbers as the dry runs of tests/workflow, but for the rule that only collects targets.
     for experiment, count, trainings in ((paper, 118, 52), (digits, 49, 19)):
-        jobs, _ = make_jobs(experiment, ResourceBook(experiment))
+        jobs = JobList(experiment)
         assert len(jobs) == count
         assert Counter(job.rule for job in jobs.values())["train_run"] == trainings
         seen = set()
@@ -57,7 +58,7 @@ def test_jobs_are_those_of_the_workflow(paper, digits):
 
 
 def test_dense_trainings_wait_for_their_classification_run(paper):
-    jobs, _ = make_jobs(paper, ResourceBook(paper))
+    jobs = JobList(paper)
     needs = jobs["train_run detection/pvt_small/seed0"].needs
     assert needs == ("prepare_dataset detection", "train_run classification/pvt_small/seed0")
 
@@ -66,7 +67,7 @@ def test_sums_per_table_and_in_all(paper):
     plan = make_plan(paper, gpus=16)
     by_hand = sum(job.gpu_hours for job in plan.jobs.values())
     assert plan.gpu_hours_left == plan.gpu_hours == pytest.approx(by_hand)
-    latencies = sum(job.gpu_hours for job in plan.jobs.values() if job.rule == "measure_latency")
+    latencies = sum(job.gpu_hours for job in plan.jobs.values() if job.job.rule == "measure_latency")
     assert sum(table.added for table in plan.tables) == pytest.approx(plan.gpu_hours - latencies)
     # Table 2 takes its nine rows' runs, and the ones they start from.
     table2 = plan.tables[1]
@@ -87,8 +88,9 @@ def test_more_seeds_cost_more(write_experiment, tmp_path, monkeypatch, paper):
 # -- schedule ----------------------------------------------
 
 
-def job(name: str, hours: float, gpus: int = 0, needs: tuple[str, ...] = ()) -> Job:
-    return Job(name, name, "", needs, Resources(gpus, 1, 1, 1, 60, 60 * hours), hours, hours, "to do", ())
+def job(name: str, hours: float, gpus: int = 0, needs: tuple[str, ...] = ()) -> PlannedJob:
+    listed = Job(name, "", needs, (), (), (), "", None)
+    return PlannedJob(listed, Resources(gpus, 1, 1, 1, 60, 60 * hours), hours, hours, "to do", ())
 
 
 def test_list_scheduling_by_hand():
@@ -111,7 +113,7 @@ def test_schedule_holds_its_promises_on_the_paper(paper):
     plan = make_plan(paper, gpus=24)
     found, jobs = plan.schedule, plan.jobs
     for item in jobs.values():
-        for need in item.needs:
+        for need in item.job.needs:
             assert found.start[item.id] >= found.start[need] + jobs[need].hours - 1e-9
     for moment in found.start.values():
         used = [j for j in jobs.values() if found.start[j.id] <= moment < found.start[j.id] + j.hours]
@@ -267,10 +269,10 @@ def test_an_interrupted_training_has_less_to_go(digits):
     assert (state.state, state.steps, state.total, state.share) == ("interrupted", 96, 128, 0.75)
     resumed = make_plan(digits).jobs[f"train_run {run.id}"]
     # 32 steps of 32 images at 32 images a second, and the start.
-    startup = ResourceBook(digits).throughput.startup_minutes / 60
+    startup = ResourceRequests(digits).throughput.startup_minutes / 60
     assert resumed.hours == pytest.approx(32 * 32 / 32 / 3600 + startup)
     assert resumed.state == "interrupted"
-    assert resumed.hours < fresh.hours == resumed.hours_anew
+    assert resumed.hours < fresh.hours == resumed.hours_from_scratch
     assert "its own history" in resumed.sources[0]
     run.history.write_text('{"step": 96, "loss": 2.0}\n')
     unrated = make_plan(digits).jobs[f"train_run {run.id}"]
@@ -285,7 +287,7 @@ def test_what_was_not_saved_counts_for_nothing(digits):
     state = run_state(run)
     assert (state.state, state.is_begun, state.share) == ("missing", True, 0.0)
     job = make_plan(digits).jobs[f"train_run {run.id}"]
-    assert (job.state, job.hours) == ("to do", job.hours_anew)
+    assert (job.state, job.hours) == ("to do", job.hours_from_scratch)
     # A history of another configuration says nothing about this one.
     (run.folder / "config.json").write_text(json.dumps(run.resolved() | {"fingerprint": "0" * 12}))
     assert not run_state(run).is_begun
@@ -295,7 +297,7 @@ def test_measured_trainings_correct_the_others(digits):
     runs = expand(digits)
     before = make_plan(digits).jobs
     run = runs["classification/pvt_tiny/seed0"]
-    book = ResourceBook(digits)
+    book = ResourceRequests(digits)
     rate = book.throughput.train(run, 0).images_per_s / 2
     evaluated(run, training={"images_per_s": rate, "processes": 1, "seconds": 10.0})
     after = make_plan(digits).jobs

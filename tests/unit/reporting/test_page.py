@@ -16,13 +16,14 @@ from PIL import Image
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
-from hafabench.pictures.index import PictureIndex, Sheet, SheetRow, Tile, Weights, index_file, write_index
+from hafabench.pictures.index import PictureIndex, Sheet, SheetRow, Tile, Weights, write_index
 from hafabench.pictures.tiles import save_tile
 from hafabench.reporting.claims.settle import settle
 from hafabench.reporting.frame import collect_experiment, read_frame
 from hafabench.reporting.html import charts
 from hafabench.reporting.html.claims import by_locator, claims_view, marks_of_cell
 from hafabench.reporting.html.page import make_page, render, write_page
+from hafabench.runs.paths import picture_index
 from hafabench.runs.run import expand
 from tests.support.synthetic_experiment import fill_results
 from tools.checkout import REPOSITORY
@@ -117,7 +118,7 @@ def fresh(write_experiment, monkeypatch, tmp_path):
 def store_pictures(experiment, **changes) -> Sheet:
     """Write one row of two tiles and the index that lists them; returns the sheet."""
     run = expand(experiment)["classification/pvt_tiny_hafa/seed0"]
-    folder = index_file(experiment).parent
+    folder = picture_index(experiment).parent
     tiles = []
     for column, caption in enumerate(("a seven", "moved 0.5")):
         file = f"tiles/offsets/0_{column}.webp"
@@ -133,7 +134,7 @@ def store_pictures(experiment, **changes) -> Sheet:
         "notes": ["Rings are fixed."],
     }
     sheet = Sheet(**(values | changes))
-    write_index(index_file(experiment), PictureIndex(experiment=experiment.name, clusters=None, offsets=sheet))
+    write_index(picture_index(experiment), PictureIndex(experiment=experiment.name, clusters=None, offsets=sheet))
     return sheet
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from operator import itemgetter
 
 import pytest
 
@@ -14,8 +15,9 @@ from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.errors import UserError
 from hafabench.runs.estimates import PASSES, Throughput, total_steps
 from hafabench.runs.paths import complexity_record
-from hafabench.runs.resources import WORDS, ResourceBook
+from hafabench.runs.resources import ResourceRequests
 from hafabench.runs.run import expand
+from hafabench.runs.snakemake import RESOURCE_NAMES, executor_resources, launcher
 from tools import synthetic_records
 from tools.checkout import REPOSITORY
 
@@ -129,19 +131,19 @@ def test_embedded_images_are_scaled_by_area(digits):
 
 
 def test_requests_of_the_paper(paper):
-    book, runs = ResourceBook(paper), expand(paper)
+    book, runs = ResourceRequests(paper), expand(paper)
     training = book.train(runs["classification/pvt_large_hafa/seed0"])
     assert (training.gpus, training.nodes, training.gpus_per_node) == (8, 1, 8)
     # Longer than the site's 24 hours: in two attempts.
     assert (training.runtime, training.attempts) == (24 * 60, 2)
     assert book.evaluate(runs["classification/pvt_tiny/seed0"]).gpus == 1
-    without = [book.prepare_dataset("detection"), book.complexity("detection"), book.collect(), book.report()]
+    without = [book.prepare_dataset("detection"), book.count_models(), book.collect_records(), book.write_report()]
     assert [request.gpus for request in without] == [0, 0, 0, 0]
     assert all(request.runtime >= 15 for request in without)
 
 
 def test_retries_ask_for_more_within_the_limits(paper):
-    book = ResourceBook(paper, Site(gpu=GpuPool(cpus=64, memory_gb=400)))
+    book = ResourceRequests(paper, Site(gpu=GpuPool(cpus=64, memory_gb=400)))
     run = expand(paper)["segmentation/pvt_tiny/seed0"]
     first, second, tenth = (book.train(run, attempt) for attempt in (1, 2, 10))
     assert second.runtime == pytest.approx(2 * first.runtime, abs=1)
@@ -155,7 +157,7 @@ def test_a_training_fits_the_site_and_shares_its_batch_evenly(paper):
     run = expand(paper)["detection/pvt_tiny/seed0"]
 
     def asked(**pool):
-        return ResourceBook(paper, Site(gpu=GpuPool(**pool))).train(run)
+        return ResourceRequests(paper, Site(gpu=GpuPool(**pool))).train(run)
 
     assert (asked(gpus=4).gpus, asked(gpus=4).nodes) == (4, 1)
     # Three GPUs cannot share 16 images.
@@ -173,28 +175,28 @@ def test_a_training_fits_the_site_and_shares_its_batch_evenly(paper):
 def test_several_nodes_get_their_gpus_evenly_and_a_task_each(paper):
     run = expand(paper)["detection/pvt_tiny/seed0"]
     site = Site(gpu=GpuPool(gpu_type="a100", gpus=4, max_nodes=2))
-    spread = ResourceBook(paper, site).train(run)
-    words = spread.words(site)
-    assert words.keys() <= set(WORDS)
+    spread = ResourceRequests(paper, site).train(run)
+    words = executor_resources(spread, site)
+    assert words.keys() <= set(RESOURCE_NAMES)
     assert words["gres"] == "gpu:a100:4"
     assert (words["nodes"], words["tasks"], words["tasks_per_gpu"], words["mpi"]) == (2, 2, 0, "srun")
     assert not {"gpu", "gpu_model"} & words.keys(), "they would ask for GPUs of the whole job as well"
-    assert spread.launcher.startswith("srun ")
+    assert launcher(spread).startswith("srun ")
     assert {"--nodes=2", "--ntasks=2", "--gres=gpu:4", f"--cpus-per-task={spread.cpus}"} <= set(
-        spread.launcher.split()
+        launcher(spread).split()
     )
 
-    single = ResourceBook(paper, site).evaluate(run)
-    assert single.launcher == ""
-    assert (single.words(site)["gpu"], single.words(site)["gpu_model"]) == (1, "a100")
-    without = ResourceBook(paper, site).report().words(site)
+    single = ResourceRequests(paper, site).evaluate(run)
+    assert launcher(single) == ""
+    assert itemgetter("gpu", "gpu_model")(executor_resources(single, site)) == (1, "a100")
+    without = executor_resources(ResourceRequests(paper, site).write_report(), site)
     assert without["gpu"] == 0
-    assert not {"gpu_model", "gres", "mpi", "tasks"} & (without.keys() | {*single.words(Site())})
+    assert not {"gpu_model", "gres", "mpi", "tasks"} & (without.keys() | {*executor_resources(single, Site())})
 
 
 def test_embedded_jobs_ask_for_no_gpu(digits):
-    book = ResourceBook(digits, Site(cpu=Pool(max_hours=1)))
-    requests = [book.train(run) for run in expand(digits).values()] + [book.latency(digits.config.latency[0])]
+    book = ResourceRequests(digits, Site(cpu=Pool(max_hours=1)))
+    requests = [book.train(run) for run in expand(digits).values()] + [book.measure_latency(digits.config.latency[0])]
     requests += [book.evaluate(run, attempt=9) for run in expand(digits).values()]
     assert {(request.gpus, request.cpus) for request in requests} == {(0, 1)}
     assert max(request.runtime for request in requests) == 60
@@ -218,7 +220,7 @@ def test_a_bad_file_of_sizes_is_refused(write_experiment, tmp_path, monkeypatch,
         write_experiment(lambda content: content.update(tables=str(tmp_path / "tables.yaml")))
     )
     with pytest.raises(UserError, match=expected):
-        ResourceBook(experiment).train(next(iter(expand(experiment).values())))
+        ResourceRequests(experiment).train(next(iter(expand(experiment).values())))
 
 
 def test_no_torch_is_imported():

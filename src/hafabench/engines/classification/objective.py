@@ -1,4 +1,4 @@
-"""The objective of a classification training: its loss, and actions before and after each update of the weights."""
+"""What a classification training minimises, and what it does around each update of the weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from torch import nn
 
 
 class Objective(nn.Module):
-    """The criterion applied to a model's logits. With several processes, its forward pass is distributed.
+    """The criterion on a model's logits. Its forward pass is what several processes share.
 
     Args:
-        model: The classifier that is trained.
-        criterion: Computes the loss from logits (B, classes) and labels.
+        model: the classifier that learns.
+        criterion: of logits (B, classes) and labels.
 
     Attributes:
-        backbone: Parameters that are trained at ``backbone_lr_share`` of the learning rate.
+        backbone: parameters that learn at ``backbone_lr_share`` of the learning rate.
+        average: a model with the moving average of the weights, where one is kept; not to be trained itself.
     """
 
     backbone: tuple[nn.Parameter, ...] = ()
@@ -26,18 +27,17 @@ class Objective(nn.Module):
 
     @property
     def average(self) -> nn.Module | None:
-        """A model with the moving average of the weights, if one is kept; it is not trained itself."""
         return None
 
     def begin_step(self, epoch: int) -> None:
-        """Prepare the forward pass of a step in ``epoch``, counted from 0."""
+        """Before the forward pass of a step in the 0-based ``epoch``."""
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of images (B, 3, H, W) and labels, either (B,) or soft labels (B, classes)."""
+        """The loss of images (B, 3, H, W) and labels, (B,) or soft ones (B, classes)."""
         return self.criterion(self.model(images), labels)
 
     def before_update(self) -> None:
-        """Change the gradients before they are clipped."""
+        """With the gradients there, before they are clipped."""
 
     def after_update(self) -> None:
-        """Act on the updated weights."""
+        """With the weights updated."""

@@ -1,8 +1,8 @@
-"""The connection to OpenMMLab: the only module that imports mmengine, mmcv, mmdet or mmseg.
+"""The seam to OpenMMLab: the only module that imports mmengine, mmcv, mmdet or mmseg.
 
-Its import takes 5-8 seconds and requires a call of `hafabench.engines.dense.operators.install`; `load_mm` of
-`hafabench.engines.dense.model` does both. The module registers this project's backbone, neck and transforms with the
-root registries of mmengine, where mmdet and mmseg find them. Its runner leaves no files behind.
+It takes 5-8 seconds to import and needs `hafabench.engines.dense.operators.install` to have run; `load_mm` of
+`hafabench.engines.dense.engine` does both. It registers this project's backbone, neck and transforms with the root
+registries of mmengine, where mmdet and mmseg both find them, and holds a runner that leaves no files behind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import tempfile
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,17 +38,20 @@ from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from mmseg.datasets.transforms import LoadAnnotations as LoadClassMask
 from mmseg.evaluation.metrics import IoUMetric
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from hafabench.config.catalog import ModelSpec
 from hafabench.data.images import UnreadableImage, read_image
-from hafabench.engines.dense.backbone import TimmBackbone
 from hafabench.engines.dense.coco_ap import average_precisions_and_matches
 from hafabench.engines.dense.neck import TokenFPN
 from hafabench.engines.distributed import World
 from hafabench.errors import Problem, UserError
+from hafabench.models import create
+from hafabench.models.hafa.tokens import Tokens
 from hafabench.results.predictions import Areas, Detections, Matches
 
-# These libraries warn about deprecated functions of each other and about logger names. No user can act on that.
+# These libraries warn of each other's deprecated entry points and of loggers by name: nothing for a user here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|cv|det|seg)\b")
 
 _LIBRARIES = {
@@ -56,28 +59,27 @@ _LIBRARIES = {
     "detection": (mmdet, "_base_/models/mask-rcnn_r50_fpn.py"),
 }
 
-MODELS.register_module(name="TimmBackbone", module=TimmBackbone)
 MODELS.register_module(name="TokenFPN", module=TokenFPN)
 
 
 @contextlib.contextmanager
 def scope(task: str) -> Iterator[None]:
-    """Look up names in mmseg's or mmdet's registries, regardless of what this process built before."""
+    """Look names up in mmseg's or mmdet's registries, whatever was built in this process before."""
     library, _ = _LIBRARIES[task]
-    # mmengine writes to the logger that was made last. This logger shows errors only.
+    # mmengine speaks through the logger made last; this one passes on errors only.
     MMLogger.get_instance("hafabench", log_level="ERROR")
     with DefaultScope.overwrite_default_scope(library.__name__):
         yield
 
 
 def stock_model(task: str) -> dict[str, Any]:
-    """Return the library's base configuration of Semantic FPN or Mask R-CNN as plain data."""
+    """The library's own base configuration of Semantic FPN or Mask R-CNN, as plain data."""
     library, file = _LIBRARIES[task]
     return Config.fromfile(Path(library.__file__).parent / ".mim/configs" / file).model.to_dict()
 
 
 def build_model(task: str, config: dict[str, Any]) -> nn.Module:
-    """Build the model of ``config``, whose neck and heads are initialised by the library."""
+    """The model of ``config``, its neck and heads initialised as the library does."""
     library, _ = _LIBRARIES[task]
     with scope(task):
         model = library.registry.MODELS.build(ConfigDict(config))
@@ -87,16 +89,50 @@ def build_model(task: str, config: dict[str, Any]) -> nn.Module:
 
 
 def build_dataset(task: str, config: dict[str, Any]) -> BaseDataset:
-    """Build the data set of ``config`` and read its annotations."""
+    """The data set of ``config``, its annotations read."""
     library, _ = _LIBRARIES[task]
-    # pycocotools writes progress to standard output.
+    # pycocotools reports its progress on standard output.
     with scope(task), contextlib.redirect_stdout(io.StringIO()):
         return library.registry.DATASETS.build(ConfigDict(config))
 
 
+@MODELS.register_module()
+class TimmBackbone(nn.Module):
+    """A model of this project as backbone of mmseg and mmdet.
+
+    Args:
+        spec: fields of a `ModelSpec`.
+        drop_path: stochastic depth rate of the last block.
+        as_tokens: hand on `Tokens` of the four stages (for `TokenFPN`) instead of maps (B, C, h, w).
+        frozen: never train stem and first stage, nor the statistics of any batch norm (ResNets in detection).
+    """
+
+    def __init__(self, spec: dict[str, Any], drop_path: float, as_tokens: bool, frozen: bool):
+        super().__init__()
+        self.body = create(ModelSpec(**spec), dense=True, drop_path_rate=drop_path)
+        self.as_tokens, self.frozen = as_tokens, frozen
+        if frozen:
+            for name in ("conv1", "bn1", "layer1"):
+                self.body.body.get_submodule(name).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...] | list[Tokens]:
+        """Features of the four stages of images (B, 3, H, W)."""
+        stages = self.body.forward_tokens(x)
+        return stages if self.as_tokens else tuple(tokens.to_map() for tokens in stages)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Training mode, in which frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
 @TRANSFORMS.register_module()
 class ReadImage(LoadImageFromFile):
-    """mmcv's image reader with this project's decoder, which describes what is wrong with a damaged file."""
+    """mmcv's image reader over this project's decoder, which says what is wrong with a damaged file."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add ``img`` (H, W, 3), BGR, uint8, and its shape."""
@@ -108,10 +144,10 @@ class ReadImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class ReadClassMask(LoadClassMask):
-    """mmseg's mask reader, which also rejects values beyond the classes.
+    """mmseg's mask reader, refusing values beyond the classes.
 
     Args:
-        num_classes: Number of classes. Masks hold 0 (unlabelled) and 1 to ``num_classes``; 255 is ignored.
+        num_classes: masks hold 0 (unlabelled), then 1 to ``num_classes``; 255 is ignored.
     """
 
     def __init__(self, num_classes: int):
@@ -121,7 +157,7 @@ class ReadClassMask(LoadClassMask):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add ``gt_seg_map`` (H, W), classes from 0, 255 where ignored."""
         path = results["seg_map_path"]
-        # This first decoding reports a damaged mask; masks are small enough to be decoded twice.
+        # Decoded twice, once for the sentence that a damaged mask deserves: masks are small.
         read_image(path, mode=None)
         results = super().transform(results)
         labels = results["gt_seg_map"]
@@ -133,7 +169,7 @@ class ReadClassMask(LoadClassMask):
 
 
 class CocoAp(CocoMetric):
-    """COCO's average precisions ``box_ap`` ... ``mask_ap_l`` in percent (see `coco_ap`), collected by mmdet."""
+    """mmdet's collection of boxes and masks; values ``box_ap`` ... ``mask_ap_l`` in percent, see `coco_ap`."""
 
     default_prefix = None
 
@@ -142,9 +178,9 @@ class CocoAp(CocoMetric):
         self._matches: dict[str, Matches] = {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute COCO's average precisions of boxes and of masks."""
+        """COCO's average precisions for boxes and for masks."""
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
-        found: dict[str, float] = {}
+        found = {}
         with tempfile.TemporaryDirectory() as folder:
             files = self.results2json([detection for _, detection in results], str(Path(folder) / "detections"))
             for prefix, kind in (("box", "bbox"), ("mask", "segm")):
@@ -154,20 +190,20 @@ class CocoAp(CocoMetric):
         return found
 
     def predictions(self, _names: list[str]) -> Detections:
-        """Return the results of the single images, after `compute_metrics`."""
+        """What each image came to, after `compute_metrics`."""
         truth = self._coco_api
         names = [truth.imgs[image]["file_name"] for image in sorted(truth.get_img_ids())]
         return Detections(np.array(names), **self._matches)
 
 
 class MeanIoU(IoUMetric):
-    """``miou``, ``pixel_acc`` and ``mean_acc`` in percent from mmseg's areas per image, summed exactly."""
+    """mmseg's per-image areas; ``miou``, ``pixel_acc`` and ``mean_acc`` in percent, summed exactly and unrounded."""
 
     default_prefix = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute means over the classes that occur in the truth or, for IoU, in the predictions."""
-        # mmseg adds counts in single precision, which is exact only up to 2^24 pixels.
+        """Means over the classes that occur (in the truth or, for IoU, in the predictions)."""
+        # mmseg adds single-precision counts, which lose pixels beyond 2^24.
         self._areas = [torch.stack(column).double() for column in zip(*results, strict=True)]
         found = self.total_area_to_metrics(*(area.sum(0) for area in self._areas), metrics=self.metrics)
         return {
@@ -177,46 +213,46 @@ class MeanIoU(IoUMetric):
         }
 
     def predictions(self, names: list[str]) -> Areas:
-        """Return the areas of the single images, after `compute_metrics`; ``names`` follow the data set's order."""
+        """What each image came to, after `compute_metrics`, under the images' names in the data set's order."""
         intersection, union, _, truth = (area.numpy().astype(np.int64) for area in self._areas)
         return Areas(np.array(names), intersection, union, truth)
 
 
 class Training(Protocol):
-    """The methods that mmengine calls during a training; `DenseTrainer` implements them."""
+    """What mmengine asks for and tells, step by step."""
 
     def __len__(self) -> int:
-        """Return the number of optimiser steps of the whole training."""
+        """Optimiser steps of the whole training."""
 
-    def batches(self, start: int) -> Generator[dict[str, Any]]:
-        """Load the batches from step ``start`` to the last step."""
+    def batches(self, start: int) -> Iterator[dict[str, Any]]:
+        """The batches from step ``start`` to the last one."""
 
     def begin(self, runner: Runner) -> int:
-        """Resume before the first step; return the number of steps already done."""
+        """Before the first step: resume; returns the number of steps already done."""
 
     def before_step(self, runner: Runner) -> None:
-        """Prepare a step."""
+        """Before each step."""
 
     def after_step(self, losses: dict[str, Any]) -> None:
-        """Count a step, after its schedules, with the values that the model logs."""
+        """After each step and its schedules, with what the model logs."""
 
 
 @LOOPS.register_module()
 class StepLoop(BaseLoop):
-    """A loop over optimiser steps whose batches begin at the step where the training resumes."""
+    """Optimiser steps over batches that begin where the training resumes: no data is skipped."""
 
     def __init__(self, runner: Runner, dataloader: Training):
         super().__init__(runner, dataloader)
         self.iter, self.max_iters = 0, len(dataloader)
-        # mmengine requires epochs too. Here schedules and batches count steps.
+        # mmengine asks for epochs too; here schedules and batches count steps.
         self.epoch, self.max_epochs = 0, 1
 
     def run(self) -> nn.Module:
-        """Train, and call every hook before and after each step."""
+        """Train; every hook is told before and after each step."""
         runner = self.runner
         runner.call_hook("before_train")
         runner.model.train()
-        # The generator is closed, because an error's traceback would keep its loading processes alive.
+        # Closed, so that an error's traceback keeps no loading process alive.
         with contextlib.closing(self.dataloader.batches(self.iter)) as batches:
             for batch in batches:
                 runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=batch)
@@ -228,45 +264,61 @@ class StepLoop(BaseLoop):
 
 
 class StepCalls(Hook):
-    """Calls a `Training` before and after every step."""
+    """Calls a `Training` at every step."""
 
-    # This runs after mmengine's scheduler hook (LOW), so that a saved state includes the step of the schedules.
+    # After mmengine's scheduler hook (LOW): what is saved then includes the schedules' step.
     priority = "VERY_LOW"
 
     def __init__(self, training: Training):
         self._training = training
 
     def before_train(self, runner: Runner) -> None:
-        """Resume the training."""
+        """Resume."""
         runner.train_loop.iter = self._training.begin(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Prepare a step."""
+        """A step begins."""
         self._training.before_step(runner)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Count a step."""
-        self._training.after_step(outputs or {})
+        """A step is done."""
+        self._training.after_step(outputs)
+
+
+class Schedules:
+    """The state of several learning rate schedulers as one."""
+
+    def __init__(self, schedulers: list):
+        self._schedulers = schedulers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers and containers of them."""
+        return {"schedulers": [scheduler.state_dict() for scheduler in self._schedulers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
 
 
 class QuietRunner(Runner):
-    """mmengine's runner without its files and messages; it receives a finished model and loaded batches.
+    """mmengine's runner without its files and its chatter; model and data loading come ready-made.
 
     Args:
-        task: Determines the scope in which names are looked up.
-        training: Gives the batches and is called at every step.
-        world: The processes of the training.
-        folder: An empty folder for files that mmengine writes in any case; the caller removes it.
-        options: Options of `Runner`.
+        task: gives the scope in which names are looked up.
+        training: gives the batches, and is called at every step.
+        world: the processes of this training.
+        folder: an empty folder for what mmengine insists on writing; to be removed afterwards.
+        options: those of `Runner`.
     """
 
     _count = 0
 
     def __init__(self, task: str, training: Training, world: World, folder: str, **options: Any):
         self._world = world
-        # mmengine keeps scopes, loggers and hubs by this name until the process ends.
+        # mmengine keeps scopes, loggers and hubs by this name for as long as the process lives.
         QuietRunner._count += 1
         name = f"hafabench-{QuietRunner._count}"
         super().__init__(
@@ -283,39 +335,39 @@ class QuietRunner(Runner):
         )
 
     def build_logger(self, log_level: str = "ERROR", **_options: Any) -> MMLogger:
-        """Return a logger that writes errors to standard error."""
+        """A logger to standard error, for errors only."""
         return MMLogger.get_instance(self._experiment_name, log_level="ERROR")
 
     def wrap_model(self, _config: dict | None, model: nn.Module) -> nn.Module:
-        """Move the model to its device; with several processes, average its gradients."""
+        """The model on its device, its gradients averaged over the processes."""
         device = self._world.device
         model = model.to(device)
         if self._world.size == 1:
             return model
-        # On CPU there are no device_ids, although mmengine would pass one. Batch statistics are not shared.
+        # Without device_ids on CPU, where mmengine would name one; batch statistics stay each process's own.
         devices = [device.index] if device.type == "cuda" else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
     def set_randomness(self, *_arguments: Any, **_options: Any) -> None:
-        """Do nothing, because random numbers are seeded at every step."""
+        """Nothing: randomness is seeded per step."""
         self._seed, self._deterministic = None, False
 
     def _init_model_weights(self) -> None:
-        # The model is already initialised, its backbone from the classification checkpoint.
+        # The model comes initialised, its backbone from the classification checkpoint.
         pass
 
     def _log_env(self, env_cfg: dict) -> None:
         pass
 
     def dump_config(self) -> None:
-        """Do nothing, because this project stores the configuration of the run."""
+        """Nothing: the run's configuration is kept by this project."""
 
 
 def same_size_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of evaluation samples.
+    """A batch of evaluation samples, which have to be of one size.
 
     Raises:
-        UserError: If the samples differ in size.
+        UserError: where they are not.
     """
     sizes = {tuple(sample["inputs"].shape[-2:]) for sample in samples}
     if len(sizes) > 1:
@@ -325,7 +377,7 @@ def same_size_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def metric(task: str, annotations: Path | None = None) -> BaseMetric:
-    """Return the metric of a task: mean IoU, or COCO's average precisions for an annotation file."""
+    """What a task is measured by: mean IoU, or COCO's average precisions against an annotation file."""
     if task == "segmentation":
         return MeanIoU(iou_metrics=["mIoU"])
     with contextlib.redirect_stdout(io.StringIO()):
@@ -333,18 +385,8 @@ def metric(task: str, annotations: Path | None = None) -> BaseMetric:
 
 
 @torch.inference_mode()
-def evaluate(model: Any, dataset: BaseDataset, batches: Generator[Any], metric: BaseMetric) -> dict[str, float]:
-    """Evaluate a model on a data set.
-
-    Args:
-        model: A segmentor or detector in evaluation mode.
-        dataset: Gives the classes and the number of images.
-        batches: All batches of the data set; the generator is closed at the end.
-        metric: Computes the values.
-
-    Returns:
-        The metric's values, without those that are not defined.
-    """
+def evaluate(model: nn.Module, dataset: BaseDataset, batches: Iterator[dict], metric: BaseMetric) -> dict[str, float]:
+    """The metric's values over all ``batches`` of ``dataset``; what is not defined is left out."""
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = dataset.metainfo
     with contextlib.closing(batches):
@@ -355,5 +397,5 @@ def evaluate(model: Any, dataset: BaseDataset, batches: Generator[Any], metric: 
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model without its distributed wrapper."""
+    """The model without its distributed wrapper."""
     return model.module if isinstance(model, MMDistributedDataParallel) else model

@@ -17,7 +17,6 @@ from hafabench.config.metrics import METRICS, main_metric
 from hafabench.config.paper_values import load_paper_values
 from hafabench.config.recipes import TASKS
 from hafabench.files import write_text
-from hafabench.pictures.index import index_file
 from hafabench.reporting import legend
 from hafabench.reporting.claims.settle import settle
 from hafabench.reporting.claims.verdicts import Ruling
@@ -32,7 +31,7 @@ from hafabench.reporting.html.overview import RecordLine, experiment_facts, reco
 from hafabench.reporting.html.tables import Facts, TableView, table_view
 from hafabench.reporting.tables import build_table
 from hafabench.results.counts import read_current
-from hafabench.runs.paths import counts_record
+from hafabench.runs.paths import counts_record, picture_index
 from hafabench.runs.run import Run, expand
 from hafabench.runs.static_models import counts_fingerprint
 
@@ -123,7 +122,7 @@ def make_page(experiment: Experiment) -> Page:
         tables=_tables(experiment, frame, by_locator(ledger)),
         scatters=scatters,
         curves=_curves(histories),
-        gallery=read_gallery(index_file(experiment), runs, f"hafabench pictures --experiment {file}"),
+        gallery=read_gallery(picture_index(experiment), runs, f"hafabench pictures --experiment {file}"),
         costs=_costs(accounting_file(experiment)),
         records=record_lines(frame),
         has_spread=any(dot.bar for _, panels in scatters for chart in panels for dot in chart.dots),
