@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.support.slurm_jobs import PATIENCE
 from tools.checkout import REPOSITORY
 from tools.slurm_cluster import cluster as cluster_module
 from tools.slurm_cluster import machine
+from tools.slurm_cluster.__main__ import main as command_line
 from tools.slurm_cluster.cluster import SlurmCluster
 from tools.slurm_cluster.machine import SYSTEM_CONF, ClusterUnavailable, linked_folder, slurm_cgroups, why_unavailable
 from tools.slurm_cluster.processes import marked_processes
@@ -89,7 +91,7 @@ def test_one_cluster_at_a_time_and_a_killed_one_is_cleared_away(own_cluster):
         with pytest.raises(ClusterUnavailable, match="another session's test cluster runs"):
             own_cluster(patience=0).start()
         with pytest.raises(SystemExit, match="another session's test cluster runs on this machine and ends with it"):
-            cluster_module.main(["down"])
+            command_line(["down"])
         assert first.daemons.pid("slurmctld")
         for name in first.daemons.running():
             first.daemons.stop(name, number=signal.SIGKILL)
@@ -102,21 +104,30 @@ def test_one_cluster_at_a_time_and_a_killed_one_is_cleared_away(own_cluster):
         first.stop()
 
 
+def as_root_with_programs(monkeypatch: pytest.MonkeyPatch, folder: Path, names: Iterable[str]) -> None:
+    """Pretend to be root on a machine whose PATH contains these programs and no others."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in names:
+        (programs / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+
 def test_a_configuration_of_the_machine_is_left_alone(tmp_path, monkeypatch):
     existing = tmp_path / "slurm.conf"
     existing.write_text("ClusterName=production\n")
     monkeypatch.setattr(machine, "SYSTEM_CONF", existing)
-    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(machine.os, "geteuid", lambda: 0)
+    as_root_with_programs(monkeypatch, tmp_path, machine.PROGRAMS)
     assert "has a Slurm of its own" in why_unavailable()
     with pytest.raises(ClusterUnavailable):
         SlurmCluster().start()
     assert existing.read_text() == "ClusterName=production\n"
 
 
-def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr(machine.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(machine.shutil, "which", lambda name: None if name == "slurmdbd" else name)
+def test_missing_packages_are_named(monkeypatch, tmp_path):
+    installed = {*machine.PROGRAMS, *machine.ACCOUNTING_PROGRAMS} - {"slurmdbd"}
+    as_root_with_programs(monkeypatch, tmp_path, installed)
     assert "not installed: slurmdbd;" in why_unavailable(accounting=True)
 
 

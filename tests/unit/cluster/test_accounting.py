@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.cluster import pyslurm_backend
 from hafabench.cluster.accounting import Sacct, gpus_of_tres, parse_sacct
 from hafabench.cluster.commands import CommandFailed, release_of
 from hafabench.cluster.costs import (
@@ -423,15 +422,21 @@ def test_pyslurm_serves_its_own_release_only(monkeypatch, version, slurm, backen
     assert (found.name, said) == (backend, sentence)
 
 
-def test_a_missing_or_broken_pyslurm_is_one_sentence(monkeypatch):
+def test_a_missing_pyslurm_is_replaced_by_sacct(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyslurm", None)
-    assert choose_accounting(Answers({"sinfo": "slurm 25.11.4"}))[1] == "through sacct: pyslurm is not installed"
+    backend, reason = choose_accounting(Answers({"sinfo": "slurm 25.11.4"}))
+    assert backend.name == "sacct"
+    assert "pyslurm is not installed" in reason
 
-    def broken(name):
-        raise ImportError("libslurm.so.43: cannot open shared object file\nmore")
 
-    monkeypatch.setattr(pyslurm_backend.importlib, "import_module", broken)
-    assert pyslurm_problem() == "pyslurm cannot be loaded: libslurm.so.43: cannot open shared object file"
+def test_a_broken_pyslurm_is_described_in_one_line(monkeypatch, tmp_path):
+    cause = "libslurm.so.43: cannot open shared object file"
+    (tmp_path / "pyslurm.py").write_text(f"raise ImportError({cause + chr(10) + 'more'!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyslurm", raising=False)
+    problem = pyslurm_problem()
+    assert "pyslurm" in problem and cause in problem
+    assert "\n" not in problem
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,7 @@ def pool(base: Pool, **changes) -> Pool:
     ],
 )
 def test_mistakes_of_a_site(paper, monkeypatch, changes, expected):
-    monkeypatch.setattr("getpass.getuser", lambda: "root")
+    monkeypatch.setenv("LOGNAME", "root")
     said = problems(paper, **changes)
     assert expected in said, said
     assert not any("\n" in sentence for sentence in said)

@@ -42,13 +42,14 @@ def test_equals_definition(count, channels, clusters, k):
     assert dpc_knn(x, clusters, k).tolist() == expected
 
 
-@pytest.mark.parametrize("limit", [0, 10_000], ids=["blocks", "whole"])
-@pytest.mark.parametrize(("side", "channels", "clusters"), [(14, 32, 49), (17, 6, 73), (28, 16, 3)])
+# From 23 x 23 tokens on, distances are computed in blocks of rows; 40 x 40 tokens take five blocks.
+@pytest.mark.parametrize(
+    ("side", "channels", "clusters"),
+    [(14, 32, 49), (17, 6, 73), (23, 6, 73), (28, 16, 3), (40, 8, 400)],
+)
 @pytest.mark.parametrize("smooth", [False, True], ids=["noise", "smooth map"])
-def test_equals_the_plain_formulation(limit, side, channels, clusters, smooth, monkeypatch):
-    """In noise nearly every token finds its denser token and its centre among its neighbours; on a map, few do."""
-    monkeypatch.setattr(clustering, "MAX_WHOLE_TOKENS", limit)
-    monkeypatch.setattr(clustering, "MAX_BLOCK", side**2 * 64)
+def test_equals_the_reference(side, channels, clusters, smooth):
+    """In noise, most tokens have their denser token and their centre among their neighbours; on a smooth map, few."""
     generator = torch.Generator().manual_seed(side)
     x = torch.randn(2, channels, side, side, generator=generator, dtype=torch.float64)
     if smooth:
@@ -77,11 +78,10 @@ def test_smallest_values_and_their_places(columns, k):
     assert all(len(set(row.tolist())) == k for row in places.flatten(0, 1))
 
 
-def test_batches_larger_than_memory_allows_are_split(monkeypatch):
-    x = torch.randn(5, 20, 6, generator=torch.Generator().manual_seed(0))
-    together = dpc_knn(x, 5, 5)
-    monkeypatch.setattr(clustering, "MAX_DISTANCES", 2 * 20 * 20)
-    assert torch.equal(dpc_knn(x, 5, 5), together)
+def test_large_batches_are_clustered_in_parts():
+    # 512 tokens are the most whose distances are held as one matrix, and 64 such matrices are held at once.
+    x = torch.randn(65, 512, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(dpc_knn(x, 100, 5)[60:], dpc_knn(x[60:], 100, 5))
 
 
 def test_large_common_offset_costs_no_digits():
@@ -90,13 +90,11 @@ def test_large_common_offset_costs_no_digits():
     assert torch.equal(dpc_knn(x + 512, 10, 5), dpc_knn(x, 10, 5))
 
 
-@pytest.mark.parametrize("blocks", [False, True])
-def test_identical_tokens(blocks, monkeypatch):
-    if blocks:
-        monkeypatch.setattr(clustering, "MAX_WHOLE_TOKENS", 8)
-    assignment = dpc_knn(torch.full((2, 196, 16), 0.3), 49, 5)
+@pytest.mark.parametrize("tokens", [196, 784])
+def test_identical_tokens(tokens):
+    assignment = dpc_knn(torch.full((2, tokens, 16), 0.3), 49, 5)
     # All densities, deltas and distances tie: the first 49 tokens are the centres, the others join the first.
-    expected = torch.cat((torch.arange(49), torch.zeros(147, dtype=torch.long)))
+    expected = torch.cat((torch.arange(49), torch.zeros(tokens - 49, dtype=torch.long)))
     assert torch.equal(assignment, expected.expand(2, -1))
 
 
