@@ -9,8 +9,8 @@ import numpy as np
 
 from hafabench.config.regression import GateLimits
 from hafabench.files import sha256_of
-from hafabench.regression.compare import Comparison, compare
-from hafabench.regression.records import load_side
+from hafabench.regression.changes import Changes, find_changes
+from hafabench.regression.records import read_records
 from hafabench.results.predictions import Hits, Predictions, write_predictions
 from hafabench.results.record import Machine, Metric, write_record
 from tools.synthetic_records import complexity, evaluation
@@ -83,9 +83,9 @@ def write_ratio(folder: Path, value: float, half: float = 0.01, **changes) -> No
     write_record(folder / "latency/pvt_tiny.json", evaluation("classification", "any", None, {}, **fields))
 
 
-def judged(baseline: Path, candidate: Path, limits: GateLimits = LIMITS) -> Comparison:
-    return compare(load_side(baseline), load_side(candidate), limits)
+def judged(baseline: Path, candidate: Path, limits: GateLimits = LIMITS) -> Changes:
+    return find_changes(read_records(baseline), read_records(candidate), limits)
 
 
-def verdicts(comparison: Comparison) -> dict[str, str]:
-    return {str(finding.cell): finding.verdict for finding in comparison.findings}
+def verdicts(changes: Changes) -> dict[str, str]:
+    return {str(change.key): change.verdict for change in changes.changes}

@@ -1,4 +1,4 @@
-"""The verb of the regression gate."""
+"""The command of the regression gate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import click
 
 from hafabench.errors import UserError
 
-# Told apart by CI: a regression is 1, as is what cannot be told under --strict; what could not be compared is 2.
-WORSE, MISUSE = 1, 2
+FAILED, NOT_COMPARED = 1, 2
+"""Exit codes: the gate failed, and the two folders could not be compared."""
 
 
 @click.command()
@@ -23,21 +23,23 @@ WORSE, MISUSE = 1, 2
     show_default=True,
     help="Folder of the records to compare with.",
 )
-@click.option(
-    "--candidate", type=click.Path(path_type=Path), required=True, help="Folder of the records that are judged."
-)
+@click.option("--candidate", type=click.Path(path_type=Path), required=True, help="Folder of the records to judge.")
 @click.option(
     "--limits",
     type=click.Path(path_type=Path),
     default=Path("configs/regression.yaml"),
     show_default=True,
-    help="Which metrics are judged, and what change matters.",
+    help="File with the metrics to judge and the largest change of each that does not matter.",
 )
-@click.option("--strict", is_flag=True, help="Fail where it cannot be told, too.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write a comment for a pull request.")
-@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
-@click.option("--update", is_flag=True, help="Make the candidate the baseline, and say so in its history.")
-@click.option("--reason", default="", help="Of --update: why, a sentence.")
+@click.option("--strict", is_flag=True, help="Also fail if the verdict on a metric is 'cannot tell'.")
+@click.option(
+    "--markdown",
+    type=click.Path(path_type=Path),
+    help="Write the changes as Markdown.",
+)
+@click.option("--junit", type=click.Path(path_type=Path), help="Write the changes as JUnit XML.")
+@click.option("--update", is_flag=True, help="Replace the baseline by the candidate and note it in its history.")
+@click.option("--reason", default="", help="Why the baseline is replaced, a sentence; required with --update.")
 def regress(
     baseline: Path,
     candidate: Path,
@@ -48,14 +50,14 @@ def regress(
     update: bool,
     reason: str,
 ) -> None:
-    """Compare records with a baseline: per metric better, worse, no change or cannot tell.
+    """Compare records with a baseline: each metric is better, worse, unchanged, or cannot be told.
 
-    Exit codes: 0 nothing is worse, 1 something is worse or missing (with --strict: or cannot be told), 2 the two
-    cannot be compared.
+    The exit code is 0 if nothing is worse, 1 if a metric is worse or missing (with --strict also if one cannot be
+    told), and 2 if the two cannot be compared.
     """
     try:
         if reason and not update:
-            raise UserError("--reason is about --update, which is not given")
+            raise UserError("--reason needs --update")
         if update:
             _update(baseline, candidate, reason)
             return
@@ -63,9 +65,9 @@ def regress(
     except UserError as error:
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
-        sys.exit(MISUSE)
+        sys.exit(NOT_COMPARED)
     if failed:
-        sys.exit(WORSE)
+        sys.exit(FAILED)
 
 
 def _compare(
@@ -74,28 +76,31 @@ def _compare(
     from hafabench.config.regression import load_limits
     from hafabench.files import write_text
     from hafabench.regression import report
-    from hafabench.regression.compare import compare
-    from hafabench.regression.records import load_side
+    from hafabench.regression.changes import find_changes
+    from hafabench.regression.records import read_records
 
-    found = compare(load_side(baseline), load_side(candidate), load_limits(limits))
-    click.echo(report.text(found))
+    changes = find_changes(read_records(baseline), read_records(candidate), load_limits(limits))
+    click.echo(report.text(changes))
     if markdown:
-        write_text(markdown, report.markdown(found, "Regression gate", strict=strict))
+        write_text(markdown, report.markdown(changes, "Regression gate", strict=strict))
     if junit:
-        write_text(junit, report.junit(found, "regression", strict=strict))
-    return found.failed(strict=strict)
+        write_text(junit, report.junit(changes, "regression", strict=strict))
+    return changes.failed(strict=strict)
 
 
 def _update(baseline: Path, candidate: Path, reason: str) -> None:
     from hafabench.regression.baseline import move_baseline
-    from hafabench.regression.records import load_side
+    from hafabench.regression.records import read_records
 
-    entry = move_baseline(baseline, load_side(candidate), reason=reason, who=_who())
-    click.echo(f"{baseline} moved: {len(entry['changes'])} numbers changed; add it to the commit that explains them")
+    entry = move_baseline(baseline, read_records(candidate), reason=reason, who=_who())
+    click.echo(
+        f"{baseline} was replaced and {len(entry['changes'])} numbers changed; "
+        "commit it with the change that explains them"
+    )
 
 
 def _who() -> str:
-    """The name that git would sign with, or the user's."""
+    """Return the user's name in git's configuration, or the login name."""
     try:
         done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

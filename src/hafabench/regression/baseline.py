@@ -1,4 +1,4 @@
-"""The baseline: a tracked folder of records and predictions, and the history of how it moved."""
+"""The baseline: a tracked folder of records and predictions, and the history of its changes."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from hafabench.errors import UserError
 from hafabench.files import atomic_folder
-from hafabench.regression.records import FILE_NAME, Cell, Side, load_side, predictions_of, record_paths
+from hafabench.regression.records import MetricKey, RecordSet, predictions_of, read_records, record_paths
+from hafabench.results.predictions import PREDICTIONS_FILE
 
 HISTORY = "history.jsonl"
 
 
-def move_baseline(folder: Path, candidate: Side, *, reason: str, who: str) -> dict:
-    """Replace the baseline in ``folder`` by the candidate's records and predictions, and add to its history.
+def move_baseline(folder: Path, candidate: RecordSet, *, reason: str, who: str) -> dict[str, Any]:
+    """Replace the baseline by the candidate's records and predictions, and add an entry to its history.
 
-    The folder changes as a whole or not at all. A first baseline is made the same way.
+    The folder changes as a whole or not at all.
 
     Args:
-        folder: of the baseline; need not exist.
-        candidate: what it becomes.
-        reason: why, a sentence for readers of the history.
-        who: moves it.
+        folder: The folder of the baseline. It need not exist.
+        candidate: The new baseline.
+        reason: Why it is replaced, a sentence for readers of the history.
+        who: Who replaces it.
 
     Returns:
         The new entry of the history.
 
     Raises:
-        UserError: for an empty reason, or predictions that are not those of their record.
+        UserError: If the reason is empty, or predictions do not belong to their record.
     """
     if not reason.strip():
         raise UserError("moving the baseline needs a reason; expected --reason with a sentence")
-    for entries in candidate.cells.values():
-        for entry in entries.values():
-            predictions_of(entry)
+    for by_seed in candidate.metrics.values():
+        for recorded in by_seed.values():
+            predictions_of(recorded)
     history = folder / HISTORY
     earlier = history.read_text(encoding="utf-8") if history.is_file() else ""
     provenances = [record.provenance for record in candidate.records.values()]
@@ -45,36 +47,38 @@ def move_baseline(folder: Path, candidate: Side, *, reason: str, who: str) -> di
         "reason": reason.strip(),
         "commits": sorted({p.git_commit for p in provenances if p.git_commit}),
         "dirty": any(p.git_dirty for p in provenances),
-        "changes": _changes(_values_in(folder), _values(candidate)),
+        "changes": _changed_values(_values_in(folder), _values(candidate)),
     }
     with atomic_folder(folder) as new:
         for path in candidate.paths:
             target = new / path.relative_to(candidate.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-            kept = path.with_name(FILE_NAME)
-            if kept.is_file():
-                shutil.copyfile(kept, target.with_name(FILE_NAME))
+            predictions = path.with_name(PREDICTIONS_FILE)
+            if predictions.is_file():
+                shutil.copyfile(predictions, target.with_name(PREDICTIONS_FILE))
         (new / HISTORY).write_text(earlier + json.dumps(entry) + "\n", encoding="utf-8")
     return entry
 
 
-def _values(side: Side) -> dict[str, float]:
+def _values(records: RecordSet) -> dict[str, float]:
     return {
-        _name(cell, seed): entry.metric.value for cell, seeds in side.cells.items() for seed, entry in seeds.items()
+        _name(key, seed): recorded.metric.value
+        for key, by_seed in records.metrics.items()
+        for seed, recorded in by_seed.items()
     }
 
 
 def _values_in(folder: Path) -> dict[str, float]:
-    return _values(load_side(folder)) if any(record_paths(folder)) else {}
+    return _values(read_records(folder)) if any(record_paths(folder)) else {}
 
 
-def _name(cell: Cell, seed: int) -> str:
-    return str(cell) if seed < 0 else f"{cell}/seed{seed}"
+def _name(key: MetricKey, seed: int) -> str:
+    return str(key) if seed < 0 else f"{key}/seed{seed}"
 
 
-def _changes(before: dict[str, float], after: dict[str, float]) -> dict[str, list[float | None]]:
-    """Old and new value of every number that is not the same; of a first baseline, none."""
+def _changed_values(before: dict[str, float], after: dict[str, float]) -> dict[str, list[float | None]]:
+    """Return the old and new value of every number that differs; nothing for a first baseline."""
     if not before:
         return {}
     names = sorted(before.keys() | after.keys())

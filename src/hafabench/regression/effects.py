@@ -1,7 +1,7 @@
-"""Effects with their errors: candidate minus baseline, by counts, seeds, images or rounds.
+"""The effect of a change with its error: candidate minus baseline, by counts, seeds, images or timed rounds.
 
-Each function gives the change, a two-sided interval at the given level, and the smallest true change that it would
-have found with 80 % power, all in the metric's unit.
+Each function returns the change, its two-sided interval at the given level, and the smallest true change that it
+would have found with 80 % power, all in the metric's unit.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from hafabench.results.predictions import Hits, Predictions
 from hafabench.results.record import Metric
+from hafabench.stats.bootstrap import bootstrap_error
+from hafabench.stats.mcnemar import exact_mcnemar
 from hafabench.stats.paired import POWER, compare_paired
-
-_SEED = 0
-_RESAMPLES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -26,115 +26,93 @@ class Effect:
     """Candidate minus baseline.
 
     Attributes:
-        change: in the metric's unit.
-        low, high: its interval; None where there is none.
-        detectable: the smallest change that could have been seen; None where nothing is known about it.
-        by: how it was found, a clause.
+        change: The difference in the metric's unit.
+        low, high: Its interval; None where there is none.
+        detectable: The smallest change that would have been found; None where that is unknown.
+        method: How the change was found, a clause.
     """
 
     change: float
     low: float | None
     high: float | None
     detectable: float | None
-    by: str
+    method: str
 
 
-def exact(baseline: float, candidate: float) -> Effect:
-    """Of numbers that are counted, not measured: every difference beyond rounding is one."""
+def exact_effect(baseline: float, candidate: float) -> Effect:
+    """Return the effect on a count: every difference beyond rounding is real."""
     change = candidate - baseline
     if abs(change) <= 1e-12 * abs(baseline):
         change = 0.0
     return Effect(change, change, change, 0.0, "exact count")
 
 
-def over_seeds(baseline: Mapping[int, float], candidate: Mapping[int, float], level: float) -> Effect:
-    """Of trainings repeated with the same seeds: paired t."""
+def effect_over_seeds(baseline: Mapping[int, float], candidate: Mapping[int, float], level: float) -> Effect:
+    """Return the effect on trainings that were repeated with the same seeds, by a paired t test."""
     found = compare_paired(candidate, baseline, confidence=1 - level)
     return Effect(found.difference, found.low, found.high, found.detectable, f"{found.n} seeds, paired t")
 
 
-def over_images(
+def effect_over_images(
     metric: str, baseline: Sequence[Predictions], candidate: Sequence[Predictions], level: float, resamples: int
 ) -> Effect:
-    """Of predictions for the same images: exact McNemar for hits of one run, else bootstrap over images.
+    """Return the effect on predictions for the same images.
+
+    Top-1 and top-5 of one run are compared by the exact McNemar test, everything else by a bootstrap over images.
 
     Args:
-        metric: one that the predictions give.
-        baseline, candidate: one per seed, images in the same order throughout.
-        level: two-sided.
-        resamples: of the bootstrap; each draws the same images for all seeds and both sides.
+        metric: A metric that the predictions give.
+        baseline: The predictions of each seed, with the images in the same order throughout.
+        candidate: The same for the candidate.
+        level: The two-sided level of the interval.
+        resamples: The number of resamples of the bootstrap. Each draws the same images for all seeds and both sides.
     """
+    images = len(baseline[0].images)
     if len(baseline) == 1 and isinstance(baseline[0], Hits):
-        return mcnemar(getattr(baseline[0], metric), getattr(candidate[0], metric), level)
-    return _bootstrap(metric, baseline, candidate, level, resamples)
+        found = exact_mcnemar(getattr(baseline[0], metric), getattr(candidate[0], metric), level)
+        change, low, high, detectable = (
+            100 * share for share in (found.difference, found.low, found.high, found.detectable)
+        )
+        method = f"{images} images, exact McNemar: {found.lost} lost, {found.won} won"
+        return Effect(change, low, high, detectable, method)
 
-
-def mcnemar(baseline: np.ndarray, candidate: np.ndarray, level: float) -> Effect:
-    """Of right and wrong answers, (images,) bool: exact McNemar, in points of per cent.
-
-    The interval is conditional on the number of images that only one side has right: Clopper and Pearson's for the
-    share that the baseline has, so that it excludes 0 exactly when the test rejects.
-    """
-    lost, won, n = int((baseline & ~candidate).sum()), int((candidate & ~baseline).sum()), len(baseline)
-    differing = lost + won
-    point = 100 / n
-    needed = math.ceil(math.log2(2 / level))
-    usual = (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)) * math.sqrt(differing)
-    by = f"{n} images, exact McNemar: {lost} lost, {won} won"
-    detectable = point * max(needed, usual)
-    if not differing:
-        return Effect(0.0, 0.0, 0.0, detectable, by)
-    share = stats.binomtest(lost, differing).proportion_ci(1 - level, method="exact")
-    low, high = (point * differing * (1 - 2 * bound) for bound in (share.high, share.low))
-    return Effect(point * (won - lost), low, high, detectable, by)
-
-
-def _bootstrap(
-    metric: str, baseline: Sequence[Predictions], candidate: Sequence[Predictions], level: float, resamples: int
-) -> Effect:
-    """Standard error by resampling images; Student's t with one degree of freedom per image but one."""
-    n = len(baseline[0].images)
-
-    def difference(counts: np.ndarray) -> np.ndarray:
+    def difference(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        pairs = zip(baseline, candidate, strict=True)
         return np.mean(
-            [
-                c.resampled(metric, counts) - b.resampled(metric, counts)
-                for b, c in zip(baseline, candidate, strict=True)
-            ],
-            axis=0,
+            [after.resampled(metric, counts) - before.resampled(metric, counts) for before, after in pairs], 0
         )
 
-    draw = np.random.default_rng(_SEED)
-    found: list[float] = []
-    while len(found) < resamples:
-        number = min(_RESAMPLES_AT_ONCE, resamples - len(found))
-        found += difference(draw.multinomial(n, np.full(n, 1 / n), number)).tolist()
-    change, error = float(difference(np.ones((1, n)))[0]), float(np.nanstd(found, ddof=1))
-    reach = float(stats.t.ppf(1 - level / 2, n - 1))
-    detectable = (reach + float(stats.t.ppf(POWER, n - 1))) * error
-    return Effect(
-        change, change - reach * error, change + reach * error, detectable, f"{n} images, bootstrap of {resamples}"
-    )
+    change = float(difference(np.ones((1, images), dtype=np.int64))[0])
+    error = bootstrap_error(difference, images, resamples)
+    # Student's t with as many degrees of freedom as images, less one.
+    quantile, power = (float(stats.t.ppf(p, images - 1)) for p in (1 - level / 2, POWER))
+    half_width = quantile * error
+    method = f"{images} images, bootstrap of {resamples}"
+    return Effect(change, change - half_width, change + half_width, (quantile + power) * error, method)
 
 
-def of_ratios(baseline: Metric, candidate: Metric, level: float) -> Effect:
-    """Of two ratios measured round by round, each in a process of its own: difference of their logarithms.
+def effect_on_ratio(baseline: Metric, candidate: Metric, level: float) -> Effect:
+    """Return the effect on a ratio that each side measured round by round, by the difference of the logarithms.
 
-    Each record's interval gives its error on the logarithm; the two are independent.
+    The intervals of the two records give the errors of the logarithms. They are independent, because each side was
+    measured in a process of its own.
     """
     rounds = f"{baseline.repeats} and {candidate.repeats} interleaved rounds"
-    if baseline.interval is None or candidate.interval is None:
+    errors = [_error_of_logarithm(metric) for metric in (baseline, candidate)]
+    if errors[0] is None or errors[1] is None:
         return Effect(candidate.value - baseline.value, None, None, None, f"{rounds}, too few for an interval")
-    error = math.hypot(_log_error(baseline), _log_error(candidate))
+    error = math.hypot(errors[0], errors[1])
     shift = math.log(candidate.value / baseline.value)
-    reach = float(stats.norm.ppf(1 - level / 2))
-    seen = (reach + float(stats.norm.ppf(POWER))) * error
+    quantile, power = (float(stats.norm.ppf(p)) for p in (1 - level / 2, POWER))
     change, low, high, detectable = (
-        baseline.value * math.expm1(step) for step in (shift, shift - reach * error, shift + reach * error, seen)
+        baseline.value * math.expm1(step)
+        for step in (shift, shift - quantile * error, shift + quantile * error, (quantile + power) * error)
     )
     return Effect(change, low, high, detectable, rounds)
 
 
-def _log_error(metric: Metric) -> float:
+def _error_of_logarithm(metric: Metric) -> float | None:
+    if metric.interval is None or metric.confidence is None:
+        return None
     low, high = metric.interval
     return math.log(high / low) / 2 / float(stats.norm.ppf((1 + metric.confidence) / 2))

@@ -1,4 +1,4 @@
-"""One side of a comparison: a folder's records by cell, and the predictions beside them."""
+"""The records of a folder by metric key, and the predictions stored beside them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from hafabench.config.metrics import Verb
 from hafabench.errors import Problem, UserError
-from hafabench.results.predictions import FILE_NAME, Predictions, read_predictions
+from hafabench.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from hafabench.results.record import Metric, Record, read_record
 
-# Where records lie below an experiment's folder, and below a baseline.
-PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json")
+_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json")
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
-    """What is compared: one metric of one model, over all its seeds.
+class MetricKey:
+    """What identifies a metric in the gate: one metric of one model, over all its seeds.
 
     Attributes:
-        verb: of the records.
-        group: the measurement's id for complexity and latency; the task for evaluations.
-        model, metric: names.
+        verb: The verb that made the records.
+        group: The task of an evaluation; the id of a measurement of complexity or latency.
+        model: The model's name.
+        metric: The metric's name.
     """
 
-    verb: str
+    verb: Verb
     group: str
     model: str
     metric: str
@@ -35,7 +36,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecordedMetric:
     """One metric of one record."""
 
     path: Path
@@ -44,36 +45,37 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Side:
-    """All records of one side.
+class RecordSet:
+    """All records of a folder: those of the baseline or those of the candidate.
 
     Attributes:
-        folder: that holds them.
-        paths: the records' files.
-        cells: seed (-1 where there is none) -> entry, by cell.
+        folder: The folder that contains them.
+        paths: The files of the records.
+        metrics: The metric of each seed, by metric key. Metrics without a seed have seed -1.
     """
 
     folder: Path
     paths: tuple[Path, ...]
-    cells: dict[Cell, dict[int, Entry]]
+    metrics: dict[MetricKey, dict[int, RecordedMetric]]
 
     @property
     def records(self) -> dict[str, Record]:
-        """By id."""
-        return {entry.record.id: entry.record for entries in self.cells.values() for entry in entries.values()}
+        """The records by id."""
+        return {found.record.id: found.record for by_seed in self.metrics.values() for found in by_seed.values()}
 
 
-def load_side(folder: Path) -> Side:
-    """Read a folder's records.
+def read_records(folder: Path) -> RecordSet:
+    """Read the records of a folder.
 
     Raises:
-        UserError: for a folder without any, unreadable ones (all at once), and records of several experiments.
+        UserError: If the folder has no records, some are unreadable (all are listed), or they belong to several
+            experiments.
     """
     paths = tuple(record_paths(folder))
     if not paths:
         message = "no records here; expected classification/<model>/seed<k>/evaluate.json, complexity/, latency/ ..."
         raise UserError(Problem(str(folder), "", message))
-    cells: dict[Cell, dict[int, Entry]] = {}
+    metrics: dict[MetricKey, dict[int, RecordedMetric]] = {}
     problems: list[Problem | str] = []
     experiments: dict[str, Path] = {}
     for path in paths:
@@ -85,36 +87,37 @@ def load_side(folder: Path) -> Side:
         experiments.setdefault(record.experiment, path)
         for metric in record.metrics:
             group = metric.task if record.verb == "evaluate" else record.id
-            cell = Cell(record.verb, group, metric.model, metric.name)
+            key = MetricKey(record.verb, group, metric.model, metric.name)
             seed = -1 if metric.seed is None else metric.seed
-            cells.setdefault(cell, {})[seed] = Entry(path, record, metric)
+            metrics.setdefault(key, {})[seed] = RecordedMetric(path, record, metric)
     if len(experiments) > 1:
         found = ", ".join(f"{name} ({path})" for name, path in sorted(experiments.items()))
         problems.append(Problem(str(folder), "experiment", f"expected records of one experiment, found {found}"))
     if problems:
         raise UserError(problems)
-    return Side(folder, paths, cells)
+    return RecordSet(folder, paths, metrics)
 
 
 def record_paths(folder: Path) -> Iterator[Path]:
-    """The records below ``folder``, sorted."""
-    for pattern in PATTERNS:
+    """Return the files of all records below a folder, sorted."""
+    for pattern in _PATTERNS:
         yield from sorted(Path(folder).glob(pattern))
 
 
-def predictions_of(entry: Entry) -> Predictions | None:
-    """What was kept of each image; None for a record that kept nothing, or not this metric.
+def predictions_of(recorded: RecordedMetric) -> Predictions | None:
+    """Return the predictions that a metric was computed from; None if the record kept none for it.
 
     Raises:
-        UserError: for a file that is missing, damaged, or not the one that the record was made with.
+        UserError: If the file is missing or damaged, or the record was made with another one.
     """
-    if entry.record.predictions_sha256 is None:
+    digest = recorded.record.predictions_sha256
+    if digest is None:
         return None
-    found = _read(entry.path.with_name(FILE_NAME), entry.record.predictions_sha256)
-    return found if entry.metric.name in found.metrics else None
+    found = _read_predictions(recorded.path.with_name(PREDICTIONS_FILE), digest)
+    return found if recorded.metric.name in found.metrics else None
 
 
 @lru_cache(maxsize=16)
-def _read(path: Path, sha256: str) -> Predictions:
-    # Every metric of a run asks for the same file.
+def _read_predictions(path: Path, sha256: str) -> Predictions:
+    # Every metric of a run needs the same file.
     return read_predictions(path, sha256)

@@ -1,117 +1,120 @@
-"""Findings for people and machines: lines for a terminal, Markdown for a pull request, JUnit XML for a CI server."""
+"""The changes as lines for a terminal, as Markdown for a pull request, and as JUnit XML for a CI server."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from hafabench.formatting.markdown import markdown_table
 from hafabench.formatting.numbers import format_significant
-from hafabench.regression.compare import FAILURES, VERDICTS, Comparison, Finding
+from hafabench.regression.changes import VERDICTS, Change, Changes, failing_verdicts
 
-_HEADER = ("", "what", "baseline", "candidate", "change", "interval", "could have seen", "limit", "by")
-_NOTHING = "-"
+_HEADER = ("", "metric", "baseline", "candidate", "change", "interval", "detectable", "limit", "method")
+_UNKNOWN = "-"
 _MARKS = {"worse": "❌", "missing": "❌", "better": "✅", "cannot tell": "❔", "no change": "⚪", "new": "🆕"}
 
 
-def headline(comparison: Comparison) -> str:
-    """How many of each verdict, in one line."""
-    counts = [f"{comparison.count(verdict)} {verdict}" for verdict in VERDICTS if comparison.count(verdict)]
-    return ", ".join(counts)
+def summary(changes: Changes) -> str:
+    """Return the number of changes with each verdict, in one line."""
+    return ", ".join(f"{changes.count(verdict)} {verdict}" for verdict in VERDICTS if changes.count(verdict))
 
 
-def text(comparison: Comparison) -> str:
-    """Lines: everything but what did not change, which is counted."""
-    lines = []
-    for finding in comparison.findings:
-        if finding.verdict != "no change":
-            lines.append(f"{finding.verdict:<11} {_sentence(finding)}")
-    lines += [f"note        {note}" for note in comparison.notes]
-    return "\n".join([*lines, headline(comparison)])
+def text(changes: Changes) -> str:
+    """Return a line for every metric that changed or cannot be told, then the summary."""
+    lines = [
+        f"{change.verdict:<11} {_sentence(change)}" for change in changes.changes if change.verdict != "no change"
+    ]
+    lines += [f"note        {note}" for note in changes.notes]
+    return "\n".join([*lines, summary(changes)])
 
 
-def markdown(comparison: Comparison, title: str, *, strict: bool = False) -> str:
-    """A comment for a pull request: what changed in a table, what did not folded away."""
-    state = "shut" if comparison.failed(strict=strict) else "open"
-    shown = [finding for finding in comparison.findings if finding.verdict != "no change"]
-    same = [finding for finding in comparison.findings if finding.verdict == "no change"]
-    parts = [f"### {title}: {state}", f"{headline(comparison)}."]
-    if shown:
-        parts.append(_table(shown))
-    if comparison.notes:
-        parts.append("\n".join(f"- {note}" for note in comparison.notes))
-    if same:
-        summary = f"<summary>{len(same)} without a change that matters</summary>"
-        parts.append(f"<details>{summary}\n\n{_table(same)}\n\n</details>")
+def markdown(changes: Changes, title: str, *, strict: bool = False) -> str:
+    """Return a comment for a pull request: a table of what changed, and a folded one of what did not."""
+    outcome = "failed" if changes.failed(strict=strict) else "passed"
+    changed = [change for change in changes.changes if change.verdict != "no change"]
+    unchanged = [change for change in changes.changes if change.verdict == "no change"]
+    parts = [f"### {title}: {outcome}", f"{summary(changes)}."]
+    if changed:
+        parts.append(_table(changed))
+    if changes.notes:
+        parts.append("\n".join(f"- {note}" for note in changes.notes))
+    if unchanged:
+        heading = f"<summary>{len(unchanged)} without a change that matters</summary>"
+        parts.append(f"<details>{heading}\n\n{_table(unchanged)}\n\n</details>")
     parts.append(
-        f"Intervals are at {100 * (1 - comparison.level):.4g} % each. Could have seen: the smallest change found "
-        "with 80 % power. Limit: the largest change that does not matter."
+        f"Each interval has {100 * (1 - changes.level):.4g} % confidence. *Detectable* is the smallest change that "
+        "is found with 80 % power, *limit* the largest change that does not matter."
     )
     return "\n\n".join(parts) + "\n"
 
 
-def junit(comparison: Comparison, name: str, *, strict: bool = False) -> str:
-    """One test case per metric; worse and missing fail, cannot tell is skipped (strictly: fails)."""
-    failing = {*FAILURES, *(("cannot tell",) if strict else ())}
+def junit(changes: Changes, name: str, *, strict: bool = False) -> str:
+    """Return JUnit XML with a test case per metric.
+
+    Worse and missing metrics fail. A metric that cannot be told is skipped, or fails if ``strict``.
+    """
+    failing = failing_verdicts(strict=strict)
+    skipped = {"cannot tell"} - failing
     suite = ElementTree.Element(
         "testsuite",
         name=name,
-        tests=str(len(comparison.findings)),
-        failures=str(sum(finding.verdict in failing for finding in comparison.findings)),
-        skipped=str(sum(f.verdict == "cannot tell" for f in comparison.findings) if not strict else 0),
+        tests=str(len(changes.changes)),
+        failures=str(sum(change.verdict in failing for change in changes.changes)),
+        skipped=str(sum(change.verdict in skipped for change in changes.changes)),
         errors="0",
     )
-    for finding in comparison.findings:
-        cell = finding.cell
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=f"{cell.group}.{cell.model}".replace("/", "."), name=cell.metric
-        )
-        if finding.verdict in failing:
-            ElementTree.SubElement(case, "failure", message=f"{finding.verdict}: {_sentence(finding)}")
-        elif finding.verdict == "cannot tell":
-            ElementTree.SubElement(case, "skipped", message=f"cannot tell: {_sentence(finding)}")
+    for change in changes.changes:
+        key, message = change.key, f"{change.verdict}: {_sentence(change)}"
+        classname = f"{key.group}.{key.model}".replace("/", ".")
+        case = ElementTree.SubElement(suite, "testcase", classname=classname, name=key.metric)
+        if change.verdict in failing:
+            ElementTree.SubElement(case, "failure", message=message)
+        elif change.verdict in skipped:
+            ElementTree.SubElement(case, "skipped", message=message)
         else:
-            ElementTree.SubElement(case, "system-out").text = f"{finding.verdict}: {_sentence(finding)}"
+            ElementTree.SubElement(case, "system-out").text = message
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _table(findings: list[Finding]) -> str:
+def _table(changes: Sequence[Change]) -> str:
     rows = []
-    for finding in findings:
-        by = "; ".join(filter(None, (finding.effect.by if finding.effect else "", *finding.notes)))
-        mark = f"{_MARKS[finding.verdict]} {finding.verdict}"
-        rows.append((mark, f"`{finding.cell}`", *_numbers(finding), by))
+    for change in changes:
+        method = "; ".join(filter(None, (change.effect.method if change.effect else "", *change.notes)))
+        verdict = f"{_MARKS[change.verdict]} {change.verdict}"
+        rows.append((verdict, f"`{change.key}`", *_numbers(change), method))
     return markdown_table(_HEADER, rows, "llrrrrrrl", is_markdown=True)
 
 
-def _sentence(finding: Finding) -> str:
-    before, after, change, interval, seen, limit = _numbers(finding)
-    notes = "".join(f"; {note}" for note in finding.notes)
-    if finding.effect is None:
-        return f"{finding.cell}: {before} -> {after}{notes}"
+def _sentence(change: Change) -> str:
+    before, after, difference, interval, detectable, limit = _numbers(change)
+    notes = "".join(f"; {note}" for note in change.notes)
+    if change.effect is None:
+        return f"{change.key}: {before} -> {after}{notes}"
     return (
-        f"{finding.cell}: {before} -> {after}, {change} {interval}, limit {limit}, could have seen {seen} "
-        f"({finding.effect.by}){notes}"
+        f"{change.key}: {before} -> {after}, {difference} {interval}, limit {limit}, detectable {detectable} "
+        f"({change.effect.method}){notes}"
     )
 
 
-def _numbers(finding: Finding) -> tuple[str, str, str, str, str, str]:
-    """Baseline, candidate, change, interval, smallest visible change, limit."""
-    unit = "" if finding.unit == "1" else f" {finding.unit}"
+def _numbers(change: Change) -> tuple[str, str, str, str, str, str]:
+    """Return baseline, candidate, change, interval, smallest detectable change and limit."""
+    unit = "" if change.unit == "1" else f" {change.unit}"
     before, after = (
-        f"{format_significant(value)}{unit}" if value is not None else _NOTHING
-        for value in (finding.baseline, finding.candidate)
+        f"{format_significant(value)}{unit}" if value is not None else _UNKNOWN
+        for value in (change.baseline, change.candidate)
     )
-    effect = finding.effect
+    effect = change.effect
     if effect is None:
-        return before, after, _NOTHING, _NOTHING, _NOTHING, _NOTHING
+        return before, after, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN
     interval = "no interval"
     if effect.low is not None and effect.high is not None:
         interval = f"[{', '.join(format_significant(bound, signed=True) for bound in (effect.low, effect.high))}]"
-    seen = "any" if effect.detectable == 0 else _NOTHING
-    if effect.detectable:
-        seen = format_significant(effect.detectable)
-    change = format_significant(effect.change, signed=True)
-    return before, after, change, interval, seen, format_significant(finding.limit)
+    detectable = "any" if effect.detectable == 0 else _format(effect.detectable)
+    return before, after, format_significant(effect.change, signed=True), interval, detectable, _format(change.limit)
+
+
+def _format(value: float | None) -> str:
+    return _UNKNOWN if value is None else format_significant(value)

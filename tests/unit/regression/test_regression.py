@@ -13,7 +13,7 @@ from hafabench.cli import cli
 from hafabench.config.experiment import load_experiment
 from hafabench.config.regression import GateLimits, load_limits
 from hafabench.errors import UserError
-from hafabench.regression.records import load_side
+from hafabench.regression.records import read_records
 from hafabench.results.predictions import Hits
 from hafabench.runs.records import expected_records
 from tests.support.gate_records import (
@@ -36,7 +36,7 @@ PARAMS = "complexity/classification/pvt_tiny_hafa/params"
 
 
 @pytest.fixture
-def sides(tmp_path):
+def folders(tmp_path):
     return tmp_path / "baseline", tmp_path / "candidate"
 
 
@@ -49,55 +49,55 @@ def write_hits(folder, kept, **changes):
     write_evaluation(folder, "classification", "pvt_tiny_hafa", 0, kept=kept, **changes)
 
 
-def test_two_lost_points_are_caught_by_predictions(sides):
+def test_two_lost_points_are_caught_by_predictions(folders):
     rng = np.random.default_rng(0)
     before = hits(rng, 5000, 0.7)
-    write_hits(sides[0], before)
-    write_hits(sides[1], changed(before, rng, lost=0.03, won=0.01))
-    [finding] = judged(*sides).findings
-    assert (str(finding.cell), finding.verdict) == (TOP1, "worse")
-    assert finding.effect.change == pytest.approx(-2.0)
-    assert "150 lost, 50 won" in finding.effect.by
+    write_hits(folders[0], before)
+    write_hits(folders[1], changed(before, rng, lost=0.03, won=0.01))
+    [change] = judged(*folders).changes
+    assert (str(change.key), change.verdict) == (TOP1, "worse")
+    assert change.effect.change == pytest.approx(-2.0)
+    assert "150 lost, 50 won" in change.effect.method
 
 
-def test_two_lost_points_are_caught_by_seeds(sides):
-    write_seeds(sides[0], [77.4, 77.6, 77.5, 77.7, 77.3])
-    write_seeds(sides[1], [75.5, 75.4, 75.5, 75.7, 75.4], checkpoint_sha256="b" * 64)
-    [finding] = judged(*sides).findings
-    assert finding.verdict == "worse"
-    assert finding.effect.change == pytest.approx(-2.0)
-    assert "5 seeds" in finding.effect.by
+def test_two_lost_points_are_caught_by_seeds(folders):
+    write_seeds(folders[0], [77.4, 77.6, 77.5, 77.7, 77.3])
+    write_seeds(folders[1], [75.5, 75.4, 75.5, 75.7, 75.4], checkpoint_sha256="b" * 64)
+    [change] = judged(*folders).changes
+    assert change.verdict == "worse"
+    assert change.effect.change == pytest.approx(-2.0)
+    assert "5 seeds" in change.effect.method
 
 
-def test_two_lost_points_on_few_images_cannot_be_told(sides):
+def test_two_lost_points_on_few_images_cannot_be_told(folders):
     rng = np.random.default_rng(0)
     before = hits(rng, 200, 0.7)
-    write_hits(sides[0], before)
-    write_hits(sides[1], changed(before, rng, lost=0.05, won=0.03))
-    comparison = judged(*sides)
-    [finding] = comparison.findings
-    assert finding.verdict == "cannot tell"
-    assert finding.effect.detectable > 2
-    assert not comparison.failed()
-    assert comparison.failed(strict=True)
+    write_hits(folders[0], before)
+    write_hits(folders[1], changed(before, rng, lost=0.05, won=0.03))
+    changes = judged(*folders)
+    [change] = changes.changes
+    assert change.verdict == "cannot tell"
+    assert change.effect.detectable > 2
+    assert not changes.failed()
+    assert changes.failed(strict=True)
 
 
-def test_a_gain_is_better_and_a_small_certain_change_is_none(sides):
+def test_a_gain_is_better_and_a_small_certain_change_is_none(folders):
     rng = np.random.default_rng(0)
     before = hits(rng, 20_000, 0.7)
-    write_hits(sides[0], before)
-    write_hits(sides[1], changed(before, rng, lost=0.0, won=0.02))
-    assert verdicts(judged(*sides)) == {TOP1: "better"}
-    write_hits(sides[1], changed(before, rng, lost=0.002, won=0.0))
-    [finding] = judged(*sides).findings
-    assert finding.effect.high < 0, "the loss is certain"
-    assert finding.verdict == "no change", "and within the limit of one point"
+    write_hits(folders[0], before)
+    write_hits(folders[1], changed(before, rng, lost=0.0, won=0.02))
+    assert verdicts(judged(*folders)) == {TOP1: "better"}
+    write_hits(folders[1], changed(before, rng, lost=0.002, won=0.0))
+    [change] = judged(*folders).changes
+    assert change.effect.high < 0, "the loss is certain"
+    assert change.verdict == "no change", "and within the limit of one point"
 
 
-def test_one_parameter_more_is_caught(sides):
-    write_complexity(sides[0], {"pvt_tiny_hafa": {"params": 14_649_000}, "pvt_tiny": {"params": 13_200_000}})
-    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 14_649_001}, "pvt_tiny": {"params": 13_200_000}})
-    assert verdicts(judged(*sides)) == {
+def test_one_parameter_more_is_caught(folders):
+    write_complexity(folders[0], {"pvt_tiny_hafa": {"params": 14_649_000}, "pvt_tiny": {"params": 13_200_000}})
+    write_complexity(folders[1], {"pvt_tiny_hafa": {"params": 14_649_001}, "pvt_tiny": {"params": 13_200_000}})
+    assert verdicts(judged(*folders)) == {
         PARAMS: "worse",
         "complexity/classification/pvt_tiny/params": "no change",
     }
@@ -106,41 +106,41 @@ def test_one_parameter_more_is_caught(sides):
 @pytest.mark.parametrize(
     ("after", "verdict"), [(1.20, "worse"), (1.00, "better"), (1.15, "cannot tell"), (1.105, "no change")]
 )
-def test_ratios_of_latency(sides, after, verdict):
-    write_ratio(sides[0], 1.10)
-    write_ratio(sides[1], after)
-    assert verdicts(judged(*sides)) == {RATIO: verdict}
+def test_ratios_of_latency(folders, after, verdict):
+    write_ratio(folders[0], 1.10)
+    write_ratio(folders[1], after)
+    assert verdicts(judged(*folders)) == {RATIO: verdict}
 
 
-def test_on_another_machine_ratios_may_differ_more(sides):
-    write_ratio(sides[0], 1.10)
-    write_ratio(sides[1], 1.20, machine=HERE.model_copy(update={"cpu": "another one"}))
-    [finding] = judged(*sides).findings
-    assert finding.verdict == "no change"
-    assert "made on another machine or torch: wider limit" in finding.notes
-    write_ratio(sides[1], 1.40, machine=None)
-    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+def test_on_another_machine_ratios_may_differ_more(folders):
+    write_ratio(folders[0], 1.10)
+    write_ratio(folders[1], 1.20, machine=HERE.model_copy(update={"cpu": "another one"}))
+    [change] = judged(*folders).changes
+    assert change.verdict == "no change"
+    assert "made on another machine or torch: wider limit" in change.notes
+    write_ratio(folders[1], 1.40, machine=None)
+    assert verdicts(judged(*folders)) == {RATIO: "worse"}
 
 
-def test_timed_beside_other_work_ratios_may_differ_more(sides):
+def test_timed_beside_other_work_ratios_may_differ_more(folders):
     quiet, busy = (HERE.model_copy(update={"others_percent": share}) for share in (9.0, 47.0))
-    write_ratio(sides[0], 1.10, machine=quiet)
-    write_ratio(sides[1], 1.20, machine=quiet)
-    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+    write_ratio(folders[0], 1.10, machine=quiet)
+    write_ratio(folders[1], 1.20, machine=quiet)
+    assert verdicts(judged(*folders)) == {RATIO: "worse"}
     for one, other in ((quiet, busy), (busy, quiet)):
-        write_ratio(sides[0], 1.10, machine=one)
-        write_ratio(sides[1], 1.20, machine=other)
-        [finding] = judged(*sides).findings
-        assert finding.verdict == "no change"
-        assert finding.notes == ("timed while others had 47 % of the CPUs: wider limit",)
-    write_ratio(sides[1], 1.40, machine=busy)
-    assert verdicts(judged(*sides)) == {RATIO: "worse"}
+        write_ratio(folders[0], 1.10, machine=one)
+        write_ratio(folders[1], 1.20, machine=other)
+        [change] = judged(*folders).changes
+        assert change.verdict == "no change"
+        assert change.notes == ("timed while others had 47 % of the CPUs: wider limit",)
+    write_ratio(folders[1], 1.40, machine=busy)
+    assert verdicts(judged(*folders)) == {RATIO: "worse"}
 
 
-def test_noisy_ratios_cannot_be_told(sides):
-    write_ratio(sides[0], 1.10, half=0.10)
-    write_ratio(sides[1], 1.25, half=0.10)
-    assert verdicts(judged(*sides)) == {RATIO: "cannot tell"}
+def test_noisy_ratios_cannot_be_told(folders):
+    write_ratio(folders[0], 1.10, half=0.10)
+    write_ratio(folders[1], 1.25, half=0.10)
+    assert verdicts(judged(*folders)) == {RATIO: "cannot tell"}
 
 
 def test_twenty_clean_trainings_raise_no_alarm(tmp_path):
@@ -151,96 +151,96 @@ def test_twenty_clean_trainings_raise_no_alarm(tmp_path):
         for folder in (baseline, candidate):
             write_seeds(folder, rng.normal(77, 0.4, 5), checkpoint_sha256=folder.name.ljust(64, "0"))
             write_ratio(folder, 1.1 * np.exp(rng.normal(0, 0.01)), half=0.0258)
-        comparison = judged(baseline, candidate)
-        assert {finding.verdict for finding in comparison.findings} <= {"cannot tell", "no change"}
+        changes = judged(baseline, candidate)
+        assert {change.verdict for change in changes.changes} <= {"cannot tell", "no change"}
 
 
-def test_equal_predictions_need_no_statistics(sides):
+def test_equal_predictions_need_no_statistics(folders):
     kept = hits(np.random.default_rng(0), 50, 0.7)
-    write_hits(sides[0], kept)
-    write_hits(sides[1], kept, checkpoint_sha256="b" * 64)
-    [finding] = judged(*sides).findings
-    assert (finding.verdict, finding.effect.by, finding.effect.detectable) == (
+    write_hits(folders[0], kept)
+    write_hits(folders[1], kept, checkpoint_sha256="b" * 64)
+    [change] = judged(*folders).changes
+    assert (change.verdict, change.effect.method, change.effect.detectable) == (
         "no change",
         "identical predictions",
         0,
     )
 
 
-def test_the_level_is_shared_out_among_comparisons_with_an_error(sides):
+def test_the_level_is_shared_out_among_comparisons_with_an_error(folders):
     rng = np.random.default_rng(0)
-    for folder in sides:
+    for folder in folders:
         write_hits(folder, hits(rng, 500, 0.7))
         write_ratio(folder, 1.1)
         write_complexity(folder, {"pvt_tiny_hafa": {"params": 1}})
-    assert judged(*sides).level == LIMITS.false_alarms / 2
+    assert judged(*folders).level == LIMITS.false_alarms / 2
 
 
-def test_retrained_with_few_seeds_the_images_decide_and_it_is_said(sides):
+def test_retrained_with_few_seeds_the_images_decide_and_a_note_says_so(folders):
     rng = np.random.default_rng(0)
     before = hits(rng, 500, 0.7)
-    write_hits(sides[0], before)
-    write_hits(sides[1], changed(before, rng, 0.2, 0.01), checkpoint_sha256="b" * 64)
-    [finding] = judged(*sides).findings
-    assert finding.verdict == "worse"
-    assert any("not of repeating the training" in note for note in finding.notes)
+    write_hits(folders[0], before)
+    write_hits(folders[1], changed(before, rng, 0.2, 0.01), checkpoint_sha256="b" * 64)
+    [change] = judged(*folders).changes
+    assert change.verdict == "worse"
+    assert any("not of repeating the training" in note for note in change.notes)
 
 
-def test_without_predictions_or_seeds_nothing_is_told(sides):
-    write_seeds(sides[0], [70.0])
-    write_seeds(sides[1], [10.0])
-    [finding] = judged(*sides).findings
-    assert finding.verdict == "cannot tell"
-    assert "1 seeds (expected 3 or more) and no predictions" in finding.effect.by
+def test_without_predictions_or_seeds_nothing_is_told(folders):
+    write_seeds(folders[0], [70.0])
+    write_seeds(folders[1], [10.0])
+    [change] = judged(*folders).changes
+    assert change.verdict == "cannot tell"
+    assert "1 seeds (expected 3 or more) and no predictions" in change.effect.method
 
 
-def test_what_is_missing_shuts_the_gate_and_what_is_new_does_not(sides):
-    write_seeds(sides[0], [70.0] * 3)
-    write_complexity(sides[0], {"pvt_tiny_hafa": {"params": 1}})
-    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 1}, "mine": {"params": 2}})
-    comparison = judged(*sides)
-    assert verdicts(comparison) == {
+def test_missing_metrics_fail_the_gate_and_new_ones_do_not(folders):
+    write_seeds(folders[0], [70.0] * 3)
+    write_complexity(folders[0], {"pvt_tiny_hafa": {"params": 1}})
+    write_complexity(folders[1], {"pvt_tiny_hafa": {"params": 1}, "mine": {"params": 2}})
+    changes = judged(*folders)
+    assert verdicts(changes) == {
         TOP1: "missing",
         "complexity/classification/mine/params": "new",
         PARAMS: "no change",
     }
-    assert comparison.failed()
+    assert changes.failed()
 
 
-def test_lost_seeds_are_said(sides):
-    write_seeds(sides[0], [70.0, 71.0, 72.0, 73.0])
-    write_seeds(sides[1], [70.1, 71.0, 72.1])
-    [finding] = judged(*sides).findings
-    assert "the candidate lacks 1 of the baseline's 4 seeds" in finding.notes
+def test_lost_seeds_are_said(folders):
+    write_seeds(folders[0], [70.0, 71.0, 72.0, 73.0])
+    write_seeds(folders[1], [70.1, 71.0, 72.1])
+    [change] = judged(*folders).changes
+    assert "the candidate lacks 1 of the baseline's 4 seeds" in change.notes
 
 
-def test_sides_that_cannot_be_compared_are_refused(sides):
+def test_sides_that_cannot_be_compared_are_refused(folders):
     kept = hits(np.random.default_rng(0), 50, 0.7)
-    write_hits(sides[0], kept, dataset_digest="1" * 64)
-    write_ratio(sides[0], 1.1)
-    write_hits(sides[1], kept, dataset_digest="2" * 64, fingerprint="e" * 12)
-    write_ratio(sides[1], 1.1, fingerprint="f" * 12)
+    write_hits(folders[0], kept, dataset_digest="1" * 64)
+    write_ratio(folders[0], 1.1)
+    write_hits(folders[1], kept, dataset_digest="2" * 64, fingerprint="e" * 12)
+    write_ratio(folders[1], 1.1, fingerprint="f" * 12)
     with pytest.raises(UserError) as caught:
-        judged(*sides)
+        judged(*folders)
     assert "evaluated on other data" in str(caught.value)
     assert "timed under another protocol" in str(caught.value)
-    write_ratio(sides[1], 1.1)
-    write_hits(sides[1], Hits(kept.images[::-1], kept.top1, kept.top5), dataset_digest="1" * 64)
+    write_ratio(folders[1], 1.1)
+    write_hits(folders[1], Hits(kept.images[::-1], kept.top1, kept.top5), dataset_digest="1" * 64)
     with pytest.raises(UserError, match="other images, or in another order"):
-        judged(*sides)
-    write_hits(sides[1], kept, dataset_digest="1" * 64)
-    (sides[1] / "classification/pvt_tiny_hafa/seed0/predictions.npz").write_bytes(b"changed")
+        judged(*folders)
+    write_hits(folders[1], kept, dataset_digest="1" * 64)
+    (folders[1] / "classification/pvt_tiny_hafa/seed0/predictions.npz").write_bytes(b"changed")
     with pytest.raises(UserError, match="not the predictions that the record beside it was made with"):
-        judged(*sides)
+        judged(*folders)
 
 
-def test_the_same_data_set_with_other_bytes_is_compared_and_said(sides):
+def test_the_same_data_set_with_other_bytes_is_compared_and_said(folders):
     kept = hits(np.random.default_rng(0), 50, 0.7)
-    for folder, digest in zip(sides, "12", strict=True):
+    for folder, digest in zip(folders, "12", strict=True):
         write_hits(folder, kept, dataset_digest=digest * 64)
-    [finding] = judged(*sides).findings
-    assert finding.verdict == "no change"
-    assert any(note.startswith("the images differ in their bytes") for note in finding.notes)
+    [change] = judged(*folders).changes
+    assert change.verdict == "no change"
+    assert any(note.startswith("the images differ in their bytes") for note in change.notes)
 
 
 def test_limits_are_validated_with_their_lines(tmp_path):
@@ -263,26 +263,26 @@ def test_the_tracked_limits_are_valid_and_larger_elsewhere():
     assert limits.metrics["params"].tolerance(1e7, elsewhere=True) == 0
 
 
-def invoke(sides, *options):
-    arguments = ["regress", "--baseline", str(sides[0]), "--candidate", str(sides[1])]
+def invoke(folders, *options):
+    arguments = ["regress", "--baseline", str(folders[0]), "--candidate", str(folders[1])]
     limits = str(REPOSITORY / "configs/regression.yaml")
     return CliRunner().invoke(cli, [*arguments, "--limits", limits, *options])
 
 
-def test_exit_codes_and_reports(sides, tmp_path):
+def test_exit_codes_and_reports(folders, tmp_path):
     markdown, junit = tmp_path / "out/gate.md", tmp_path / "out/gate.xml"
-    write_ratio(sides[0], 1.10)
-    write_complexity(sides[0], {"pvt_tiny_hafa": {"params": 14_649_000}})
-    write_ratio(sides[1], 1.15)
-    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 14_649_000}})
-    done = invoke(sides)
+    write_ratio(folders[0], 1.10)
+    write_complexity(folders[0], {"pvt_tiny_hafa": {"params": 14_649_000}})
+    write_ratio(folders[1], 1.15)
+    write_complexity(folders[1], {"pvt_tiny_hafa": {"params": 14_649_000}})
+    done = invoke(folders)
     assert (done.exit_code, done.output.splitlines()[-1]) == (0, "1 cannot tell, 1 no change")
-    assert invoke(sides, "--strict").exit_code == 1
-    write_complexity(sides[1], {"pvt_tiny_hafa": {"params": 14_649_001}})
-    done = invoke(sides, "--markdown", str(markdown), "--junit", str(junit))
+    assert invoke(folders, "--strict").exit_code == 1
+    write_complexity(folders[1], {"pvt_tiny_hafa": {"params": 14_649_001}})
+    done = invoke(folders, "--markdown", str(markdown), "--junit", str(junit))
     assert done.exit_code == 1
     assert done.output.splitlines()[0].startswith(f"worse       {PARAMS}: 14649000 -> 14649001, +1 [+1, +1], limit 0")
-    assert markdown.read_text().startswith("### Regression gate: shut\n\n1 worse, 1 cannot tell.\n")
+    assert markdown.read_text().startswith("### Regression gate: failed\n\n1 worse, 1 cannot tell.\n")
     assert ["❌ worse", f"`{PARAMS}`", "14649000", "14649001", "+1"] in [
         row[:5] for row in table_rows(markdown.read_text())
     ]
@@ -296,26 +296,26 @@ def test_exit_codes_and_reports(sides, tmp_path):
 
 
 @pytest.mark.parametrize("options", [(), ("--reason", "why"), ("--limits", "nowhere.yaml")])
-def test_misuse_has_an_exit_code_of_its_own(sides, options):
-    write_ratio(sides[0], 1.10)
-    done = invoke(sides, *options)
+def test_misuse_has_an_exit_code_of_its_own(folders, options):
+    write_ratio(folders[0], 1.10)
+    done = invoke(folders, *options)
     assert done.exit_code == 2
     assert done.output.startswith("error: ")
 
 
-def test_moving_the_baseline_keeps_its_history(sides):
+def test_moving_the_baseline_keeps_its_history(folders):
     rng = np.random.default_rng(0)
-    write_hits(sides[1], hits(rng, 50, 0.7))
-    write_ratio(sides[1], 1.10)
-    assert invoke(sides, "--update", "--reason", " ").exit_code == 2
-    assert not sides[0].exists()
-    assert invoke(sides, "--update", "--reason", "the first one").exit_code == 0
-    assert invoke(sides).exit_code == 0
-    write_ratio(sides[1], 1.30)
-    assert invoke(sides).exit_code == 1
-    assert invoke(sides, "--update", "--reason", "worth it").exit_code == 0
-    assert invoke(sides).exit_code == 0
-    first, second = map(json.loads, (sides[0] / "history.jsonl").read_text().splitlines())
+    write_hits(folders[1], hits(rng, 50, 0.7))
+    write_ratio(folders[1], 1.10)
+    assert invoke(folders, "--update", "--reason", " ").exit_code == 2
+    assert not folders[0].exists()
+    assert invoke(folders, "--update", "--reason", "the first one").exit_code == 0
+    assert invoke(folders).exit_code == 0
+    write_ratio(folders[1], 1.30)
+    assert invoke(folders).exit_code == 1
+    assert invoke(folders, "--update", "--reason", "worth it").exit_code == 0
+    assert invoke(folders).exit_code == 0
+    first, second = map(json.loads, (folders[0] / "history.jsonl").read_text().splitlines())
     assert (first["reason"], first["changes"], second["reason"]) == ("the first one", {}, "worth it")
     assert second["changes"] == {RATIO: [1.1, 1.3]}
     assert second["commits"] == ["0123456789abcdef0123456789abcdef01234567"]
@@ -325,13 +325,13 @@ def test_moving_the_baseline_keeps_its_history(sides):
 def test_the_tracked_baseline_is_whole_and_belongs_to_its_experiment():
     """Whoever changes the experiment moves the baseline: `make regression` would refuse to compare."""
     baseline = REPOSITORY / "results/baseline"
-    comparison = judged(baseline, baseline, load_limits(REPOSITORY / "configs/regression.yaml"))
-    assert not comparison.failed()
-    assert comparison.count("no change") + comparison.count("cannot tell") == len(comparison.findings)
-    judged_metrics = {finding.cell.metric for finding in comparison.findings}
+    changes = judged(baseline, baseline, load_limits(REPOSITORY / "configs/regression.yaml"))
+    assert not changes.failed()
+    assert changes.count("no change") + changes.count("cannot tell") == len(changes.changes)
+    judged_metrics = {change.key.metric for change in changes.changes}
     assert judged_metrics >= {"top1", "miou", "box_ap", "mask_ap", "latency_ratio", "params", "gmacs"}
     experiment = load_experiment(REPOSITORY / "configs/regression_digits.yaml")
-    tracked = {record.id: record.fingerprint for record in load_side(baseline).records.values()}
+    tracked = {record.id: record.fingerprint for record in read_records(baseline).records.values()}
     for path, fingerprint in expected_records(experiment).items():
         name = path.relative_to(experiment.results).as_posix().removesuffix("/evaluate.json").removesuffix(".json")
         # Counts follow the tables, which may grow: what is new there is no regression.

@@ -1,0 +1,296 @@
+"""Candidate against baseline: each metric of each model is better, worse, unchanged, or cannot be told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from hafabench.config.metrics import METRICS
+from hafabench.config.regression import GateLimits
+from hafabench.errors import Problem, UserError
+from hafabench.regression.effects import Effect, effect_on_ratio, effect_over_images, effect_over_seeds, exact_effect
+from hafabench.regression.records import MetricKey, RecordedMetric, RecordSet, predictions_of
+from hafabench.results.predictions import Predictions, identical
+from hafabench.results.record import Record
+
+Verdict = Literal["worse", "missing", "better", "cannot tell", "no change", "new"]
+VERDICTS: tuple[Verdict, ...] = ("worse", "missing", "better", "cannot tell", "new", "no change")
+"""All verdicts in the order in which reports show them."""
+FAILURES: tuple[Verdict, ...] = ("worse", "missing")
+"""The verdicts that fail the gate."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of one metric of one model.
+
+    Attributes:
+        key: What was compared.
+        verdict: ``worse`` or ``better`` if the interval excludes 0 and the change is beyond the limit; ``no change``
+            if the interval is within the limits; ``cannot tell`` otherwise; ``missing`` if only the baseline has the
+            metric, ``new`` if only the candidate has it.
+        unit: The unit of all numbers.
+        baseline, candidate: The means over the seeds that both have.
+        effect: Candidate minus baseline; None if one of them is missing.
+        limit: The largest change that does not matter; None if there is no effect.
+        notes: Clauses that a reader needs beside the numbers.
+    """
+
+    key: MetricKey
+    verdict: Verdict
+    unit: str
+    baseline: float | None
+    candidate: float | None
+    effect: Effect | None = None
+    limit: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The changes of all metrics.
+
+    Attributes:
+        changes: Sorted by verdict, then by metric key.
+        level: The two-sided level of each interval.
+        notes: Sentences about the candidate as a whole.
+    """
+
+    changes: tuple[Change, ...]
+    level: float
+    notes: tuple[str, ...]
+
+    def count(self, verdict: Verdict) -> int:
+        """Return the number of changes with a verdict."""
+        return Counter(change.verdict for change in self.changes)[verdict]
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Return whether the gate fails: a metric is worse or missing or, if ``strict``, cannot be told."""
+        return any(change.verdict in failing_verdicts(strict=strict) for change in self.changes)
+
+
+def failing_verdicts(*, strict: bool) -> set[Verdict]:
+    """Return the verdicts that fail the gate."""
+    return {*FAILURES, "cannot tell"} if strict else {*FAILURES}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One metric key at the seeds that both record sets have; ``lost`` are those that only the baseline has."""
+
+    key: MetricKey
+    baseline: dict[int, RecordedMetric]
+    candidate: dict[int, RecordedMetric]
+    lost: tuple[int, ...] = ()
+
+    @property
+    def values(self) -> tuple[dict[int, float], dict[int, float]]:
+        """The baseline's and the candidate's values by seed."""
+        before, after = (
+            {seed: recorded.metric.value for seed, recorded in by_seed.items()}
+            for by_seed in (self.baseline, self.candidate)
+        )
+        return before, after
+
+    @property
+    def records(self) -> list[tuple[Record, Record]]:
+        """The baseline's and the candidate's record of each seed."""
+        return [(self.baseline[seed].record, recorded.record) for seed, recorded in self.candidate.items()]
+
+
+def find_changes(baseline: RecordSet, candidate: RecordSet, limits: GateLimits) -> Changes:
+    """Compare every metric that ``limits`` names.
+
+    Raises:
+        UserError: If the two cannot be compared: they have no metric in common, were evaluated on different data,
+            timed under different protocols, or have predictions that do not belong to their record.
+    """
+    judged = {key for records in (baseline, candidate) for key in records.metrics if key.metric in limits.metrics}
+    pairs = [_pair(key, baseline, candidate) for key in sorted(judged)]
+    common = [pair for pair in pairs if pair.baseline and pair.candidate]
+    if not common:
+        message = f"no metric in common with {baseline.folder}; expected the same experiment's records"
+        raise UserError(Problem(str(candidate.folder), "", message))
+    problems = [problem for pair in common for problem in _problems(pair)]
+    if problems:
+        raise UserError(list(dict.fromkeys(problems)))
+    methods = {pair.key: _method(pair, limits) for pair in common}
+    # Counts and identical predictions have no error, so that they cannot raise a false alarm.
+    uncertain = sum(method.has_error for method in methods.values())
+    level = limits.false_alarms / max(uncertain, 1)
+    changes = [
+        _judge(pair, methods[pair.key], limits, level) if pair.key in methods else _one_sided(pair) for pair in pairs
+    ]
+    changes.sort(key=lambda change: (VERDICTS.index(change.verdict), change.key))
+    return Changes(tuple(changes), level, tuple(_notes(candidate)))
+
+
+def _pair(key: MetricKey, baseline: RecordSet, candidate: RecordSet) -> _Pair:
+    before, after = baseline.metrics.get(key, {}), candidate.metrics.get(key, {})
+    common = sorted(before.keys() & after.keys())
+    if not common:
+        return _Pair(key, before, {} if before else after)
+    lost = tuple(sorted(before.keys() - after.keys()))
+    return _Pair(key, {seed: before[seed] for seed in common}, {seed: after[seed] for seed in common}, lost)
+
+
+def _problems(pair: _Pair) -> list[Problem]:
+    """Return the reasons why a comparison would be meaningless."""
+    found = []
+    for seed, after in pair.candidate.items():
+        before = pair.baseline[seed]
+        old, new = before.record, after.record
+        if old.scale != new.scale:
+            found.append(Problem(str(after.path), "scale", f"{new.scale!r}, but {before.path} is {old.scale!r}"))
+        if _other_data(old, new) and old.fingerprint != new.fingerprint:
+            message = f"evaluated on other data than {before.path}; move the baseline with --update"
+            found.append(Problem(str(after.path), "provenance.dataset_digest", message))
+        if new.verb == "latency" and old.fingerprint != new.fingerprint:
+            message = f"timed under another protocol than {before.path}; move the baseline with --update"
+            found.append(Problem(str(after.path), "fingerprint", message))
+    return found
+
+
+def _other_data(old: Record, new: Record) -> bool:
+    digests = {record.provenance.dataset_digest for record in (old, new)} - {None}
+    return len(digests) > 1
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How a pair is compared: a function from the level to the effect, and whether the effect has an error."""
+
+    effect: Callable[[float], Effect]
+    has_error: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def _method(pair: _Pair, limits: GateLimits) -> _Method:
+    before, after = pair.values
+    metric = METRICS[pair.key.metric]
+    if metric.aggregation == "exact":
+        return _Method(lambda _level: exact_effect(_mean(before), _mean(after)), has_error=False)
+    if metric.aggregation == "median over rounds":
+        [(old, new)] = [(pair.baseline[seed].metric, pair.candidate[seed].metric) for seed in before]
+        return _Method(lambda level: effect_on_ratio(old, new, level))
+    predictions = _predictions(pair)
+    if predictions is not None and all(identical(old, new) for old, new in zip(*predictions, strict=True)):
+        unchanged = Effect(0.0, 0.0, 0.0, 0.0, "identical predictions")
+        return _Method(lambda _level: unchanged, has_error=False)
+    retrained = any(old.provenance.checkpoint_sha256 != new.provenance.checkpoint_sha256 for old, new in pair.records)
+    if len(before) >= limits.min_seeds and (retrained or predictions is None):
+        return _Method(lambda level: effect_over_seeds(before, after, level))
+    if predictions is not None:
+        note = "retrained: the interval is of the images, not of repeating the training"
+        notes = (note,) if retrained else ()
+        return _Method(
+            lambda level: effect_over_images(metric.name, *predictions, level, limits.resamples), notes=notes
+        )
+    reason = f"{len(before)} seeds (expected {limits.min_seeds} or more) and no predictions"
+    change = _mean(after) - _mean(before)
+    return _Method(lambda _level: Effect(change, None, None, None, reason), has_error=False)
+
+
+def _predictions(pair: _Pair) -> tuple[list[Predictions], list[Predictions]] | None:
+    """Return the predictions of both, seed by seed; None if some are missing.
+
+    Raises:
+        UserError: If the images of a pair are not the same in the same order.
+    """
+    before, after = [], []
+    for seed, recorded in pair.candidate.items():
+        old, new = predictions_of(pair.baseline[seed]), predictions_of(recorded)
+        if old is None or new is None:
+            return None
+        if old.images.tolist() != new.images.tolist():
+            message = f"other images, or in another order, than in {pair.baseline[seed].path}"
+            raise UserError(Problem(str(recorded.path), "predictions", f"{message}; move the baseline with --update"))
+        before.append(old)
+        after.append(new)
+    return before, after
+
+
+def _judge(pair: _Pair, method: _Method, gate: GateLimits, level: float) -> Change:
+    before, after = pair.values
+    limits = gate.metrics[pair.key.metric]
+    effect = method.effect(level)
+    elsewhere = pair.key.verb != "complexity" and any(_elsewhere(*records) for records in pair.records)
+    others = _others_percent(pair) if pair.key.verb == "latency" else 0.0
+    disturbed = others > gate.disturbed
+    limit = limits.tolerance(_mean(before), elsewhere=elsewhere or disturbed)
+    notes = list(method.notes)
+    if pair.lost:
+        notes.append(f"the candidate lacks {len(pair.lost)} of the baseline's {len(pair.lost) + len(before)} seeds")
+    if elsewhere and limits.elsewhere:
+        notes.append("made on another machine or torch: wider limit")
+    elif disturbed and limits.elsewhere:
+        notes.append(f"timed while others had {others:.0f} % of the CPUs: wider limit")
+    if pair.key.verb == "evaluate" and any(old.fingerprint != new.fingerprint for old, new in pair.records):
+        notes.append("the configuration of the run has changed")
+    elif any(_other_data(*records) for records in pair.records):
+        notes.append("the images differ in their bytes: they were made by other versions or on another machine")
+    unit = next(iter(pair.candidate.values())).metric.unit
+    verdict = _verdict(effect, limit, METRICS[pair.key.metric].sign)
+    return Change(pair.key, verdict, unit, _mean(before), _mean(after), effect, limit, tuple(notes))
+
+
+def _verdict(effect: Effect, limit: float, sign: int) -> Verdict:
+    if effect.low is None or effect.high is None:
+        return "cannot tell"
+    low, high = sorted((sign * effect.low, sign * effect.high))
+    gain = sign * effect.change
+    if high < 0 and gain < -limit:
+        return "worse"
+    if low > 0 and gain > limit:
+        return "better"
+    return "no change" if low >= -limit and high <= limit else "cannot tell"
+
+
+def _one_sided(pair: _Pair) -> Change:
+    recorded = pair.baseline or pair.candidate
+    mean = _mean({seed: found.metric.value for seed, found in recorded.items()})
+    unit = next(iter(recorded.values())).metric.unit
+    new = Change(pair.key, "new", unit, None, mean, notes=("the baseline does not have this metric",))
+    if not pair.baseline:
+        return new
+    notes = ("the candidate does not have this metric, or not for these seeds",)
+    return replace(new, verdict="missing", baseline=mean, candidate=None, notes=notes)
+
+
+def _elsewhere(old: Record, new: Record) -> bool:
+    """Return whether two records were made on different machines or versions of torch, or that is unknown."""
+    places = [
+        (
+            record.machine.cpu if record.machine else None,
+            record.provenance.device,
+            record.provenance.packages.get("torch"),
+        )
+        for record in (old, new)
+    ]
+    return places[0] != places[1] or None in places[0]
+
+
+def _others_percent(pair: _Pair) -> float:
+    """Return the larger share of the CPU time that other processes had during the two measurements; 0 if unknown."""
+    machines = [record.machine for records in pair.records for record in records]
+    return max((machine.others_percent or 0.0 for machine in machines if machine), default=0.0)
+
+
+def _notes(candidate: RecordSet) -> list[str]:
+    notes = []
+    commits = {record.provenance.git_commit for record in candidate.records.values()}
+    if len(commits) > 1:
+        notes.append(f"the candidate's records come from {len(commits)} commits")
+    if any(record.provenance.git_dirty for record in candidate.records.values()):
+        notes.append("the candidate's records come from a checkout with uncommitted changes")
+    for record in candidate.records.values():
+        notes += record.warnings
+    return notes
+
+
+def _mean(values: dict[int, float]) -> float:
+    return float(np.mean(list(values.values())))
