@@ -278,7 +278,7 @@ def test_epsilon_of_norms(name):
 
 def test_every_own_model_is_registered():
     own = {"pvt", "lvvit", "dynamicvit", "dynamic_swin"}
-    expected = {n for n, s in CATALOG.items() if s.family in own or s.is_plugin}
+    expected = {n for n, s in CATALOG.items() if s.family in own or s.has_mergers}
     assert set(OWN_MODELS) == expected
     assert all(timm.is_model(timm_name(model)) for model in expected)
     assert hafabench.models.__all__

@@ -30,7 +30,7 @@ def fill_results(experiment: Experiment, share: float = 1.0) -> None:
     about = {"experiment": experiment.name, "scale": experiment.config.scale}
     runs = list(expand(experiment).values())
     for run in runs[: round(share * len(runs))]:
-        level = 40 + 8 * run.model.is_plugin + len(run.model.name) % 5
+        level = 40 + 8 * run.model.has_mergers + len(run.model.name) % 5
         values = {name: level + chance.gauss(0, 1.5) for name in NAMES[run.task]}
         digests = {"checkpoint_sha256": f"{chance.getrandbits(256):064x}", "dataset_digest": f"{1:064x}"}
         training = {"steps": 60, "seconds": 40.0 + 5 * chance.random()}

@@ -33,7 +33,9 @@ def models() -> None:
 
     width = max(map(len, CATALOG))
     for spec in CATALOG.values():
-        click.echo(f"{spec.name:{width}}  {spec.family:12}  {spec.variant:4} {spec.fidelity:15} {spec.description}")
+        click.echo(
+            f"{spec.name:{width}}  {spec.family:12}  {spec.query_mode:4} {spec.fidelity:15} {spec.description}"
+        )
 
 
 @click.command()

@@ -1,57 +1,68 @@
-"""Variants of known models that an experiment defines for itself: other mergers, or other keep rates."""
+"""Models that an experiment defines itself: known models with other mergers or other keep rates."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import AliasChoices, Field
+
 from hafabench.config.base import StrictModel
-from hafabench.config.catalog import FIDELITIES, ModelSpec, derive, merger_problem
+from hafabench.config.catalog import ModelSpec, derive, merger_problem
 from hafabench.config.keep_rates import KeepRates, rates_problem, scheduled
 
 
 class KeepConfig(StrictModel):
-    """Keep rates by the name of a schedule and its rate."""
+    """Keep rates that follow from a schedule and one rate."""
 
-    schedule: Literal["constant", "powers", "steps", "clamped"]
-    rate: float
+    schedule: Literal["constant", "powers", "steps", "clamped"] = Field(
+        description="How the three keep rates follow from `rate`."
+    )
+    rate: float = Field(description="Share of the tokens that is kept, between 0 and 1.")
 
 
 class ModelConfig(StrictModel):
-    """A variant of a known architecture, defined by an experiment.
+    """A model that an experiment defines on the basis of a model of the catalog."""
 
-    Attributes:
-        keep: of a model that drops tokens: the three rates, or a schedule.
-    """
-
-    base: str
-    mergers: tuple[str, ...] | None = None
-    variant: Literal["q", "qkv"] = "q"
-    fidelity: Literal["published_code", "paper"] = FIDELITIES[0]
-    keep: KeepConfig | tuple[float, float, float] | None = None
+    base: str = Field(description="Name of the model that this one is derived from; see `hafabench models`.")
+    mergers: tuple[str, ...] | None = Field(
+        None,
+        description="Mergers in front of the four stages (`grid`, `conv`, `laa`, `sia`); by default those of `base`.",
+    )
+    query_mode: Literal["q", "qkv"] = Field(
+        "q",
+        validation_alias=AliasChoices("query_mode", "variant"),
+        description="Whether the cluster tokens of SIA are queries only (`q`) or queries, keys and values (`qkv`).",
+    )
+    fidelity: Literal["published_code", "paper"] = Field(
+        "published_code", description="Source to follow where the published code and the paper disagree."
+    )
+    keep: KeepConfig | tuple[float, float, float] | None = Field(
+        None, description="Keep rates of a model that drops tokens: the three rates, or a schedule."
+    )
 
     @property
     def rates(self) -> KeepRates | None:
-        """The three keep rates."""
+        """The three keep rates; None for a model that drops no tokens."""
         return scheduled(self.keep.schedule, self.keep.rate) if isinstance(self.keep, KeepConfig) else self.keep
 
     def mergers_on(self, base: ModelSpec) -> tuple[str, ...]:
-        """The mergers, those of ``base`` where none are given."""
+        """The configured mergers, or those of ``base`` if none are configured."""
         return base.mergers if self.mergers is None else self.mergers
 
     def problem(self, base: ModelSpec) -> tuple[str, str] | None:
-        """The key that cannot be had of ``base``, and why; None where all can."""
+        """The key that ``base`` does not support, with the reason; None if all keys are supported."""
         if base.keep is None and self.keep is None:
             wrong = merger_problem(base.family, self.mergers_on(base))
             return ("mergers", wrong) if wrong else None
         if base.keep is None:
             return "keep", f"{base.name!r} drops no tokens; expected a base that does"
         if self.model_fields_set != {"base", "keep"} or self.rates is None:
-            return "keep", f"a variant of {base.name!r} differs in its keep rates, and in nothing else"
+            return "keep", f"a model derived from {base.name!r} can differ in its keep rates only"
         wrong = rates_problem(self.rates)
         return ("keep", wrong) if wrong else None
 
     def derived(self, base: ModelSpec, name: str) -> ModelSpec:
-        """The variant of ``base`` under its own ``name``."""
+        """The model called ``name``, derived from ``base``."""
         if self.keep is not None:
             return derive(base, name, keep=self.rates)
-        return derive(base, name, mergers=self.mergers_on(base), variant=self.variant, fidelity=self.fidelity)
+        return derive(base, name, mergers=self.mergers_on(base), query_mode=self.query_mode, fidelity=self.fidelity)

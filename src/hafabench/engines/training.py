@@ -174,7 +174,7 @@ def identity(run: Run) -> dict[str, Any]:
         "model": run.model.name,
         "architecture": run.model.architecture,
         "mergers": list(run.model.mergers),
-        "variant": run.model.variant,
+        "variant": run.model.query_mode,
         "fidelity": run.model.fidelity,
         "num_classes": run.dataset.num_classes,
         "dataset": run.dataset.name,

@@ -141,7 +141,7 @@ def _run_facts(experiment: Experiment, state: RunState) -> RunFacts:
         model={
             "architecture": run.model.architecture,
             "mergers": list(run.model.mergers),
-            "variant": run.model.variant,
+            "variant": run.model.query_mode,
             "fidelity": run.model.fidelity,
         },
         dataset=_dataset(experiment, run),

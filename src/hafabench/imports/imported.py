@@ -69,7 +69,7 @@ def resolve_model(name: str, models: Mapping[str, ModelSpec]) -> str:
     if name in models:
         return name
     bare = name.split(".")[0]  # timm's tag of pretrained weights
-    found = [spec.name for spec in models.values() if spec.architecture == bare and not spec.is_plugin]
+    found = [spec.name for spec in models.values() if spec.architecture == bare and not spec.has_mergers]
     if len(found) != 1:
         raise UserError(unknown_model(name, dict(models)))
     return found[0]

@@ -36,15 +36,6 @@ CONVENTION = (
 PROPOSALS = 1000
 MASKS = 100
 
-# Weights in the authors' published classes that no gradient ever reaches. Tables 2 and 3 print parameters with them,
-# Table 1 without; no model of this project builds them.
-# PVT: a 512 -> 512 projection with bias (262,656), a norm (1,024) and, in the classifier only, a class token (512).
-# PVT-v2: the projection alone.
-_DEAD_WEIGHTS = {
-    "pvt": {"classification": 264_192, "segmentation": 263_680, "detection": 263_680},
-    "pvt_v2": {"classification": 262_656, "segmentation": 262_656, "detection": 262_656},
-}
-
 
 @dataclass(frozen=True)
 class Complexity:
@@ -170,7 +161,11 @@ def dead_weights(spec: ModelSpec, task: str) -> int:
     Only the class of SIA with its own key/value path has them (SIA after a grid, not after another SIA).
     """
     published = spec.fidelity == "published_code" and spec.mergers[3] == "sia" and spec.mergers[2] != "sia"
-    return _DEAD_WEIGHTS.get(spec.family, {}).get(task, 0) if published else 0
+    if not published:
+        return 0
+    from hafabench.models import family_of
+
+    return family_of(spec).dead_weights.get(task, 0)
 
 
 def metrics(

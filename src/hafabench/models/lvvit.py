@@ -1,10 +1,11 @@
-"""LV-ViT-S: a vision transformer with a convolutional stem, halved residuals and a classifier on every token.
+"""LV-ViT-S: a vision transformer with a convolutional stem, halved residual branches and a classifier on every token.
 
 Jiang et al., *All Tokens Matter: Token Labeling for Training Better Vision Transformers*, NeurIPS 2021,
-https://arxiv.org/abs/2104.10858. On timm's `VisionTransformer`.
+https://arxiv.org/abs/2104.10858. Implemented on the basis of timm's `VisionTransformer`.
 
-Logits are those of the class token plus half the largest of the patch tokens' per class. The published training
-supervises the patch tokens by the labels of another network; without these, here they are trained through the logits.
+The logits are the class token's plus half the largest of the patch tokens' logits, per class. The published training
+supervises the patch tokens with labels from another network. Here there are no such labels: the patch tokens are
+trained through the logits.
 """
 
 from __future__ import annotations
@@ -13,24 +14,31 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention, DropPath, HybridEmbed, Mlp
+from timm.layers.attention import Attention
+from timm.layers.drop import DropPath
+from timm.layers.hybrid_embed import HybridEmbed
+from timm.layers.mlp import Mlp
+from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn.init import trunc_normal_
 
+from hafabench.config.catalog import ModelSpec
+from hafabench.errors import UserError
 from hafabench.models.pyramid import check_input
+from hafabench.models.registry import ModelFamily, OwnModels, create
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "lvvit_small": {"embed_dim": 384, "depth": 16, "num_heads": 6, "mlp_ratio": 3.0},
 }
 PATCH = 16
 _STEM_WIDTH = 64
-# Keeps the denominator of masked attention away from zero.
+# Avoids a division by zero in masked attention.
 _EPS = 1e-6
 
 
 class Stem(nn.Sequential):
-    """Three convolutions with batch norm and ReLU: image (B, 3, H, W) to (B, 64, H/2, W/2), rounding up."""
+    """Three convolutions with batch norm and ReLU: image (B, 3, H, W) to (B, 64, H/2, W/2), rounded up."""
 
     num_features = _STEM_WIDTH
 
@@ -46,7 +54,14 @@ class Stem(nn.Sequential):
 
 
 def embed_patches(img_size: int | tuple[int, int], in_chans: int, patch_size: int, **kwargs: Any) -> HybridEmbed:
-    """The stem and patches of 8 x 8 of its pixels; a last, partial patch is completed with zeros."""
+    """The stem, and patches of 8 x 8 of its pixels. Partial patches at the border are padded with zeros.
+
+    Args:
+        img_size: Side of the images, or (height, width), in pixels.
+        in_chans: Channels of the images.
+        patch_size: Side of a patch in pixels of the image, 16.
+        **kwargs: Other arguments of timm's `HybridEmbed`.
+    """
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     kwargs["dynamic_img_pad"] = True
     return HybridEmbed(
@@ -61,29 +76,43 @@ def embed_patches(img_size: int | tuple[int, int], in_chans: int, patch_size: in
 
 
 class MaskedAttention(Attention):
-    """timm's attention, which can leave tokens out by a mask and pass gradients to it."""
+    """timm's attention with a differentiable mask of tokens."""
 
-    def forward(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # the mask is a differentiable one of tokens, not timm's of attention
+        self, x: torch.Tensor, keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Tokens (B, N, C) to (B, N, C).
 
         Args:
-            keep: (B, N), 1 for tokens that others attend to; 0 leaves a token to itself. None keeps all.
+            x: Tokens (B, N, C).
+            keep: Mask (B, N): 1 for tokens that all tokens attend to, 0 for tokens that only attend to themselves.
+                None keeps all tokens.
         """
         if keep is None:
             return super().forward(x)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         logits = ((q * self.scale) @ k.transpose(-2, -1)).float()
         itself = torch.eye(x.shape[1], device=x.device, dtype=keep.dtype)
-        seen = keep[:, None, None, :]
-        seen = seen + (1 - seen) * itself
-        weights = (logits - logits.amax(dim=-1, keepdim=True)).exp() * seen
+        mask = keep[:, None, None, :]
+        mask = mask + (1 - mask) * itself
+        weights = (logits - logits.amax(dim=-1, keepdim=True)).exp() * mask
         weights = (weights + _EPS / x.shape[1]) / (weights.sum(dim=-1, keepdim=True) + _EPS)
         attended = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
         return self.proj(attended)
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block whose branches count half; arguments as timm's `VisionTransformer` passes them."""
+    """Pre-norm transformer block with halved residual branches; `VisionTransformer` of timm passes the arguments.
+
+    Args:
+        dim: Channels.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the feed-forward layer, divided by ``dim``.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
+        drop_path: Probability of dropping a branch.
+        norm_layer: Class of the norms.
+        **_unused: Other arguments that timm passes.
+    """
 
     def __init__(
         self,
@@ -104,15 +133,22 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens (B, N, C) to (B, N, C); ``keep`` as for the attention."""
+        """Tokens (B, N, C) to (B, N, C); ``keep`` (B, N) is the mask of the attention."""
         x = x + self.drop_path1(self.attn(self.norm1(x), keep)) / 2
         return x + self.drop_path2(self.mlp(self.norm2(x))) / 2
 
 
 class LVViT(VisionTransformer):
-    """LV-ViT; keyword arguments are those of timm's `VisionTransformer`. Any image size from 32 pixels on."""
+    """LV-ViT for images of 32 x 32 pixels or more; arguments are those of timm's `VisionTransformer`.
+
+    Raises:
+        UserError: For a pooling other than ``token`` (class token) and ``""`` (none).
+    """
+
+    cls_token: nn.Parameter
 
     def __init__(self, **kwargs: Any):
+        _check_pooling(kwargs.get("global_pool", "token"))
         super().__init__(
             patch_size=PATCH,
             qkv_bias=False,
@@ -138,12 +174,14 @@ class LVViT(VisionTransformer):
         check_input(x)
         return self._pos_embed(self.patch_embed(x))
 
-    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to tokens (B, 1 + N, C) after the last norm, the class token first."""
+    def forward_features(  # type: ignore[override]  # timm's attention masks are not supported
+        self, x: torch.Tensor
+    ) -> torch.Tensor:
+        """Image (B, in_chans, H, W) to tokens (B, 1 + N, C) after the last norm, class token first."""
         check_input(x)
         return super().forward_features(x)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # as for `forward_features`
         """Image (B, in_chans, H, W) to logits (B, classes)."""
         return self.forward_head(self.forward_features(x))
 
@@ -152,13 +190,38 @@ class LVViT(VisionTransformer):
         return self.head(x[:, 0]), self.aux_head(x[:, 1:])
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Tokens (B, 1 + N, C) to logits (B, classes); ``pre_logits``: to the class token (B, C)."""
+        """Tokens (B, 1 + N, C) to logits (B, classes).
+
+        With ``pre_logits``, or without a classifier, to the class token (B, C), or to all tokens without pooling.
+        """
         if pre_logits or not self.num_classes:
-            return x[:, 0]
+            return x[:, 0] if self.global_pool else x
         logits, token_logits = self.classify(x)
         return logits + token_logits.amax(dim=1) / 2
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace both classifiers, on the class token and on the patch tokens."""
+        """Replace both classifiers, the class token's and the patch tokens'."""
+        _check_pooling(self.global_pool if global_pool is None else global_pool)
         super().reset_classifier(num_classes, global_pool)
         self.aux_head = self._token_classifier()
+
+
+def _check_pooling(global_pool: str) -> None:
+    if global_pool not in ("token", ""):
+        raise UserError(f"global_pool={global_pool!r} is not supported by LV-ViT; expected one of 'token', ''")
+
+
+def _build(spec: ModelSpec, **kwargs: Any) -> LVViT:
+    return LVViT(**{**ARCHITECTURES[spec.architecture], **kwargs})
+
+
+FAMILY = ModelFamily(
+    "lvvit", own=OwnModels(_build, first_conv="patch_embed.backbone.0", classifier=("head", "aux_head"))
+)
+default_cfgs = FAMILY.default_cfgs()
+
+
+@register_model
+def lvvit_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """LV-ViT-S."""
+    return create("lvvit_small", pretrained=pretrained, **kwargs)

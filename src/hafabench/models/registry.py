@@ -1,32 +1,148 @@
-"""Models by name: registration of the catalogue with timm, and one way to build any of them."""
+"""Model families, and one function that builds any model of the catalog.
+
+Every family is a module of this package that defines `FAMILY` and, for this project's own networks, one entry point
+per model, as in timm: ``grep pvt_tiny_hafa`` finds it. CONTRIBUTING.md describes how to add a backbone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, Literal, overload
 
+import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs
 from torch import nn
 
-from hafabench.config.catalog import CATALOG, FIDELITIES, VARIANTS, ModelSpec, merger_problem
+from hafabench.config.catalog import CATALOG, FIDELITIES, QUERY_MODES, ModelSpec, merger_problem
 from hafabench.config.keep_rates import KeepRates, describe_rates
 from hafabench.errors import UserError
-from hafabench.models import dynamic_swin, dynamicvit, lvvit, pvt, pvt_v2, swin
-from hafabench.models.pyramid import Dimensions
-from hafabench.models.timm_models import LibraryBackbone, create_library_model
+from hafabench.models.dense_backbone import DenseBackbone, TimmDenseBackbone
+
+
+@dataclass(frozen=True)
+class OwnModels:
+    """The models of a family that this project implements.
+
+    Attributes:
+        constructor: Builds the network from a `ModelSpec` and timm's keyword arguments (``num_classes``,
+            ``in_chans``, ``drop_path_rate``, ...).
+        first_conv: Name of the first convolution; timm adapts it to other input channels.
+        classifier: Names of the last linear layers; timm replaces them for another number of classes.
+        pool_size: Height and width of the features of a 224 x 224 image; None if the features are tokens.
+        dense: Whether the network's ``as_backbone`` method turns it into a `DenseBackbone`.
+        drops_tokens: Whether the models need keep rates.
+    """
+
+    constructor: Callable[..., nn.Module]
+    first_conv: str
+    classifier: str | tuple[str, ...]
+    pool_size: tuple[int, int] | None = None
+    dense: bool = False
+    drops_tokens: bool = False
+
+
+@dataclass(frozen=True)
+class TimmModels:
+    """The models of a family that timm implements.
+
+    Attributes:
+        pyramid_levels: timm's feature levels of strides 4, 8, 16 and 32; None for a family without a feature pyramid.
+        options: Keyword arguments of `timm.create_model`, unless the caller sets them.
+        drop_path: Whether the models have stochastic depth.
+        frozen_in_detection: Modules that detection does not train. Batch norms then keep their statistics.
+        sync_batch_norm: Whether segmentation on several GPUs shares batch statistics.
+    """
+
+    pyramid_levels: tuple[int, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    drop_path: bool = True
+    frozen_in_detection: tuple[str, ...] = ()
+    sync_batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """All that the project knows about one family of models.
+
+    A family has own models, models of timm, or both: PVT-v2 and Swin without mergers are timm's.
+
+    Attributes:
+        name: `ModelSpec.family` and the name of the module.
+        own: This project's models.
+        timm: timm's models.
+        dead_weights: By task, the number of weights of the authors' published HAFA class that no gradient reaches.
+            This project does not build them; Tables 2 and 3 of the paper count them.
+        img_size_from_recipe: Whether training builds the network for the recipe's image size instead of 224 pixels.
+    """
+
+    name: str
+    own: OwnModels | None = None
+    timm: TimmModels | None = None
+    dead_weights: Mapping[str, int] = field(default_factory=dict)
+    img_size_from_recipe: bool = False
+
+    def is_own(self, spec: ModelSpec) -> bool:
+        """Whether this project implements the model; otherwise timm does."""
+        return self.own is not None and (self.timm is None or spec.has_mergers)
+
+    def default_cfgs(self) -> dict[str, Any]:
+        """timm's ``default_cfgs`` of the family's own models in the catalog."""
+        own = [spec for spec in CATALOG.values() if spec.family == self.name and self.is_own(spec)]
+        return generate_default_cfgs({timm_name(spec.name): self.default_cfg(spec) for spec in own})
+
+    def default_cfg(self, spec: ModelSpec) -> dict[str, Any]:
+        """timm's description of an own model. Evaluation resizes to 256 and crops 224 pixels (section 4.1)."""
+        assert self.own is not None
+        return {
+            "architecture": timm_name(spec.name),
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "pool_size": self.own.pool_size,
+            "crop_pct": 0.875,
+            "interpolation": "bicubic",
+            "mean": IMAGENET_DEFAULT_MEAN,
+            "std": IMAGENET_DEFAULT_STD,
+            "first_conv": self.own.first_conv,
+            "classifier": self.own.classifier,
+        }
+
+
+def family_of(spec: ModelSpec) -> ModelFamily:
+    """The family of a model, from the module of `hafabench.models` that has the family's name.
+
+    Raises:
+        UserError: If there is no such family.
+    """
+    module = f"hafabench.models.{spec.family}"
+    family = None
+    if spec.family.isidentifier() and importlib.util.find_spec(module) is not None:
+        family = getattr(importlib.import_module(module), "FAMILY", None)
+    if family is None:
+        raise UserError(f"model {spec.name!r}: unknown family {spec.family!r}")
+    return family
 
 
 def is_own(spec: ModelSpec) -> bool:
-    """Whether this project builds the model; otherwise it is timm's."""
-    return spec.family in _OWN_FAMILIES or spec.is_plugin
+    """Whether this project implements the model; otherwise timm does."""
+    return family_of(spec).is_own(spec)
 
 
 def timm_name(name: str) -> str:
-    """A model's name with timm, for which a dot parts a model from its weights: ``dynamicvit_lvs_0_5``."""
+    """A model's name in timm, where a dot would separate it from the name of its weights: ``dynamicvit_lvs_0_5``."""
     return name.replace(".", "_")
+
+
+@overload
+def create(model: str | ModelSpec, *, dense: Literal[True], **kwargs: Any) -> DenseBackbone: ...
+
+
+@overload
+def create(model: str | ModelSpec, *, dense: Literal[False] = False, **kwargs: Any) -> nn.Module: ...
 
 
 def create(
@@ -34,164 +150,100 @@ def create(
     *,
     dense: bool = False,
     mergers: tuple[str, ...] | None = None,
-    variant: str | None = None,
+    query_mode: str | None = None,
     fidelity: str | None = None,
     keep: KeepRates | None = None,
-    **kwargs,
-) -> nn.Module:
-    """Build any model of the catalogue, or a variant of one.
+    **kwargs: Any,
+) -> nn.Module | DenseBackbone:
+    """Build a model of the catalog, with other mergers or keep rates if these are given.
 
     Args:
-        model: a name of `hafabench.config.catalog.CATALOG` or a specification.
-        dense: build the backbone of a dense task: without classifier and class token, with ``channels`` and
-            ``forward_tokens(x)``, and no parameter that would stay without a gradient.
-        mergers, variant, fidelity, keep: changes of the specification.
-        kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``features_only`` ...; for PVT and PVT-v2 also
-            ``depths`` (blocks) and ``embed_dims`` (channels) of the four stages, where they shall differ.
+        model: Name in `hafabench.config.catalog.CATALOG`, or a specification.
+        dense: Build the backbone of a dense task instead of a classifier: a `DenseBackbone` without classifier and
+            class token, in which every parameter has a gradient.
+        mergers: Replaces the model's mergers.
+        query_mode: Replaces the model's query mode.
+        fidelity: Replaces the model's fidelity.
+        keep: Replaces the model's keep rates.
+        **kwargs: ``num_classes``, ``in_chans``, ``drop_path_rate``, ``features_only`` and other arguments of timm;
+            for PVT and PVT-v2 also ``depths`` (blocks) and ``embed_dims`` (channels) of the four stages.
 
     Raises:
-        UserError: for an unknown model, or mergers or keep rates that it cannot take.
+        UserError: If the model is unknown, or does not support the mergers or keep rates.
     """
     if isinstance(model, str):
         if model not in CATALOG:
             raise UserError(f"unknown model {model!r}; expected one of {', '.join(CATALOG)}")
         model = CATALOG[model]
-    changes = {"mergers": mergers, "variant": variant, "fidelity": fidelity, "keep": keep}
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes: dict[str, Any] = {"mergers": mergers, "query_mode": query_mode, "fidelity": fidelity, "keep": keep}
+    changes = {name: value for name, value in changes.items() if value is not None}
     return build_model(replace(model, **changes), dense=dense, **kwargs)
 
 
-def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs) -> nn.Module:
-    """The model that ``spec`` describes; see `create`."""
-    # A specification read from JSON or a library's configuration has a list here, which equals no tuple.
+def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs: Any) -> nn.Module:
+    """Build the model that ``spec`` describes; see `create`."""
+    # Mergers read from JSON or from an mm configuration are a list, which never equals a tuple.
     spec = replace(spec, mergers=tuple(spec.mergers))
-    if spec.is_plugin and (problem := merger_problem(spec.family, spec.mergers)):
+    family = family_of(spec)
+    _check(spec, family)
+    if not family.is_own(spec):
+        net = _build_timm_backbone(spec, family, kwargs) if dense else _build_timm(spec, family, kwargs)
+    elif dense:
+        net = _build_own_backbone(spec, family, kwargs)
+    else:
+        net = _build_own(spec, family, kwargs)
+    # Tokens are maps in channels-last order. Weights in the same order save reordering the map in every convolution.
+    return net.to(memory_format=torch.channels_last)
+
+
+def _check(spec: ModelSpec, family: ModelFamily) -> None:
+    if spec.has_mergers and (problem := merger_problem(spec.family, spec.mergers)):
         raise UserError(f"model {spec.name!r}: {problem}")
-    if spec.variant not in VARIANTS:
-        raise UserError(
-            f"model {spec.name!r}: unknown variant {spec.variant!r}; expected one of {', '.join(VARIANTS)}"
-        )
-    if spec.fidelity not in FIDELITIES:
-        expected = ", ".join(FIDELITIES)
-        raise UserError(f"model {spec.name!r}: unknown fidelity {spec.fidelity!r}; expected one of {expected}")
-    if (spec.keep is None) == (spec.family in _KEEPING_FAMILIES):
-        found = "none" if spec.keep is None else describe_rates(spec.keep)
-        raise UserError(f"model {spec.name!r}: family {spec.family!r} and keep rates do not fit, found {found}")
-    # Tokens are maps channels last: where weights are too, no convolution has to bring its map into another order.
-    return _build(spec, dense, **kwargs).to(memory_format=torch.channels_last)
+    for name, value, known in (
+        ("query mode", spec.query_mode, QUERY_MODES),
+        ("fidelity", spec.fidelity, FIDELITIES),
+    ):
+        if value not in known:
+            raise UserError(f"model {spec.name!r}: unknown {name} {value!r}; expected one of {', '.join(known)}")
+    drops_tokens = family.own is not None and family.own.drops_tokens
+    if drops_tokens and spec.keep is None:
+        raise UserError(f"model {spec.name!r}: family {spec.family!r} drops tokens and needs keep rates; found none")
+    if spec.keep is not None and not drops_tokens:
+        rates = describe_rates(spec.keep)
+        raise UserError(f"model {spec.name!r}: family {spec.family!r} drops no tokens; found keep rates {rates}")
 
 
-def _build(spec: ModelSpec, dense: bool, **kwargs) -> nn.Module:
-    if not is_own(spec):
-        return LibraryBackbone(spec, **kwargs) if dense else create_library_model(spec, **kwargs)
-    if dense and spec.family in _CLASSIFIERS:
-        raise UserError(f"model {spec.name!r} gives no feature pyramid, which dense tasks need")
-    net = _build_own(spec, **kwargs)
-    return net.as_backbone() if dense else net
-
-
-def _build_own(spec: ModelSpec, pretrained: bool = False, **kwargs) -> nn.Module:
-    if pretrained:
+def _build_own(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) -> nn.Module:
+    assert family.own is not None
+    if kwargs.pop("pretrained", False):
         raise UserError(f"model {spec.name!r} has no published weights to load; train it, or load a checkpoint")
-    kwargs.setdefault("pretrained_cfg", _configuration(spec))
+    # timm passes None to say that the registered configuration applies; a model of an experiment is not registered.
+    kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or family.default_cfg(spec)
     feature_cfg = {"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}
-    constructor = _CONSTRUCTORS[spec.family]
-    name = timm_name(spec.name)
-    return build_model_with_cfg(partial(constructor, spec), name, False, feature_cfg=feature_cfg, **kwargs)
+    constructor = partial(family.own.constructor, spec)
+    return build_model_with_cfg(constructor, timm_name(spec.name), False, feature_cfg=feature_cfg, **kwargs)
 
 
-def _resized(dims: Dimensions, depths: Sequence[int] | None, embed_dims: Sequence[int] | None) -> Dimensions:
-    changes = {"depths": depths, "embed_dims": embed_dims}
-    changes = {name: tuple(value) for name, value in changes.items() if value is not None}
-    for name, value in changes.items():
-        if len(value) != 4 or min(value) < 1:
-            raise UserError(f"{name}={value!r} is not supported; expected four positive numbers, one per stage")
-    dims = replace(dims, **changes)
-    if any(width % heads for width, heads in zip(dims.embed_dims, dims.num_heads, strict=True)):
-        raise UserError(f"embed_dims={dims.embed_dims!r} is not supported; expected multiples of {dims.num_heads}")
-    return dims
+def _build_own_backbone(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) -> nn.Module:
+    if family.own is None or not family.own.dense:
+        raise _no_pyramid(spec)
+    net: Any = _build_own(spec, family, kwargs)
+    return net.as_backbone()
 
 
-def _pvt(
-    spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs
-) -> nn.Module:
-    dims = _resized(pvt.ARCHITECTURES[spec.architecture], depths, embed_dims)
-    return pvt.PyramidVisionTransformer(dims, spec.mergers, spec.variant, spec.fidelity, **kwargs)
+def _build_timm(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) -> nn.Module:
+    assert family.timm is not None
+    if not family.timm.drop_path and kwargs.pop("drop_path_rate", 0.0):
+        raise UserError(f"model {spec.name!r} has no stochastic depth; expected drop_path: 0")
+    return timm.create_model(spec.architecture, **{**family.timm.options, **kwargs})
 
 
-def _pvt_v2(
-    spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs
-) -> nn.Module:
-    dims = _resized(pvt_v2.ARCHITECTURES[spec.architecture], depths, embed_dims)
-    return pvt_v2.PyramidVisionTransformerV2(dims, spec.mergers, spec.variant, spec.fidelity, **kwargs)
+def _build_timm_backbone(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) -> nn.Module:
+    if family.timm is None or family.timm.pyramid_levels is None:
+        raise _no_pyramid(spec)
+    body = _build_timm(spec, family, {**kwargs, "num_classes": 0})
+    return TimmDenseBackbone(body, family.timm.pyramid_levels)
 
 
-def _swin(spec: ModelSpec, **kwargs) -> nn.Module:
-    kwargs = {**swin.ARCHITECTURES[spec.architecture], **kwargs}
-    return swin.SwinTransformerHafa(spec.mergers, spec.variant, spec.fidelity, **kwargs)
-
-
-def _lvvit(spec: ModelSpec, **kwargs) -> nn.Module:
-    return lvvit.LVViT(**{**lvvit.ARCHITECTURES[spec.architecture], **kwargs})
-
-
-def _dynamicvit(spec: ModelSpec, **kwargs) -> nn.Module:
-    return dynamicvit.DynamicViT(spec.keep, **{**dynamicvit.ARCHITECTURES[spec.architecture], **kwargs})
-
-
-def _dynamic_swin(spec: ModelSpec, **kwargs) -> nn.Module:
-    return dynamic_swin.DynamicSwin(spec.keep, **{**dynamic_swin.ARCHITECTURES[spec.architecture], **kwargs})
-
-
-_KEEPING_FAMILIES = ("dynamicvit", "dynamic_swin")
-_CLASSIFIERS = ("lvvit", *_KEEPING_FAMILIES)
-_OWN_FAMILIES = ("pvt", *_CLASSIFIERS)
-_CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {
-    "pvt": _pvt,
-    "pvt_v2": _pvt_v2,
-    "swin": _swin,
-    "lvvit": _lvvit,
-    "dynamicvit": _dynamicvit,
-    "dynamic_swin": _dynamic_swin,
-}
-_FIRST_CONV_AND_CLASSIFIER = {
-    "pvt": ("stage1.merger.proj", "head"),
-    "pvt_v2": ("stage1.merger.proj", "head"),
-    "swin": ("patch_embed.proj", "head.fc"),
-    "lvvit": ("patch_embed.backbone.0", "head"),
-    "dynamicvit": ("patch_embed.backbone.0", "head"),
-    "dynamic_swin": ("patch_embed.proj", "head.fc"),
-}
-
-
-def _configuration(spec: ModelSpec) -> dict:
-    """timm's description of a model's input; evaluation resizes to 256 and crops 224 (HAFA section 4.1)."""
-    first_conv, classifier = _FIRST_CONV_AND_CLASSIFIER[spec.family]
-    return {
-        "architecture": timm_name(spec.name),
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": first_conv,
-        "classifier": classifier,
-    }
-
-
-def _entrypoint(spec: ModelSpec) -> Callable[..., nn.Module]:
-    def build(pretrained: bool = False, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs) -> nn.Module:
-        # timm passes its own registry's configuration; `build_model` knows the same one from the specification.
-        return create(spec, pretrained=pretrained, **kwargs)
-
-    build.__name__ = build.__qualname__ = timm_name(spec.name)
-    build.__doc__ = f"{spec.architecture}: {spec.description}."
-    return build
-
-
-OWN_MODELS: dict[str, ModelSpec] = {name: spec for name, spec in CATALOG.items() if is_own(spec)}
-default_cfgs = generate_default_cfgs({timm_name(name): _configuration(spec) for name, spec in OWN_MODELS.items()})
-for _spec in OWN_MODELS.values():
-    register_model(_entrypoint(_spec))
+def _no_pyramid(spec: ModelSpec) -> UserError:
+    return UserError(f"model {spec.name!r} has no feature pyramid, which dense tasks need")

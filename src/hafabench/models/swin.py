@@ -1,43 +1,51 @@
-"""Swin with HAFA's mergers, on timm's Swin. Without mergers Swin is timm's own.
+"""Swin with HAFA's mergers, on the basis of timm's Swin. timm's model itself is used without mergers.
 
 Liu et al., *Swin Transformer: Hierarchical Vision Transformer using Shifted Windows*, ICCV 2021,
 https://arxiv.org/abs/2103.14030. Mergers: Chen, Liu, Yin and Fan, *Building Vision Transformers with Hierarchy Aware
 Feature Aggregation*, ICCV 2023 (Table 6).
 
-Nothing is published of HAFA on Swin but its name and figures. The reading here: LAA replaces patch merging as on PVT
-(2x2 windows, odd sizes completed with zeros as patch merging does), and stage 4 after SIA attends globally among
-cluster tokens, for which windows have no meaning, with the very modules of timm's blocks. Swin's relative position
-bias is kept: cluster tokens lie at the mean position of their cells, and the bias of a pair is the window's table,
-interpolated bilinearly at the difference of their positions and clamped at its border. For tokens that are the grid
-of one window this is Swin's own bias.
+The paper gives results of HAFA on Swin, but no code or description. This implementation interprets it as follows.
+LAA replaces patch merging as in PVT (2x2 windows; odd sizes are padded with zeros, as patch merging does). Stage 4
+after SIA has no windows: all cluster tokens attend to each other, with the modules of timm's blocks. The relative
+position bias is kept: a cluster token is located at the mean of its positions, and the bias of a pair is the window's
+table, interpolated bilinearly at the difference of their locations and clamped at its border. For tokens that form
+the grid of one window, this equals Swin's own bias.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
+from timm.models import register_model
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from hafabench.config.catalog import GRID_ONLY
+from hafabench.config.catalog import GRID_ONLY, ModelSpec
 from hafabench.errors import UserError
-from hafabench.models.hafa.plugin import MergerStyle, build_merger, key_value_source
+from hafabench.models.hafa.mergers import MergerStyle, build_merger, key_value_source
 from hafabench.models.hafa.tokens import Context, Tokens
-from hafabench.models.pyramid import check_input, initialise_linear, taken_stages
+from hafabench.models.pyramid import TokenPyramid, check_input, initialise_linear, run_blocks
+from hafabench.models.registry import ModelFamily, OwnModels, TimmModels, create
 
-ARCHITECTURES = {
+# Options of timm's Swin that make it work on any image size.
+ANY_IMAGE_SIZE: dict[str, Any] = {
+    "strict_img_size": False,
+    "embed_layer": partial(PatchEmbed, dynamic_img_pad=True),
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "swin_tiny_patch4_window7_224": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
 }
-# Kernel and padding of the grid merger are unused: Swin's own is patch merging.
+# Kernel and padding of the grid merger are not used: Swin's grid merger is patch merging.
 _STYLE = MergerStyle(kernel=2, padding=0, laa_kernel=2, laa_padding=0, laa_pad_odd=True)
 
 
 class Downsample(nn.Module):
-    """A merger of this project in the place of patch merging: (B, H, W, C) to (B, H/2, W/2, C'), rounding up."""
+    """A merger of this project instead of patch merging: (B, H, W, C) to (B, H/2, W/2, C'), rounded up."""
 
     def __init__(self, merger: nn.Module):
         super().__init__()
@@ -48,7 +56,7 @@ class Downsample(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """timm's Swin block, on cluster tokens instead of windows."""
+    """timm's Swin block on cluster tokens instead of windows."""
 
     def __init__(self, block: SwinTransformerBlock):
         super().__init__()
@@ -56,7 +64,7 @@ class TokenBlock(nn.Module):
         self.norm2, self.mlp, self.drop_path2 = block.norm2, block.mlp, block.drop_path2
 
     def forward(self, tokens: Tokens, context: Context | None = None) -> Tokens:
-        """Attend to ``context`` or among the tokens themselves; a context passes the same first norm."""
+        """Attend to ``context``, after the same first norm, or to the tokens themselves if it is None."""
         queries = tokens.with_x(self.norm1(tokens.x))
         if context is not None:
             source = context.tokens.with_x(self.norm1(context.tokens.x))
@@ -83,14 +91,14 @@ class TokenBlock(nn.Module):
 
 
 class TokenStage(nn.Module):
-    """Stage 4 behind SIA.
+    """Stage 4 after SIA.
 
     Args:
         merger: SIA.
-        blocks: timm's blocks of the stage; their modules, and the names of their parameters, are kept.
+        blocks: timm's blocks of the stage. Their modules and the names of their parameters are kept.
     """
 
-    def __init__(self, merger: nn.Module, blocks: nn.Sequential):
+    def __init__(self, merger: nn.Module, blocks: Iterable[SwinTransformerBlock]):
         super().__init__()
         self.merger = merger
         self.blocks = nn.ModuleList(TokenBlock(block) for block in blocks)
@@ -99,130 +107,108 @@ class TokenStage(nn.Module):
     def forward(self, tokens: Tokens) -> Tokens:
         """Grid tokens of stage 3 to cluster tokens of stage 4."""
         aggregation = self.merger(tokens)
-        tokens, context = aggregation.tokens, aggregation.context
-        for block in self.blocks:
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, context, use_reentrant=False)
-            else:
-                tokens = block(tokens, context)
-            context = None
-        return tokens
+        return run_blocks(self.blocks, aggregation, aggregation.tokens, self.grad_checkpointing)
 
 
-class SwinTransformerHafa(SwinTransformer):
-    """Swin whose patch mergings are chosen stage by stage.
+class SwinTransformerHafa(TokenPyramid, SwinTransformer):
+    """Swin with a choice of merger per stage.
 
     Args:
-        mergers: ``grid`` (patch merging), ``conv``, ``laa``, and on stage 4 ``sia``.
-        variant, fidelity: of SIA; see `hafabench.config.catalog.ModelSpec`.
-        kwargs: of timm's `SwinTransformer`.
+        mergers: Merger in front of each stage: ``grid`` (patch merging), ``conv``, ``laa`` and, on stage 4, ``sia``.
+        query_mode: ``q`` or ``qkv``: how SIA uses cluster tokens; see `hafabench.config.catalog.ModelSpec`.
+        fidelity: ``published_code`` or ``paper``.
+        **kwargs: Arguments of timm's `SwinTransformer`.
     """
 
     def __init__(
         self,
         mergers: tuple[str, ...] = GRID_ONLY,
-        variant: str = "q",
+        query_mode: str = "q",
         fidelity: str = "published_code",
-        **kwargs,
+        **kwargs: Any,
     ):
-        kwargs.setdefault("strict_img_size", False)
-        kwargs.setdefault("embed_layer", partial(PatchEmbed, dynamic_img_pad=True))
-        super().__init__(**kwargs)
+        super().__init__(**{**ANY_IMAGE_SIZE, **kwargs})
+        self.output_fmt = "NLC"
         self.clusters = mergers[3] == "sia"
-        key_values = key_value_source(mergers, variant, fidelity)
+        key_values = key_value_source(mergers, query_mode, fidelity)
         for index, kind in enumerate(mergers):
             if kind == "grid":
                 continue
-            in_dim, dim = self.feature_info[index - 1]["num_chs"], self.feature_info[index]["num_chs"]
-            merger = build_merger(kind, in_dim, dim, _STYLE, key_values)
+            merger = build_merger(kind, self.channels[index - 1], self.channels[index], _STYLE, key_values)
             merger.apply(lambda module: initialise_linear(module) if isinstance(module, nn.Linear) else None)
+            stage: Any = self.layers[index]
             if kind == "sia":
-                self.layers[index] = TokenStage(merger, self.layers[index].blocks)
+                self.layers[index] = TokenStage(merger, stage.blocks)
             else:
-                self.layers[index].downsample = Downsample(merger)
+                stage.downsample = Downsample(merger)
 
     @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of each stage's features."""
-        return tuple(info["num_chs"] for info in self.feature_info)
+    def last_norm(self) -> nn.Module:
+        """The norm before the classifier."""
+        return self.norm
 
-    def _run_stages(self, x: torch.Tensor) -> list[Tokens]:
+    @property
+    def norms_dense_output(self) -> bool:
+        """Dense tasks use grids as they are, and cluster tokens after the last norm."""
+        return self.clusters
+
+    def run_stages(self, x: torch.Tensor, stop: int | None = None) -> list[Tokens]:
+        """Image (B, in_chans, H, W) to the tokens of the stages, of the first ``stop`` only if given."""
         check_input(x)
         tokens, outputs = _from_nhwc(self.patch_embed(x)), []
-        for stage in self.layers:
+        for stage in self.layers[:stop]:
             is_tokens = isinstance(stage, TokenStage)
             tokens = stage(tokens) if is_tokens else _from_nhwc(stage(_as_nhwc(tokens)))
             outputs.append(tokens)
         return outputs
 
-    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to the last stage's tokens (B, N, C) after the last norm."""
-        return self.norm(self._run_stages(x)[-1].x)
-
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Tokens (B, N, C) to logits, by the unweighted mean over tokens."""
-        # timm's head pools a map of channels last: the tokens are one of height 1.
-        return super().forward_head(x.unsqueeze(1), pre_logits)
-
-    def forward_tokens(self, x: torch.Tensor) -> list[Tokens]:
-        """Image (B, in_chans, H, W) to the stages' tokens: grids as they are, cluster tokens after the last norm."""
-        outputs = self._run_stages(x)
-        if self.clusters and len(outputs) == 4:
-            outputs[-1] = outputs[-1].with_x(self.norm(outputs[-1].x))
-        return outputs
-
-    def forward_intermediates(
-        self,
-        x: torch.Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """timm's interface to feature maps; norms are those of `forward_tokens`."""
-        if output_fmt != "NCHW":
-            raise ValueError(f"output format {output_fmt!r} is not supported; expected 'NCHW'")
-        tokens = self.forward_tokens(x)
-        maps = [tokens[index].to_map() for index in taken_stages(len(tokens), indices)]
-        return maps if intermediates_only else (tokens[-1].x, maps)
+        """Tokens (B, N, C) to logits (B, num_classes) of their unweighted mean."""
+        # timm's head pools a channels-last map: the tokens form one of height 1.
+        x = super().forward_head(x.unsqueeze(1), pre_logits)
+        return x if self.global_pool else x.squeeze(1)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 4, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove what only classification needs; cluster tokens keep their norm."""
+        """Remove what only classification needs; see timm's `SwinTransformer`. Cluster tokens keep their norm."""
         return super().prune_intermediate_layers(indices, prune_norm and not self.clusters, prune_head)
 
     def as_backbone(self) -> SwinTransformerHafa:
-        """This model without what only classification needs; returns itself."""
+        """Remove what only classification needs; returns the model itself, a `DenseBackbone`."""
         self.prune_intermediate_layers([0, 1, 2, 3], prune_norm=True)
         return self
 
-    def set_input_size(self, *args, **kwargs) -> None:
-        """Not needed: every input size works as it is, and the windows stay those of the published model."""
-        raise UserError("Swin with HAFA takes any input size; it has none to set")
+    def set_input_size(self, *args: Any, **kwargs: Any) -> None:
+        """Not supported: the model works on every input size, with the windows that it was built with.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("Swin with HAFA works on every input size; set_input_size is not supported")
 
 
 def relative_position_bias(
     table: torch.Tensor, window: tuple[int, int], queries: Tokens, source: Tokens
 ) -> torch.Tensor:
-    """Swin's bias table read at the differences of token positions.
+    """Swin's bias table at the differences of token positions.
 
     Args:
-        table: ((2 Wh - 1)(2 Ww - 1), heads) of a Wh x Ww window.
-        window: (Wh, Ww).
-        queries, source: N tokens and M tokens; positions are in cells of the queries' grid.
+        table: Biases ((2 Wh - 1)(2 Ww - 1), heads) of a Wh x Ww window.
+        window: Size (Wh, Ww) of the window.
+        queries: N tokens. Differences are measured in positions of their grid.
+        source: M tokens.
 
     Returns:
-        (B or 1, heads, N, M).
+        Biases (B or 1, heads, N, M).
     """
     offsets = queries.centres(queries.grid).unsqueeze(2) - source.centres(queries.grid).unsqueeze(1)
-    # Normalised so that -1 and 1 are the table's outermost entries, as (x, y), which is what grid_sample reads.
+    # grid_sample expects (x, y), scaled so that -1 and 1 are the table's outermost entries.
     limits = offsets.new_tensor([max(side - 1, 1) for side in window])
-    places = (offsets / limits).flip(-1)
+    points = (offsets / limits).flip(-1)
     image = table.view(1, 2 * window[0] - 1, 2 * window[1] - 1, -1).permute(0, 3, 1, 2)
-    image = image.to(places.dtype).expand(places.shape[0], -1, -1, -1)
-    return F.grid_sample(image, places, mode="bilinear", padding_mode="border", align_corners=True)
+    image = image.to(points.dtype).expand(points.shape[0], -1, -1, -1)
+    return F.grid_sample(image, points, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def _from_nhwc(x: torch.Tensor) -> Tokens:
@@ -231,3 +217,24 @@ def _from_nhwc(x: torch.Tensor) -> Tokens:
 
 def _as_nhwc(tokens: Tokens) -> torch.Tensor:
     return tokens.x.unflatten(1, tokens.grid)
+
+
+def _build(spec: ModelSpec, **kwargs: Any) -> SwinTransformerHafa:
+    kwargs = {**ARCHITECTURES[spec.architecture], **kwargs}
+    return SwinTransformerHafa(spec.mergers, spec.query_mode, spec.fidelity, **kwargs)
+
+
+FAMILY = ModelFamily(
+    "swin",
+    own=OwnModels(_build, first_conv="patch_embed.proj", classifier="head.fc", dense=True),
+    timm=TimmModels(pyramid_levels=(0, 1, 2, 3), options=ANY_IMAGE_SIZE),
+    # Windows of 7 x 7 positions, made for 224 pixels, would be mostly padding on small images.
+    img_size_from_recipe=True,
+)
+default_cfgs = FAMILY.default_cfgs()
+
+
+@register_model
+def swin_tiny_hafa(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Swin-T with HAFA: LAA, LAA, SIA."""
+    return create("swin_tiny_hafa", pretrained=pretrained, **kwargs)

@@ -1,4 +1,4 @@
-"""Keeping some of an image's tokens: the predictor that scores them, and decisions that gradients pass through.
+"""Token pruning: the predictor that scores tokens, and differentiable decisions to keep or drop them.
 
 Rao et al., *DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification*, NeurIPS 2021,
 https://arxiv.org/abs/2106.02034; on Swin in *Dynamic Spatial Sparsification*, https://arxiv.org/abs/2207.01580.
@@ -18,13 +18,13 @@ from hafabench.models.pyramid import initialise_linear
 
 
 class Masked(NamedTuple):
-    """What a training pass gives, in which masks stand for dropped tokens.
+    """Outputs of a training pass, in which masks replace the dropping of tokens.
 
     Attributes:
-        logits: (B, classes), of the class token or the pooled tokens.
-        tokens: what the token loss compares with the teacher's: logits per token (B, N, classes) or features
+        logits: Logits (B, classes) of the class token or of the pooled tokens.
+        tokens: What the token loss compares with the teacher: logits per token (B, N, classes) or features
             (B, H, W, C).
-        decisions: per predictor 1 for tokens kept and 0 for dropped ones (B, N), differentiable.
+        decisions: One (B, N) per predictor, 1 for kept and 0 for dropped tokens; differentiable.
     """
 
     logits: torch.Tensor
@@ -33,10 +33,10 @@ class Masked(NamedTuple):
 
 
 class KeepPredictor(nn.Module):
-    """Log-probabilities of keeping and of dropping each token, from the token itself and the mean of all.
+    """Predicts for each token the log-probabilities of keeping and dropping it, from the token and the mean of all.
 
     Args:
-        dim: channels C.
+        dim: Channels C.
     """
 
     def __init__(self, dim: int):
@@ -48,25 +48,30 @@ class KeepPredictor(nn.Module):
         self.fc3 = nn.Linear(dim // 4, 2)
 
     def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens (B, N, C), of which ``present`` (B, N; None: all) enter the mean, to (B, N, 2) in float32."""
+        """Tokens (B, N, C) to log-probabilities (B, N, 2) in float32.
+
+        Args:
+            x: Tokens (B, N, C).
+            present: Mask (B, N) of the tokens that enter the mean; None for all.
+        """
         x = F.gelu(self.embed(self.norm(x)))
         own, shared = x.chunk(2, dim=-1)
         if present is None:
             mean = shared.mean(dim=1, keepdim=True)
         else:
-            # A sample may have lost every token; its mean is then zero.
+            # The mean is zero for a sample that has no tokens left.
             mean = (shared * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp(min=1)[:, None, None]
         x = torch.cat((own, mean.expand_as(shared)), dim=-1)
         return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x))))).float().log_softmax(dim=-1)
 
 
 def sample(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Draw decisions (B, N) of 0 and 1 from (B, N, 2) by the straight-through Gumbel-softmax at temperature 1."""
+    """Sample decisions (B, N), 0 or 1, from (B, N, 2) by the straight-through Gumbel-softmax at temperature 1."""
     return F.gumbel_softmax(log_probabilities, tau=1.0, hard=True, dim=-1)[..., 0]
 
 
 def ranked(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Indices (B, N) of the tokens by falling probability of being kept; on ties the lower index first."""
+    """Indices (B, N) of the tokens in descending probability of being kept; the lower index comes first on ties."""
     return log_probabilities[..., 0].argsort(dim=1, descending=True, stable=True)
 
 
@@ -76,19 +81,19 @@ def take(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 
 def check_rates(rates: KeepRates) -> KeepRates:
-    """``rates`` as a tuple.
+    """Check keep rates and return them as a tuple.
 
     Raises:
-        UserError: where they are no shares of an image's tokens.
+        UserError: If they are not three shares between 0 and 1.
     """
     rates = tuple(rates)
     if problem := rates_problem(rates):
-        raise UserError(f"token keeping: {problem}")
+        raise UserError(f"token pruning: {problem}")
     return rates
 
 
 def initialise(parts: nn.Module) -> None:
-    """Give every linear layer of ``parts`` the initial weights of the models that they are added to."""
+    """Initialise every linear layer of ``parts`` as in the models that they are added to."""
     for module in parts.modules():
         if isinstance(module, nn.Linear):
             initialise_linear(module)

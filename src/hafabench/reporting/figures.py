@@ -233,7 +233,7 @@ def spread_apart(heights: list[float], gap: float) -> list[float]:
 def base_of(model: str, models: Mapping[str, ModelSpec]) -> str | None:
     """The plain architecture that ``model`` is a variant of; None for plain and unknown models."""
     spec = models.get(model)
-    if spec is None or not spec.is_plugin:
+    if spec is None or not spec.has_mergers:
         return None
     plain = (name for name, s in models.items() if s.mergers == GRID_ONLY and s.architecture == spec.architecture)
     return next(plain, None)

@@ -180,7 +180,7 @@ class Throughput:
         return gpus * max(run.recipe.workers, 1) * self.rates.loader_images_per_s.value
 
     def _slowdown(self, model: ModelSpec) -> tuple[float, tuple[str, ...]]:
-        if not model.is_plugin:
+        if not model.has_mergers:
             return 1.0, ()
         mergers = "-".join(model.mergers[1:])
         known = self.rates.slowdown

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Any
 
 from hafabench.config.catalog import ModelSpec
@@ -24,7 +23,7 @@ def fingerprint(content: dict[str, Any]) -> str:
 def model_identity(model: ModelSpec) -> dict[str, Any]:
     # The name is a label; what is computed follows from the rest. Keep rates came after the first records.
     ignored = {"name"} if model.keep is not None else {"name", "keep"}
-    return {k: v for k, v in asdict(model).items() if k not in ignored}
+    return {k: v for k, v in model.as_record().items() if k not in ignored}
 
 
 def dataset_fingerprint(dataset: DatasetConfig) -> str:

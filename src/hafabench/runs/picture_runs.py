@@ -55,7 +55,7 @@ def picture_subjects(runs: Mapping[str, Run]) -> Subjects:
             for baseline in runs.values()
             if (baseline.task, baseline.seed) == (variant.task, variant.seed)
             and baseline.model.architecture == variant.model.architecture
-            and not baseline.model.is_plugin
+            and not baseline.model.has_mergers
         ),
         None,
     )

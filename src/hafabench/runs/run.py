@@ -6,7 +6,7 @@ numbers, its starting weights' run included, so that equal fingerprints mean equ
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Run:
         return {
             "id": self.id,
             "fingerprint": self.fingerprint,
-            "model": asdict(self.model),
+            "model": self.model.as_record(),
             "dataset": self.dataset.model_dump(mode="json", by_alias=True),
             "recipe": self.recipe.model_dump(mode="json"),
             "sources": self.sources,

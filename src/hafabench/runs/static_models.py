@@ -5,7 +5,7 @@ Imports no torch: the workflow asks for the record's place and fingerprint.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from hafabench.config.catalog import ModelSpec
@@ -67,6 +67,6 @@ def counts_fingerprint(experiment: Experiment) -> str:
 
 
 def _described(model: ModelSpec) -> dict[str, Any]:
-    # Without defaults: what a later field does not change is counted as before.
-    values = {field.name: getattr(model, field.name) for field in fields(model)}
-    return {field.name: values[field.name] for field in fields(model) if values[field.name] != field.default}
+    # Fields at their defaults are left out, so that a field that is added later does not change fingerprints.
+    defaults = ModelSpec(name="", family="", size="", architecture="").as_record()
+    return {name: value for name, value in model.as_record().items() if value != defaults[name]}

@@ -1,4 +1,4 @@
-"""Building models by name or specification: variants, library models, refusals, weights, compilation."""
+"""Building models by name or specification: query modes, models of timm, refusals, weights, compilation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 
-from hafabench.config.catalog import CATALOG, PLUGIN_FAMILIES, ModelSpec, derive, merger_problem
+from hafabench.config.catalog import CATALOG, MERGER_FAMILIES, ModelSpec, derive, merger_problem
 from hafabench.errors import UserError
 from hafabench.models import build_model, create, load_classifier
 
@@ -20,7 +20,7 @@ SMALL = {"pvt": NARROW, "pvt_v2": NARROW, "swin": {"depths": (1, 1, 1, 2), "embe
 BASES = {"pvt": "pvt_tiny", "pvt_v2": "pvt_v2_b1_hafa", "swin": "swin_tiny_hafa"}
 COMBINATIONS = [
     (family, mergers)
-    for family in PLUGIN_FAMILIES
+    for family in MERGER_FAMILIES
     for mergers in itertools.product(("grid",), *[("grid", "conv", "laa", "sia")] * 3)
     if mergers != ("grid",) * 4 and merger_problem(family, mergers) is None
 ]
@@ -51,16 +51,16 @@ def test_every_combination_of_mergers(family, mergers):
     ]
 
 
-@pytest.mark.parametrize("family", PLUGIN_FAMILIES)
-@pytest.mark.parametrize(("variant", "fidelity"), [("qkv", "published_code"), ("q", "paper"), ("qkv", "paper")])
-def test_variants_train_every_parameter(family, variant, fidelity):
-    changes = {"mergers": HAFA, "variant": variant, "fidelity": fidelity}
+@pytest.mark.parametrize("family", MERGER_FAMILIES)
+@pytest.mark.parametrize(("query_mode", "fidelity"), [("qkv", "published_code"), ("q", "paper"), ("qkv", "paper")])
+def test_every_query_mode_and_fidelity_trains_every_parameter(family, query_mode, fidelity):
+    changes = {"mergers": HAFA, "query_mode": query_mode, "fidelity": fidelity}
     model = create(BASES[family], **changes, num_classes=3, drop_path_rate=0.0, **SMALL[family])
     model(torch.randn(2, 3, 96, 64)).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-    # qkv has no key/value path, so that no fidelity tells its variants apart.
+    # qkv has no key/value path, so its models are the same for every fidelity.
     encodings = [name for name, _ in model.named_modules() if name.endswith("_encoding")]
-    assert bool(encodings) == (fidelity == "paper" and variant == "q")
+    assert bool(encodings) == (fidelity == "paper" and query_mode == "q")
 
 
 @torch.no_grad()
@@ -76,10 +76,10 @@ def test_score_enters_the_attention_on_pvt_v2_only():
 
 
 def test_as_timm_builds_it():
-    spelled_out = timm.create_model("pvt_tiny", mergers=HAFA, variant="q", fidelity="published_code", **NARROW)
+    spelled_out = timm.create_model("pvt_tiny", mergers=HAFA, query_mode="q", fidelity="published_code", **NARROW)
     named = timm.create_model("pvt_tiny_hafa", **NARROW)
     named.load_state_dict(spelled_out.state_dict(), strict=True)
-    assert count(timm.create_model("pvt_tiny_hafa", mergers=HAFA, variant="qkv", **NARROW)) < count(named)
+    assert count(timm.create_model("pvt_tiny_hafa", mergers=HAFA, query_mode="qkv", **NARROW)) < count(named)
 
 
 def test_specification_of_an_experiment():
@@ -141,7 +141,7 @@ class TestRefusals:
             (lambda: create("pvt_tiny", depths=(1, 2)), "expected four positive numbers"),
             (lambda: create("pvt_tiny", embed_dims=(16, 33, 80, 128)), "expected multiples of"),
             (lambda: timm.create_model("pvt_tiny_hafa", pretrained=True), "no published weights"),
-            (lambda: create("pvt_tiny", variant="kv"), "unknown variant 'kv'"),
+            (lambda: create("pvt_tiny", query_mode="kv"), "unknown query mode 'kv'"),
             (lambda: create("pvt_tiny", fidelity="code"), "unknown fidelity 'code'"),
         ],
     )

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from hafabench.errors import UserError
+from hafabench.models.dense_backbone import TimmDenseBackbone
 from hafabench.models.pyramid import Stage, resize_positions
-from hafabench.models.timm_models import LibraryBackbone
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def load_classifier(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor])
     Raises:
         UserError: where the weights are another model's: shapes differ, or no name is shared.
     """
-    target = backbone.body if isinstance(backbone, LibraryBackbone) else backbone
+    target = backbone.body if isinstance(backbone, TimmDenseBackbone) else backbone
     weights = dict(state_dict)
     _resize_position_embeddings(target, weights)
     own = target.state_dict()

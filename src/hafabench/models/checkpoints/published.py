@@ -134,7 +134,7 @@ def _renamed(weights: Mapping[str, Tensor], renames: Mapping[str, str]) -> tuple
 
 
 def _backbone_prefix(own: Iterable[str]) -> str:
-    # A library's backbone is wrapped once more; `hafabench.models.timm_models.LibraryBackbone`.
+    # `hafabench.models.dense_backbone.TimmDenseBackbone` adds one level of names.
     wrapped = all(name.startswith("backbone.body.body.") for name in own if name.startswith("backbone."))
     return "backbone.body.body." if wrapped else "backbone.body."
 

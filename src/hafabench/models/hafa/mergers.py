@@ -53,15 +53,15 @@ class MergerStyle:
     score_in_attention: bool = False
 
 
-def key_value_source(mergers: tuple[str, ...], variant: str, fidelity: str) -> KeyValueSource:
+def key_value_source(mergers: tuple[str, ...], query_mode: str, fidelity: str) -> KeyValueSource:
     """Where SIA's first block takes K and V from.
 
-    Several stages of SIA are TCFormer's construction, whatever the variant: its merger has no separate K/V path. A
-    sole SIA is HAFA's: variant ``qkv`` attends among the cluster tokens, ``q`` as ``fidelity`` says.
+    Several stages of SIA are TCFormer's construction, for every query mode: its merger has no separate K/V path. A
+    sole SIA is HAFA's: query mode ``qkv`` attends among the cluster tokens, ``q`` as ``fidelity`` says.
     """
     if mergers.count("sia") > 1:
         return "tokens"
-    if variant == "qkv":
+    if query_mode == "qkv":
         return "self"
     return "paper" if fidelity == "paper" else "separate"
 
