@@ -81,19 +81,22 @@ def test_every_catalogued_plugin_model_has_mergers_that_fit():
             assert merger_problem(spec.family, spec.mergers) is None, spec.name
 
 
-def test_own_variant_of_an_experiment(write_experiment):
+@pytest.mark.parametrize("key", ["query_mode", "variant"])
+def test_model_of_an_experiment(write_experiment, key):
     def change(content):
-        content["models"] = {
-            "mine": {"base": "pvt_tiny", "mergers": ["grid", "laa", "grid", "sia"], "variant": "qkv"}
-        }
+        content["models"] = {"mine": {"base": "pvt_tiny", "mergers": ["grid", "laa", "grid", "sia"], key: "qkv"}}
         content["train"]["classification"].append("mine")
 
-    experiment = load_experiment(write_experiment(change))
-    assert experiment.models["mine"].mergers == ("grid", "laa", "grid", "sia")
-    assert experiment.models["mine"].architecture == "pvt_tiny"
+    model = load_experiment(write_experiment(change)).models["mine"]
+    assert model.mergers == ("grid", "laa", "grid", "sia")
+    assert model.architecture == "pvt_tiny"
+    assert model.query_mode == "qkv"
+    # Records and fingerprints keep the name that the first ones had.
+    assert model.as_record()["variant"] == "qkv"
+    assert "query_mode" not in model.as_record()
 
 
-def test_keep_rates_of_an_experiments_variant(write_experiment):
+def test_keep_rates_of_an_experiments_model(write_experiment):
     def change(keep, base="dynamic_swin_tiny_0.25", **more):
         return lambda content: content.update(models={"mine": {"base": base, "keep": keep, **more}})
 
@@ -104,7 +107,7 @@ def test_keep_rates_of_an_experiments_variant(write_experiment):
         (change({"schedule": "steps", "rate": 0.25}), "models.mine.keep: rate 3 is -0.15, but a share"),
         (change([0.5, 0.5, 1.5]), "models.mine.keep: rate 3 is 1.5, but a share of the tokens lies between 0 and 1"),
         (change([0.5, 0.5, 0.5], base="pvt_tiny"), "models.mine.keep: 'pvt_tiny' drops no tokens"),
-        (change([0.5, 0.5, 0.5], variant="qkv"), "differs in its keep rates, and in nothing else"),
+        (change([0.5, 0.5, 0.5], query_mode="qkv"), "can differ in its keep rates only"),
     ):
         assert expected in problems_of(write_experiment(wrong))[0]
 

@@ -71,12 +71,12 @@ def test_the_published_schedule_at_a_quarter_is_refused():
         create(SWIN, keep=scheduled("steps", 0.25), **SMALL[SWIN])
     with pytest.raises(UserError, match="expected 3 rates, one per predictor, found 2"):
         create(LV, keep=(0.5, 0.5), **SMALL[LV])
-    with pytest.raises(UserError, match="token classifier of LV-ViT needs a token"):
+    with pytest.raises(UserError, match="token classifier needs a token"):
         create(LV, keep=(0.5, 0.5, 0.0), **SMALL[LV])
 
 
 def test_keep_rates_belong_to_models_that_drop_tokens():
-    with pytest.raises(UserError, match="family 'pvt' and keep rates do not fit"):
+    with pytest.raises(UserError, match="family 'pvt' drops no tokens"):
         create("pvt_tiny", keep=(0.5, 0.5, 0.5))
 
 
