@@ -1,6 +1,6 @@
-"""The state of the machine while something is timed: what a reader needs to judge whether the clock can be trusted.
+"""The state of the machine while something is timed, so that readers can judge how far to trust the times.
 
-Everything comes from the kernel's own files; what cannot be read is left out.
+It works on Linux and macOS. What a system does not tell stays None.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import platform
 import resource
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from hafabench.results.record import Machine
 
@@ -18,100 +21,125 @@ _CPUS = Path("/sys/devices/system/cpu")
 _GPU_FIELDS = "name,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
 
 
+@dataclass(frozen=True)
+class _CpuTimes:
+    """CPU seconds since boot, summed over all CPUs; ``steal`` is None where the system does not count it."""
+
+    total: float
+    busy: float
+    steal: float | None
+
+    @classmethod
+    def now(cls) -> _CpuTimes:
+        times = psutil.cpu_times()._asdict()
+        # Linux counts the time of guests as user time too.
+        total = sum(seconds for kind, seconds in times.items() if not kind.startswith("guest"))
+        busy = total - times["idle"] - times.get("iowait", 0.0)
+        return cls(total, busy, times.get("steal"))
+
+
 class MachineWatch:
-    """Looks at the machine at creation; `state` looks again and gives what happened between."""
+    """Measures the state of the machine from its creation to the call of `state`."""
 
     def __init__(self) -> None:
         self._load = os.getloadavg()[0]
-        self._ticks = _cpu_ticks()
-        self._own = _own_ticks()
-        self._preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        self._cpu_times = _CpuTimes.now()
+        self._own_seconds = _own_seconds()
+        self._preemptions = _preemptions()
 
     def state(self) -> Machine:
-        """The machine's state from creation to now."""
-        affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        frequencies = _frequencies(affinity)
+        """Return the state of the machine since the creation of this object."""
+        affinity = _affinity()
+        clocks = _clocks_mhz(affinity)
+        now, own = _CpuTimes.now(), _own_seconds() - self._own_seconds
+        total, busy = now.total - self._cpu_times.total, now.busy - self._cpu_times.busy
+        steal = None
+        if now.steal is not None and self._cpu_times.steal is not None:
+            steal = now.steal - self._cpu_times.steal
         return Machine(
             cpu=cpu_name(),
             cores=os.cpu_count() or 1,
             affinity=affinity,
-            governors=sorted(set(_read_each("cpufreq/scaling_governor", affinity))) or None,
-            clock_mhz=(min(frequencies), max(frequencies)) if frequencies else None,
+            governors=_governors(affinity),
+            clock_mhz=(min(clocks), max(clocks)) if clocks else None,
             load=(round(self._load, 2), round(os.getloadavg()[0], 2)),
-            busy_percent=self._share("busy"),
-            steal_percent=self._share("steal"),
-            others_percent=self._share("busy", less=_own_ticks() - self._own),
-            preemptions=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - self._preempted,
+            busy_percent=_percent(busy, total),
+            steal_percent=_percent(steal, total),
+            others_percent=_percent(busy - own, total),
+            preemptions=_preemptions() - self._preemptions,
             gpu=_gpu(),
         )
 
-    def _share(self, kind: str, less: float = 0) -> float | None:
-        if self._ticks is None:
-            return None
-        now = _cpu_ticks()
-        total = now["total"] - self._ticks["total"]
-        return round(100 * max(now[kind] - self._ticks[kind] - less, 0) / total, 1) if total else None
-
 
 def this_machine() -> Machine:
-    """What is known of the machine without watching it."""
+    """Return what identifies the machine, without its state."""
     return Machine(cpu=cpu_name(), cores=os.cpu_count() or 1)
 
 
 def cpu_name() -> str:
-    """The CPU's model name."""
-    names = [value for key, value in _cpuinfo() if key == "model name"]
+    """Return the CPU's model name."""
+    if platform.system() == "Darwin":
+        return _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.machine()
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [
+        value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name"
+    ]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cpuinfo() -> list[tuple[str, str]]:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+def _percent(part: float | None, total: float) -> float | None:
+    return round(100 * max(part, 0.0) / total, 1) if part is not None and total > 0 else None
 
 
-def _cpu_ticks() -> dict[str, int] | None:
-    """Ticks of all CPUs since boot: in total, at work, and taken by the hypervisor for somebody else."""
-    path = Path("/proc/stat")
-    if not path.is_file():
-        return None
-    ticks = [int(part) for part in path.read_text(encoding="utf-8").splitlines()[0].split()[1:9]]
-    idle = ticks[3] + ticks[4]
-    return {"total": sum(ticks), "busy": sum(ticks) - idle, "steal": ticks[7]}
+def _own_seconds() -> float:
+    """Return the CPU time of this process and of its finished children."""
+    return sum(os.times()[:4])
 
 
-def _own_ticks() -> float:
-    """CPU time of this process and of those it has waited for, in the kernel's ticks."""
-    return sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+def _preemptions() -> int:
+    # psutil reports none on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def _frequencies(affinity: list[int] | None) -> list[float]:
-    kilohertz = [float(text) for text in _read_each("cpufreq/scaling_cur_freq", affinity)]
-    if kilohertz:
-        return [round(value / 1e3, 1) for value in kilohertz]
-    return [float(value) for key, value in _cpuinfo() if key == "cpu MHz"]
+def _affinity() -> list[int] | None:
+    process = psutil.Process()
+    return sorted(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else None
 
 
-def _read_each(name: str, affinity: list[int] | None) -> list[str]:
-    found = []
-    for cpu in affinity or range(os.cpu_count() or 1):
-        path = _CPUS / f"cpu{cpu}" / name
-        if path.is_file():
-            found.append(path.read_text(encoding="utf-8").strip())
-    return found
+def _clocks_mhz(affinity: list[int] | None) -> list[float]:
+    """Return the current clock of each CPU in MHz, of those in ``affinity`` where CPUs are told apart."""
+    try:
+        clocks = [round(clock.current, 1) for clock in psutil.cpu_freq(percpu=True)]
+    except (AttributeError, NotImplementedError, OSError, RuntimeError):
+        return []
+    if affinity and len(clocks) > max(affinity):
+        clocks = [clocks[cpu] for cpu in affinity]
+    return clocks
+
+
+def _governors(affinity: list[int] | None) -> list[str] | None:
+    """Return the names of the frequency governors in use; only Linux has them."""
+    cpus = affinity or range(os.cpu_count() or 1)
+    paths = [_CPUS / f"cpu{cpu}" / "cpufreq/scaling_governor" for cpu in cpus]
+    return sorted({path.read_text(encoding="utf-8").strip() for path in paths if path.is_file()}) or None
 
 
 def _gpu() -> dict[str, str] | None:
-    """What nvidia-smi says of the first visible GPU."""
+    """Return what nvidia-smi reports about the first visible GPU."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    command = [program, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader", f"--id={visible}"]
+    line = _output([program, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader", f"--id={visible}"])
+    values, names = [value.strip() for value in line.split(",")], _GPU_FIELDS.split(",")
+    return dict(zip(names, values, strict=True)) if len(values) == len(names) else None
+
+
+def _output(command: list[str]) -> str:
+    """Return what a command prints; nothing where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    values = [value.strip() for value in done.stdout.strip().split(",")]
-    names = _GPU_FIELDS.split(",")
-    return dict(zip(names, values, strict=True)) if done.returncode == 0 and len(values) == len(names) else None
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

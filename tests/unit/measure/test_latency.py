@@ -18,7 +18,6 @@ from hafabench.measure import self_test as selftest
 from hafabench.measure.instrument import Comparison, Protocol, compare
 from hafabench.measure.latency import measure
 from hafabench.measure.self_test import SelfTest
-from hafabench.results import machine as machine_module
 from hafabench.stats.intervals import Interval
 from tools.checkout import REPOSITORY
 
@@ -125,18 +124,6 @@ def test_the_machine_is_described(monkeypatch):
     assert machine.cpu
     assert len(machine.load) == 2
     assert 0 <= machine.others_percent <= machine.busy_percent <= 100
-
-
-def test_what_others_use_of_the_machine_is_told_from_the_own_work(monkeypatch):
-    ticks = {"total": 1000, "busy": 500, "steal": 0}
-    own = [100.0]
-    monkeypatch.setattr(machine_module, "_cpu_ticks", lambda: dict(ticks))
-    monkeypatch.setattr(machine_module, "_own_ticks", lambda: own[0])
-    watch = machine_module.MachineWatch()
-    ticks.update(total=1200, busy=640, steal=10)
-    own[0] += 90
-    state = watch.state()
-    assert (state.busy_percent, state.others_percent, state.steal_percent) == (70.0, 25.0, 5.0)
 
 
 def test_a_self_test_times_one_model_twice_and_counts_agreement(monkeypatch):
