@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from hafabench.config.recipes import ClassificationRecipe
 from hafabench.data.loaders import classification_dataset
 from hafabench.data.preview import spread
 from hafabench.engines.classification import engine as classification
@@ -31,10 +33,11 @@ def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
         UserError: If a checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
     mm = dense.load_mm()
-    models = [dense.load_trained(run, run.checkpoint) for run in runs]
+    # The models and data sets of mmseg have no type annotations.
+    models: list[Any] = [dense.load_trained(run, run.checkpoint) for run in runs]
     segmented = []
     with mm.scope("segmentation"):
-        data = dense.validation_data(runs[-1])
+        data: Any = dense.validation_data(runs[-1])
         for index in spread(range(len(data)), count):
             sample = data[index]
             batch = mm.pseudo_collate([sample])
@@ -61,7 +64,8 @@ def classify_images(run: Run, count: int) -> list[ClassifiedImage]:
         UserError: If the checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
     model = classification.load_trained(run, run.checkpoint)
-    transform = eval_transform(run.recipe)
+    assert isinstance(run.recipe, ClassificationRecipe)
+    transform: Any = eval_transform(run.recipe)  # a `Compose` of torchvision, the last step of which normalises
     normalize = transform.transforms[-1]
     mean, std = (torch.as_tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))
     data = classification_dataset(run.dataset, "val", transform)
