@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= configs/digits.yaml
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: benchmarks help env demo demo-slurm regression test test-slow test-slurm lint format lock lock-check clean
+.PHONY: benchmarks docs help env demo demo-slurm regression test test-slow test-slurm lint format lock lock-check clean
 
 help:
 	@echo "make demo       create the environment and run the embedded experiment: train, evaluate, measure, Tables 1-6"
@@ -16,6 +16,7 @@ help:
 	@echo "make demo-slurm run the embedded experiment through the Slurm profile, on a Slurm that it starts (needs Debian and root)"
 	@echo "make test-slurm run the tests that start a real Slurm on this machine (needs Debian and root)"
 	@echo "make benchmarks measure every performance goal and write docs/performance.md (use a quiet machine)"
+	@echo "make docs       write the generated documentation: docs/configuration.md, configs/schemas, parts of docs/cluster.md"
 	@echo "make env        create the environment in $(VENV); CPU=1 takes the CPU build of PyTorch"
 	@echo "make lock       lock the requirements in envs/requirements.txt; make lock-check resolves them for every platform"
 	@echo "make clean      remove the embedded experiment's results and data; keeps $(VENV)"
@@ -67,6 +68,10 @@ test-slurm: env
 
 benchmarks: env
 	@$(BIN)/python -m benchmarks --update docs/performance.md
+
+docs: env
+	@$(BIN)/python -m tools.configuration_docs
+	@$(BIN)/python -m tools.cluster_docs
 
 lint: env
 	@$(BIN)/ruff check .

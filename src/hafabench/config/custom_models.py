@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 
-from hafabench.config.base import StrictModel
+from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import ModelSpec, derive, merger_problem
 from hafabench.config.keep_rates import KeepRates, rates_problem, scheduled
 
@@ -20,7 +20,7 @@ class KeepConfig(StrictModel):
     rate: float = Field(description="Share of the tokens that is kept, between 0 and 1.")
 
 
-class ModelConfig(StrictModel):
+class ModelConfig(RenamedKeysModel):
     """A model that an experiment defines on the basis of a model of the catalog."""
 
     base: str = Field(description="Name of the model that this one is derived from; see `hafabench models`.")

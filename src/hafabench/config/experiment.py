@@ -39,12 +39,12 @@ class DigitsGenerator(StrictModel):
     )
 
 
-class DatasetConfig(RenamedKeysModel):
+class DatasetConfig(RenamedKeysModel, populate_by_name=True):
     """The data set of one task."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the data set in records and tables.")
     data_format: Literal["imagenet", "coco", "ade20k"] = Field(
-        validation_alias=AliasChoices("format", "layout", "data_format"),
+        validation_alias=AliasChoices("format", "layout"),
         serialization_alias="layout",
         description="Arrangement of the files below `root`. Classification needs `imagenet` "
         "(`{train,val}/<class>/*`), detection `coco` (`{train2017,val2017}/` and "
@@ -79,7 +79,7 @@ class Override(StrictModel):
 
 
 class ComplexityConfig(StrictModel):
-    """Sizes at which parameters and multiply-accumulates are counted."""
+    """Input sizes and numbers of classes of the counted models. They are the paper's in every shipped experiment."""
 
     image_size: dict[Task, tuple[int, int]] = Field(description="Height and width of the input, in pixels, by task.")
     num_classes: dict[Task, int] = Field(description="Number of classes of the head, by task.")

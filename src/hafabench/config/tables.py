@@ -13,6 +13,11 @@ from hafabench.config.recipes import Task
 from hafabench.config.yaml_file import YamlFile
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Remove the default from a JSON Schema. The true default is that of the metric."""
+    del schema["default"]
+
+
 class Column(StrictModel):
     """A column of a table."""
 
@@ -25,9 +30,17 @@ class Column(StrictModel):
         None, description="Name of the metric in the records, if several metrics have the name `key`."
     )
     factor: float = Field(
-        1.0, description="Factor from the unit of the records to that of the column; by default the metric's."
+        1.0,
+        description="Factor from the unit of the records to that of the column; by default the metric's.",
+        json_schema_extra=_without_default,
     )
-    decimals: int = Field(1, ge=0, le=4, description="Decimal places, as in the paper; by default the metric's.")
+    decimals: int = Field(
+        1,
+        ge=0,
+        le=4,
+        description="Decimal places; by default the metric's.",
+        json_schema_extra=_without_default,
+    )
     delta: bool = Field(
         False, description="Whether rows with a baseline also show the difference from the baseline, in brackets."
     )
@@ -73,19 +86,19 @@ class Column(StrictModel):
 
     @property
     def registered(self) -> MetricSpec:
-        """The metric that fills it."""
+        """The metric that fills the column."""
         metric = METRICS[self.metric] if self.metric else metric_of_paper(self.key)
         assert metric is not None
         return metric
 
     @property
     def metric_name(self) -> str:
-        """The name in records of the metric that fills it."""
+        """Name of the metric in the records that fill the column."""
         return self.registered.name
 
     @property
     def verb(self) -> Verb:
-        """The verb whose records fill it."""
+        """The verb whose records fill the column."""
         return self.registered.verb
 
     @property
@@ -101,7 +114,7 @@ class Row(StrictModel):
     label: str = Field(description="Name of the model in the paper.")
     group: str = Field(description="Group of the row. Consecutive rows of a group form one block of the table.")
     baseline: str | None = Field(
-        None, description="Model that the row is compared with; null for rows that are no comparison."
+        None, description="Model that the row is compared with; null for a row without comparison."
     )
     row: str | None = Field(None, description="Name of the row in the file of the paper's values; null uses `model`.")
 

@@ -1,4 +1,4 @@
-"""`configs/claims.yaml`: it fits the paper and the code, and what is wrong with it is told with its line."""
+"""`configs/claims.yaml` fits the paper and the code, and problems are reported with their line."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_simplest_convention_of_each_metric_comes_first():
         (lambda c: c["tolerances"][1]["metrics"].append("top1"), r"tolerances\[1\]\.metrics: top1 has a tolerance"),
     ],
 )
-def test_mistakes_are_told_with_their_line(write_claims, change, message):
+def test_problems_are_reported_with_their_line(write_claims, change, message):
     with pytest.raises(UserError, match=message) as caught:
         write_claims(change)
     assert all(problem.line for problem in caught.value.problems)
@@ -95,8 +95,8 @@ def test_a_missing_file_is_one_problem(write_experiment):
         load_experiment(write_experiment(lambda c: c.update(claims="nowhere.yaml")))
 
 
-def test_row_conventions_have_no_part_in_what_is_counted(write_claims):
-    """Conventions are applied to a record: changing one counts nothing again, another stand-in does."""
+def test_row_conventions_do_not_change_what_is_counted(write_claims):
+    """Conventions are applied to a record of counts. Only another stand-in needs a new record."""
     before = write_claims(lambda c: None)
     after = write_claims(lambda c: c.update(row_conventions=c["row_conventions"][1:]))
     assert counts_fingerprint(before) == counts_fingerprint(after)
@@ -128,3 +128,12 @@ def test_old_spellings_of_keys_are_read(write_claims):
     assert write_claims(respell).claims_config == write_claims(lambda c: None).claims_config
     with pytest.raises(UserError, match=r"claims\.yaml:\d+: readings\[0\]\.convention: unknown convention 'counted'"):
         write_claims(misspell)
+
+
+def test_rows_that_match_nothing_are_reported_under_the_key_that_the_file_uses(write_claims):
+    def change(content):
+        content["readings"] = content.pop("row_conventions")
+        content["readings"][0]["rows"].append("table9/*")
+
+    with pytest.raises(UserError, match=r"claims\.yaml:\d+: readings\[0\]\.rows\[2\]: 'table9/\*' matches nothing"):
+        paper_claims(write_claims(change))

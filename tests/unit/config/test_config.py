@@ -1,4 +1,4 @@
-"""Experiment files: everything wrong with them is said at once, with file, line, key and expectation."""
+"""Experiment files: all problems are reported at once, each with file, line, key and expectation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_unknown_key_inside_a_dataset(write_experiment):
     assert "datasets.detection.rot: unknown key" in found[0]
 
 
-def test_unknown_model_names_the_nearest(write_experiment):
+def test_an_unknown_model_is_reported_with_the_most_similar_names(write_experiment):
     found = problems_of(write_experiment(lambda c: c["train"]["classification"].append("pvt_tiny_haffa")))
     assert len(found) == 1
     assert "train.classification[11]: unknown model 'pvt_tiny_haffa'; did you mean pvt_tiny_hafa" in found[0]
