@@ -14,8 +14,10 @@ import yaml
 
 from benchmarks.rows import Row
 from hafabench.config.experiment import Experiment, ExperimentConfig, load_experiment
+from hafabench.files import write_text
+from hafabench.reporting import csv, latex, markdown
 from hafabench.reporting.frame import collect, read_frame, write_frame
-from hafabench.reporting.write import write_tables
+from hafabench.reporting.report import Report
 from hafabench.results.record import write_record
 from hafabench.runs.run import expand
 from hafabench.stats.intervals import Interval, median_interval
@@ -85,9 +87,10 @@ def records(quick: bool) -> Iterator[Row]:
             def call(experiment: Experiment = experiment, paths: list[Path] = paths) -> None:
                 folder = paths[0].parents[3]
                 write_frame(collect(paths), folder)
-                frame = read_frame(folder / "frame.parquet")
-                about = {"experiment": experiment.name, "title": experiment.config.title, "scale": "full"}
-                write_tables(experiment.table_layouts, frame, experiment.paper_values, folder / "tables", **about)
+                report = Report(experiment, read_frame(folder / "frame.parquet"), None)
+                for table in report.tables.values():
+                    for suffix, writer in (("md", markdown), ("tex", latex), ("csv", csv)):
+                        write_text(folder / "tables" / f"{table.id}.{suffix}", writer.render_table(table))
 
             call()
             seconds = _repeated(call, 2 if quick else 9)

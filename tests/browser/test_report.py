@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from hafabench.config.experiment import load_experiment
-from hafabench.reporting.html.page import write_page
+from hafabench.reporting.html.page import page_file
+from hafabench.reporting.report import build_report
+from hafabench.reporting.write import write_report
 from tests.support.chromium import browser, find_browser
 from tests.support.synthetic_experiment import fill_results
 from tools.checkout import REPOSITORY
@@ -28,7 +30,9 @@ def report(tmp_path_factory) -> Path:
         patch.chdir(tmp_path_factory.mktemp("browser"))
         experiment = load_experiment(REPOSITORY / "configs/digits_study.yaml")
         fill_results(experiment)
-        return write_page(experiment).resolve()
+        report = build_report(experiment)
+        write_report(report)
+        return page_file(report).resolve()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from hafabench.config.catalog import CATALOG, derive
 from hafabench.config.experiment import load_experiment
 from hafabench.config.operation_kinds import OPERATIONS
 from hafabench.measure.complexity import build_on_meta
-from hafabench.reporting.claims.settle import settle
+from hafabench.reporting.frame import empty_frame
+from hafabench.reporting.report import Report
 from hafabench.results.counts import read_counts
 from hafabench.results.decomposition import total
 from hafabench.runs.static_models import counts_fingerprint
@@ -40,27 +41,27 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def ledger(experiment):
-    return settle(experiment, read_counts(COUNTS))
+    return Report(experiment, empty_frame(), read_counts(COUNTS)).ledger.static_only()
 
 
 @pytest.fixture(scope="module")
-def rulings(ledger):
-    return {ruling.claim.locator: ruling for ruling in ledger.rulings}
+def verdicts(ledger):
+    return ledger.by_locator
 
 
-def test_every_static_figure_is_settled(ledger, rulings):
-    assert len(rulings) == 73
-    assert all(ruling.is_settled and ruling.because for ruling in ledger.rulings)
-    assert {name for name, ruling in rulings.items() if ruling.verdict == "contradicted"} == CONTRADICTED
-    assert ledger.tally() == {"reproduced": 40, "reproduced under a convention": 25, "contradicted": 8}
+def test_every_static_figure_is_settled(ledger, verdicts):
+    assert len(verdicts) == 73
+    assert all(verdict.is_settled and verdict.because for verdict in ledger.verdicts)
+    assert {name for name, verdict in verdicts.items() if verdict.verdict == "contradicted"} == CONTRADICTED
+    assert ledger.totals() == {"reproduced": 40, "reproduced under a convention": 25, "contradicted": 8}
 
 
 def test_whoever_is_reproduced_under_a_convention_names_it(ledger):
-    for ruling in ledger.rulings:
-        if ruling.verdict.startswith("reproduced"):
-            assert ruling.convention in ruling.matches, ruling.claim.locator
+    for verdict in ledger.verdicts:
+        if verdict.verdict.startswith("reproduced"):
+            assert verdict.convention in verdict.matches, verdict.claim.locator
         else:
-            assert ruling.convention is None
+            assert verdict.convention is None
 
 
 @pytest.mark.parametrize(
@@ -80,36 +81,36 @@ def test_whoever_is_reproduced_under_a_convention_names_it(ledger):
         ("table6/dynamicvit_lvs_0.5/gflops", "multiply-accumulates, truncated", 3.7902),
     ],
 )
-def test_findings(rulings, locator, convention, value):
-    assert str(rulings[locator].convention) == convention
-    assert rulings[locator].value == pytest.approx(value, abs=6e-4)
+def test_findings(verdicts, locator, convention, value):
+    assert str(verdicts[locator].convention) == convention
+    assert verdicts[locator].value == pytest.approx(value, abs=6e-4)
 
 
-def test_contradictions_say_what_the_figure_might_be(rulings):
-    assert "8.0 G is what ResNeXt101-32x4d counts" in rulings["table1/resnext50_32x4d/gflops"].because
-    assert "published rate of 0.7" in rulings["table6/dynamic_swin_tiny_0.25/gflops"].because
-    assert "no convention prints the figure" in rulings["table6/swin_tiny/params_m"].because
-    assert "do not hold for like rows" in rulings["table3/pvt_tiny_hafa/params_m"].because
+def test_contradictions_say_what_the_figure_might_be(verdicts):
+    assert "8.0 G is the count of ResNeXt101-32x4d" in verdicts["table1/resnext50_32x4d/gflops"].because
+    assert "published rate of 0.7" in verdicts["table6/dynamic_swin_tiny_0.25/gflops"].because
+    assert "no convention gives the printed figure" in verdicts["table6/swin_tiny/params_m"].because
+    assert "do not hold for similar rows" in verdicts["table3/pvt_tiny_hafa/params_m"].because
 
 
 def test_a_convention_settles_only_where_it_holds(ledger):
-    for standing in ledger.standings[2:]:
-        assert standing.holds, standing.row_convention.convention
-        assert len(standing.explained) >= 0.75 * len(standing.rows)
+    for fit in ledger.fits[2:]:
+        assert fit.holds, fit.row_convention.convention
+        assert len(fit.explained) >= 0.75 * len(fit.rows)
         # What it does not print stands in the open.
-        assert set(standing.rows) == {*standing.explained, *standing.fails_on}
-        assert set(standing.fails_on) <= CONTRADICTED | {"table2/resnet18/params_m"} | {
-            name for other in ledger.standings for name in other.settled
+        assert set(fit.rows) == {*fit.explained, *fit.fails_on}
+        assert set(fit.fails_on) <= CONTRADICTED | {"table2/resnet18/params_m"} | {
+            name for other in ledger.fits for name in other.settled
         }
-    settled = Counter(name for standing in ledger.standings for name in standing.settled)
+    settled = Counter(name for fit in ledger.fits for name in fit.settled)
     assert set(settled.values()) == {1}
     assert settled.total() == 65
 
 
 def test_the_whole_of_table_2_is_printed_by_mmsegs_counter(ledger):
-    (mmseg,) = [s for s in ledger.standings if s.row_convention.convention == "hook counter + attention in mmseg"]
+    (mmseg,) = [s for s in ledger.fits if s.row_convention.convention == "hook counter + attention in mmseg"]
     assert (len(mmseg.rows), len(mmseg.explained)) == (9, 9)
-    (report,) = [s for s in ledger.standings if s.row_convention.convention == "mmseg's report"]
+    (report,) = [s for s in ledger.fits if s.row_convention.convention == "mmseg's report"]
     assert (len(report.rows), report.fails_on) == (18, ("table3/pvt_tiny_hafa/params_m",))
 
 
@@ -156,5 +157,9 @@ def test_counting_again_gives_the_same(experiment):
         assert cell.dead_weights == expected.dead_weights
         assert set(cell.amounts.parameters) == set(expected.amounts.parameters), cell.model
         assert cell.amounts.macs == expected.amounts.macs, cell.model
-    tally = settle(experiment, known.model_copy(update={"cells": found})).tally()
-    assert tally == {"reproduced": 40, "reproduced under a convention": 25, "contradicted": 8}
+    counted = Report(experiment, empty_frame(), known.model_copy(update={"cells": found}))
+    assert counted.ledger.static_only().totals() == {
+        "reproduced": 40,
+        "reproduced under a convention": 25,
+        "contradicted": 8,
+    }

@@ -10,7 +10,7 @@ import pytest
 
 from hafabench.config.experiment import load_experiment
 from hafabench.data.verify import DatasetReport
-from hafabench.explain.collect import explain
+from hafabench.explain.explain import explain
 from hafabench.files import sha256_of, write_text
 from hafabench.results.record import write_record
 from hafabench.runs.fingerprints import complexity_fingerprint

@@ -1,4 +1,4 @@
-"""Verbs about the paper's claims: count what static ones are settled with, and say what became of all of them."""
+"""Verbs about the paper's claims: count the models for the static claims, and settle all claims."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from hafabench.cli.options import experiment_option, load, set_threads
 
-# Written out: importing the ledger for them would cost every `--help` a second.
+# Repeated here, because importing the ledger takes a second, which every `--help` would pay.
 VERDICTS = ("reproduced", "reproduced under a convention", "contradicted", "inconclusive", "not run")
 FORMATS = ("text", "markdown", "csv", "json")
 
@@ -16,38 +16,43 @@ FORMATS = ("text", "markdown", "csv", "json")
 @click.command()
 @experiment_option
 def count(experiment: Path) -> None:
-    """Take every model of the tables apart by kinds of parameters and operations; writes a record.
+    """Count the parameters and operations of every model in the tables by kind, and write them to a record.
 
-    The paper's static figures are settled with it, whatever convention they were counted under.
+    The paper's parameter and GFLOPs figures are settled with it under any counting convention.
     """
     set_threads(1)
     from hafabench.measure.counts import record_counts
 
-    counts = record_counts(load(experiment), _announce)
+    counts = record_counts(load(experiment), _report_progress)
     click.echo(f"{len(counts.cells)} models")
 
 
 @click.command()
 @experiment_option
-@click.option("--static", is_flag=True, help="Parameters and GFLOPs alone, which need no training.")
-@click.option("--verdict", type=click.Choice(VERDICTS), multiple=True, help="Only claims of this verdict.")
+@click.option("--static", is_flag=True, help="Only parameters and GFLOPs, which need no training.")
+@click.option("--verdict", type=click.Choice(VERDICTS), multiple=True, help="Only claims with this verdict.")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="text", show_default=True)
 def claims(experiment: Path, static: bool, verdict: tuple[str, ...], style: str) -> None:
-    """Settle every figure that the paper prints, as far as this experiment can.
+    """Compare every figure that the paper prints with this experiment's results.
 
-    Measured figures are those of the collected frame. Models are counted now (half a minute) where `hafabench count`
-    has not done it before.
+    Measured figures are read from the collected frame. If `hafabench count` has not been run, the models are counted
+    now, which takes half a minute.
     """
     set_threads(1)
     from hafabench.measure.counts import counts_of
-    from hafabench.reporting.claims.render import FORMATS as RENDERERS
-    from hafabench.reporting.claims.settle import frame_of, settle
+    from hafabench.reporting.claims.output import FORMATS as RENDERERS
+    from hafabench.reporting.frame import empty_frame, read_frame
+    from hafabench.reporting.report import Report
+    from hafabench.runs.paths import frame_files
 
     loaded = load(experiment)
-    ledger = settle(loaded, counts_of(loaded, _announce), None if static else frame_of(loaded))
-    shown = [ruling for ruling in ledger.rulings if not verdict or ruling.verdict in verdict]
+    file, _ = frame_files(loaded)
+    frame = read_frame(file) if file.is_file() and not static else empty_frame()
+    ledger = Report(loaded, frame, counts_of(loaded, _report_progress)).ledger
+    ledger = ledger.static_only() if static else ledger
+    shown = [found for found in ledger.verdicts if not verdict or found.verdict in verdict]
     click.echo(RENDERERS[style](ledger, shown).rstrip("\n"))
 
 
-def _announce(progress: str) -> None:
+def _report_progress(progress: str) -> None:
     click.echo(f"counting {progress}", err=True)

@@ -1,4 +1,4 @@
-"""The verb that says where a number comes from."""
+"""The verb that explains where a number comes from."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hafabench.cli.options import experiment_option, load
 @experiment_option
 @click.option("--format", "style", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
 def explain(locator: str, experiment: Path, style: str) -> None:
-    """Say where one number of the tables comes from, and the one command that makes it again.
+    """Explain where one number of the tables comes from, and show the command that reproduces it.
 
-    LOCATOR is table/row/column as in the claims: table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for
+    LOCATOR is table/row/column, as in the claims: table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for
     the difference to the baseline.
     """
-    from hafabench.explain.collect import explain as gather
+    from hafabench.explain.explain import explain as build_explanation
     from hafabench.explain.render import to_json, to_markdown, to_text
 
     render = {"text": to_text, "markdown": to_markdown, "json": to_json}[style]
-    click.echo(render(gather(load(experiment), locator)), nl=False)
+    click.echo(render(build_explanation(load(experiment), locator)), nl=False)

@@ -1,4 +1,4 @@
-"""Verbs from records to tables."""
+"""Verbs that turn records into tables."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from hafabench.cli.options import experiment_option, load
 @click.command()
 @experiment_option
 def collect(experiment: Path) -> None:
-    """Collect the experiment's records into one tidy frame (parquet and CSV)."""
+    """Collect the experiment's records into one table of metrics (Parquet and CSV)."""
     from hafabench.reporting.frame import collect_experiment
 
     frame, missing = collect_experiment(load(experiment))
     for path in missing:
-        click.echo(f"not there yet: {path}", err=True)
-    click.echo(f"{len(frame)} metrics of {frame['id'].nunique()} records; {len(missing)} records not there yet")
+        click.echo(f"missing: {path}", err=True)
+    click.echo(f"{len(frame)} metrics of {frame['id'].nunique()} records; {len(missing)} records are missing")
 
 
 @click.command()
 @experiment_option
 def report(experiment: Path) -> None:
-    """Write Tables 1-6 (Markdown, LaTeX, CSV), comparisons, figures and one HTML page from the collected frame."""
-    from hafabench.cluster.costs import accounting_file, read_accounting, write_costs
-    from hafabench.reporting.html.page import write_page
-    from hafabench.reporting.report import write_report
+    """Write Tables 1-6 (Markdown, LaTeX, CSV), comparisons, claims, figures and one HTML page."""
+    from hafabench.reporting.html.page import page_file
+    from hafabench.reporting.report import build_report
+    from hafabench.reporting.write import write_report
 
-    loaded = load(experiment)
-    write_report(loaded)
-    if accounting_file(loaded).exists():
-        write_costs(read_accounting(accounting_file(loaded)), loaded.reports)
-    click.echo(f"report: {write_page(loaded)}")
-    click.echo(f"Tables 1-6: {loaded.reports}/tables.md (all six), {loaded.reports}/tables/table1.md, .tex, .csv ...")
+    built = build_report(load(experiment))
+    write_report(built)
+    reports = built.experiment.reports
+    click.echo(f"report: {page_file(built)}")
+    click.echo(f"Tables 1-6: {reports}/tables.md (all six), {reports}/tables/table1.md, .tex, .csv ...")

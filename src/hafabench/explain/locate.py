@@ -1,6 +1,7 @@
 """Locators: ``table2/pvt_small_hafa/miou`` is a cell, ``table2/pvt_small_hafa/miou_delta`` its difference.
 
-They are those of the claims (`hafabench.reporting.claims.ledger`); cells that the paper leaves empty have one too.
+Claims have the same locators (`hafabench.reporting.claims.paper_claims`). Cells that the paper leaves empty have a
+locator too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from difflib import get_close_matches
 from hafabench.config.experiment import Experiment
 from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.errors import UserError
-from hafabench.reporting.claims.ledger import DELTA
+from hafabench.reporting.claims.paper_claims import DELTA
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,19 @@ class Place:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models behind it: the row's, and for a difference the baseline's."""
-        return (self.row.model, self.row.baseline) if self.is_difference else (self.row.model,)
+        """The row's model; for a difference also the baseline."""
+        if self.is_difference and self.row.baseline is not None:
+            return self.row.model, self.row.baseline
+        return (self.row.model,)
 
     @property
     def latency_group(self) -> str | None:
-        """The latency measurement that fills it."""
+        """The name of the latency measurement that fills it; None for other columns."""
         return self.column.latency.format(group=self.row.group) if self.column.latency else None
 
 
 def places(experiment: Experiment) -> dict[str, Place]:
-    """Every cell and difference of the tables by its locator, in their order."""
+    """All cells and differences of the tables by locator, in order."""
     found: dict[str, Place] = {}
     for layout in experiment.table_layouts:
         for row in layout.rows:
@@ -52,10 +55,12 @@ def places(experiment: Experiment) -> dict[str, Place]:
 
 
 def locate(experiment: Experiment, locator: str) -> Place:
-    """The place of a locator; a row may also go by its model's name, a section's table by its layout's.
+    """The cell or difference that a locator names.
+
+    A row may also be named by its model, and the table of a section by the id of its layout.
 
     Raises:
-        UserError: for a locator that names nothing, with the nearest that do.
+        UserError: If the locator names nothing; the message lists similar locators.
     """
     known = places(experiment)
     if locator in known:

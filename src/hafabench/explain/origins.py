@@ -1,49 +1,50 @@
-"""The records behind a cell, with what each says of where its number was made."""
+"""The records behind a cell, each with the provenance of its number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from hafabench.explain.explanation import Checkpoint, Origin
 from hafabench.explain.locate import Place
 from hafabench.files import sha256_of
 from hafabench.formatting.durations import format_duration
-from hafabench.reporting.html.tables import commit_text, device_text, started_text
-from hafabench.reporting.numbers import Numbers
-from hafabench.results.record import Metric, Record, read_record
+from hafabench.reporting.provenance import commit_text, device_text, started_text
+from hafabench.reporting.table_metrics import TableMetrics
+from hafabench.results.record import Metric, Record
 from hafabench.runs.run import Run
 
 
-def origins(place: Place, frame: pd.DataFrame, numbers: Numbers, runs: Mapping[str, Run]) -> list[Origin]:
-    """One entry per record and model: those that the cell shows, then imported ones that yield to measured ones."""
-    shown = [metric for model in place.models for metric in numbers.of(place.column, model)]
-    column = place.column
-    matching = frame[
-        frame["model"].isin(place.models)
-        & (frame["name"] == column.metric_name)
-        & (frame["task"] == column.task)
-        & (frame["verb"] == column.verb)
-        & (frame["origin"] == "imported")
+def origins(
+    place: Place, metrics: TableMetrics, records: Mapping[Path, Record], runs: Mapping[str, Run]
+) -> list[Origin]:
+    """The records behind a cell: those that it shows, then imported ones that are not shown beside measured ones.
+
+    Args:
+        place: The cell.
+        metrics: The metrics of its table.
+        records: The records that the metrics were made from, by file.
+        runs: The experiment's runs behind the cell, by id.
+    """
+    shown = {(Path(metric.record), model) for model in place.models for metric in metrics.of(place.column, model)}
+    found = [
+        _origin(path, record, metric, runs.get(record.id), is_shown=(path, metric.model) in shown)
+        for model in place.models
+        for path, record in records.items()
+        for metric in record.metrics
+        if (metric.model, metric.name) == (model, place.column.metric_name)
     ]
-    paths = {metric.record for metric in shown}
-    places = [(metric.record, metric.model, True) for metric in shown]
-    places += [(row.record, row.model, False) for row in matching.itertuples() if row.record not in paths]
-    return [_origin(Path(path), model, place, runs, is_shown) for path, model, is_shown in places]
+    return sorted(found, key=lambda origin: not origin.shown)
 
 
-def _origin(path: Path, model: str, place: Place, runs: Mapping[str, Run], shown: bool) -> Origin:
-    record = read_record(path)
-    metric = next(m for m in record.metrics if m.name == place.column.metric_name and m.model == model)
+def _origin(path: Path, record: Record, metric: Metric, run: Run | None, *, is_shown: bool) -> Origin:
     provenance = record.provenance
     return Origin(
-        id=record.id if place.column.verb == "evaluate" else f"{record.id} ({model})",
+        id=record.id if record.verb == "evaluate" else f"{record.id} ({metric.model})",
         record=path,
         value=metric.value,
         unit=metric.unit,
-        shown=shown,
+        shown=is_shown,
         origin=record.origin,
         how=_how(metric),
         commit=commit_text(provenance.git_commit, provenance.git_dirty),
@@ -54,10 +55,10 @@ def _origin(path: Path, model: str, place: Place, runs: Mapping[str, Run], shown
         dataset_digest=provenance.dataset_digest,
         fingerprint=record.fingerprint,
         command=provenance.command,
-        checkpoint=_checkpoint(record, runs.get(record.id)),
+        checkpoint=_checkpoint(record, run),
         training=record.training,
         source=record.source.model_dump(mode="json") if record.source else None,
-        logs=_logs(path, runs.get(record.id)),
+        logs=_logs(path, run),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hafabench.explain.explanation import Explanation, Facts, Origin, RunFacts
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.markdown import escape_markdown
-from hafabench.reporting.html.tables import short_digest
+from hafabench.reporting.provenance import short_digest
 
 Section = tuple[str, list[tuple[str, str]]]
 _WIDTH = 110

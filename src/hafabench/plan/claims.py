@@ -16,8 +16,9 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from hafabench.config.experiment import Experiment
+from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
-from hafabench.reporting.claims.ledger import paper_claims
+from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.runs.run import Run, run_id
 
 
@@ -29,7 +30,7 @@ class Question:
         id: the locator of a difference (``table2/pvt_tiny_hafa/miou_delta``), or task and model of values
             (``segmentation/pvt_tiny``).
         kind: which of the two.
-        claims: locators of the claims (`hafabench.reporting.claims.ledger`).
+        claims: locators of the claims (`hafabench.reporting.claims.paper_claims`).
         runs: ids of the runs that settle them, without those they start from.
     """
 
@@ -65,7 +66,7 @@ def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]
     """
     differences: list[Question] = []
     values: dict[str, Question] = {}
-    for claim in paper_claims(experiment):
+    for claim in paper_claims(experiment, load_paper_values(experiment.paper_values)):
         found = [_runs(experiment, runs, claim.column.task, model) for model in claim.models]
         if claim.kind != "accuracy" or None in found:
             continue

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from hafabench.config.recipes import TASKS
-from hafabench.reporting.comparison_text import NONE
+from hafabench.reporting import legend
 from hafabench.reporting.comparisons import Comparison
 from hafabench.reporting.figures import BASELINE, PLUGIN, STYLE, save, say
 
@@ -36,7 +36,7 @@ def draw_comparisons(found: Sequence[Comparison], path: Path, *, experiment: str
         heights = [len(members) + 1.0 for _, members in tasks]
         figure = Figure(figsize=(9, max(1.6, 0.9 + 0.62 * sum(heights))), layout="constrained")
         if not tasks:
-            say(figure, NONE.replace(", so ", ",\nso "))
+            say(figure, legend.NO_COMPARISON.replace(", so ", ",\nso "))
             return save(figure, path)
         if scale == "embedded":
             figure.suptitle(f"EMBEDDED DATA ({experiment})", fontsize=9, fontweight="bold")

@@ -1,22 +1,19 @@
-"""Rows with a baseline against it, seed by seed: did it get better, worse, or can these runs not tell?
+"""Models compared with their baselines, seed by seed.
 
-Compared are the columns of the tables that print a difference (the paper's own comparisons), wherever both models
-were measured here on two common seeds or more. All comparisons of an experiment are one family: p values are
-corrected by Holm's method, and a verdict other than "cannot tell" needs a corrected p below 5 %.
+The comparisons are those of the paper: the columns of the tables that print a difference. A pair is compared if both
+models were measured here on at least two common seeds. All comparisons of an experiment are one family: p values are
+corrected by Holm's method, and a verdict other than "cannot tell" needs a corrected p value below 5 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pandas as pd
-
-from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import Task
 from hafabench.config.tables import Column, Row, TableLayout
-from hafabench.reporting.numbers import Numbers, mark_of
+from hafabench.reporting.table_metrics import TableMetrics, mark_of
 from hafabench.stats.paired import CONFIDENCE, PairedComparison, Summary, holm, summarize
 
 LEVEL = 1 - CONFIDENCE
@@ -25,16 +22,16 @@ Verdict = Literal["better", "worse", "cannot tell"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model against its baseline in one metric, in the column's unit.
+    """A model compared with its baseline in one metric, in the column's unit.
 
     Attributes:
-        table: number of the first table that holds it.
-        task, metric: what is compared; ``header`` is the column's heading, ``decimals`` its digits.
-        model, baseline: the two models; ``label`` and ``baseline_label`` as the table calls them.
-        candidate, reference: the two models' values on the common seeds.
-        paired: candidate minus baseline.
-        p_holm: p value corrected over all comparisons of the experiment; None where the differences do not vary.
-        family: number of comparisons that it is corrected over.
+        table: Number of the first table that contains the pair.
+        task, metric: Task and metric; ``header`` is the column's heading, ``decimals`` its number of digits.
+        model, baseline: The two models; ``label`` and ``baseline_label`` are their names in the table.
+        candidate, reference: The values of the model and of the baseline on the common seeds.
+        paired: Model minus baseline.
+        p_holm: p value, corrected over all comparisons of the experiment; None if the differences do not vary.
+        family: Number of comparisons that it is corrected over.
     """
 
     table: str
@@ -54,14 +51,14 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """What the runs say, where more of the metric is better."""
+        """The verdict; more of the metric is better."""
         if self.p_holm is None or self.p_holm >= LEVEL:
             return "cannot tell"
         return "better" if self.paired.difference > 0 else "worse"
 
     @property
     def sentence(self) -> str:
-        """The verdict in plain words, with what it rests on."""
+        """The verdict in words, with the numbers that support it."""
         paired, places = self.paired, self.decimals + 1
         subject = f"{self.label} against {self.baseline_label}, {self.header}: {self.verdict}"
         difference = f"difference {paired.difference:+.{places}f}"
@@ -84,31 +81,27 @@ class Comparison:
         return "< 0.001" if self.p_holm < 0.001 else f"{self.p_holm:.3f}"
 
 
-def comparisons(experiment: Experiment, frame: pd.DataFrame) -> list[Comparison]:
-    """Every comparison that the experiment's runs allow, in the tables' order; each pair and metric once.
-
-    Args:
-        experiment: with the layouts that say which rows have which baseline.
-        frame: of `hafabench.reporting.frame`.
-    """
+def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
+    """All comparisons that the metrics allow, in the order of the tables; each pair and metric once."""
+    layouts = [metrics.layout for metrics in tables]
     found: dict[tuple[str, ...], Comparison] = {}
-    for layout, row, column, numbers in _candidates(experiment, frame):
-        paired = numbers.paired(column, row.model, row.baseline)
-        key = (column.task, column.metric_name, row.model, row.baseline)
+    for metrics, column, row, baseline in _pairs(tables):
+        paired = metrics.paired(column, row.model, baseline)
+        key = (column.task, column.metric_name, row.model, baseline)
         if paired is None or paired.n < 2 or key in found:
             continue
-        values = [numbers.by_seed(column, model) for model in (row.model, row.baseline)]
+        values = [metrics.by_seed(column, model) for model in (row.model, baseline)]
         candidate, reference = (summarize([of_model[seed] for seed in paired.seeds]) for of_model in values)
         found[key] = Comparison(
-            table=layout.number,
+            table=metrics.layout.number,
             task=column.task,
             metric=column.key,
             header=column.header,
             decimals=column.decimals,
             model=row.model,
             label=row.label,
-            baseline=row.baseline,
-            baseline_label=_label(experiment, layout, row.baseline),
+            baseline=baseline,
+            baseline_label=_label(baseline, [metrics.layout, *layouts]),
             candidate=candidate,
             reference=reference,
             paired=paired,
@@ -117,26 +110,26 @@ def comparisons(experiment: Experiment, frame: pd.DataFrame) -> list[Comparison]
     return [replace(c, p_holm=p, family=len(found)) for c, p in zip(found.values(), corrected, strict=True)]
 
 
-def uncompared(experiment: Experiment, frame: pd.DataFrame) -> list[str]:
-    """Pairs of which both were measured, on fewer than two common seeds: ``A(HAFA) against A (mIoU (%))``."""
-    left: dict[str, None] = {}
-    for layout, row, column, numbers in _candidates(experiment, frame):
-        paired = numbers.paired(column, row.model, row.baseline)
-        both = all(mark_of(numbers.of(column, model)) == "measured" for model in (row.model, row.baseline))
+def uncompared(tables: Sequence[TableMetrics]) -> list[str]:
+    """The pairs that were measured on fewer than two common seeds: ``A(HAFA) against A (mIoU (%))``."""
+    layouts = [metrics.layout for metrics in tables]
+    found: dict[str, None] = {}
+    for metrics, column, row, baseline in _pairs(tables):
+        paired = metrics.paired(column, row.model, baseline)
+        both = all(mark_of(metrics.of(column, model)) == "measured" for model in (row.model, baseline))
         if both and (paired is None or paired.n < 2):
-            left[f"{row.label} against {_label(experiment, layout, row.baseline)} ({column.header})"] = None
-    return list(left)
+            found[f"{row.label} against {_label(baseline, [metrics.layout, *layouts])} ({column.header})"] = None
+    return list(found)
 
 
-def _candidates(experiment: Experiment, frame: pd.DataFrame) -> Iterator[tuple[TableLayout, Row, Column, Numbers]]:
-    for layout in experiment.table_layouts:
-        numbers = Numbers(layout, frame)
-        for column in layout.columns:
+def _pairs(tables: Sequence[TableMetrics]) -> Iterator[tuple[TableMetrics, Column, Row, str]]:
+    """Every row with its baseline, in every column whose differences the paper prints."""
+    for metrics in tables:
+        for column in metrics.layout.columns:
             if column.verb == "evaluate" and column.delta:
-                yield from ((layout, row, column, numbers) for row in layout.rows if row.baseline)
+                yield from ((metrics, column, row, row.baseline) for row in metrics.layout.rows if row.baseline)
 
 
-def _label(experiment: Experiment, layout: TableLayout, model: str) -> str:
-    """What the table calls a model; another table where it has no row for it."""
-    rows = (row for table in (layout, *experiment.table_layouts) for row in table.rows)
-    return next((row.label for row in rows if row.model == model), model)
+def _label(model: str, layouts: Sequence[TableLayout]) -> str:
+    """The name of a model in the first layout that has a row for it."""
+    return next((row.label for layout in layouts for row in layout.rows if row.model == model), model)

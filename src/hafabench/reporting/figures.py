@@ -23,9 +23,8 @@ from hafabench.config.metrics import main_metric
 from hafabench.config.recipes import TASKS
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
-from hafabench.results.history import read_history
+from hafabench.reporting.curves import Curve
 
-Curve = dict[str, list[float]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 STYLES = ("-", "--", ":", "-.")
 BASELINE, PLUGIN, OTHER = COLOURS[0], COLOURS[1], "#767676"
@@ -43,20 +42,18 @@ STYLE = {
 }
 
 
-def learning_curves(histories: Mapping[str, Path], path: Path) -> None:
+def learning_curves(curves: Mapping[str, Curve], path: Path) -> None:
     """Draw training loss and learning rate over optimiser steps, one row of panels per task.
 
     A model with several seeds gets a thin line per seed and a thick one for their mean.
 
     Args:
-        histories: run id -> its ``history.jsonl`` (keys ``step``, ``loss``, ``lr``).
+        curves: The learning curves by run id, each with at least one step.
         path: of the figure; its suffix (``.svg``, ``.png``, ``.pdf``) chooses the format.
 
     Raises:
-        UserError: for a history without those keys, or a figure that cannot be written.
+        UserError: If the figure cannot be written.
     """
-    curves = {run: read_curve(Path(file)) for run, file in histories.items()}
-    curves = {run: curve for run, curve in curves.items() if curve["step"]}
     tasks = [task for task in TASKS if any(_task(run) == task for run in curves)]
     # A model keeps its colour over all panels.
     looks = {model: i for i, model in enumerate(dict.fromkeys(_model(run) for run in curves))}
@@ -242,21 +239,6 @@ def base_of(model: str, models: Mapping[str, ModelSpec]) -> str | None:
 def _key() -> list[Line2D]:
     looks = (("o", BASELINE, "backbone"), ("^", PLUGIN, "with HAFA mergers"), ("o", OTHER, "other model"))
     return [Line2D([], [], marker=m, color=c, linestyle="none", label=text) for m, c, text in looks]
-
-
-def read_curve(file: Path) -> Curve:
-    """``step``, ``loss`` and ``lr`` along a training, from its history.
-
-    Raises:
-        UserError: for a file that cannot be read or is no history.
-    """
-    try:
-        entries = read_history(file)
-        return {key: [entry[key] for entry in entries] for key in ("step", "loss", "lr")}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(file), "", f"history cannot be read: {error}")) from None
-    except (KeyError, TypeError) as error:
-        raise UserError(Problem(str(file), "", f"not a training's history: no {error} in one of its lines")) from None
 
 
 def _task(run: str) -> str:

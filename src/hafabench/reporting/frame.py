@@ -1,12 +1,12 @@
-"""Records become one tidy pandas frame: one row per metric, with the provenance that tables and checks need.
+"""The frame: all records of an experiment as one pandas table, one row per metric, with its provenance.
 
-The frame is what tables, figures and comparisons are made of; nothing downstream opens a record again.
+Tables, figures and comparisons are built from the frame alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hafabench.files import atomic_path
 from hafabench.results.record import Record, read_record
 from hafabench.runs.records import expected_records, imported_records
 
-# Nullable types throughout: an unknown seed is missing, not a float, also in a frame without rows.
+# All types are nullable, so that an unknown seed is missing instead of a float, also in a frame without rows.
 DTYPES: dict[str, str] = {
     "experiment": "string",
     "scale": "string",
@@ -51,34 +51,48 @@ DTYPES: dict[str, str] = {
     "record": "string",
 }
 
-# Where records lie in an experiment's results; anything else there (reports on data, configurations) is none.
 _PROVENANCE = ("git_commit", "git_dirty", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
 
 def collect(paths: Iterable[Path]) -> pd.DataFrame:
-    """One row per metric of the given records.
-
-    Args:
-        paths: the records' files, in any order.
-
-    Returns:
-        Columns and types of `DTYPES` (also without rows), sorted by experiment, verb, id, task, model, seed and name.
+    """The frame of the given record files, see `make_frame`.
 
     Raises:
-        UserError: for unreadable records (all of them at once), records of two scales, a metric given twice (an
-            imported one of an unknown seed counts as every seed's), or one that is not a finite number.
+        UserError: If records cannot be read; all problems are listed at once. Also as `make_frame`.
+    """
+    problems: list[Problem | str] = []
+
+    # Records are not kept after they are read: keeping thousands of them slows down the garbage collector.
+    def readable() -> Iterator[tuple[Path, Record]]:
+        for path in paths:
+            try:
+                yield path, read_record(path)
+            except UserError as error:
+                problems.extend(error.problems)
+
+    return make_frame(readable(), problems)
+
+
+def make_frame(records: Iterable[tuple[Path, Record]], problems: list[Problem | str] | None = None) -> pd.DataFrame:
+    """The frame of the given records: one row per metric.
+
+    Args:
+        records: The records with their files, in any order.
+        problems: Problems found before or while the records are read; they are raised with those of the frame.
+
+    Returns:
+        A frame with the columns and types of `DTYPES` (also without rows), sorted by experiment, verb, id, task,
+        model, seed and name.
+
+    Raises:
+        UserError: If there are problems, if the records have two scales, if a metric is given twice (an imported one
+            of an unknown seed counts as every seed's), or if a value is not finite.
     """
     rows: list[dict[str, Any]] = []
     scales: dict[str, Path] = {}
-    problems: list[Problem | str] = []
-    # Records are let go as they are read: thousands of them kept would keep the garbage collector busy.
-    for path in paths:
-        try:
-            record = read_record(path)
-        except UserError as error:
-            problems.extend(error.problems)
-            continue
+    problems = [] if problems is None else problems
+    for path, record in records:
         scales.setdefault(record.scale, path)
         problems += _not_finite(path, record)
         rows += _rows(path, record)
@@ -86,24 +100,27 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
     if problems:
         raise UserError(problems)
     columns = {name: [row[name] for row in rows] for name in DTYPES}
-    frame = pd.DataFrame({name: pd.array(columns[name], dtype=dtype) for name, dtype in DTYPES.items()})
+    frame = pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in DTYPES.items()})
     frame = frame.sort_values([*_ORDER, "record"], kind="stable", ignore_index=True)
     _refuse_duplicates(frame)
     _refuse_unknown_beside_known(frame)
     return frame
 
 
+def empty_frame() -> pd.DataFrame:
+    """A frame without rows."""
+    return make_frame([])
+
+
 def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]]:
-    """Collect the records that an experiment's tables are made of, and write the frame beside them.
+    """Collect the records of an experiment and write the frame into its results folder.
 
     Returns:
-        The frame, and the records that are not there yet.
-
-    Imported records are taken as they are found; none of them is expected.
+        The frame, and the files of measured records that are missing. Imported records are used if they exist.
 
     Raises:
-        UserError: as `collect`, for a record made under another configuration than the experiment's present one, and
-            for one that lies where those of another origin belong.
+        UserError: As `collect`; also if a record was made under another configuration than the experiment's present
+            one, or if a measured and an imported record are stored in each other's place.
     """
     expected, imported = expected_records(experiment), imported_records(experiment)
     present = [path for path in expected if path.is_file()]
@@ -119,7 +136,7 @@ def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]
 
 
 def _misplaced(frame: pd.DataFrame, measured: Iterable[Path], imported: Iterable[Path]) -> list[Problem]:
-    """Records that lie where those of the other origin belong: their place is what the workflow goes by."""
+    """Problems with records that are stored where those of the other origin belong."""
     found = dict(zip(frame["record"], frame["origin"], strict=True))
     places = [*((path, "measured") for path in measured), *((path, "imported") for path in imported)]
     return [
@@ -141,7 +158,7 @@ def _stale(
 
 
 def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write ``frame.parquet`` and ``frame.csv`` into ``folder``, each whole or not at all."""
+    """Write ``frame.parquet`` and ``frame.csv`` into ``folder``, each atomically."""
     parquet, csv = folder / "frame.parquet", folder / "frame.csv"
     with atomic_path(parquet) as temporary:
         frame.to_parquet(temporary, index=False)
@@ -151,10 +168,10 @@ def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """Read a frame back from its parquet or CSV file, equal to what was written.
+    """Read a frame from its Parquet or CSV file; it is equal to what was written.
 
     Raises:
-        UserError: for a missing file, one that cannot be read, or other columns.
+        UserError: If the file is missing, cannot be read, or has other columns.
     """
     if not path.is_file():
         raise UserError(Problem(str(path), "", "no such frame; `hafabench collect` makes it from the records"))
@@ -162,8 +179,8 @@ def read_frame(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            # Only an empty field is missing: a model may well be called "NA". Read as nullable floats, numbers would
-            # lose their last bit whatever the precision asked for.
+            # Only an empty field is missing, because a model may be called "NA". If numbers were read as nullable
+            # floats, they would lose their last bit in spite of float_precision.
             dtypes = {name: "float64" if dtype == "Float64" else dtype for name, dtype in DTYPES.items()}
             frame = pd.read_csv(
                 path, dtype=dtypes, na_values=[""], keep_default_na=False, float_precision="round_trip"
@@ -201,7 +218,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         "training_steps": training.get("steps"),
         "record": str(path),
     }
-    # An empty text and a missing one are the same thing in CSV, so they are here.
+    # CSV does not distinguish an empty text from a missing one, so neither does the frame.
     return [
         {**shared, **{k: None if v == "" else v for k, v in metric.model_dump().items()}} for metric in record.metrics
     ]
@@ -236,7 +253,7 @@ def _refuse_duplicates(frame: pd.DataFrame) -> None:
 
 
 def _refuse_unknown_beside_known(frame: pd.DataFrame) -> None:
-    """A number of an unknown seed may be one of the known seeds' numbers: their mean would count it twice."""
+    """Refuse imported numbers of an unknown seed beside those of known seeds: they might be the same number."""
     problems = []
     imported = frame[frame["origin"] == "imported"]
     for _, group in imported.groupby(["experiment", "verb", "task", "model", "name"], sort=False):

@@ -1,21 +1,22 @@
-"""Tables as LaTeX: fragments with booktabs rules for a paper of one's own, and one document with all of them.
+"""The report's tables as LaTeX: fragments to include in a paper, and one document with all of them.
 
-The fragments need the packages booktabs and graphicx; a table wider than the line is scaled down to it. The document
-compiles with pdflatex and Debian's texlive-latex-recommended.
+The fragments need the packages booktabs and graphicx. A table that is wider than the line is scaled down. The
+document compiles with pdflatex and Debian's texlive-latex-recommended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hafabench.config.tables import Column
 from hafabench.reporting import legend
-from hafabench.reporting.tables import Cell, Table
+from hafabench.reporting.report import Report
+from hafabench.reporting.tables import Table, TableCell
 
 MINUS = "\u2212"
-# A table of more columns stands on a page of its own, turned.
+# A table with more columns is placed in landscape on a page of its own, with abbreviated headings.
 UPRIGHT_COLUMNS = 5
-# There every letter counts; the footnotes give the words.
 _SHORT = {"counted": "cnt.", "embedded": "emb.", "measured": "meas."}
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -40,8 +41,17 @@ _SPECIAL = {
 }
 
 
+def files(report: Report) -> dict[Path, str]:
+    """The LaTeX files of a report: each table, and a document with all of them."""
+    folder = report.experiment.reports
+    return {
+        **{folder / "tables" / f"{table.id}.tex": render_table(table) for table in report.tables.values()},
+        folder / "paper.tex": document(report),
+    }
+
+
 def escape(text: str) -> str:
-    """``text`` so that pdflatex prints it as it is; a character that its fonts lack becomes its code point."""
+    """Escape ``text`` so that pdflatex prints it as it is; a character without a glyph becomes its code point."""
     return "".join(_SPECIAL.get(character) or _letter(character) for character in text)
 
 
@@ -51,20 +61,20 @@ def _letter(character: str) -> str:
     return f"\\texttt{{U+{ord(character):04X}}}"
 
 
-def render(table: Table) -> str:
-    """One table as a floating environment, to be input by a document; the best of each group and column is bold."""
-    # A difference stands in a column of its own, so that the numbers before it end in line.
+def render_table(table: Table) -> str:
+    """One table as a floating environment; the best value of each group and column is bold."""
+    # Differences have their own columns, so that the numbers before them can be aligned right.
     specification = "l" + "".join("r@{\\,}l" if column.delta else "r" for column in table.columns for _ in range(2))
     marks = _footnote_marks(table)
     upper, rules, lower, at = [], [], [], 2
-    for column, word in zip(table.columns, table.words, strict=True):
+    for column, kind in zip(table.columns, table.kinds, strict=True):
         span = 4 if column.delta else 2
         upper.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(column.header)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
-        # Over a number and its difference the heading begins in line, or its own width would part them.
+        # A heading over a number and its difference is aligned left, or its width would separate them.
         place = "l" if column.delta else "r"
-        words = (_SHORT[word] if _wide(table) else word) + marks[word], "paper" + marks["paper"]
-        lower += [rf"\multicolumn{{{span // 2}}}{{{place}}}{{{text}}}" for text in words]
+        halves = (_SHORT[kind] if _wide(table) else kind) + marks[kind], "paper" + marks["paper"]
+        lower += [rf"\multicolumn{{{span // 2}}}{{{place}}}{{{text}}}" for text in halves]
         at += span
     blocks = []
     for block in table.groups:
@@ -105,9 +115,11 @@ def render(table: Table) -> str:
 """
 
 
-def document(tables: list[Table], *, experiment: str, title: str, scale: str) -> str:
-    """One document with all the tables in it, numbered as in the paper."""
-    placed = "".join(map(_placed, tables))
+def document(report: Report) -> str:
+    """One document with all tables, numbered as in the paper."""
+    config = report.experiment.config
+    experiment, title, scale = config.experiment, config.title, config.scale
+    placed = "".join(map(_placed, report.tables.values()))
     return rf"""\documentclass[10pt]{{article}}
 \usepackage[a4paper,margin=18mm]{{geometry}}
 \usepackage{{booktabs,graphicx,pdflscape}}
@@ -127,7 +139,7 @@ def document(tables: list[Table], *, experiment: str, title: str, scale: str) ->
 
 
 def _placed(table: Table) -> str:
-    text = render(table)
+    text = render_table(table)
     if table.is_table:
         text = f"\\setcounter{{table}}{{{int(table.number) - 1}}}\n{text}"
     else:
@@ -140,8 +152,8 @@ def _wide(table: Table) -> bool:
     return len(table.columns) > UPRIGHT_COLUMNS
 
 
-def _fields(column: Column, cell: Cell) -> list[str]:
-    """The fields of one cell: this project's number and the paper's, each with its difference where there is room."""
+def _fields(column: Column, cell: TableCell) -> list[str]:
+    """The fields of one cell: this project's number and the paper's; also their differences if the column has any."""
     halves = (cell.ours(column.decimals), cell.best), (cell.cited(column.decimals), cell.paper_best)
     fields = []
     for (text, delta), best in halves:
@@ -152,16 +164,16 @@ def _fields(column: Column, cell: Cell) -> list[str]:
     return fields
 
 
-def _interval_fields(column: Column, cell: Cell) -> str:
-    """The fields of one cell in the line under its own, where its difference's interval stands."""
+def _interval_fields(column: Column, cell: TableCell) -> str:
+    """The fields of one cell in the line below, which contains the intervals of the differences."""
     if not column.delta:
         return "& & "
     return rf"& \multicolumn{{2}}{{r}}{{\scriptsize {_number(cell.interval(column.decimals))}}} & & "
 
 
 def _footnote_marks(table: Table) -> dict[str, str]:
-    """What a legend's sentence explains -> its mark in the table: letters for kinds of columns, signs as they are."""
-    kinds = [*dict.fromkeys(table.words), "paper"]
+    """The marks in the table by the subject of the legend's sentence: letters for kinds of columns, signs as such."""
+    kinds = [*dict.fromkeys(table.kinds), "paper"]
     letters = {kind: rf"\textsuperscript{{{letter}}}" for kind, letter in zip(kinds, "abcd", strict=False)}
     return letters | {sign: escape(sign) for sign in (legend.NOT_RUN, legend.IMPORTED)}
 
@@ -176,7 +188,7 @@ def _footnotes(table: Table, marks: dict[str, str]) -> str:
         else:
             remarks.append(escape(note))
     if any(cell.best or cell.paper_best for row in table.rows for cell in row.cells):
-        footnotes.append("Bold: best of its group, as printed; sizes and costs are no results and never bold.")
+        footnotes.append("Bold: best of its group, as printed. Sizes and costs are never bold.")
     return f"  {_joined(footnotes)}\\par\\smallskip\n  {_joined(remarks)}"
 
 
@@ -185,5 +197,5 @@ def _joined(sentences: Sequence[str]) -> str:
 
 
 def _number(text: str) -> str:
-    # A hyphen would print too short for a minus.
+    # A hyphen is too short for a minus sign.
     return escape(text.replace("-", MINUS))

@@ -1,4 +1,4 @@
-"""The words around a table: the warning in front of it and the legend under it, as plain sentences."""
+"""The texts around a table: the warning in front of it and the legend below it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hafabench.config.tables import Column
+from hafabench.reporting.provenance import commit_text
 
 NOT_RUN = "\u2013"  # en dash
 IMPORTED = "†"
+NO_COMPARISON = "No model and its baseline have two common seeds or more, so nothing is compared or claimed."
 
 _MEANING = {
     "counted": "counted here on the full-size models, comparable with the paper",
@@ -18,13 +20,13 @@ _MEANING = {
 
 
 def warning(title: str, scale: str) -> str:
-    """What has to be read before an embedded table; empty at full scale."""
+    """The warning in front of a table with numbers on embedded data; empty at full scale."""
     return f"EMBEDDED DATA ({title}), not comparable with the paper's columns." if scale == "embedded" else ""
 
 
 def notes(
     columns: Sequence[Column],
-    words: Sequence[str],
+    kinds: Sequence[str],
     sources: Sequence[Sequence[Any]],
     rows: Sequence[Any],
     marks: set[str],
@@ -32,29 +34,32 @@ def notes(
     experiment: str,
     scale: str,
 ) -> list[str]:
-    """The legend: what each column and mark is, and where the numbers come from.
+    """The legend: the meaning of each column and mark, and where the numbers come from.
 
     Args:
-        columns, words: of the table, one word per column.
-        sources: per column, the frame's rows that fill it.
-        rows, marks: of the table.
-        experiment, scale: of the numbers.
+        columns: The table's columns.
+        kinds: The kind of each column, see `hafabench.reporting.tables.Table`.
+        sources: For each column, the rows of the frame that fill it.
+        rows: The table's rows.
+        marks: The marks of the table's cells.
+        experiment: Name of the experiment.
+        scale: Scale of the experiment.
     """
     cells = [cell for row in rows for cell in row.cells]
     labels = {row.model: row.label for row in rows}
     sentences = []
-    for word in dict.fromkeys(words):
-        same = (column for column, its_word in zip(columns, words, strict=True) if its_word == word)
-        sentences.append(f"{word}: {_MEANING[word]} ({_headers(same)}).")
-    blank = "; blank where it prints no number" if any(cell.paper is None for cell in cells) else ""
+    for kind in dict.fromkeys(kinds):
+        same = (column for column, own in zip(columns, kinds, strict=True) if own == kind)
+        sentences.append(f"{kind}: {_MEANING[kind]} ({_headers(same)}).")
+    blank = "; blank if it prints no number" if any(cell.paper is None for cell in cells) else ""
     sentences.append(f"paper: cited from the paper{blank}.")
     if "not run" in marks:
         sentences.append(f"{NOT_RUN}: not run in this experiment.")
     if "imported" in marks:
-        sentences.append(f"{IMPORTED}: imported: numbers, or the weights behind them, from outside this project.")
+        sentences.append(f"{IMPORTED}: imported: the numbers or their weights come from outside this project.")
     if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
         against = ", ".join(dict.fromkeys(labels.get(row.baseline, row.baseline) for row in rows if row.baseline))
-        sentences.append(f"In round brackets: difference to the baseline ({against}), of unrounded means.")
+        sentences.append(f"In round brackets: difference to the baseline ({against}), between unrounded means.")
     if any(cell.delta_low is not None for cell in cells):
         sentences.append("In square brackets with signs: the difference's 95 % confidence interval, paired by seed.")
     if any(cell.spread is not None for cell in cells):
@@ -67,7 +72,7 @@ def notes(
 
 
 def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:
-    """``5 seeds``, or the exceptions by name where some cells have fewer."""
+    """``5 seeds``; cells with fewer seeds are named."""
     counts: dict[int, list[str]] = {}
     for row in rows:
         for column, cell in zip(columns, row.cells, strict=True):
@@ -81,7 +86,7 @@ def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:
 
 
 def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -> list[str]:
-    """How columns were counted or measured; columns that share it share the sentence."""
+    """How the columns were counted or measured; one sentence for all columns that have it in common."""
     shared: dict[str, list[Column]] = {}
     for column, metrics in zip(columns, sources, strict=True):
         clauses = sorted({metric.convention for metric in metrics if metric.convention})
@@ -97,20 +102,14 @@ def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -
     seeds = sorted({metric.seed for metric in metrics if metric.seed is not None})
     if seeds:
         facts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
-    # Counting runs on no device.
+    # Counting does not depend on a device.
     devices = sorted({metric.device for metric in metrics if metric.device and metric.verb != "complexity"})
     if devices:
         facts.append(f"device {', '.join(devices)}")
-    commits = sorted({_commit(metric) for metric in metrics})
+    commits = sorted({commit_text(metric.git_commit, metric.git_dirty) or "unknown" for metric in metrics})
     if commits:
         facts.append(f"git commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
     return "; ".join(facts) + "."
-
-
-def _commit(metric: Any) -> str:
-    if metric.git_commit is None:
-        return "unknown"
-    return metric.git_commit[:10] + (" with local changes" if metric.git_dirty else "")
 
 
 def _headers(columns: Iterable[Column]) -> str:

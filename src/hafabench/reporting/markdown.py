@@ -1,41 +1,243 @@
-"""Tables as GitHub Markdown."""
+"""The report's pages as GitHub Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from hafabench.config.claims import MIN_EXPLAINED_SHARE
+from hafabench.config.tables import TableLayout
 from hafabench.formatting.markdown import escape_markdown, markdown_table
-from hafabench.reporting.tables import Cell, Table
+from hafabench.formatting.numbers import format_fixed, format_interval
+from hafabench.reporting import legend
+from hafabench.reporting.claims.ledger import Ledger
+from hafabench.reporting.claims.static import ConventionFit
+from hafabench.reporting.claims.verdicts import ClaimVerdict
+from hafabench.reporting.comparisons import Comparison
+from hafabench.reporting.report import Report
+from hafabench.reporting.tables import Table, TableCell
+from hafabench.stats.paired import Summary
+
+_COMPARISON_HEADER = [
+    "Metric",
+    "Model",
+    "Baseline",
+    "n",
+    "Baseline, mean ± sd",
+    "Model, mean ± sd",
+    "Difference [95 %]",
+    "p (Holm)",
+    "Detectable",
+    "Verdict",
+]
 
 
-def render(table: Table) -> str:
+def files(report: Report) -> dict[Path, str]:
+    """The Markdown files of a report: each table, all tables, the comparisons and the claims."""
+    folder = report.experiment.reports
+    return {
+        **{folder / "tables" / f"{table.id}.md": render_table(table) for table in report.tables.values()},
+        folder / "tables.md": tables_page(report),
+        folder / "comparisons.md": comparisons_page(report),
+        folder / "claims.md": claims_page(report.ledger, report.ledger.verdicts),
+    }
+
+
+def tables_page(report: Report) -> str:
+    """All tables on one page."""
+    head = f"# Tables of experiment {report.experiment.name}\n\n{_subtitle(report)}\n"
+    return "\n".join([head, *map(render_table, report.tables.values())])
+
+
+def render_table(table: Table) -> str:
     """One table with its heading, warning and legend."""
     warning = f"**{table.warning}** " if table.warning else ""
     caption = f"{warning}{escape_markdown(table.title)}, {table.as_printed}."
     notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
-    return f"## {table.place}\n\n{caption}\n\n{_of_table(table)}\n\n{notes}\n"
+    return f"## {table.place}\n\n{caption}\n\n{_table_grid(table)}\n\n{notes}\n"
 
 
-def overview(tables: list[Table], *, experiment: str, title: str, scale: str) -> str:
-    """All tables, one after another."""
-    head = f"# Tables of experiment {experiment}\n\n{escape_markdown(title)}, {scale} scale.\n"
-    return "\n".join([head, *map(render, tables)])
-
-
-def _of_table(table: Table) -> str:
+def _table_grid(table: Table) -> str:
     header, align = ["Model"], "l"
-    for column, word in zip(table.columns, table.words, strict=True):
-        header += [f"{column.header}, {word}", "paper"]
-        # Numbers end in line; where a difference follows some of them, they begin in line.
+    for column, kind in zip(table.columns, table.kinds, strict=True):
+        header += [f"{column.header}, {kind}", "paper"]
+        # Numbers are aligned right, or left if a difference follows some of them.
         align += "ll" if column.delta else "rr"
     lines: list[list[str]] = []
     for block in table.groups:
         if lines:
-            lines.append([""] * len(header))  # GitHub's tables have no rules: an empty row parts the groups
+            lines.append([""] * len(header))  # an empty row separates the groups
         for row in block:
             pairs = zip(table.columns, row.cells, strict=True)
             lines.append([row.label, *(text for column, cell in pairs for text in _pair(cell, column.decimals))])
     return markdown_table(header, lines, align)
 
 
-def _pair(cell: Cell, decimals: int) -> tuple[str, str]:
+def _pair(cell: TableCell, decimals: int) -> tuple[str, str]:
     ours = (*cell.ours(decimals), cell.interval(decimals))
     return " ".join(filter(None, ours)), " ".join(filter(None, cell.cited(decimals)))
+
+
+def comparisons_page(report: Report) -> str:
+    """The comparisons: one sentence each, the numbers, and how to read them."""
+    head = f"# Comparisons of experiment {report.experiment.name}\n\n{_subtitle(report)}\n\n"
+    if not report.comparisons:
+        return f"{head}{legend.NO_COMPARISON}\n"
+    warning = "**EMBEDDED DATA: these verdicts hold for these data and budgets, not for the paper's.**\n\n"
+    warning = warning if report.experiment.config.scale == "embedded" else ""
+    sentences = "\n".join(f"- {escape_markdown(comparison.sentence)}" for comparison in report.comparisons)
+    figure = "![Differences per seed with their intervals](figures/comparisons.svg)"
+    table = markdown_table(_COMPARISON_HEADER, map(_comparison_line, report.comparisons), "lllrrrrrrl")
+    omitted = ""
+    if report.uncompared:
+        pairs = escape_markdown("; ".join(report.uncompared))
+        omitted = f"\n- Not compared, because there are fewer than two common seeds: {pairs}."
+    return f"{head}{warning}{sentences}\n\n{figure}\n\n{table}\n\n{_how_to_read(len(report.comparisons))}{omitted}\n"
+
+
+def _comparison_line(c: Comparison) -> list[str]:
+    places = c.decimals + 1
+    interval = ""
+    if c.paired.low is not None and c.paired.high is not None:
+        interval = " " + format_interval(c.paired.low, c.paired.high, places, signed=True)
+    detectable = legend.NOT_RUN if c.paired.detectable is None else format_fixed(c.paired.detectable, places)
+    return [
+        c.header,
+        c.label,
+        c.baseline_label,
+        str(c.paired.n),
+        _mean_and_sd(c.reference, places),
+        _mean_and_sd(c.candidate, places),
+        f"{format_fixed(c.paired.difference, places, signed=True)}{interval}",
+        c.p_text,
+        detectable,
+        c.verdict,
+    ]
+
+
+def _mean_and_sd(summary: Summary, places: int) -> str:
+    return f"{format_fixed(summary.mean, places)} ± {format_fixed(summary.sd or 0.0, places)}"
+
+
+def _how_to_read(family: int) -> str:
+    tests = "one comparison" if family == 1 else f"the {family} comparisons of this page"
+    return "\n".join(
+        [
+            "- n: number of common seeds. A seed is one training. Data and split are the same in all of them, so the "
+            "interval says what repeating the training would give on these data.",
+            "- sd: sample standard deviation over these seeds.",
+            "- Difference: model minus baseline, mean over pairs of the same seed, with its 95 % confidence interval "
+            "(Student's t), in the metric's unit.",
+            f"- p: p value of a two-sided paired t test, corrected for {tests} by Holm's method.",
+            "- Detectable: smallest true difference that this number of runs with this spread finds with 80 % power "
+            "at the 5 % level, for a single comparison.",
+            "- Verdict: better or worse if the corrected p value is below 0.05, otherwise cannot tell, which is not "
+            "the same as no difference.",
+        ]
+    )
+
+
+def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
+    """The claims: totals by verdict, every claim with its reason, and how well each counting convention holds.
+
+    Args:
+        ledger: All claims.
+        verdicts: Those to list.
+    """
+    totals = markdown_table(["Verdict", "Claims"], [[name, str(n)] for name, n in ledger.totals().items()], "lr")
+    parts = [
+        f"# Claims of the paper, by experiment {ledger.experiment}",
+        f"{escape_markdown(ledger.title)}, {ledger.scale} scale. {_scale_note(ledger)}",
+        totals,
+    ]
+    for layout in dict.fromkeys(verdict.claim.layout.id for verdict in verdicts):
+        of_layout = [verdict for verdict in verdicts if verdict.claim.layout.id == layout]
+        parts += [f"## {_heading(of_layout[0].claim.layout)}", _claims_grid(of_layout)]
+    parts += [_claim_notes(verdicts), _convention_fits(ledger), _convention_matches(ledger), _CLAIMS_LEGEND]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _scale_note(ledger: Ledger) -> str:
+    if ledger.scale == "embedded":
+        return (
+            "Parameters and operations are those of the full-size models and are settled here. Numbers on embedded "
+            "data settle no claim about ImageNet, COCO or ADE20K."
+        )
+    return "Parameters and operations are counted, accuracies and latencies measured."
+
+
+def _heading(layout: TableLayout) -> str:
+    return f"{'Table' if layout.id.startswith('table') else 'Section'} {layout.number}"
+
+
+def _claims_grid(verdicts: Sequence[ClaimVerdict]) -> str:
+    header = ["Claim", "Paper", "Here", "Verdict", "Because"]
+    lines = [
+        [v.claim.locator.split("/", 1)[1], v.claim.text_with_unit, v.value_text, v.verdict, v.because]
+        for v in verdicts
+    ]
+    return markdown_table(header, lines, "lrrll")
+
+
+def _claim_notes(verdicts: Sequence[ClaimVerdict]) -> str:
+    subjects: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        for note in verdict.claim.notes:
+            subjects.setdefault(note, []).append(verdict.claim.locator)
+    lines = [f"- {escape_markdown(note)} ({escape_markdown(', '.join(names))})." for note, names in subjects.items()]
+    return "\n".join(["## Notes", "", *lines]) if lines else ""
+
+
+def _convention_fits(ledger: Ledger) -> str:
+    header = ["Convention", "Shortened", "Rows", "Gives", "Settles", "Fails on"]
+    rows = [[fit.row_convention.convention, fit.row_convention.printed, *_shares(fit)] for fit in ledger.fits]
+    because = [
+        "- " + escape_markdown(f"{c.convention}, {c.printed} ({', '.join(c.rows)}): {c.because}.")
+        for c in (fit.row_convention for fit in ledger.fits)
+    ]
+    return "\n\n".join(
+        [
+            "## How static figures were counted",
+            "Each convention is said to hold for a set of rows, for the reason given below the table. *Gives*: the "
+            "number of these rows whose printed figure it gives. *Settles*: the number of them that no simpler "
+            f"convention gives. A convention that gives fewer than {MIN_EXPLAINED_SHARE:.0%} of its rows settles "
+            "none. The plain counts are tried on every row.",
+            markdown_table(header, rows, "llrrrl"),
+            "\n".join(because),
+        ]
+    )
+
+
+def _shares(fit: ConventionFit) -> list[str]:
+    fails = fit.fails_on if len(fit.fails_on) <= 4 else (f"{len(fit.fails_on)} rows",)
+    return [str(len(fit.rows)), str(len(fit.explained)), str(len(fit.settled)), ", ".join(fails) or "none"]
+
+
+def _convention_matches(ledger: Ledger) -> str:
+    header = ["Convention", "Rounded", "Rounded twice", "Truncated", "Of"]
+    rows = [[name, *map(str, matches.values()), str(total)] for name, (matches, total) in ledger.matches.items()]
+    return "\n\n".join(
+        [
+            "### Every convention on every figure",
+            "The number of printed figures in the whole paper that each convention gives, whether or not it is said "
+            "to hold there. With so many ways to count, single matches mean nothing.",
+            markdown_table(header, rows, "lrrrr"),
+        ]
+    )
+
+
+_CLAIMS_LEGEND = (
+    "## Legend\n\n"
+    "- reproduced: given by the plain count, or measured within the tolerance of the printed figure.\n"
+    "- reproduced under a convention: given by another way to count, which holds for similar rows.\n"
+    "- contradicted: counted, and no convention that holds for similar rows gives the figure; or measured beyond the "
+    "tolerance.\n"
+    "- inconclusive: measured, but the runs cannot tell.\n"
+    f"- not run: nothing here can settle it. {legend.IMPORTED}: imported, made outside this project.\n"
+    "- Tolerances and their reasons, conventions and notes: `configs/claims.yaml`."
+)
+
+
+def _subtitle(report: Report) -> str:
+    config = report.experiment.config
+    return f"{escape_markdown(config.title)}, {config.scale} scale."

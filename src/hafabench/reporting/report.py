@@ -1,57 +1,132 @@
-"""Everything that is generated from an experiment's frame: tables, comparisons, claims and figures."""
+"""The one object that holds everything the reports of an experiment show."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
+from hafabench.cluster.costs import AccountingRecord, accounting_file, read_accounting
 from hafabench.config.experiment import Experiment
-from hafabench.files import write_text
-from hafabench.reporting import comparison_text
-from hafabench.reporting.claims.write import write_claims
-from hafabench.reporting.comparison_figure import draw_comparisons
-from hafabench.reporting.comparisons import comparisons, uncompared
-from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
+from hafabench.config.paper_values import PaperValues, load_paper_values
+from hafabench.errors import UserError
+from hafabench.pictures.index import PictureIndex, read_index
+from hafabench.reporting.claims.ledger import Ledger, settle_claims
+from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
+from hafabench.reporting.curves import Curve, read_curve
 from hafabench.reporting.frame import read_frame
-from hafabench.reporting.write import write_tables
-from hafabench.runs.run import expand
+from hafabench.reporting.table_metrics import TableMetrics
+from hafabench.reporting.tables import Table, build_table
+from hafabench.results.counts import Counts, read_current
+from hafabench.runs.paths import counts_record, frame_files, picture_index
+from hafabench.runs.run import Run, expand
+from hafabench.runs.static_models import counts_fingerprint
 
 
-def write_report(experiment: Experiment) -> list[Path]:
-    """Write the experiment's tables, comparisons, claims and figures from its collected frame.
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What an experiment has measured, arranged as the reports show it.
 
-    Returns:
-        The files written, all under the experiment's reports folder.
+    The writers (`markdown`, `latex`, `csv`, `html`, `figures`) and `hafabench explain` take everything from here and
+    read no file themselves. Each part is built when it is first used, and only once.
+
+    Args:
+        experiment: The experiment.
+        frame: Its metrics, see `hafabench.reporting.frame`; it may have no rows.
+        counts: The parameters and operations of its models; None if they have not been counted, in which case static
+            claims are not settled.
 
     Raises:
-        UserError: without a frame, or where a table or figure cannot be made.
+        UserError: If the frame contains numbers of another experiment or scale.
     """
-    frame = read_frame(experiment.results / "frame.parquet")
-    written = write_tables(
-        experiment.table_layouts,
-        frame,
-        experiment.paper_values,
-        experiment.reports / "tables",
-        experiment=experiment.name,
-        title=experiment.config.title,
-        scale=experiment.config.scale,
-    )
-    figures = experiment.reports / "figures"
-    histories = {run.id: run.history for run in expand(experiment).values() if run.history.is_file()}
-    curves, complexity = figures / "learning_curves.svg", figures / "accuracy_vs_complexity.svg"
-    learning_curves(histories, curves)
-    accuracy_vs_complexity(frame, complexity, experiment.models)
-    return [*written, curves, complexity, *_write_comparisons(experiment, frame), *write_claims(experiment, frame)]
+
+    experiment: Experiment
+    frame: pd.DataFrame
+    counts: Counts | None
+
+    def __post_init__(self) -> None:
+        name, scale = self.experiment.name, self.experiment.config.scale
+        scales = sorted(self.frame["scale"].unique())
+        if any(found != scale for found in scales):
+            found = " and ".join(scales)
+            raise UserError(f"experiment {name} is of {scale} scale, but its frame contains {found} numbers")
+        others = sorted(set(self.frame["experiment"].unique()) - {name})
+        if others:
+            raise UserError(f"expected numbers of experiment {name} only, found also {', '.join(others)}")
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """The experiment's runs by id."""
+        return expand(self.experiment)
+
+    @cached_property
+    def paper_values(self) -> PaperValues:
+        """What the paper prints."""
+        return load_paper_values(self.experiment.paper_values)
+
+    @cached_property
+    def metrics(self) -> dict[str, TableMetrics]:
+        """The metrics that fill each table, by the id of its layout."""
+        return {layout.id: TableMetrics(layout, self.frame) for layout in self.experiment.table_layouts}
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The tables by id, in the paper's order."""
+        about = {
+            "experiment": self.experiment.name,
+            "title": self.experiment.config.title,
+            "scale": self.experiment.config.scale,
+        }
+        return {name: build_table(metrics, self.paper_values, **about) for name, metrics in self.metrics.items()}
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Every model with HAFA against its baseline, where both have at least two common seeds."""
+        return comparisons(list(self.metrics.values()))
+
+    @cached_property
+    def uncompared(self) -> list[str]:
+        """The pairs that were measured on fewer than two common seeds."""
+        return uncompared(list(self.metrics.values()))
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The verdict on every claim of the paper."""
+        return settle_claims(self.experiment, self.paper_values, self.counts, self.metrics)
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """The learning curve of every run that has reported progress, by run id."""
+        found = {run.id: read_curve(run.history) for run in self.runs.values() if run.history.is_file()}
+        return {run_id: curve for run_id, curve in found.items() if curve["step"]}
+
+    @cached_property
+    def costs(self) -> AccountingRecord | None:
+        """What the jobs have cost on a cluster; None without accounting."""
+        path = accounting_file(self.experiment)
+        return read_accounting(path) if path.is_file() else None
+
+    @cached_property
+    def pictures(self) -> PictureIndex | None:
+        """The pictures that were drawn; None if there are none."""
+        path = picture_index(self.experiment)
+        return read_index(path) if path.is_file() else None
 
 
-def _write_comparisons(experiment: Experiment, frame: pd.DataFrame) -> list[Path]:
-    found, left = comparisons(experiment, frame), uncompared(experiment, frame)
-    scale = experiment.config.scale
-    page = experiment.reports / "comparisons.md"
-    table, figure = page.with_suffix(".csv"), experiment.reports / "figures" / "comparisons.svg"
-    text = comparison_text.page(found, left, experiment=experiment.name, title=experiment.config.title, scale=scale)
-    write_text(page, text)
-    write_text(table, comparison_text.render_csv(found, experiment=experiment.name, scale=scale))
-    draw_comparisons(found, figure, experiment=experiment.name, scale=scale)
-    return [page, table, figure]
+def build_report(experiment: Experiment) -> Report:
+    """The report of an experiment from its collected frame and its record of counts.
+
+    Raises:
+        UserError: If there is no frame, or if the frame or the record of counts cannot be used.
+    """
+    return Report(experiment, read_frame(frame_files(experiment)[0]), current_counts(experiment))
+
+
+def current_counts(experiment: Experiment) -> Counts | None:
+    """The experiment's record of counts; None if there is none.
+
+    Raises:
+        UserError: If the record cannot be read or was made under another configuration.
+    """
+    return read_current(counts_record(experiment), counts_fingerprint(experiment))

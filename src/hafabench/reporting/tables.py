@@ -1,16 +1,17 @@
-"""The one model of a table that Markdown, LaTeX and CSV render: cells that say what they are.
+"""Tables as data: the cells that all formats render.
 
-A column of the layout becomes a pair: this project's number, and the paper's beside it. Every cell carries a mark:
+Each column of a table layout becomes a pair of columns: this project's number, and the paper's next to it. Every cell
+has a mark:
 
 - ``measured``: trained and evaluated (or timed) here, at the experiment's scale;
-- ``counted``: parameters and multiply-accumulates of the full-size model, which no training changes;
+- ``counted``: parameters and multiply-accumulates of the full-size model, which training does not change;
 - ``imported``: from a record that was made elsewhere;
 - ``not run``: nothing was measured;
-- ``cited``: the paper's own number (the paper's half of the pair); ``not printed`` where the paper has none.
+- ``cited``: the paper's own number (the paper's half of the pair), or ``not printed`` if it has none.
 
-Values are means over seeds, with the sample standard deviation from two seeds on. Differences are taken between
-unrounded means and rounded for printing, so 40.1 (+4.4) may stand above 35.7 although 40.1 - 35.7 is rounded twice.
-Where both models have the same two seeds or more, a difference has its 95 % confidence interval, paired by seed.
+Values are means over seeds; with at least two seeds they have the sample standard deviation. Differences are taken
+between unrounded means and rounded for printing. If both models have the same seeds, at least two, a difference has
+its 95 % confidence interval, paired by seed.
 """
 
 from __future__ import annotations
@@ -19,33 +20,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pandas as pd
-
 from hafabench.config.paper_values import PaperValues
 from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.errors import UserError
 from hafabench.formatting.numbers import format_fixed, format_interval
 from hafabench.reporting import legend
-from hafabench.reporting.numbers import Mark, Numbers, mark_of
+from hafabench.reporting.table_metrics import Mark, TableMetrics, mark_of
 from hafabench.stats.paired import summarize
 
 PaperMark = Literal["cited", "not printed"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell, in its column's unit.
 
     Attributes:
-        value: mean over seeds, or the one number; None where nothing was measured.
-        spread: standard deviation over seeds, from two seeds on.
-        n: number of seeds behind ``value``; None where no seed enters it.
-        delta: difference to the row's baseline.
-        delta_low, delta_high: its 95 % confidence interval, paired by seed; None where seeds are not paired.
-        mark: what ``value`` is.
-        paper, paper_delta: what the paper prints.
-        low, high: quartiles of repeated measurements.
-        best, paper_best: whether ``value`` and ``paper`` are the best of their group, as printed.
+        value: Mean over seeds, or the only number; None if nothing was measured.
+        spread: Standard deviation over seeds; None with fewer than two seeds.
+        n: Number of seeds behind ``value``; None if the value does not depend on a seed.
+        delta: Difference to the row's baseline.
+        delta_low, delta_high: Its 95 % confidence interval, paired by seed; None if seeds cannot be paired.
+        mark: The kind of ``value``.
+        paper, paper_delta: The paper's value and difference.
+        low, high: Quartiles of repeated measurements.
+        best, paper_best: Whether ``value`` and ``paper`` are the best of their group, as printed.
     """
 
     value: float | None = None
@@ -64,11 +63,11 @@ class Cell:
 
     @property
     def paper_mark(self) -> PaperMark:
-        """What the paper's half of the pair is."""
+        """The kind of the paper's half of the pair."""
         return "not printed" if self.paper is None and self.paper_delta is None else "cited"
 
     def ours(self, decimals: int) -> tuple[str, str]:
-        """This project's number and its difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
+        """This project's number and difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
         if self.value is None:
             return legend.NOT_RUN, ""
         text = format_fixed(self.value, decimals)
@@ -81,41 +80,43 @@ class Cell:
         return text, _bracketed(self.delta, decimals)
 
     def interval(self, decimals: int) -> str:
-        """The difference's interval as printed, ``"[+0.3, +2.1]"``; empty where there is none."""
+        """The interval of the difference as printed, ``"[+0.3, +2.1]"``; empty if there is none."""
         if self.delta_low is None or self.delta_high is None:
             return ""
         return format_interval(self.delta_low, self.delta_high, decimals, signed=True)
 
     def cited(self, decimals: int) -> tuple[str, str]:
-        """The paper's number and difference; empty texts where it prints none."""
+        """The paper's number and difference; empty texts if it prints none."""
         number = "" if self.paper is None else format_fixed(self.paper, decimals)
         return number, _bracketed(self.paper_delta, decimals)
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row with one cell per column; ``key`` is its name in the paper's values, ``baseline`` a model."""
+    """A row with one cell per column; ``key`` is its name in the paper's values, ``baseline`` is a model."""
 
     key: str
     model: str
     label: str
     group: str
     baseline: str | None
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to render.
+    """A table, ready to be rendered.
 
     Attributes:
-        id, number: ``table2`` and ``2``, ``section4_1`` and ``4.1``.
-        warning: what has to be read first; empty at full scale.
-        title: what the table shows.
-        columns: of the layout; ``words`` say for each what this project's half is: ``counted``, ``embedded``
-            (measured on embedded data) or ``measured``.
-        rows: in the paper's order.
-        notes: the legend, plain sentences.
+        id, number: ``table2`` and ``2``, or ``section4_1`` and ``4.1``.
+        experiment, scale: Name and scale of the experiment.
+        warning: Warning to be shown in front of the table; empty at full scale.
+        title: Title of the table.
+        columns: The columns of the layout.
+        kinds: The kind of this project's half of each column: ``counted``, ``embedded`` (measured on embedded data)
+            or ``measured``.
+        rows: The rows in the paper's order.
+        notes: The legend, one sentence each.
     """
 
     id: str
@@ -125,28 +126,28 @@ class Table:
     warning: str
     title: str
     columns: tuple[Column, ...]
-    words: tuple[str, ...]
+    kinds: tuple[str, ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
 
     @property
     def place(self) -> str:
-        """Where the paper has it: ``Table 2``, ``Section 4.1``."""
+        """Its place in the paper: ``Table 2``, ``Section 4.1``."""
         return f"{'Table' if self.is_table else 'Section'} {self.number}"
 
     @property
     def is_table(self) -> bool:
-        """Whether the paper prints it as a table; other figures are told in the text of a section."""
+        """Whether the paper prints it as a table; other numbers are part of the text of a section."""
         return self.id.startswith("table")
 
     @property
     def as_printed(self) -> str:
-        """A clause that says so."""
-        return f"{'laid out as' if self.is_table else 'as told in the text of'} {self.place} of the paper"
+        """A clause that names its place in the paper."""
+        return f"{'laid out as' if self.is_table else 'from the text of'} {self.place} of the paper"
 
     @property
     def groups(self) -> list[list[TableRow]]:
-        """The rows in blocks of the same group, in order."""
+        """The rows in blocks of the same group."""
         blocks: list[list[TableRow]] = []
         for row in self.rows:
             if not blocks or blocks[-1][-1].group != row.group:
@@ -155,23 +156,21 @@ class Table:
         return blocks
 
 
-def build_table(
-    layout: TableLayout, frame: pd.DataFrame, paper: PaperValues, *, experiment: str, title: str, scale: str
-) -> Table:
-    """Fill a layout with an experiment's numbers and the paper's.
+def build_table(metrics: TableMetrics, paper: PaperValues, *, experiment: str, title: str, scale: str) -> Table:
+    """Fill a table layout with an experiment's numbers and the paper's.
 
     Args:
-        layout: rows, columns, baselines.
-        frame: of `hafabench.reporting.frame`; may be empty.
-        paper: the paper's printed values.
-        experiment, title, scale: of the experiment (``embedded`` or ``full``) that the frame has to be of.
+        metrics: The layout and the metrics that fill it; there may be none.
+        paper: The paper's printed values.
+        experiment: Name of the experiment.
+        title: Title of the experiment.
+        scale: Scale of the experiment, ``embedded`` or ``full``.
 
     Raises:
-        UserError: for numbers of another experiment or scale, or a row said to be the paper's that it does not have.
+        UserError: If the layout names a row of the paper that does not exist.
     """
-    _refuse_mixtures(frame, experiment, scale)
+    layout = metrics.layout
     _refuse_unknown_rows(layout, paper)
-    numbers = Numbers(layout, frame)
     rows = [
         TableRow(
             key=row.row or row.model,
@@ -179,17 +178,14 @@ def build_table(
             label=row.label,
             group=row.group,
             baseline=row.baseline,
-            cells=tuple(
-                _cell(column, row, numbers, _printed(column, paper, layout.source, row.row or row.model))
-                for column in layout.columns
-            ),
+            cells=tuple(_cell(column, row, metrics, paper) for column in layout.columns),
         )
         for row in layout.rows
     ]
     rows = _with_best(layout.columns, rows)
-    words = tuple(_word(column, scale) for column in layout.columns)
-    marks = {cell.mark for row in rows for cell in row.cells}
-    sources = [numbers.of_column(column) for column in layout.columns]
+    kinds = tuple(_kind(column, scale) for column in layout.columns)
+    marks: set[str] = {cell.mark for row in rows for cell in row.cells}
+    sources = [metrics.of_column(column) for column in layout.columns]
     return Table(
         id=layout.id,
         number=layout.number,
@@ -198,20 +194,10 @@ def build_table(
         warning=legend.warning(title, scale),
         title=layout.title,
         columns=tuple(layout.columns),
-        words=words,
+        kinds=kinds,
         rows=tuple(rows),
-        notes=tuple(legend.notes(layout.columns, words, sources, rows, marks, experiment=experiment, scale=scale)),
+        notes=tuple(legend.notes(layout.columns, kinds, sources, rows, marks, experiment=experiment, scale=scale)),
     )
-
-
-def _refuse_mixtures(frame: pd.DataFrame, experiment: str, scale: str) -> None:
-    scales = sorted(frame["scale"].unique())
-    if any(found != scale for found in scales):
-        found = " and ".join(scales)
-        raise UserError(f"experiment {experiment} is of {scale} scale, its frame holds {found} numbers: never mixed")
-    others = sorted(set(frame["experiment"].unique()) - {experiment})
-    if others:
-        raise UserError(f"expected numbers of experiment {experiment} only, found also {', '.join(others)}")
 
 
 def _refuse_unknown_rows(layout: TableLayout, paper: PaperValues) -> None:
@@ -221,53 +207,65 @@ def _refuse_unknown_rows(layout: TableLayout, paper: PaperValues) -> None:
         raise UserError([f"{layout.id}: the paper's values have no row {row!r} in this table" for row in unknown])
 
 
-def _word(column: Column, scale: str) -> str:
+def _kind(column: Column, scale: str) -> str:
     if column.verb == "complexity":
         return "counted"
     return "embedded" if column.verb == "evaluate" and scale == "embedded" else "measured"
 
 
-def _printed(column: Column, paper: PaperValues, table: str, row: str) -> dict[str, float | None]:
-    """The paper's half of a cell."""
-    value, change = paper.get((table, row, column.key)), paper.get((table, row, column.change or ""))
-    found = {"paper": value.value, "paper_delta": value.delta} if value else {}
-    return found | ({"paper_delta": change.value} if change else {})
-
-
-def _cell(column: Column, row: Row, numbers: Numbers, paper: dict[str, float | None]) -> Cell:
-    metrics = numbers.of(column, row.model)
-    if not metrics:
-        return Cell(**paper)
-    summary = summarize([metric.value * column.factor for metric in metrics])
-    single = metrics[0] if len(metrics) == 1 else None
-    difference = _difference(column, row, numbers, summary.mean) if column.delta and row.baseline else {}
-    return Cell(
+def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues) -> TableCell:
+    printed, printed_delta = _printed(column, paper, metrics.layout.source, row.row or row.model)
+    found = metrics.of(column, row.model)
+    if not found:
+        return TableCell(paper=printed, paper_delta=printed_delta)
+    summary = summarize([metric.value * column.factor for metric in found])
+    single = found[0] if len(found) == 1 else None
+    delta, low, high = None, None, None
+    if column.delta and row.baseline:
+        delta, low, high = _difference(column, row.model, row.baseline, metrics)
+    return TableCell(
         value=summary.mean,
         spread=summary.sd,
-        n=sum(metric.seed is not None for metric in metrics) or None,
-        mark=mark_of(metrics),
+        n=sum(metric.seed is not None for metric in found) or None,
+        delta=delta,
+        delta_low=low,
+        delta_high=high,
+        mark=mark_of(found),
+        paper=printed,
+        paper_delta=printed_delta,
         low=single.low * column.factor if single and single.low is not None else None,
         high=single.high * column.factor if single and single.high is not None else None,
-        **difference,
-        **paper,
     )
 
 
-def _difference(column: Column, row: Row, numbers: Numbers, mean: float) -> dict[str, float | None]:
-    metrics, baseline = numbers.of(column, row.model), numbers.of(column, row.baseline)
-    # A number made here and one imported from elsewhere differ by more than the model: no difference is given.
-    if mark_of(baseline) != mark_of(metrics):
-        return {}
-    delta = mean - summarize([metric.value * column.factor for metric in baseline]).mean
-    paired = numbers.paired(column, row.model, row.baseline)
-    # With other seeds on one side the interval would be that of another difference than the printed one.
-    if paired is None or not len(metrics) == len(baseline) == paired.n:
-        return {"delta": delta}
-    return {"delta": delta, "delta_low": paired.low, "delta_high": paired.high}
+def _printed(column: Column, paper: PaperValues, table: str, row: str) -> tuple[float | None, float | None]:
+    """The paper's value and difference in a cell."""
+    value, change = paper.get((table, row, column.key)), paper.get((table, row, column.change or ""))
+    difference = change.value if change else value.delta if value else None
+    return value.value if value else None, difference
+
+
+def _difference(
+    column: Column, model: str, baseline: str, metrics: TableMetrics
+) -> tuple[float | None, float | None, float | None]:
+    """The difference between the means of a model and its baseline, with its interval."""
+    ours, theirs = metrics.of(column, model), metrics.of(column, baseline)
+    # A measured and an imported number differ by more than the model, so no difference is given.
+    if mark_of(theirs) != mark_of(ours):
+        return None, None, None
+    means = [summarize([metric.value * column.factor for metric in found]).mean for found in (ours, theirs)]
+    paired = metrics.paired(column, model, baseline)
+    # If one model has further seeds, the interval of the common ones is not that of the printed difference.
+    if paired is None or not len(ours) == len(theirs) == paired.n:
+        return means[0] - means[1], None, None
+    return means[0] - means[1], paired.low, paired.high
 
 
 def _with_best(columns: Sequence[Column], rows: Sequence[TableRow]) -> list[TableRow]:
-    """Mark the best of each group and column, this project's and the paper's apart; rivals have to be of one kind."""
+    """Mark the best cell of each group and column, if all cells of the group are of one kind.
+
+    This project's numbers and the paper's are treated separately.
+    """
     cells = [list(row.cells) for row in rows]
     for at, column in enumerate(columns):
         if column.better is None:
@@ -286,7 +284,7 @@ def _with_best(columns: Sequence[Column], rows: Sequence[TableRow]) -> list[Tabl
 
 
 def _best_of(values: Sequence[float | None], best: Callable[..., float], decimals: int) -> set[int]:
-    """Positions of the best of at least two values; equal as printed is equal."""
+    """Positions of the best of at least two values; values that are printed alike are equal."""
     shown = {i: float(format_fixed(value, decimals)) for i, value in enumerate(values) if value is not None}
     return {i for i, value in shown.items() if value == best(shown.values())} if len(shown) > 1 else set()
 

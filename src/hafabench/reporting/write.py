@@ -1,57 +1,42 @@
-"""Writing the tables of an experiment in all their formats."""
+"""Writing all files of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from hafabench.config.paper_values import load_paper_values
-from hafabench.config.tables import TableLayout
+from hafabench.cluster.costs import write_costs
 from hafabench.files import write_text
-from hafabench.reporting import csv as cells_csv
-from hafabench.reporting import latex, markdown
-from hafabench.reporting.tables import build_table
+from hafabench.reporting import csv, latex, markdown
+from hafabench.reporting.comparison_figure import draw_comparisons
+from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
+from hafabench.reporting.html import page
+from hafabench.reporting.report import Report
 
 
-def write_tables(
-    layouts: Sequence[TableLayout],
-    frame: pd.DataFrame,
-    paper_values: Path,
-    folder: Path,
-    *,
-    experiment: str,
-    title: str,
-    scale: str,
-) -> list[Path]:
-    """Write each table as ``folder/<id>.{md,tex,csv}``, all as ``folder/../tables.md`` and ``folder/../paper.tex``.
+def write_report(report: Report) -> list[Path]:
+    """Write tables, comparisons, claims, costs, the HTML page and figures into the experiment's reports folder.
 
-    Nothing is written where any table cannot be made; the same input gives the same bytes.
-
-    Args:
-        layouts: the tables.
-        frame: of `hafabench.reporting.frame`.
-        paper_values: the paper's values (CSV).
-        folder: of the tables.
-        experiment, title, scale: of the experiment that the frame has to be of.
+    All texts are rendered before the first one is written. The same report gives the same bytes.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: as `build_table` and `load_paper_values`, or where a file cannot be written.
+        UserError: If a part of the report cannot be built or a file cannot be written.
     """
-    about = {"experiment": experiment, "title": title, "scale": scale}
-    paper = load_paper_values(paper_values)
-    tables = [build_table(layout, frame, paper, **about) for layout in layouts]
-    texts: dict[Path, str] = {}
-    for table in tables:
-        texts[folder / f"{table.id}.md"] = markdown.render(table)
-        texts[folder / f"{table.id}.tex"] = latex.render(table)
-        texts[folder / f"{table.id}.csv"] = cells_csv.render(table)
-    texts[folder.parent / "paper.tex"] = latex.document(tables, **about)
-    texts[folder.parent / "tables.md"] = markdown.overview(tables, **about)
-    for path, text in texts.items():
+    files = markdown.files(report) | latex.files(report) | csv.files(report) | page.files(report)
+    for path, text in files.items():
         write_text(path, text)
-    return list(texts)
+    costs = write_costs(report.costs, report.experiment.reports) if report.costs else []
+    return [*files, *costs, *_draw_figures(report)]
+
+
+def _draw_figures(report: Report) -> list[Path]:
+    experiment = report.experiment
+    folder = experiment.reports / "figures"
+    curves, complexity = folder / "learning_curves.svg", folder / "accuracy_vs_complexity.svg"
+    compared = folder / "comparisons.svg"
+    learning_curves(report.curves, curves)
+    accuracy_vs_complexity(report.frame, complexity, experiment.models)
+    draw_comparisons(report.comparisons, compared, experiment=experiment.name, scale=experiment.config.scale)
+    return [curves, complexity, compared]

@@ -7,8 +7,9 @@ import yaml
 
 from hafabench.config.claims import load_claims_config
 from hafabench.config.experiment import load_experiment
+from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
-from hafabench.reporting.claims.ledger import paper_claims
+from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.runs.static_models import counts_fingerprint, static_rows
 from tools.checkout import REPOSITORY
 
@@ -87,7 +88,7 @@ def test_problems_are_reported_with_their_line(write_claims, change, message):
 def test_what_the_paper_does_not_print_is_refused(write_claims, change, message):
     experiment = write_claims(change)
     with pytest.raises(UserError, match=message):
-        paper_claims(experiment)
+        paper_claims(experiment, load_paper_values(experiment.paper_values))
 
 
 def test_a_missing_file_is_one_problem(write_experiment):

@@ -13,14 +13,15 @@ from click.testing import CliRunner
 from hafabench.cli import cli
 from hafabench.cluster.costs import accounting_file
 from hafabench.config.experiment import Experiment, load_experiment
+from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
-from hafabench.explain.collect import explain
+from hafabench.explain.explain import explain
 from hafabench.explain.locate import locate, places
 from hafabench.explain.render import to_json, to_markdown, to_text
 from hafabench.files import sha256_of
 from hafabench.imports.read import read_import
 from hafabench.imports.store import store_import
-from hafabench.reporting.claims.ledger import paper_claims
+from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.results.record import write_record
 from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
 from hafabench.runs.paths import complexity_record, latency_record
@@ -70,7 +71,7 @@ def text_of(experiment: Experiment, locator: str) -> str:
 
 
 def test_every_claim_has_a_place_by_its_own_locator(experiment):
-    locators = [claim.locator for claim in paper_claims(experiment)]
+    locators = [claim.locator for claim in paper_claims(experiment, load_paper_values(experiment.paper_values))]
     assert len(locators) > 200
     assert set(locators) <= set(places(experiment))
 

@@ -11,14 +11,13 @@ from click.testing import CliRunner
 
 from hafabench.cli import cli
 from hafabench.config.experiment import Experiment, load_experiment
-from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
 from hafabench.imports.read import read_import
 from hafabench.imports.store import store_import
 from hafabench.reporting import csv as cells_csv
 from hafabench.reporting import latex, markdown
 from hafabench.reporting.frame import collect_experiment
-from hafabench.reporting.tables import build_table
+from hafabench.reporting.report import Report
 from hafabench.results.record import read_record, write_record
 from hafabench.runs.run import expand
 from tools.synthetic_records import evaluation
@@ -329,21 +328,20 @@ def test_imported_and_measured_numbers_share_no_cell_and_no_difference(experimen
     )
     assert [item.is_measured for item in made] == [True, False, False, False]
     frame, _ = collect_experiment(experiment)
-    about = {"experiment": "digits", "title": "t", "scale": "embedded"}
-    table = build_table(experiment.table_layouts[0], frame, load_paper_values(experiment.paper_values), **about)
+    table = Report(experiment, frame, None).tables["table1"]
     at = [column.key for column in table.columns].index("top1")
     cells = {row.model: row.cells[at] for row in table.rows}
     # The measured cell is what it was before the import.
     assert (cells["pvt_tiny"].value, cells["pvt_tiny"].n, cells["pvt_tiny"].mark) == (90.0, 1, "measured")
     assert cells["pvt_tiny_hafa"].delta == pytest.approx(2.0)
     assert (cells["pvt_small"].value, cells["pvt_small"].n, cells["pvt_small"].mark) == (51.0, 2, "imported")
-    assert "51.0 ± 1.4†" in markdown.render(table)
-    in_latex = next(line for line in latex.render(table).splitlines() if "PVT-Small &" in line)
+    assert "51.0 ± 1.4†" in markdown.render_table(table)
+    in_latex = next(line for line in latex.render_table(table).splitlines() if "PVT-Small &" in line)
     assert r"$^\dagger$" in in_latex
-    assert r"$^\dagger$" not in next(line for line in latex.render(table).splitlines() if "PVT-Tiny &" in line)
-    assert ",imported," in cells_csv.render(table)
+    assert r"$^\dagger$" not in next(line for line in latex.render_table(table).splitlines() if "PVT-Tiny &" in line)
+    assert ",imported," in cells_csv.render_table(table)
     assert "device cpu;" in table.notes[-1]
-    assert any(note.startswith("†: imported: numbers, or the weights behind them") for note in table.notes)
+    assert any(note.startswith("†: imported:") for note in table.notes)
 
 
 def test_measured_here_and_imported_of_the_same_model_give_no_difference(experiment):
@@ -351,8 +349,7 @@ def test_measured_here_and_imported_of_the_same_model_give_no_difference(experim
     write_record(run.record, evaluation(run.task, "pvt_tiny", 0, {"top1": 90.0}, fingerprint=run.fingerprint))
     stored(experiment, plain("classification,pvt_tiny_hafa,0,top1,95,%\n"))
     frame, _ = collect_experiment(experiment)
-    about = {"experiment": "digits", "title": "t", "scale": "embedded"}
-    table = build_table(experiment.table_layouts[0], frame, load_paper_values(experiment.paper_values), **about)
+    table = Report(experiment, frame, None).tables["table1"]
     (cell,) = (row.cells[2] for row in table.rows if row.model == "pvt_tiny_hafa")
     assert (cell.ours(1), cell.delta) == (("95.0†", ""), None)
 

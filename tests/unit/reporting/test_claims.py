@@ -1,11 +1,10 @@
-"""The ledger of claims: what there is to be settled, and every verdict's edges."""
+"""The paper's claims and the verdicts on them, at the limits of every verdict."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -15,15 +14,18 @@ from click.testing import CliRunner
 from hafabench.cli import cli
 from hafabench.config.claims import Convention, RowConvention
 from hafabench.config.experiment import load_experiment
+from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
-from hafabench.reporting.claims.ledger import paper_claims
-from hafabench.reporting.claims.measured import Measured, judge
-from hafabench.reporting.claims.render import COLUMNS, markdown, text, to_csv, to_json
-from hafabench.reporting.claims.settle import settle
-from hafabench.reporting.claims.static import Forensics
+from hafabench.reporting.claims.measured import judge
+from hafabench.reporting.claims.output import to_json, to_text
+from hafabench.reporting.claims.paper_claims import paper_claims
+from hafabench.reporting.claims.static import StaticClaims
 from hafabench.reporting.claims.verdicts import VERDICTS
-from hafabench.reporting.claims.write import write_claims
-from hafabench.reporting.frame import collect
+from hafabench.reporting.csv import CLAIM_COLUMNS, render_claims
+from hafabench.reporting.frame import collect_experiment, empty_frame
+from hafabench.reporting.markdown import claims_page
+from hafabench.reporting.report import Report, build_report
+from hafabench.reporting.write import write_report
 from hafabench.results.counts import Counted, Counts, write_counts
 from hafabench.results.decomposition import Amount, Decomposition
 from hafabench.runs.paths import counts_record
@@ -42,7 +44,7 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def claims(experiment):
-    return {claim.locator: claim for claim in paper_claims(experiment)}
+    return {claim.locator: claim for claim in paper_claims(experiment, load_paper_values(experiment.paper_values))}
 
 
 def test_every_printed_figure_and_difference_is_a_claim(claims):
@@ -127,66 +129,66 @@ def full(task, model, seed, values, **changes):
     return evaluation(task, model, seed, values, experiment="paper", scale="full", **changes)
 
 
-def ruled(experiment, claims, locator, records, tmp_path):
-    return Measured(experiment, frame_of(tmp_path, *records)).rule(claims[locator])
+def judged(experiment, locator, records, tmp_path):
+    return Report(experiment, frame_of(tmp_path, *records), None).ledger.by_locator[locator]
 
 
-def test_one_run_settles_a_figure(experiment, claims, tmp_path):
-    ruling = ruled(
-        experiment, claims, "table2/pvt_tiny/miou", [full("segmentation", "pvt_tiny", 0, {"miou": 36.4})], tmp_path
+def test_one_run_settles_a_figure(experiment, tmp_path):
+    verdict = judged(
+        experiment, "table2/pvt_tiny/miou", [full("segmentation", "pvt_tiny", 0, {"miou": 36.4})], tmp_path
     )
-    assert (ruling.verdict, ruling.value, ruling.seeds, ruling.origin) == ("reproduced", 36.4, 1, "measured")
-    assert "0.70 % away, 1.05 allowed" in ruling.because
+    assert (verdict.verdict, verdict.value, verdict.seeds, verdict.origin) == ("reproduced", 36.4, 1, "measured")
+    assert "0.70 % away, 1.05 allowed" in verdict.because
 
 
-def test_several_seeds_settle_by_their_interval(experiment, claims, tmp_path):
+def test_several_seeds_settle_by_their_interval(experiment, tmp_path):
     values = {0: (75.0, 77.4), 1: (75.1, 77.5), 2: (75.2, 77.6)}
     records = [
         full("classification", model, seed, {"top1": pair[index]})
         for seed, pair in values.items()
         for index, model in enumerate(("pvt_tiny", "pvt_tiny_hafa"))
     ]
-    figure = ruled(experiment, claims, "table1/pvt_tiny/top1", records, tmp_path)
+    figure = judged(experiment, "table1/pvt_tiny/top1", records, tmp_path)
     assert (figure.verdict, figure.seeds) == ("reproduced", 3)
     assert figure.low < 75.1 < figure.high
     # Paired by seed the difference does not vary at all: no interval, one value.
-    gain = ruled(experiment, claims, "table1/pvt_tiny_hafa/top1_delta", records, tmp_path)
+    gain = judged(experiment, "table1/pvt_tiny_hafa/top1_delta", records, tmp_path)
     assert (gain.verdict, gain.seeds, round(gain.value, 6)) == ("reproduced", 3, 2.4)
 
 
-def test_a_difference_needs_both_rows(experiment, claims, tmp_path):
+def test_a_difference_needs_both_rows(experiment, tmp_path):
     one = [full("classification", "pvt_tiny_hafa", 0, {"top1": 77.5})]
-    assert ruled(experiment, claims, "table1/pvt_tiny_hafa/top1", one, tmp_path).verdict == "reproduced"
-    assert ruled(experiment, claims, "table1/pvt_tiny_hafa/top1_delta", one, tmp_path).because == "nothing measured"
+    assert judged(experiment, "table1/pvt_tiny_hafa/top1", one, tmp_path).verdict == "reproduced"
+    assert judged(experiment, "table1/pvt_tiny_hafa/top1_delta", one, tmp_path).because == "nothing measured"
 
 
-def test_measured_and_imported_are_not_subtracted(experiment, claims, tmp_path):
+def test_measured_and_imported_are_not_subtracted(experiment, tmp_path):
     records = [
         full("classification", "pvt_tiny_hafa", 0, {"top1": 77.5}),
         full("classification", "pvt_tiny", None, {"top1": 75.1}, origin="imported", id="imported/pvt_tiny"),
     ]
-    ruling = ruled(experiment, claims, "table1/pvt_tiny_hafa/top1_delta", records, tmp_path)
-    assert (ruling.verdict, ruling.value) == ("not run", None)
-    assert ruled(experiment, claims, "table1/pvt_tiny/top1", records, tmp_path).origin == "imported"
+    verdict = judged(experiment, "table1/pvt_tiny_hafa/top1_delta", records, tmp_path)
+    assert (verdict.verdict, verdict.value) == ("not run", None)
+    assert judged(experiment, "table1/pvt_tiny/top1", records, tmp_path).origin == "imported"
 
 
-def test_embedded_numbers_settle_nothing(claims, tmp_path):
+def test_embedded_numbers_settle_nothing(tmp_path):
     digits = load_experiment(REPOSITORY / "configs/digits.yaml")
     records = [evaluation("classification", "pvt_tiny", 0, {"top1": 75.1})]
-    ruling = ruled(digits, claims, "table1/pvt_tiny/top1", records, tmp_path)
-    assert (ruling.verdict, ruling.value) == ("not run", None)
-    assert "embedded" in ruling.because
+    verdict = judged(digits, "table1/pvt_tiny/top1", records, tmp_path)
+    assert (verdict.verdict, verdict.value) == ("not run", None)
+    assert "embedded" in verdict.because
 
 
-def test_a_latency_is_of_its_device(experiment, claims, tmp_path):
+def test_a_latency_is_of_its_device(experiment, tmp_path):
     def timed(device):
         times = {"pvt_v2_b1_hafa": (16.0, 16.5, 17.0)}
         record = latency("table4", times, experiment="paper", scale="full", device=device)
-        return ruled(experiment, claims, "table4/pvt_v2_b1_laa_laa_sia/latency_ms", [record], tmp_path)
+        return judged(experiment, "table4/pvt_v2_b1_laa_laa_sia/latency_ms", [record], tmp_path)
 
     assert timed("NVIDIA GeForce RTX 3090").verdict == "reproduced"
     other = timed("cpu")
-    assert (other.verdict, other.because) == ("not run", "measured on cpu; the paper's figure is of an RTX 3090")
+    assert (other.verdict, other.because) == ("not run", "measured on cpu; the paper's figure is from an RTX 3090")
 
 
 # -- static claims, on counts made up ----------------------------------------------
@@ -205,22 +207,23 @@ def counted(experiment, **parameters: int) -> Counts:
     return Counts(experiment="paper", fingerprint="f" * 12, cells=cells, provenance=provenance())
 
 
-def forensics(experiment, claims, changes, **parameters: int) -> dict:
+def static_verdicts(experiment, claims, changes, **parameters: int) -> dict:
     config = experiment.claims_config.model_copy(update=changes)
-    found = Forensics(list(claims.values()), config, counted(experiment, **parameters))
-    return {ruling.claim.locator: ruling for ruling in found.rulings()}
+    found = StaticClaims(list(claims.values()), config, counted(experiment, **parameters))
+    return {verdict.claim.locator: verdict for verdict in found.verdicts(found.fits())}
 
 
 PLAIN = Convention(name="plain", metric="params_m", says="all")
 MACS = Convention(name="macs", metric="gflops", says="all")
 BARE = {"conventions": (PLAIN, MACS), "stand_ins": ()}
+PLAIN_ONLY = BARE | {"row_conventions": ()}
 
 
 def test_a_count_on_half_a_digit_is_rounded_up(experiment, claims):
-    found = forensics(experiment, claims, BARE | {"row_conventions": ()}, resnet18=11_650_000, resnet50=25_550_000)
+    found = static_verdicts(experiment, claims, PLAIN_ONLY, resnet18=11_650_000, resnet50=25_550_000)
     assert found["table1/resnet18/params_m"].verdict == "reproduced"
     assert found["table1/resnet50/params_m"].verdict == "reproduced"
-    below = forensics(experiment, claims, BARE | {"row_conventions": ()}, resnet18=11_649_999, resnet50=25_650_000)
+    below = static_verdicts(experiment, claims, PLAIN_ONLY, resnet18=11_649_999, resnet50=25_650_000)
     assert below["table1/resnet18/params_m"].verdict == "contradicted"
     assert below["table1/resnet50/params_m"].verdict == "contradicted"
     # 11.649999 is 11.65 first: found, and settles nothing, since no row convention says so.
@@ -233,7 +236,7 @@ def test_a_row_convention_settles_the_rows_that_it_prints(experiment, claims):
     )
     # Printed 11.7 and 25.6.
     both = {"resnet18": 11_790_000, "resnet50": 25_690_000}
-    found = forensics(experiment, claims, BARE | {"row_conventions": (row_convention,)}, **both)
+    found = static_verdicts(experiment, claims, BARE | {"row_conventions": (row_convention,)}, **both)
     assert found["table1/resnet18/params_m"].verdict == "reproduced under a convention"
     assert str(found["table1/resnet18/params_m"].convention) == "plain, truncated"
     assert found["table1/resnet50/params_m"].verdict == "reproduced under a convention"
@@ -244,28 +247,28 @@ def test_a_row_convention_that_mostly_fails_settles_nothing(experiment, claims):
     row_convention = RowConvention(
         convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test"
     )
-    found = forensics(
+    found = static_verdicts(
         experiment, claims, BARE | {"row_conventions": (row_convention,)}, resnet18=11_790_000, resnet50=25_790_000
     )
-    ruling = found["table1/resnet18/params_m"]
-    assert (ruling.verdict, ruling.convention) == ("contradicted", None)
-    assert "printed only by conventions that do not hold for like rows (plain, truncated)" in ruling.because
+    verdict = found["table1/resnet18/params_m"]
+    assert (verdict.verdict, verdict.convention) == ("contradicted", None)
+    assert "only by conventions that do not hold for similar rows (plain, truncated)" in verdict.because
 
 
 def test_three_in_four_rows_are_enough(experiment, claims):
     rows = ("table1/resnet??/params_m", "table1/deit_t*/params_m", "table1/deit_s*/params_m")
     row_convention = RowConvention(convention="plain", printed="truncated", rows=rows, because="a test")
     counts = {"resnet18": 11_790_000, "resnet50": 25_690_000, "deit_tiny": 5_790_000, "deit_small": 1}
-    found = forensics(experiment, claims, BARE | {"row_conventions": (row_convention,)}, **counts)
+    found = static_verdicts(experiment, claims, BARE | {"row_conventions": (row_convention,)}, **counts)
     verdicts = [found[f"table1/{model}/params_m"].verdict for model in counts]
     assert verdicts == ["reproduced under a convention"] * 3 + ["contradicted"]
 
 
 def test_what_was_not_counted_is_not_run(experiment, claims):
-    found = forensics(experiment, claims, BARE | {"row_conventions": ()}, resnet18=11_700_000)
+    found = static_verdicts(experiment, claims, PLAIN_ONLY, resnet18=11_700_000)
     assert found["table1/vit_base/params_m"].verdict == "not run"
-    nothing = settle(experiment, None, None)
-    assert nothing.tally() == {"not run": 73}
+    nothing = Report(experiment, empty_frame(), None).ledger.static_only()
+    assert nothing.totals() == {"not run": 73}
 
 
 # -- files and the command line ----------------------------------------------
@@ -300,7 +303,7 @@ def test_the_terminal_shows_every_claim_and_the_sum(digits):
 def test_formats_say_the_same(digits):
     content = json.loads(invoke("--format", "json").stdout)
     rows = list(csv.DictReader(io.StringIO(invoke("--format", "csv").stdout)))
-    assert list(rows[0]) == COLUMNS
+    assert list(rows[0]) == CLAIM_COLUMNS
     assert [row["locator"] for row in rows] == [claim["locator"] for claim in content["claims"]]
     assert [row["verdict"] for row in rows] == [claim["verdict"] for claim in content["claims"]]
     assert content["verdicts"]["reproduced"] == 40
@@ -313,8 +316,9 @@ def test_formats_say_the_same(digits):
 
 
 def test_every_claim_is_one_line_of_its_table(digits):
-    page = markdown(settle(digits, Counts.model_validate(json.loads(GOLDEN.read_text())), collect([])))
-    tables = page.split("## What is known besides")[0].split("\n## ")[1:]
+    ledger = Report(digits, empty_frame(), Counts.model_validate(json.loads(GOLDEN.read_text()))).ledger
+    page = claims_page(ledger, ledger.verdicts)
+    tables = page.split("## Notes")[0].split("\n## ")[1:]
     headings = [f"Table {number}" for number in range(1, 7)] + ["Section 4.1", "Section 4.4"]
     assert [table.splitlines()[0] for table in tables] == headings
     rows = [row for table in tables for row in table_rows(table)]
@@ -322,22 +326,20 @@ def test_every_claim_is_one_line_of_its_table(digits):
     assert {len(row) for row in rows} == {5}
 
 
-def test_files_are_written_beside_the_tables(digits):
-    written = write_claims(digits, collect([]))
-    assert [path.name for path in written] == ["claims.md", "claims.csv"]
-    first = [path.read_bytes() for path in written]
-    assert write_claims(digits, collect([])) == written
-    assert [path.read_bytes() for path in written] == first
-    text_of_page = written[0].read_text()
-    assert "numbers on embedded data settle nothing" in text_of_page
-    assert "against 36.6 (PVT's repository, Semantic FPN) it is +3.5" in text_of_page
+def test_the_report_contains_the_claims(digits):
+    collect_experiment(digits)
+    write_report(build_report(digits))
+    page = (digits.reports / "claims.md").read_text()
+    assert "embedded data settle no claim" in page
+    assert "against 36.6 (PVT's repository, Semantic FPN) it is +3.5" in page
+    assert (digits.reports / "claims.csv").read_text() == invoke("--format", "csv").stdout
 
 
 def test_without_counts_static_claims_are_not_run(digits):
-    shutil.rmtree(digits.results)
-    page = write_claims(digits, collect([]))[0].read_text()
+    ledger = Report(digits, empty_frame(), None).ledger
+    page = claims_page(ledger, ledger.verdicts)
     assert "hafabench count" in page
-    assert "not run" in [row[3] for row in table_rows(page) if len(row) == 5]
+    assert {row[3] for row in table_rows(page) if len(row) == 5 and "/" in row[0]} == {"not run"}
 
 
 def test_stale_counts_are_refused(digits):
@@ -350,15 +352,15 @@ def test_stale_counts_are_refused(digits):
 def test_listed_choices_are_those_of_the_ledger():
     from hafabench.cli.claims import FORMATS
     from hafabench.cli.claims import VERDICTS as OFFERED
-    from hafabench.reporting.claims.render import FORMATS as RENDERERS
+    from hafabench.reporting.claims.output import FORMATS as RENDERERS
 
     assert OFFERED == VERDICTS
     assert tuple(RENDERERS) == FORMATS
 
 
 def test_an_empty_selection_is_no_error(digits):
-    ledger = settle(digits, None, collect([]))
-    assert text(ledger, []).startswith("0 of 223 claims settled")
-    assert to_csv(ledger, []).count("\n") == 1
+    ledger = Report(digits, empty_frame(), None).ledger
+    assert to_text(ledger, []).startswith("0 of 223 claims settled")
+    assert render_claims(ledger, []).count("\n") == 1
     assert json.loads(to_json(ledger, []))["claims"] == []
-    assert replace(ledger, rulings=()).tally() == {}
+    assert replace(ledger, verdicts=()).totals() == {}

@@ -12,9 +12,11 @@ from scipy import stats
 
 from hafabench.config.experiment import load_experiment
 from hafabench.reporting.comparison_figure import draw_comparisons
-from hafabench.reporting.comparison_text import NONE, page, render_csv
-from hafabench.reporting.comparisons import comparisons, uncompared
-from hafabench.reporting.frame import collect
+from hafabench.reporting.csv import render_comparisons
+from hafabench.reporting.frame import empty_frame
+from hafabench.reporting.legend import NO_COMPARISON
+from hafabench.reporting.markdown import comparisons_page
+from hafabench.reporting.report import Report
 from tests.support.markdown import table_rows
 from tools.synthetic_records import evaluation, frame_of
 
@@ -31,6 +33,10 @@ def experiment(write_experiment, monkeypatch, tmp_path):
 
 def records(task, model, metric, values, **changes):
     return [evaluation(task, model, seed, {metric: value}, **changes) for seed, value in enumerate(values)]
+
+
+def compared(experiment, frame):
+    return Report(experiment, frame, None).comparisons
 
 
 @pytest.fixture
@@ -53,20 +59,20 @@ def frame(tmp_path):
 
 
 def test_every_pair_with_common_seeds_is_compared_once_in_the_tables_order(experiment, frame):
-    found = comparisons(experiment, frame)
+    found = compared(experiment, frame)
     assert [(c.table, c.metric, c.model, c.baseline, c.paired.n, c.verdict) for c in found] == [
         ("1", "top1", "pvt_tiny_hafa", "pvt_tiny", 5, "better"),
         ("2", "miou", "pvt_tiny_hafa", "pvt_tiny", 3, "cannot tell"),
         ("3", "box_ap", "pvt_tiny_hafa", "pvt_tiny", 3, "worse"),
     ]
-    assert uncompared(experiment, frame) == ["PVT-Small(HAFA) against PVT-Small (Top-1 (%))"]
+    assert Report(experiment, frame, None).uncompared == ["PVT-Small(HAFA) against PVT-Small (Top-1 (%))"]
     # A pair that stands in two tables is one comparison of the family, the first table's.
     again = [layout.model_copy(update={"id": "table9"}) for layout in experiment.table_layouts]
-    assert comparisons(replace(experiment, table_layouts=[*experiment.table_layouts, *again]), frame) == found
+    assert compared(replace(experiment, table_layouts=[*experiment.table_layouts, *again]), frame) == found
     # A table without a row for the baseline calls it what another table does.
     first = experiment.table_layouts[0]
     lone = first.model_copy(update={"rows": [row for row in first.rows if row.model == "pvt_tiny_hafa"]})
-    assert comparisons(replace(experiment, table_layouts=[lone, *experiment.table_layouts]), frame) == found
+    assert compared(replace(experiment, table_layouts=[lone, *experiment.table_layouts]), frame) == found
     top1, miou, _ = found
     assert top1.paired.p == pytest.approx(stats.ttest_rel(HAFA, PLAIN).pvalue)
     # The seed that only one model has takes no part in its mean either.
@@ -74,7 +80,7 @@ def test_every_pair_with_common_seeds_is_compared_once_in_the_tables_order(exper
 
 
 def test_p_values_are_corrected_over_the_family(experiment, frame):
-    found = comparisons(experiment, frame)
+    found = compared(experiment, frame)
     raw = [c.paired.p for c in found]
     order = sorted(range(3), key=raw.__getitem__)
     assert [found[i].p_holm for i in order[:2]] == pytest.approx([3 * raw[order[0]], 2 * raw[order[1]]])
@@ -96,16 +102,16 @@ def test_a_difference_that_passes_alone_may_fail_in_its_family(experiment, tmp_p
         *records("detection", "pvt_large", "mask_ap", [1.0, 2.0, 3.0]),
         *records("detection", "pvt_large_hafa", "mask_ap", [3.0, 2.0, 1.0]),
     ]
-    (alone,) = comparisons(experiment, frame_of(tmp_path / "alone", *pair))
+    (alone,) = compared(experiment, frame_of(tmp_path / "alone", *pair))
     assert (alone.verdict, alone.p_holm) == ("better", alone.paired.p)
-    (miou,) = (c for c in comparisons(experiment, frame_of(tmp_path / "family", *pair, *noise)) if c.metric == "miou")
+    (miou,) = (c for c in compared(experiment, frame_of(tmp_path / "family", *pair, *noise)) if c.metric == "miou")
     assert miou.paired == alone.paired
     assert (miou.verdict, miou.family) == ("cannot tell", 5)
     assert "Taken alone it would pass; among 5 comparisons it does not." in miou.sentence
 
 
 def test_sentences_say_verdict_interval_and_what_could_have_been_seen(experiment, frame):
-    top1, miou, _ = comparisons(experiment, frame)
+    top1, miou, _ = compared(experiment, frame)
     assert top1.sentence == (
         "PVT-Tiny(HAFA) against PVT-Tiny, Top-1 (%): better (difference +2.84, 95 % interval +0.90 to +4.78, "
         "5 seeds, p = 0.031)."
@@ -121,10 +127,10 @@ def test_differences_without_spread_claim_nothing(experiment, tmp_path):
         *records("classification", "pvt_tiny", "top1", [50.0, 60.0, 70.0]),
         *records("classification", "pvt_tiny_hafa", "top1", [51.0, 61.0, 71.0]),
     )
-    found = comparisons(experiment, frame)
+    found = compared(experiment, frame)
     assert (found[0].verdict, found[0].p_holm) == ("cannot tell", None)
     assert found[0].sentence.endswith("(difference +1.00 on each of 3 seeds: without spread there is no test).")
-    assert " +1.00 |" in page(found, [], title="t", **ABOUT)
+    assert " +1.00 |" in comparisons_page(Report(experiment, frame, None))
     draw_comparisons(found, tmp_path / "c.svg", **ABOUT)
 
 
@@ -139,36 +145,39 @@ def test_imported_numbers_take_no_part(experiment, tmp_path):
             for s, v in enumerate(HAFA)
         ),
     )
-    assert comparisons(experiment, frame) == uncompared(experiment, frame) == []
+    report = Report(experiment, frame, None)
+    assert report.comparisons == report.uncompared == []
 
 
 @pytest.mark.parametrize("measured", [False, True])
 def test_one_seed_makes_no_claim_in_one_sentence(experiment, tmp_path, measured):
     one = [evaluation("classification", m, 0, {"top1": 90.0}) for m in ("pvt_tiny", "pvt_tiny_hafa")]
-    frame = frame_of(tmp_path / "results", *one) if measured else collect([])
-    found = comparisons(experiment, frame)
+    frame = frame_of(tmp_path / "results", *one) if measured else empty_frame()
+    report = Report(experiment, frame, None)
+    found = report.comparisons
     assert found == []
-    text = page(found, uncompared(experiment, frame), title="Toy digits", **ABOUT)
-    assert text == f"# Comparisons of experiment digits\n\nToy digits, embedded scale.\n\n{NONE}\n"
-    assert len(render_csv(found, **ABOUT).splitlines()) == 1
+    assert comparisons_page(report).endswith(f" embedded scale.\n\n{NO_COMPARISON}\n")
+    assert len(render_comparisons(report).splitlines()) == 1
     with mpl.rc_context({"svg.fonttype": "none"}):
         draw_comparisons(found, tmp_path / "c.svg", **ABOUT)
-    assert "no comparison is made" in (tmp_path / "c.svg").read_text()
+    assert "nothing is compared" in (tmp_path / "c.svg").read_text()
 
 
 def test_page_says_what_is_embedded_what_was_left_out_and_aligns(experiment, frame):
-    text = page(comparisons(experiment, frame), uncompared(experiment, frame), title="Toy digits", **ABOUT)
-    assert "**EMBEDDED DATA: what is said here holds for these data and budgets" in text
-    assert "want of two common seeds: PVT-Small(HAFA) against PVT-Small (Top-1 (%))." in text
+    text = comparisons_page(Report(experiment, frame, None))
+    assert "**EMBEDDED DATA: these verdicts hold for these data and budgets" in text
+    assert "fewer than two common seeds: PVT-Small(HAFA) against PVT-Small (Top-1 (%))." in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 5 and len({len(line) for line in table}) == 1
     assert table_rows(text)[1][3:7] == ["5", "58.92 ± 1.90", "61.76 ± 1.14", "+2.84 [+0.90, +4.78]"]
-    full = page(comparisons(experiment, frame), [], experiment="paper", title="ImageNet-1k", scale="full")
-    assert "EMBEDDED" not in full and "Not compared" not in full
+    full = replace(experiment, config=experiment.config.model_copy(update={"scale": "full"}))
+    pairs = frame[~frame["model"].str.startswith("pvt_small")].assign(scale="full")
+    text = comparisons_page(Report(full, pairs, None))
+    assert "EMBEDDED" not in text and "Not compared" not in text
 
 
 def test_csv_is_unrounded_and_holds_every_seed(experiment, frame):
-    lines = list(csv.DictReader(render_csv(comparisons(experiment, frame), **ABOUT).splitlines()))
+    lines = list(csv.DictReader(render_comparisons(Report(experiment, frame, None)).splitlines()))
     assert [line["verdict"] for line in lines] == ["better", "cannot tell", "worse"]
     top1 = lines[0]
     assert (top1["seeds"], top1["n"], top1["family"]) == ("0 1 2 3 4", "5", "3")
@@ -178,7 +187,7 @@ def test_csv_is_unrounded_and_holds_every_seed(experiment, frame):
 
 
 def test_figure_shows_every_seed_and_is_the_same_every_time(experiment, frame, tmp_path):
-    found = comparisons(experiment, frame)
+    found = compared(experiment, frame)
     with mpl.rc_context({"svg.fonttype": "none"}):
         for name in ("one.svg", "two.svg"):
             draw_comparisons(found, tmp_path / name, **ABOUT)

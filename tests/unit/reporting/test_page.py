@@ -18,11 +18,11 @@ from hafabench.errors import UserError
 from hafabench.files import sha256_of
 from hafabench.pictures.index import PictureIndex, Sheet, SheetRow, Tile, Weights, write_index
 from hafabench.pictures.tiles import save_tile
-from hafabench.reporting.claims.settle import settle
-from hafabench.reporting.frame import collect_experiment, read_frame
+from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.html import charts
-from hafabench.reporting.html.claims import by_locator, claims_view, marks_of_cell
-from hafabench.reporting.html.page import make_page, render, write_page
+from hafabench.reporting.html.claims import claim_groups, marks_of_cell
+from hafabench.reporting.html.page import build_page, page_file, render
+from hafabench.reporting.report import build_report
 from hafabench.runs.paths import picture_index
 from hafabench.runs.run import expand
 from tests.support.synthetic_experiment import fill_results
@@ -115,6 +115,10 @@ def fresh(write_experiment, monkeypatch, tmp_path):
     return fresh
 
 
+def make_page(experiment):
+    return build_page(build_report(experiment))
+
+
 def store_pictures(experiment, **changes) -> Sheet:
     """Write one row of two tiles and the index that lists them; returns the sheet."""
     run = expand(experiment)["classification/pvt_tiny_hafa/seed0"]
@@ -139,9 +143,8 @@ def store_pictures(experiment, **changes) -> Sheet:
 
 
 def test_every_section_is_there_and_well_formed(digits):
-    written = write_page(digits)
-    assert written == digits.reports / "report.html"
-    html = written.read_text()
+    assert page_file(build_report(digits)) == digits.reports / "report.html"
+    html = render(make_page(digits))
     page = parsed(html)
     for anchor in ("comparisons", "tables", "claims", "accuracy", "curves", "pictures", "records"):
         assert anchor in page.ids
@@ -213,22 +216,22 @@ def test_an_experiment_of_which_nothing_has_run(fresh):
     text = parsed(render(page)).text
     assert "0 of 19 evaluated" in text
     assert "Nothing has been measured yet" in text
-    assert "No training has left its history here" in text
+    assert "No training has a history here" in text
     assert "No pictures have been drawn" in text
     assert "No evaluated model has its cost counted" in text
-    assert page.comparisons == []
+    assert page.report.comparisons == []
     # The paper's numbers are there all the same.
     assert "77.5 (+2.4)" in text
 
 
 def test_a_page_needs_the_collected_frame(fresh):
     with pytest.raises(UserError, match="hafabench collect"):
-        write_page(fresh())
+        make_page(fresh())
 
 
 def test_several_seeds_have_spread_intervals_and_a_value_each(load):
     page = make_page(load("digits_study"))
-    assert len(page.comparisons) == 4
+    assert len(page.report.comparisons) == 4
     assert page.forest is not None
     for row in page.forest.rows:
         low, high = row.interval
@@ -247,34 +250,37 @@ def test_several_seeds_have_spread_intervals_and_a_value_each(load):
     assert sum(line.thin for line in classification.lines) == 10
     assert sum(not line.thin for line in classification.lines) == 2
     text = parsed(render(page)).text
-    for comparison in page.comparisons:
+    for comparison in page.report.comparisons:
         assert comparison.sentence in text
 
 
-def test_claims_stand_by_verdict_and_beside_their_cells(digits):
-    ledger = settle(digits, None, read_frame(digits.results / "frame.parquet"))
+def test_claims_are_shown_by_verdict_and_beside_their_cells(digits):
+    report = build_report(digits)
     locators = ("table1/pvt_tiny_hafa/params_m", "table1/pvt_tiny_hafa/top1_delta")
-    rulings = tuple(
-        replace(r, verdict="contradicted", value=14.25, because="made up") if r.claim.locator in locators else r
-        for r in ledger.rulings
+    verdicts = tuple(
+        replace(v, verdict="contradicted", value=14.25, because="made up") if v.claim.locator in locators else v
+        for v in report.ledger.verdicts
     )
-    ledger = replace(ledger, rulings=rulings)
-    claims = claims_view(ledger)
-    assert {group.verdict: len(group.lines) for group in claims.groups} == ledger.tally()
-    assert (claims.settled, claims.total) == (2, len(rulings))
-    lines = next(group.lines for group in claims.groups if group.verdict == "contradicted")
-    assert [(line.locator, line.here) for line in lines] == [(locators[0], "14.25"), (locators[1], "+14.25")]
-    assert lines[0].printed == "14.6 M"
+    ledger = replace(report.ledger, verdicts=verdicts)
+    groups = {group.verdict: group for group in claim_groups(ledger)}
+    assert {name: len(group.verdicts) for name, group in groups.items()} == ledger.totals()
+    contradicted = groups["contradicted"].verdicts
+    assert [(v.claim.locator, v.value_text) for v in contradicted] == [
+        (locators[0], "14.25"),
+        (locators[1], "+14.25"),
+    ]
+    assert contradicted[0].claim.text_with_unit == "14.6 M"
     top1 = digits.table_layouts[0].columns[-1]
-    of_cell = marks_of_cell(by_locator(ledger), "table1/pvt_tiny_hafa/top1", top1)
+    of_cell = marks_of_cell(ledger.by_locator, "table1/pvt_tiny_hafa/top1", top1)
     assert [(mark.what.split()[0], mark.tone) for mark in of_cell] == [("figure", "none"), ("difference", "bad")]
     # What the paper does not print is no claim.
-    assert marks_of_cell(by_locator(ledger), "table4/pvt_v2_b1_laa_laa_laa/top1", top1) == ()
-    text = parsed(render(replace(make_page(digits), claims=claims))).text
+    assert marks_of_cell(ledger.by_locator, "table4/pvt_v2_b1_laa_laa_laa/top1", top1) == ()
+    vars(report)["ledger"] = ledger
+    text = parsed(render(build_page(report))).text
     assert "2 of 223 are settled" in text
     assert "Made up." in text
-    for ruling in rulings:
-        assert ruling.claim.locator in text
+    for verdict in verdicts:
+        assert verdict.claim.locator in text
 
 
 def test_pictures_are_embedded_with_their_captions(digits):
@@ -326,7 +332,8 @@ def test_costs_are_shown_where_there_is_accounting(digits):
 
 
 def test_the_same_results_give_the_same_bytes(digits):
-    assert write_page(digits).read_bytes() == write_page(digits).read_bytes()
+    pages = [render(make_page(digits)) for _ in range(2)]
+    assert pages[0] == pages[1]
 
 
 def test_curves_are_thinned_to_what_can_be_seen():

@@ -10,14 +10,18 @@ from dataclasses import replace
 
 import pytest
 
+from hafabench.config.experiment import load_experiment
 from hafabench.config.paper_values import PaperValue, load_paper_values
 from hafabench.config.tables import Column, Row, TableLayout, load_table_layouts
 from hafabench.errors import UserError
+from hafabench.files import write_text
 from hafabench.reporting import csv as cells_csv
 from hafabench.reporting import latex, markdown
-from hafabench.reporting.frame import collect
+from hafabench.reporting.frame import empty_frame
+from hafabench.reporting.report import Report
+from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import build_table
-from hafabench.reporting.write import write_tables
+from hafabench.reporting.write import write_report
 from tests.support.markdown import table_rows
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import complexity, evaluation, frame_of, latency
@@ -59,16 +63,16 @@ def table(tmp_path):
         evaluation("classification", "a_hafa", 0, {"top1": 93.1}),
         evaluation("classification", "a_hafa", 1, {"top1": 88.3}),
     )
-    return build_table(LAYOUT, frame, PAPER, **ABOUT)
+    return build_table(TableMetrics(LAYOUT, frame), PAPER, **ABOUT)
 
 
 EMPTY = "\u2013"
 NOTES = """\
 - counted: counted here on the full-size models, comparable with the paper (Params (M)).
 - embedded: trained and evaluated here on the embedded data (Top-1 (%)).
-- paper: cited from the paper; blank where it prints no number.
+- paper: cited from the paper; blank if it prints no number.
 - \u2013: not run in this experiment.
-- In round brackets: difference to the baseline (A), of unrounded means.
+- In round brackets: difference to the baseline (A), between unrounded means.
 - In square brackets with signs: the difference's 95 % confidence interval, paired by seed.
 - ±: standard deviation over 2 seeds.
 - Experiment digits, embedded scale; 2 seeds (0, 1); device cpu; git commit 0123456789.
@@ -76,7 +80,7 @@ NOTES = """\
 
 
 def test_markdown(table):
-    text = markdown.render(table)
+    text = markdown.render_table(table)
     assert text.startswith(
         "## Table 9\n\n**EMBEDDED DATA (Toy digits), not comparable with the paper's columns.** Things\\_compared, "
         "laid out as Table 9 of the paper.\n\n| Model"
@@ -92,15 +96,17 @@ def test_markdown(table):
 
 
 def test_markdown_overview_holds_all_tables(table):
-    text = markdown.overview([table, replace(table, number="8")], **ABOUT)
+    report = report_of(empty_frame(), [], title="Toy digits")
+    report.tables.update(one=table, two=replace(table, number="8"))
+    text = markdown.tables_page(report)
     assert text.startswith("# Tables of experiment digits\n\nToy digits, embedded scale.\n\n## Table 9\n")
-    assert markdown.render(table) in text
+    assert markdown.render_table(table) in text
     assert text.count("**EMBEDDED DATA") == 2
 
 
 def test_markdown_keeps_its_columns_whatever_a_label_holds(table):
     row = replace(table.rows[0], label="a|b*c_<d>`e`\\")
-    line = markdown.render(replace(table, rows=(row,))).splitlines()[6]
+    line = markdown.render_table(replace(table, rows=(row,))).splitlines()[6]
     assert line.startswith(r"| a\|b\*c\_\<d\>\`e\`\\ |")
     assert len(re.findall(r"(?<!\\)\|", line)) == 6
 
@@ -134,7 +140,7 @@ LATEX += r"""\multicolumn{2}{l}{embedded\textsuperscript{b}} & \multicolumn{2}{l
 
 
 def test_latex(table):
-    text = latex.render(table)
+    text = latex.render_table(table)
     assert text.startswith(LATEX)
     assert r"($-$" not in text.split(r"\begin{minipage}")[1]
     notes = text.split(r"\begin{minipage}")[1]
@@ -161,7 +167,7 @@ def test_latex_escapes(text, expected):
 
 
 def test_csv_has_one_line_per_cell_with_unrounded_numbers(table):
-    lines = list(csv.DictReader(cells_csv.render(table).splitlines()))
+    lines = list(csv.DictReader(cells_csv.render_table(table).splitlines()))
     assert len(lines) == 6
     assert lines[0] == {
         "table": "9",
@@ -232,13 +238,27 @@ def frame(tmp_path_factory):
     return frame_of(tmp_path_factory.mktemp("results"), *records)
 
 
+def report_of(frame, layouts=LAYOUTS, **changes):
+    loaded = load_experiment(REPOSITORY / "configs/digits.yaml")
+    changes = {"title": '"Digits" & textures_64\u00d764 #1 (50 %)'} | changes
+    config = loaded.config.model_copy(update=changes)
+    return Report(replace(loaded, config=config, table_layouts=layouts), frame, None)
+
+
 def write(frame, folder, layouts=LAYOUTS, **changes):
-    about = ABOUT | {"title": '"Digits" & textures_64\u00d764 #1 (50 %)'} | changes
-    return write_tables(layouts, frame, PAPER_FILE, folder, **about)
+    """Write the files of the tables below ``folder``; returns their paths."""
+    report = report_of(frame, layouts, **changes)
+    written = []
+    for path, text in (markdown.files(report) | latex.files(report) | cells_csv.files(report)).items():
+        target = folder / path.relative_to(report.experiment.reports)
+        if target.stem not in ("claims", "comparisons"):
+            write_text(target, text)
+            written.append(target)
+    return written
 
 
 def test_every_file_is_written_and_says_that_its_data_are_embedded(frame, tmp_path):
-    written = write(frame, tmp_path / "tables")
+    written = write(frame, tmp_path)
     names = {f"tables/{layout.id}.{suffix}" for layout in LAYOUTS for suffix in ("md", "tex", "csv")}
     names |= {"paper.tex", "tables.md"}
     assert {str(path.relative_to(tmp_path)) for path in written} == names
@@ -252,12 +272,12 @@ def test_every_file_is_written_and_says_that_its_data_are_embedded(frame, tmp_pa
 
 def test_the_same_frame_gives_the_same_bytes(frame, tmp_path):
     shuffled = frame.sample(frac=1, random_state=1)
-    first, second = write(frame, tmp_path / "one/tables"), write(shuffled, tmp_path / "two/tables")
+    first, second = write(frame, tmp_path / "one"), write(shuffled, tmp_path / "two")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_tables_can_be_made_before_anything_ran(tmp_path):
-    for path in write(collect([]), tmp_path / "tables"):
+    for path in write(empty_frame(), tmp_path):
         assert path.stat().st_size > 0
     lines = list(csv.DictReader((tmp_path / "tables/table3.csv").read_text().splitlines()))
     assert {line["mark"] for line in lines} == {"not run"}
@@ -265,18 +285,20 @@ def test_tables_can_be_made_before_anything_ran(tmp_path):
 
 
 def test_full_scale_tables_carry_no_warning(tmp_path):
-    for path in write(collect([]), tmp_path / "tables", scale="full", experiment="paper", title="ImageNet-1k"):
+    for path in write(empty_frame(), tmp_path, scale="full", experiment="paper", title="ImageNet-1k"):
         assert "EMBEDDED" not in path.read_text().upper()
 
 
-def test_nothing_is_written_where_one_table_cannot_be_made(frame, tmp_path):
-    with pytest.raises(UserError):
-        write(frame, tmp_path / "tables", scale="full")
+def test_nothing_is_written_if_one_table_cannot_be_built(frame, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [LAYOUTS[-1].rows[0].model_copy(update={"row": "unknown"})]
+    with pytest.raises(UserError, match="no row 'unknown'"):
+        write_report(report_of(frame, [*LAYOUTS[:-1], LAYOUTS[-1].model_copy(update={"rows": rows})]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_csv_carries_the_papers_values_as_they_are(frame, tmp_path):
-    write(frame, tmp_path / "tables")
+    write(frame, tmp_path)
     paper = load_paper_values(PAPER_FILE)
     for layout in LAYOUTS:
         for line in csv.DictReader((tmp_path / f"tables/{layout.id}.csv").read_text().splitlines()):
@@ -312,7 +334,7 @@ def compile_twice(folder, name):
 @pytest.mark.parametrize("empty", [False, True])
 def test_the_document_compiles(frame, tmp_path, empty):
     layouts = LAYOUTS[2:5:2] if empty else LAYOUTS
-    write(collect([]) if empty else frame, tmp_path / "tables", layouts)
+    write(empty_frame() if empty else frame, tmp_path, layouts)
     compile_twice(tmp_path, "paper.tex")
     assert (tmp_path / "paper.pdf").stat().st_size > 10_000
     assert "Missing character" not in (tmp_path / "paper.log").read_text(errors="replace")
@@ -326,6 +348,6 @@ def test_a_fragment_compiles_in_a_paper_of_its_own(frame, tmp_path):
     write(frame, tmp_path)
     (tmp_path / "own.tex").write_text(
         "\\documentclass[twocolumn]{article}\n\\usepackage{booktabs,graphicx}\n"
-        "\\begin{document}\\input{table3}\\input{table1}\\end{document}\n"
+        "\\begin{document}\\input{tables/table3}\\input{tables/table1}\\end{document}\n"
     )
     compile_twice(tmp_path, "own.tex")

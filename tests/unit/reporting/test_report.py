@@ -9,7 +9,8 @@ import pytest
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.reporting.frame import collect_experiment
-from hafabench.reporting.report import write_report
+from hafabench.reporting.report import build_report
+from hafabench.reporting.write import write_report
 from hafabench.results.record import write_record
 from hafabench.runs.run import expand
 from tests.support.markdown import table_rows
@@ -25,7 +26,7 @@ def experiment(write_experiment, monkeypatch, tmp_path):
 
 def test_report_needs_the_collected_frame(experiment):
     with pytest.raises(UserError, match="no such frame; `hafabench collect` makes it"):
-        write_report(experiment)
+        build_report(experiment)
     assert not experiment.reports.exists()
 
 
@@ -36,13 +37,13 @@ def test_report_of_what_has_run_so_far(experiment):
     )
     run.history.write_text(json.dumps({"step": 8, "loss": 2.3, "lr": 1e-3}) + "\n")
     collect_experiment(experiment)
-    written = {str(path.relative_to(experiment.reports)) for path in write_report(experiment)}
+    written = {str(path.relative_to(experiment.reports)) for path in write_report(build_report(experiment))}
     tables = {
         f"tables/{layout.id}.{suffix}" for layout in experiment.table_layouts for suffix in ("md", "tex", "csv")
     }
     figures = {f"figures/{name}.svg" for name in ("learning_curves", "accuracy_vs_complexity", "comparisons")}
     pages = {f"{name}.{suffix}" for name in ("comparisons", "claims") for suffix in ("md", "csv")}
-    assert written == tables | figures | {"paper.tex", "tables.md", *pages}
+    assert written == tables | figures | {"paper.tex", "tables.md", "report.html", *pages}
     assert written == {str(p.relative_to(experiment.reports)) for p in experiment.reports.rglob("*") if p.is_file()}
     rows = table_rows((experiment.reports / "tables.md").read_text())
     assert ["PVT-Tiny", "\u2013", "13.2"] in [row[:3] for row in rows]

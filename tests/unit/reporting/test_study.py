@@ -12,7 +12,8 @@ import pytest
 
 from hafabench.config.experiment import load_experiment
 from hafabench.reporting.frame import collect_experiment
-from hafabench.reporting.report import write_report
+from hafabench.reporting.report import build_report
+from hafabench.reporting.write import write_report
 from hafabench.results.record import write_record
 from hafabench.runs.records import expected_records
 from hafabench.runs.run import expand
@@ -58,7 +59,7 @@ def test_records_alone_make_the_report(study):
             write_record(path, latency(path.stem, {"pvt_tiny": (9.0, 10.0, 11.0)}, fingerprint=fingerprint, **about))
     _, missing = collect_experiment(study)
     assert missing == []
-    write_report(study)
+    write_report(build_report(study))
     lines = list(csv.DictReader((study.reports / "comparisons.csv").read_text().splitlines()))
     assert [(line["metric"], line["n"], line["verdict"]) for line in lines] == [
         (metric, "5", "better") for metric in ("top1", "miou", "box_ap", "mask_ap")
@@ -74,7 +75,7 @@ def test_the_tracked_report_is_that_of_the_tracked_records(study, tmp_path):
             shutil.copyfile(path, target)
     _, missing = collect_experiment(study)
     assert missing == []
-    write_report(study)
+    write_report(build_report(study))
     for name in TEXTS:
         tracked = (REPOSITORY / study.reports / name).read_text()
         assert (study.reports / name).read_text() == tracked, f"{name}: `hafabench report --experiment {CONFIG.stem}`"

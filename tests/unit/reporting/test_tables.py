@@ -9,26 +9,30 @@ import pytest
 from scipy import stats
 
 from hafabench.config.catalog import CATALOG
+from hafabench.config.experiment import load_experiment
 from hafabench.config.keep_rates import describe_rates
 from hafabench.config.paper_values import load_paper_values
 from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.errors import UserError
-from hafabench.reporting.frame import collect
+from hafabench.reporting.frame import empty_frame
 from hafabench.reporting.legend import NOT_RUN
-from hafabench.reporting.tables import Cell, build_table
+from hafabench.reporting.report import Report
+from hafabench.reporting.table_metrics import TableMetrics
+from hafabench.reporting.tables import TableCell, build_table
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency
 
 LAYOUTS = {layout.id: layout for layout in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
+DIGITS = load_experiment(REPOSITORY / "configs/digits.yaml")
 PAPER = load_paper_values(REPOSITORY / "configs/paper_values.csv")
 ABOUT = {"experiment": "digits", "title": "Embedded digits scenes", "scale": "embedded"}
 
 
 def build(frame, table="table1", **changes):
-    return build_table(LAYOUTS[table], frame, PAPER, **(ABOUT | changes))
+    return build_table(TableMetrics(LAYOUTS[table], frame), PAPER, **(ABOUT | changes))
 
 
-def cell(table, row, column) -> Cell:
+def cell(table, row, column) -> TableCell:
     (found,) = [line for line in table.rows if line.key == row]
     return found.cells[[c.key for c in table.columns].index(column)]
 
@@ -210,7 +214,7 @@ def test_the_best_of_a_group_is_of_its_group_and_of_one_kind(tmp_path):
 
 
 def test_nothing_measured_is_not_run_beside_the_papers_value():
-    table = build(collect([]))
+    table = build(empty_frame())
     hafa = cell(table, "pvt_tiny_hafa", "top1")
     assert (hafa.value, hafa.delta, hafa.mark) == (None, None, "not run")
     assert hafa.ours(1) == (NOT_RUN, "")
@@ -224,7 +228,7 @@ def test_variant_without_its_baseline_has_no_difference(tmp_path):
 
 
 def test_what_the_paper_leaves_empty_is_not_what_was_not_run(tmp_path):
-    empty = cell(build(collect([]), "table4"), "pvt_v2_b1_laa_laa_laa", "top1")
+    empty = cell(build(empty_frame(), "table4"), "pvt_v2_b1_laa_laa_laa", "top1")
     assert (empty.ours(1), empty.cited(1), empty.paper_mark) == ((NOT_RUN, ""), ("", ""), "not printed")
     frame = frame_of(tmp_path, evaluation("detection", "resnet18", 0, {"box_ap_s": 3.0}))
     small = cell(build(frame, "table3"), "resnet18", "box_ap_s")
@@ -261,7 +265,7 @@ def test_row_under_another_name_is_filled_by_its_model(tmp_path):
     assert printed(table, "pvt_v2_b1_laa_laa_sia", "top1") == "90.0"
     time = cell(table, "pvt_v2_b1_laa_laa_sia", "latency_ms")
     assert (time.ours(1), time.cited(1)) == (("60.0 [59.0, 62.5]", ""), ("16.3", ""))
-    assert table.words == ("embedded", "measured")
+    assert table.kinds == ("embedded", "measured")
 
 
 def test_table_5_is_filled_from_three_tasks(tmp_path):
@@ -302,21 +306,21 @@ def test_imported_numbers_are_marked_and_yield_to_measured_ones(tmp_path):
 
 def test_numbers_of_another_scale_are_refused(tmp_path):
     frame = frame_of(tmp_path, evaluation("classification", "pvt_tiny", 0, {"top1": 75.0}, scale="full"))
-    with pytest.raises(UserError, match="of embedded scale, its frame holds full numbers"):
-        build(frame)
+    with pytest.raises(UserError, match="of embedded scale, but its frame contains full numbers"):
+        Report(DIGITS, frame, None)
 
 
 def test_two_scales_in_one_frame_are_refused(tmp_path):
     frame = frame_of(tmp_path, *(evaluation("classification", "pvt_tiny", s, {"top1": 75.0}) for s in (0, 1)))
     frame.loc[1, "scale"] = "full"
-    with pytest.raises(UserError, match="embedded and full numbers: never mixed"):
-        build(frame)
+    with pytest.raises(UserError, match="contains embedded and full numbers"):
+        Report(DIGITS, frame, None)
 
 
 def test_numbers_of_another_experiment_are_refused(tmp_path):
     frame = frame_of(tmp_path, evaluation("classification", "pvt_tiny", 0, {"top1": 75.0}, experiment="mine"))
     with pytest.raises(UserError, match="expected numbers of experiment digits only, found also mine"):
-        build(frame)
+        Report(DIGITS, frame, None)
 
 
 def test_row_said_to_be_the_papers_has_to_be(tmp_path):
@@ -324,7 +328,7 @@ def test_row_said_to_be_the_papers_has_to_be(tmp_path):
         update={"rows": [LAYOUTS["table4"].rows[0].model_copy(update={"row": "pvt_v2_b1_sia"})]}
     )
     with pytest.raises(UserError, match="table4: the paper's values have no row 'pvt_v2_b1_sia'"):
-        build_table(layout, collect([]), PAPER, **ABOUT)
+        build_table(TableMetrics(layout, empty_frame()), PAPER, **ABOUT)
 
 
 def test_a_row_of_ones_own_needs_nothing_of_the_paper(tmp_path):
@@ -335,7 +339,7 @@ def test_a_row_of_ones_own_needs_nothing_of_the_paper(tmp_path):
         evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}),
         evaluation("classification", "mine", 0, {"top1": 91.0}),
     )
-    mine = cell(build_table(layout, frame, PAPER, **ABOUT), "mine", "top1")
+    mine = cell(build_table(TableMetrics(layout, frame), PAPER, **ABOUT), "mine", "top1")
     assert (mine.ours(1), mine.cited(1)) == (("91.0", "(+1.0)"), ("", ""))
 
 
@@ -356,7 +360,7 @@ def test_legend_says_what_stands_in_the_table_and_where_it_comes_from(tmp_path):
         "embedded: trained and evaluated here on the embedded data (Top-1 (%)).",
         "paper: cited from the paper.",
         f"{NOT_RUN}: not run in this experiment.",
-        "In round brackets: difference to the baseline (PVT-Tiny, PVT-Small, PVT-Large), of unrounded means.",
+        "In round brackets: difference to the baseline (PVT-Tiny, PVT-Small, PVT-Large), between unrounded means.",
         "Params (M): at 224x224, 1000 classes.",
         f"Experiment digits, embedded scale; 1 seed (0); device cpu; git commits {COMMIT[:10]}, "
         f"{COMMIT[:10]} with local changes.",
@@ -364,12 +368,12 @@ def test_legend_says_what_stands_in_the_table_and_where_it_comes_from(tmp_path):
 
 
 def test_embedded_tables_warn_and_full_ones_do_not(tmp_path):
-    table = build(collect([]))
+    table = build(empty_frame())
     assert table.warning == "EMBEDDED DATA (Embedded digits scenes), not comparable with the paper's columns."
-    assert table.words == ("counted", "counted", "embedded")
-    table = build(collect([]), scale="full", title="ImageNet-1k")
+    assert table.kinds == ("counted", "counted", "embedded")
+    table = build(empty_frame(), scale="full", title="ImageNet-1k")
     assert table.warning == ""
-    assert table.words == ("counted", "counted", "measured")
+    assert table.kinds == ("counted", "counted", "measured")
 
 
 # The paper's values.

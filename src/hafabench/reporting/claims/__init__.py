@@ -1,1 +1,1 @@
-"""The claims ledger: every figure and difference that the paper prints, and what this experiment says of it."""
+"""The claims of the paper and the verdicts of an experiment on them."""

@@ -1,97 +1,94 @@
-"""Accuracy and latency claims settled by what an experiment has measured."""
+"""Verdicts on accuracy and latency claims, from what an experiment has measured."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
-import pandas as pd
-
-from hafabench.config.experiment import Experiment
-from hafabench.reporting.claims.ledger import Claim
-from hafabench.reporting.claims.verdicts import Ruling, Verdict
-from hafabench.reporting.numbers import Numbers, mark_of
+from hafabench.reporting.claims.paper_claims import Claim
+from hafabench.reporting.claims.verdicts import ClaimVerdict, Verdict
+from hafabench.reporting.table_metrics import TableMetrics, mark_of
 from hafabench.stats.paired import summarize
 
 
-def judge(claim: Claim, value: float, low: float | None = None, high: float | None = None) -> tuple[Verdict, str]:
-    """The verdict on a figure, and the clause that gives its reason.
-
-    Several seeds: reproduced where the interval of their mean lies within the tolerance of the printed figure,
-    contradicted where it lies without. One seed: reproduced within the tolerance, contradicted beyond twice as much,
-    since the printed figure is one run too. Otherwise the runs cannot tell; nor can they where a difference that they
-    reproduce might as well be none.
+def judge_measured(claim: Claim, metrics: TableMetrics, scale: str) -> ClaimVerdict:
+    """The verdict on an accuracy or latency claim.
 
     Args:
-        claim: with its tolerance.
-        value: the figure, or the mean over seeds, in the claim's unit.
-        low, high: confidence interval of the mean; None for one seed.
+        claim: The claim.
+        metrics: What was measured for the claim's table.
+        scale: The experiment's scale; accuracies on embedded data never settle a claim.
     """
-    # The figure's own last digit is decimal: without the allowance 0.35 - 0.3 lies beyond 0.05.
+    found = [metrics.of(claim.column, model) for model in claim.models]
+    if claim.kind == "accuracy" and scale == "embedded":
+        return ClaimVerdict(claim, "not run", "accuracies on embedded data say nothing about the paper's data")
+    if claim.device:
+        on_device = [[m for m in of_model if claim.device.lower() in str(m.device).lower()] for of_model in found]
+        elsewhere = [metric for of_model in found for metric in of_model]
+        if not all(on_device) and elsewhere:
+            message = f"measured on {elsewhere[0].device}; the paper's figure is from an {claim.device}"
+            return ClaimVerdict(claim, "not run", message)
+        found = on_device
+    if not all(found):
+        return ClaimVerdict(claim, "not run", "nothing measured")
+    if len({mark_of(of_model) for of_model in found}) > 1:
+        return ClaimVerdict(claim, "not run", "the row and its baseline were not both measured here")
+    return _compare(claim, metrics, found)
+
+
+def _compare(claim: Claim, metrics: TableMetrics, found: Sequence[Sequence[Any]]) -> ClaimVerdict:
+    values = [[metric.value * claim.column.factor for metric in of_model] for of_model in found]
+    paired = metrics.paired(claim.column, *claim.models) if claim.is_difference else None
+    low: float | None
+    high: float | None
+    if paired is not None and paired.n > 1:
+        value, low, high, seeds = paired.difference, paired.low, paired.high, paired.n
+    else:
+        means = [statistics.fmean(of_model) for of_model in values]
+        value = means[0] - means[1] if claim.is_difference else means[0]
+        summary = None if claim.is_difference else summarize(values[0])
+        low, high = (summary.low, summary.high) if summary else (None, None)
+        seeds = min(sum(metric.seed is not None for metric in of_model) for of_model in found)
+    verdict, because = judge(claim, value, low, high)
+    return ClaimVerdict(claim, verdict, because, value, low, high, seeds=seeds, origin=mark_of(found[0]))
+
+
+def judge(claim: Claim, value: float, low: float | None = None, high: float | None = None) -> tuple[Verdict, str]:
+    """Compare a figure with the printed one.
+
+    With several seeds, the claim is reproduced if the confidence interval of the mean is within the tolerance of the
+    printed figure, and contradicted if the interval is outside. With one seed, it is reproduced within the tolerance
+    and contradicted beyond twice the tolerance, because the printed figure comes from one run too. Otherwise it is
+    inconclusive. A difference that could also be zero is inconclusive even if it agrees with the printed one.
+
+    Args:
+        claim: The claim, with its tolerance.
+        value: The figure, or its mean over seeds, in the claim's unit.
+        low: Lower end of the mean's confidence interval; None for one seed.
+        high: Upper end.
+
+    Returns:
+        The verdict and its reason.
+    """
+    # The printed figure is decimal: without this allowance, 0.35 - 0.3 would be beyond 0.05.
     bound = claim.tolerance + 1e-9
     away = abs(value - claim.printed)
     if low is None or high is None:
         distance = f"{away:.2f} {claim.unit} away, {claim.tolerance:.2f} allowed"
         if away <= bound and claim.is_difference and abs(claim.printed) <= bound:
-            return "inconclusive", f"{distance}: one run each cannot tell {claim.text} from none"
+            return "inconclusive", f"{distance}: one run each cannot tell {claim.text} from zero"
         if away <= bound:
             return "reproduced", distance
         if away > 2 * bound:
             return "contradicted", distance
-        return "inconclusive", f"{distance}: more seeds would tell"
+        return "inconclusive", f"{distance}: more seeds are needed"
     bottom, top = claim.printed - bound, claim.printed + bound
     interval = f"interval {low:.2f} to {high:.2f}, allowed {bottom:.2f} to {top:.2f}"
     if bottom <= low and high <= top:
         if claim.is_difference and low <= 0 <= high:
-            return "inconclusive", f"{interval}: it holds zero"
+            return "inconclusive", f"{interval}: it contains zero"
         return "reproduced", interval
     if high < bottom or low > top:
         return "contradicted", interval
     return "inconclusive", interval
-
-
-class Measured:
-    """What an experiment has measured, by claim.
-
-    Args:
-        experiment: embedded numbers never settle a claim of the paper.
-        frame: of `hafabench.reporting.frame`.
-    """
-
-    def __init__(self, experiment: Experiment, frame: pd.DataFrame):
-        self.experiment = experiment
-        self._numbers = {layout.id: Numbers(layout, frame) for layout in experiment.table_layouts}
-
-    def rule(self, claim: Claim) -> Ruling:
-        """The ruling on an accuracy or latency claim."""
-        numbers = self._numbers[claim.layout.id]
-        metrics = [numbers.of(claim.column, model) for model in claim.models]
-        if claim.kind == "accuracy" and self.experiment.config.scale == "embedded":
-            return Ruling(claim, "not run", "numbers on embedded data are about other data")
-        if claim.device:
-            metrics = [[m for m in found if claim.device.lower() in str(m.device).lower()] for found in metrics]
-        if not all(metrics):
-            return Ruling(claim, "not run", self._missing(claim, numbers))
-        if len({mark_of(found) for found in metrics}) > 1:
-            return Ruling(claim, "not run", "the row and its baseline were not both measured here")
-        return self._compare(claim, numbers, metrics)
-
-    def _missing(self, claim: Claim, numbers: Numbers) -> str:
-        elsewhere = [metric for model in claim.models for metric in numbers.of(claim.column, model)]
-        if claim.device and elsewhere:
-            return f"measured on {elsewhere[0].device}; the paper's figure is of an {claim.device}"
-        return "nothing measured"
-
-    def _compare(self, claim: Claim, numbers: Numbers, metrics: list[list]) -> Ruling:
-        origin = mark_of(metrics[0])
-        values = [[metric.value * claim.column.factor for metric in found] for found in metrics]
-        paired = numbers.paired(claim.column, *claim.models) if claim.is_difference else None
-        if paired is not None and paired.n > 1:
-            value, low, high, seeds = paired.difference, paired.low, paired.high, paired.n
-        else:
-            means = [statistics.fmean(found) for found in values]
-            value = means[0] - means[1] if claim.is_difference else means[0]
-            alone = None if claim.is_difference else summarize(values[0])
-            low, high = (alone.low, alone.high) if alone else (None, None)
-            seeds = min(sum(metric.seed is not None for metric in found) for found in metrics)
-        verdict, because = judge(claim, value, low, high)
-        return Ruling(claim, verdict, because, value, low, high, seeds=seeds, origin=origin)

@@ -1,9 +1,9 @@
-"""Static claims (parameters, GFLOPs) settled by counting: which convention gives the printed figure, if any does.
+"""Verdicts on static claims (parameters and GFLOPs), by counting under different conventions.
 
-With twenty conventions and three ways to shorten a count, some combination prints nearly any figure. Hence two
-questions are kept apart. *Which ways give the printed figure* is answered for every cell and decides nothing. A cell
-is *reproduced* by the simplest convention, rounded, or else by a row convention: the claims file names a convention
-for a set of rows, with a reason, and the convention has to hold for at least three in four of these rows.
+With twenty conventions and three ways to shorten a count, some combination gives nearly any printed figure. Therefore
+two questions are kept apart. *Which combinations give the printed figure* is answered for every claim and settles
+nothing. A claim is *reproduced* by the default convention, rounded, or by a row convention: the claims file names a
+convention for a set of rows, with a reason, and the convention has to give at least three in four of their figures.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from fnmatch import fnmatchcase
 
 from hafabench.config.claims import MIN_EXPLAINED_SHARE, ClaimsConfig, Convention, Printing, RowConvention, StandIn
 from hafabench.measure.conventions import PRINTINGS, count_row, printed
-from hafabench.reporting.claims.ledger import Claim
-from hafabench.reporting.claims.verdicts import Match, Ruling
+from hafabench.reporting.claims.paper_claims import Claim
+from hafabench.reporting.claims.verdicts import ClaimVerdict, Match, Verdict
 from hafabench.results.counts import Counts
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How well one row convention holds.
+class ConventionFit:
+    """How well one row convention explains its rows.
 
     Attributes:
-        row_convention: the convention, how it is shortened, and the rows said to be printed so.
-        rows: locators of these.
-        explained: those of them that it prints.
-        settled: those that it settles: no plainer row convention does.
-        holds: whether it explains enough of its rows to settle any.
-        everywhere: how many cells of the metric it prints in the whole paper, of how many (``anywhere``).
+        row_convention: The convention, the way of shortening, and the rows that they are said to hold for.
+        rows: Locators of these rows' claims.
+        explained: Those of them whose printed figure the convention gives.
+        settled: Those that it settles because no simpler row convention does.
+        holds: Whether it explains enough of its rows to settle any.
+        everywhere: Number of figures in the whole paper that it gives, out of ``anywhere`` figures of its metric.
     """
 
     row_convention: RowConvention
@@ -43,17 +43,17 @@ class Standing:
 
     @property
     def fails_on(self) -> tuple[str, ...]:
-        """Rows that it is said to hold for and does not print."""
+        """The rows that it is said to hold for and does not explain."""
         return tuple(row for row in self.rows if row not in self.explained)
 
 
-class Forensics:
-    """Every convention applied to every static claim.
+class StaticClaims:
+    """Static claims and every convention applied to them.
 
     Args:
-        claims: of the paper; others than static ones are left alone.
-        config: the conventions and row conventions, the simplest first.
-        counts: the models taken apart; None where that has not been done.
+        claims: The paper's claims; only static ones are used.
+        config: The conventions and row conventions, the simplest first.
+        counts: The parameters and operations of the models; None if they have not been counted.
     """
 
     def __init__(self, claims: Sequence[Claim], config: ClaimsConfig, counts: Counts | None):
@@ -62,7 +62,7 @@ class Forensics:
         self._values: dict[tuple[str, str], Decimal | None] = {}
 
     def value(self, convention: Convention, claim: Claim) -> Decimal | None:
-        """What a convention counts of a claim's row, in its unit."""
+        """The count of a claim's row under a convention, in the claim's unit."""
         key = (convention.name, claim.locator)
         if key not in self._values:
             self._values[key] = self._count(convention, claim.column.task, claim.row.model)
@@ -71,83 +71,88 @@ class Forensics:
     def _count(self, convention: Convention, task: str, model: str) -> Decimal | None:
         return count_row(convention, self.counts, task, model) if self.counts else None
 
-    def prints(self, convention: Convention, printing: Printing, claim: Claim) -> bool:
+    def gives(self, convention: Convention, printing: Printing, claim: Claim) -> bool:
         """Whether a convention gives a claim's printed figure."""
         value = self.value(convention, claim)
         return value is not None and printed(value, claim.column.decimals, printing) == claim.text
 
     def matches(self, claim: Claim) -> tuple[Match, ...]:
-        """Every way to count that gives the printed figure, plainest first; rounding before other shortenings."""
+        """All conventions that give the printed figure, the simplest first; rounding before other shortenings."""
         return tuple(
             Match(convention.name, printing)
-            for convention in self._of(claim.metric)
+            for convention in self.config.conventions
+            if convention.metric == claim.metric
             for printing in PRINTINGS
-            if self.prints(convention, printing, claim)
+            if self.gives(convention, printing, claim)
         )
 
-    def spread(self, convention: Convention) -> dict[Printing, int]:
-        """How many cells of its metric a convention prints in the whole paper, by way of shortening."""
-        cells = [claim for claim in self.claims.values() if claim.metric == convention.metric]
-        return {way: sum(self.prints(convention, way, claim) for claim in cells) for way in PRINTINGS}
+    def matches_by_printing(self, convention: Convention) -> dict[str, int]:
+        """The number of figures in the whole paper that a convention gives, by the way of shortening."""
+        claims = self._of_metric(convention)
+        return {printing: sum(self.gives(convention, printing, claim) for claim in claims) for printing in PRINTINGS}
 
-    def standings(self) -> list[Standing]:
-        """The plainest convention of each metric, rounded, on all rows; then every row convention on its own."""
-        plain = [
+    def fits(self) -> list[ConventionFit]:
+        """The fit of the default convention of each metric, rounded, on all rows; then of every row convention."""
+        defaults = [
             RowConvention(convention=convention.name, rows=(f"*/{convention.metric}",), because="the plain count")
             for convention in self.config.conventions
             if convention is self.config.default_convention(convention.metric)
         ]
-        found: list[Standing] = []
-        taken: set[str] = set()
-        for index, row_convention in enumerate([*plain, *self.config.row_conventions]):
-            standing = self._standing(row_convention, taken, is_plain=index < len(plain))
-            taken.update(standing.settled)
-            found.append(standing)
+        found: list[ConventionFit] = []
+        settled: set[str] = set()
+        for index, row_convention in enumerate([*defaults, *self.config.row_conventions]):
+            fit = self._fit(row_convention, settled, is_default=index < len(defaults))
+            settled.update(fit.settled)
+            found.append(fit)
         return found
 
-    def _standing(self, row_convention: RowConvention, taken: set[str], *, is_plain: bool) -> Standing:
+    def _fit(self, row_convention: RowConvention, settled: set[str], *, is_default: bool) -> ConventionFit:
         convention = self.config.convention(row_convention.convention)
-        cells = [claim for claim in self.claims.values() if claim.metric == convention.metric]
-        hit = {claim.locator for claim in cells if self.prints(convention, row_convention.printed, claim)}
-        rows = [c.locator for c in cells if any(fnmatchcase(c.locator, pattern) for pattern in row_convention.rows)]
-        explained = [row for row in rows if row in hit]
-        # The plain count is no explanation that could be picked to fit: it needs no further rows to back it.
-        holds = is_plain or len(explained) >= MIN_EXPLAINED_SHARE * len(rows)
-        settled = tuple(row for row in explained if holds and row not in taken)
-        return Standing(row_convention, tuple(rows), tuple(explained), settled, holds, len(hit), len(cells))
+        claims = self._of_metric(convention)
+        given = {claim.locator for claim in claims if self.gives(convention, row_convention.printed, claim)}
+        rows = [c.locator for c in claims if any(fnmatchcase(c.locator, pattern) for pattern in row_convention.rows)]
+        explained = [row for row in rows if row in given]
+        # The default convention was not chosen to fit some rows, so it needs no other rows to support it.
+        holds = is_default or len(explained) >= MIN_EXPLAINED_SHARE * len(rows)
+        new = tuple(row for row in explained if holds and row not in settled)
+        return ConventionFit(row_convention, tuple(rows), tuple(explained), new, holds, len(given), len(claims))
 
-    def _of(self, metric: str) -> list[Convention]:
-        return [convention for convention in self.config.conventions if convention.metric == metric]
+    def _of_metric(self, convention: Convention) -> list[Claim]:
+        return [claim for claim in self.claims.values() if claim.metric == convention.metric]
 
-    def rulings(self) -> list[Ruling]:
-        """One ruling per static claim, in order."""
-        by_claim = {row: standing.row_convention for standing in self.standings() for row in standing.settled}
-        return [self._rule(claim, by_claim.get(claim.locator)) for claim in self.claims.values()]
+    def verdicts(self, fits: Sequence[ConventionFit]) -> list[ClaimVerdict]:
+        """One verdict per static claim, in order, given the `fits` of the row conventions."""
+        by_claim = {row: fit.row_convention for fit in fits for row in fit.settled}
+        return [self._judge(claim, by_claim.get(claim.locator)) for claim in self.claims.values()]
 
-    def _rule(self, claim: Claim, row_convention: RowConvention | None) -> Ruling:
-        plainest = self.config.default_convention(claim.metric)
-        counted = self.value(plainest, claim)
+    def _judge(self, claim: Claim, row_convention: RowConvention | None) -> ClaimVerdict:
+        default = self.config.default_convention(claim.metric)
+        counted = self.value(default, claim)
         if counted is None:
-            return Ruling(claim, "not run", "not counted; `hafabench count` does it")
+            return ClaimVerdict(claim, "not run", "not counted; run `hafabench count`")
         matches = self.matches(claim)
-        if row_convention is None:
+        value = None
+        if row_convention is not None:
+            convention = self.config.convention(row_convention.convention)
+            value = self.value(convention, claim)
+        if row_convention is None or value is None:
             because = self._contradiction(claim, counted, matches)
-            return Ruling(claim, "contradicted", because, float(counted), origin="counted", matches=matches)
-        convention = self.config.convention(row_convention.convention)
-        value = self.value(convention, claim)
-        way = Match(row_convention.convention, row_convention.printed)
-        because = f"{value:.4f} {claim.unit} of {convention.name}, {row_convention.printed}"
-        plain = convention is plainest and row_convention.printed == "rounded"
-        verdict = "reproduced" if plain else "reproduced under a convention"
-        return Ruling(claim, verdict, because, float(value), origin="counted", convention=way, matches=matches)
+            return ClaimVerdict(claim, "contradicted", because, float(counted), origin="counted", matches=matches)
+        match = Match(row_convention.convention, row_convention.printed)
+        because = f"{value:.4f} {claim.unit} of {match}"
+        is_default = convention is default and row_convention.printed == "rounded"
+        verdict: Verdict = "reproduced" if is_default else "reproduced under a convention"
+        return ClaimVerdict(
+            claim, verdict, because, float(value), origin="counted", convention=match, matches=matches
+        )
 
     def _contradiction(self, claim: Claim, counted: Decimal, matches: tuple[Match, ...]) -> str:
         text = f"{counted:.4f} {claim.unit} of {self.config.default_convention(claim.metric).name}"
         if not matches:
-            text += "; no convention prints the figure"
+            text += "; no convention gives the printed figure"
         else:
-            ways = "; ".join(map(str, matches[:3])) + ("; ..." if len(matches) > 3 else "")
-            text += f"; printed only by conventions that do not hold for like rows ({ways})"
+            names = "; ".join(map(str, matches[:3])) + ("; ..." if len(matches) > 3 else "")
+            text += f"; given only by conventions that do not hold for similar rows ({names})"
         others = [self._stand_in(claim, stand_in) for stand_in in self.config.stand_ins]
         return "; ".join([text, *filter(None, others)])
 
@@ -157,4 +162,4 @@ class Forensics:
         value = self._count(self.config.default_convention(claim.metric), claim.column.task, stand_in.model.name)
         if value is None or printed(value, claim.column.decimals, "rounded") != claim.text:
             return None
-        return f"{claim.text} {claim.unit} is what {stand_in.says} counts ({value:.4f})"
+        return f"{claim.text} {claim.unit} is the count of {stand_in.says} ({value:.4f})"

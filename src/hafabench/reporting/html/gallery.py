@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
-from hafabench.pictures.index import Sheet, Tile, read_index
+from hafabench.pictures.index import PictureIndex, Sheet, Tile
 from hafabench.runs.run import Run
 
 
@@ -40,35 +40,35 @@ class Gallery:
     missing: list[str]
 
 
-def read_gallery(index: Path, runs: Mapping[str, Run], command: str) -> Gallery:
+def read_gallery(index: PictureIndex | None, folder: Path, runs: Mapping[str, Run], command: str) -> Gallery:
     """Read the tiles that an index lists, without the sheets that show runs of another configuration.
 
     Args:
-        index: The experiment's ``pictures.json``, which may be missing.
+        index: The experiment's picture index; None if no pictures have been drawn.
+        folder: The folder of the index, to which the tiles' paths are relative.
         runs: The runs of the experiment, by id.
         command: The command that draws the pictures.
 
     Raises:
-        UserError: If the index cannot be read, or if a tile differs from the one that the index lists.
+        UserError: If a tile differs from the one that the index lists.
     """
-    if not index.is_file():
+    if index is None:
         return Gallery(None, None, [f"No pictures have been drawn. `{command}` draws them from the checkpoints."])
-    content = read_index(index)
     sheets: dict[str, GallerySheet | None] = {"clusters": None, "offsets": None}
     missing = []
     for name, description, sheet in (
         (
             "clusters",
             "SIA's clusters: it trains no segmentation pair of a baseline and a model with SIA",
-            content.clusters,
+            index.clusters,
         ),
-        ("offsets", "LAA's sampling points: it trains no classifier with LAA", content.offsets),
+        ("offsets", "LAA's sampling points: it trains no classifier with LAA", index.offsets),
     ):
         if sheet is None:
             missing.append(f"The experiment has no pictures of {description}.")
             continue
         tiles = [tile for row in sheet.rows for tile in row.tiles]
-        absent = [tile.file for tile in tiles if not (index.parent / tile.file).is_file()]
+        absent = [tile.file for tile in tiles if not (folder / tile.file).is_file()]
         if absent:
             missing.append(f"{absent[0]} is missing. `{command}` draws the pictures again.")
         elif any(
@@ -79,7 +79,7 @@ def read_gallery(index: Path, runs: Mapping[str, Run], command: str) -> Gallery:
                 f"The pictures in {sheet.file} show runs of another configuration. `{command}` draws them again."
             )
         else:
-            sheets[name] = _read_sheet(index.parent, sheet)
+            sheets[name] = _read_sheet(folder, sheet)
     return Gallery(sheets["clusters"], sheets["offsets"], missing)
 
 

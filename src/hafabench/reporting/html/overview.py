@@ -1,23 +1,23 @@
-"""What an experiment is and how far it has come, in a few lines; and every record that its numbers rest on."""
+"""The overview of an experiment and the list of its records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from hafabench.config.experiment import Experiment
-from hafabench.config.recipes import TASKS
+from hafabench.config.recipes import TASKS, Task
 from hafabench.formatting.durations import format_duration
-from hafabench.reporting.html.tables import Facts, commit_text, device_text, short_digest, started_text
-from hafabench.runs.run import Run
+from hafabench.reporting.html.tables import Facts
+from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
+from hafabench.reporting.report import Report
 
 
 @dataclass(frozen=True)
 class RecordLine:
-    """One record: a row of the list of all of them; unknown values are empty."""
+    """One record in the list of all records; unknown values are empty."""
 
     id: str
     verb: str
@@ -31,11 +31,12 @@ class RecordLine:
     path: str
 
 
-def experiment_facts(experiment: Experiment, runs: Mapping[str, Run], frame: pd.DataFrame) -> Facts:
+def experiment_facts(report: Report) -> Facts:
     """Name and text of each fact, the most important first."""
+    experiment, runs, frame = report.experiment, report.runs, report.frame
     config = experiment.config
     evaluated = set(frame.loc[frame["verb"] == "evaluate", "id"]) & set(runs)
-    facts = [
+    facts: Facts = [
         ("Scale", "embedded data, minutes on CPUs" if config.scale == "embedded" else "full, the paper's"),
         ("Runs", f"{len(evaluated)} of {len(runs)} evaluated"),
         ("Seeds", ", ".join(map(str, config.seeds))),
@@ -54,14 +55,14 @@ def experiment_facts(experiment: Experiment, runs: Mapping[str, Run], frame: pd.
         facts.append(("Device", "; ".join(sorted(filter(None, devices)))))
     trained = frame[frame["training_seconds"].notna()].drop_duplicates("id")
     if len(trained):
-        facts.append(("Training time", f"{format_duration(float(trained['training_seconds'].sum()))} in all"))
+        facts.append(("Training time", f"{format_duration(float(trained['training_seconds'].sum()))} in total"))
     if len(measured):
         facts.append(("Newest record", started_text(measured["started"].max()) or "unknown"))
     return facts
 
 
 def record_lines(frame: pd.DataFrame) -> list[RecordLine]:
-    """One line per record, in the frame's order."""
+    """One line per record, in the order of the frame."""
     one_each = frame.drop_duplicates("record").astype(object)
     one_each = one_each.where(one_each.notna(), None)
     return [_line(record) for record in one_each.itertuples(index=False)]
@@ -82,7 +83,7 @@ def _line(record: Any) -> RecordLine:
     )
 
 
-def _dataset(experiment: Experiment, task: str, frame: pd.DataFrame) -> str:
+def _dataset(experiment: Experiment, task: Task, frame: pd.DataFrame) -> str:
     dataset = experiment.config.datasets[task]
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset.images.items())
     own = frame[(frame["task"] == task) & (frame["verb"] == "evaluate")]

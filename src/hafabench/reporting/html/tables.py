@@ -1,4 +1,4 @@
-"""The tables as the page shows them: the one cell model's cells, and behind each where its number came from."""
+"""The tables as the HTML page shows them: every cell with the records that it was made from."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from hafabench.config.tables import Column, TableLayout
+from hafabench.config.tables import Column
 from hafabench.formatting.durations import format_duration
-from hafabench.reporting.claims.verdicts import Ruling
+from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.html.claims import ClaimMark, marks_of_cell
-from hafabench.reporting.numbers import Numbers
-from hafabench.reporting.tables import Cell, Table
+from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
+from hafabench.reporting.table_metrics import TableMetrics
+from hafabench.reporting.tables import Table, TableCell
 
 Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One record behind a cell: its value as printed, and what only this record has."""
+    """One record behind a cell: its value as printed, and the facts that only this record has."""
 
     name: str
     value: str
@@ -32,18 +31,19 @@ class CellView:
     """A cell with its texts.
 
     Attributes:
-        id: of its card on the page; None where there is nothing to tell.
-        locator: its name to `hafabench explain`.
-        value, delta: this project's half; ``paper``, ``paper_delta`` the paper's.
-        against: the difference to the baseline with its interval.
-        shared: facts that hold for every record behind the value.
-        sources: the records.
-        claims: verdicts on what the paper prints here.
+        id: Id of its card on the page; None if no record is behind it.
+        locator: Its locator, as `hafabench explain` takes it.
+        cell: The cell.
+        value, delta: This project's half; ``paper`` and ``paper_delta`` are the paper's half.
+        against: The difference to the baseline with its interval.
+        shared: The facts that all records behind the value have in common.
+        sources: The records.
+        claims: The verdicts on what the paper prints here.
     """
 
     id: str | None
     locator: str
-    cell: Cell
+    cell: TableCell
     value: str
     delta: str
     against: str
@@ -56,7 +56,7 @@ class CellView:
 
 @dataclass(frozen=True)
 class RowView:
-    """A row; ``ran`` says whether training or timing filled any of its cells."""
+    """A row; ``ran`` is whether any of its cells was measured or imported."""
 
     label: str
     model: str
@@ -73,14 +73,14 @@ class TableView:
     groups: list[list[RowView]]
 
 
-def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame, rulings: Mapping[str, Ruling]) -> TableView:
-    """The table, each cell with the frame's rows that filled it and the verdicts on it.
+def table_view(table: Table, metrics: TableMetrics, verdicts: Mapping[str, ClaimVerdict]) -> TableView:
+    """The table, each cell with the metrics that fill it and the verdicts on it.
 
     Args:
-        table: of `hafabench.reporting.tables.build_table`, from ``layout`` and ``frame``.
-        rulings: of the claims ledger, by locator.
+        table: The table.
+        metrics: The metrics that it was built from.
+        verdicts: The verdicts on the paper's claims, by locator.
     """
-    numbers = Numbers(layout, frame)
     labels = {row.model: row.label for row in table.rows}
     groups = []
     for number, block in enumerate(table.groups):
@@ -91,9 +91,9 @@ def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame, rulings: 
                     f"{table.id}-{number}-{at}-{column.key}",
                     cell,
                     column,
-                    numbers.of(column, row.model),
-                    f"{layout.source}/{row.key}/{column.key}",
-                    rulings,
+                    metrics.of(column, row.model),
+                    f"{metrics.layout.source}/{row.key}/{column.key}",
+                    verdicts,
                 )
                 for column, cell in zip(table.columns, row.cells, strict=True)
             ]
@@ -106,11 +106,11 @@ def table_view(table: Table, layout: TableLayout, frame: pd.DataFrame, rulings: 
 
 def _cell_view(
     identifier: str,
-    cell: Cell,
+    cell: TableCell,
     column: Column,
     metrics: Sequence[Any],
     locator: str,
-    rulings: Mapping[str, Ruling],
+    verdicts: Mapping[str, ClaimVerdict],
 ) -> CellView:
     value, delta = cell.ours(column.decimals)
     paper, paper_delta = cell.cited(column.decimals)
@@ -136,12 +136,12 @@ def _cell_view(
         paper_delta=paper_delta,
         shared=shared,
         sources=sources,
-        claims=marks_of_cell(rulings, locator, column),
+        claims=marks_of_cell(verdicts, locator, column),
     )
 
 
 def _facts(metric: Any) -> Facts:
-    """Where one row of the frame came from; what is not known is left out."""
+    """The provenance of one metric, without what is unknown."""
     known = [
         ("How", metric.convention),
         ("Repeats", None if metric.repeats is None or metric.verb == "complexity" else f"{metric.repeats:,}"),
@@ -164,29 +164,3 @@ def _training(metric: Any) -> str | None:
         return None
     steps = f"{metric.training_steps:,} steps, " if metric.training_steps is not None else ""
     return f"{steps}{format_duration(metric.training_seconds)}"
-
-
-def commit_text(commit: str | None, dirty: bool | None) -> str | None:
-    """``0123456789`` or ``0123456789 with local changes``."""
-    if not commit:
-        return None
-    return commit[:10] + (" with local changes" if dirty else "")
-
-
-def device_text(device: str | None, threads: int | None) -> str | None:
-    """``cpu, 1 thread``; counting runs on no device."""
-    if not device or device == "meta":
-        return None
-    if threads is None:
-        return device
-    return f"{device}, {threads} thread{'s' if threads != 1 else ''}"
-
-
-def started_text(started: str | None) -> str | None:
-    """``2026-01-02 03:04`` of an ISO 8601 time (UTC)."""
-    return f"{started[:16].replace('T', ' ')} UTC" if started else None
-
-
-def short_digest(digest: str | None) -> str | None:
-    """The first 16 digits: enough to tell two files apart; the record has all."""
-    return f"sha256 {digest[:16]}…" if digest else None

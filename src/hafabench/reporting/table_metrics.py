@@ -1,4 +1,4 @@
-"""The numbers that can fill a column of a table, by model and by seed: the one place that chooses them."""
+"""The metrics that fill the columns of a table, by model and seed. This is the only place that selects them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from hafabench.stats.paired import PairedComparison, compare_paired
 Mark = Literal["measured", "counted", "imported", "not run"]
 
 
-class Numbers:
-    """The metrics of a frame that can fill one layout.
+class TableMetrics:
+    """The rows of a frame that fill one table.
 
     Args:
-        layout: the table.
-        frame: of `hafabench.reporting.frame`.
+        layout: The table's layout.
+        frame: The experiment's metrics, see `hafabench.reporting.frame`.
     """
 
     def __init__(self, layout: TableLayout, frame: pd.DataFrame):
+        self.layout = layout
         models = {row.model for row in layout.rows} | {row.baseline for row in layout.rows if row.baseline}
         names = {column.metric_name for column in layout.columns}
         wanted = frame[frame["model"].isin(models) & frame["name"].isin(names)]
-        # Missing values as None, so that plain Python code can test them.
+        # Missing values become None, which plain Python code can test.
         wanted = wanted.astype(object).where(wanted.notna(), None)
         self._metrics: dict[tuple[str, ...], list[Any]] = {}
+        metric: Any
         for metric in wanted.itertuples(index=False):
             at = (metric.verb, metric.task, metric.name, metric.id if metric.verb == "latency" else "")
             self._metrics.setdefault((*at, metric.model), []).append(metric)
@@ -35,13 +37,13 @@ class Numbers:
         self._groups = {name: row.group for row in layout.rows for name in (row.baseline, row.model) if name}
 
     def of(self, column: Column, model: str) -> list[Any]:
-        """Metrics of one column and model; imported ones only where nothing was measured, so they never mix."""
+        """The metrics of one column and model. Imported ones are used only if nothing was measured."""
         source = f"latency/{column.latency.format(group=self._groups.get(model, ''))}" if column.latency else ""
         found = self._metrics.get((column.verb, column.task, column.metric_name, source, model), [])
         return [metric for metric in found if metric.origin == "measured"] or found
 
     def of_column(self, column: Column) -> list[Any]:
-        """Metrics of one column, of every model of the table."""
+        """The metrics of one column, of all models of the table."""
         return [metric for model in sorted(self._models) for metric in self.of(column, model)]
 
     def by_seed(self, column: Column, model: str) -> dict[int, float]:
@@ -50,9 +52,9 @@ class Numbers:
         return {int(metric.seed): metric.value * column.factor for metric in metrics}
 
     def paired(self, column: Column, model: str, baseline: str) -> PairedComparison | None:
-        """``model`` against ``baseline`` on their common seeds; None where none is common.
+        """``model`` compared with ``baseline`` on their common seeds; None if they have none.
 
-        Only what was measured here is paired: whether seeds of imported numbers have anything in common is unknown.
+        Imported numbers are not paired, because equal seeds of different projects do not have anything in common.
         """
         if {mark_of(self.of(column, name)) for name in (model, baseline)} != {"measured"}:
             return None
@@ -61,7 +63,7 @@ class Numbers:
 
 
 def mark_of(metrics: Sequence[Any]) -> Mark:
-    """What the metrics of one cell are; they are never of two kinds."""
+    """The mark of a cell with these metrics, which are always of one kind."""
     if not metrics:
         return "not run"
     first = metrics[0]

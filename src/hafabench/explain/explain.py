@@ -1,0 +1,188 @@
+"""Building an explanation from the records, configuration, claims and accounting behind a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hafabench.cluster.costs import AccountingRecord
+from hafabench.config.experiment import Experiment
+from hafabench.config.site import load_site, site_file
+from hafabench.data.verify import read_report
+from hafabench.explain.configuration import settings
+from hafabench.explain.explanation import Explanation, Facts, RunFacts, Value, Verdict
+from hafabench.explain.locate import Place, locate
+from hafabench.explain.origins import origins
+from hafabench.explain.steps import cost_left, remake, why_nothing
+from hafabench.reporting import legend
+from hafabench.reporting.frame import make_frame
+from hafabench.reporting.report import Report, current_counts
+from hafabench.reporting.table_metrics import TableMetrics
+from hafabench.reporting.tables import TableCell
+from hafabench.results.record import Record, read_record
+from hafabench.runs.jobs import JobList
+from hafabench.runs.paths import complexity_record, dataset_report, imported_folder, latency_record
+from hafabench.runs.records import expected_records, imported_records
+from hafabench.runs.run import Run
+from hafabench.runs.state import RunState, run_state
+
+
+def explain(experiment: Experiment, locator: str) -> Explanation:
+    """Explain the cell, or the difference, that ``locator`` names.
+
+    Raises:
+        UserError: If the locator names nothing, or if a file that belongs to the cell cannot be read.
+    """
+    place = locate(experiment, locator)
+    models = {place.row.model, place.row.baseline}
+    jobs = JobList(experiment, load_site(site_file()) if site_file().is_file() else None)
+    states = [run_state(run) for run in jobs.runs.values() if _is_behind(run, place, models)]
+    records = _cell_records(jobs, place, {state.run.record: state.record for state in states})
+    report = Report(experiment, make_frame(records.items()), current_counts(experiment))
+    # The baseline's runs are needed for the difference, but a cell's value is explained without them.
+    states = [state for state in states if state.run.model.name in place.models]
+    states.sort(key=lambda state: place.models.index(state.run.model.name))
+    runs = [state.run for state in states]
+    table, metrics = report.tables[place.layout.id], report.metrics[place.layout.id]
+    row = place.layout.rows.index(place.row)
+    cell = table.rows[row].cells[place.layout.columns.index(place.column)]
+    found = origins(place, metrics, records, {run.id: run for run in runs})
+    done = bool(found) and all(state.state == "done" for state in states)
+    what = f"{table.place}: {place.row.label}, {place.column.header}"
+    digest = _verified_digest(experiment, place.column.task) if runs else None
+    return Explanation(
+        locator=place.locator,
+        what=what + (f", difference to {_label(place)}" if place.is_difference else ""),
+        experiment=experiment.name,
+        scale=experiment.config.scale,
+        warning=legend.warning(experiment.config.title, experiment.config.scale),
+        value=_value(place, cell, metrics),
+        verdicts=[
+            Verdict(verdict.claim.locator, verdict.claim.text, verdict.verdict, verdict.because)
+            for verdict in report.ledger.verdicts
+            if verdict.claim.row is place.row and verdict.claim.column is place.column
+        ],
+        notes=why_nothing(experiment, place, runs, found),
+        origins=found,
+        runs=[_run_facts(experiment, state, digest) for state in states],
+        accounting=_accounting(report.costs, place, runs) if report.costs else [],
+        cost=None if done else cost_left(jobs, place, runs),
+        remake=remake(jobs, place, runs, found, done=done),
+    )
+
+
+def _is_behind(run: Run, place: Place, models: set[str | None]) -> bool:
+    """Whether a cell's value or its difference is made from a run; counted and timed cells have no runs."""
+    return place.column.verb == "evaluate" and run.task == place.column.task and run.model.name in models
+
+
+def _cell_records(jobs: JobList, place: Place, known: Mapping[Path, Record | None]) -> dict[Path, Record]:
+    """The records from which a cell and its difference are made, without stale ones.
+
+    Args:
+        jobs: The jobs of the experiment.
+        place: The cell.
+        known: The records of its runs, by file; None if a record is missing or cannot be read.
+    """
+    experiment, column = jobs.experiment, place.column
+    wanted = set(known)
+    if column.verb == "complexity":
+        wanted.add(complexity_record(experiment, column.task))
+    elif place.latency_group is not None:
+        wanted.add(latency_record(experiment, place.latency_group))
+    models = filter(None, (place.row.model, place.row.baseline))
+    folders = {imported_folder(experiment, column.verb, column.task, model) for model in models}
+    fingerprints = {
+        path: fingerprint
+        for path, fingerprint in {**expected_records(experiment, jobs.runs), **imported_records(experiment)}.items()
+        if path in wanted or path.parent in folders
+    }
+    records = {path: known.get(path) or read_record(path) for path in fingerprints if path.is_file()}
+    return {path: record for path, record in records.items() if record.fingerprint == fingerprints[path]}
+
+
+def _label(place: Place) -> str:
+    labels = {row.model: row.label for row in place.layout.rows}
+    baseline = place.row.baseline or ""
+    return labels.get(baseline, baseline)
+
+
+def _value(place: Place, cell: TableCell, metrics: TableMetrics) -> Value:
+    decimals, factor = place.column.decimals, place.column.factor
+    printed, delta = cell.ours(decimals)
+    interval = None
+    if cell.delta_low is not None and cell.delta_high is not None:
+        interval = cell.delta_low, cell.delta_high
+    return Value(
+        printed=printed,
+        delta_printed=" ".join(filter(None, [delta, cell.interval(decimals)])),
+        mean=cell.value,
+        spread=cell.spread,
+        n=cell.n,
+        delta=cell.delta,
+        delta_interval=interval,
+        by_seed={
+            model: {
+                "unknown" if metric.seed is None else str(metric.seed): metric.value * factor
+                for metric in metrics.of(place.column, model)
+            }
+            for model in place.models
+            if place.column.verb == "evaluate"
+        },
+        mark=cell.mark,
+        paper=cell.paper,
+        paper_delta=cell.paper_delta,
+        paper_printed=" ".join(filter(None, cell.cited(decimals))),
+    )
+
+
+def _run_facts(experiment: Experiment, state: RunState, digest: str | None) -> RunFacts:
+    run = state.run
+    return RunFacts(
+        id=run.id,
+        state=state.state,
+        changes=state.changes,
+        fingerprint=run.fingerprint,
+        starts_from=run.parent.id if run.parent else None,
+        model={
+            "architecture": run.model.architecture,
+            "mergers": list(run.model.mergers),
+            "variant": run.model.query_mode,
+            "fidelity": run.model.fidelity,
+        },
+        dataset={
+            "name": run.dataset.name,
+            "root": str(run.dataset.root),
+            "images": dict(run.dataset.images),
+            "classes": run.dataset.num_classes,
+            "digest": digest,
+        },
+        settings=settings(experiment, run),
+    )
+
+
+def _verified_digest(experiment: Experiment, task: str) -> str | None:
+    """The digest of the task's data set when it was last verified; None if it never was."""
+    report = dataset_report(experiment, task)
+    return read_report(report).digest if report.is_file() else None
+
+
+def _accounting(costs: AccountingRecord, place: Place, runs: Sequence[Run]) -> list[Facts]:
+    subjects: set[str | None] = {run.id for run in runs}
+    rules = {"train_run", "evaluate_run"}
+    if not runs:
+        subjects, rules = {place.latency_group or place.column.task}, {"measure_latency", "count_complexity"}
+    return [
+        {
+            "job": f"{cost.rule} {cost.subject}",
+            "state": cost.state,
+            "jobs": cost.submissions,
+            "requeues": cost.requeues,
+            "hours": round(cost.elapsed_h, 4),
+            "gpu_hours": round(cost.gpu_hours, 4),
+            "peak_memory_mb": cost.peak_memory_mb,
+            "nodes": cost.nodes,
+        }
+        for cost in costs.jobs
+        if cost.rule in rules and cost.subject in subjects
+    ]

@@ -1,0 +1,190 @@
+"""The claims of the paper: every figure and every difference that it prints, each with a locator.
+
+The printed values are stored in `configs/paper_values.csv`, the tolerances in `configs/claims.yaml`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from hafabench.config.claims import Tolerance
+from hafabench.config.experiment import Experiment
+from hafabench.config.paper_values import PaperValues
+from hafabench.config.tables import Column, Row, TableLayout
+from hafabench.config.yaml_file import YamlFile
+from hafabench.errors import Problem, UserError
+
+Kind = Literal["static", "accuracy", "latency"]
+
+DELTA = "_delta"
+_KINDS: dict[str, Kind] = {"complexity": "static", "evaluate": "accuracy", "latency": "latency"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One printed figure, or one printed difference between a row and its baseline.
+
+    Attributes:
+        locator: ``table2/pvt_small_hafa/miou``, or ``table2/pvt_small_hafa/miou_delta`` for a difference.
+        layout, row, column: The table cell that contains the claim.
+        metric: Name of the metric in the paper's values.
+        printed: The figure in ``unit``; ``text`` is the figure as the paper prints it.
+        is_difference: Whether the claim is a difference between the row and its baseline.
+        unit: ``M`` (10^6), ``G`` (10^9), ``%``, ``points`` (differences of percentages) or ``ms``.
+        tolerance: Largest distance between a measured and the printed figure, in ``unit``; ``reason`` explains it.
+        device: Part of the name of the device that the figure was measured on; None if it does not depend on one.
+        notes: Further remarks, clauses.
+    """
+
+    locator: str
+    layout: TableLayout
+    row: Row
+    column: Column
+    metric: str
+    printed: float
+    text: str
+    is_difference: bool
+    unit: str
+    tolerance: float
+    reason: str
+    device: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """``static`` if it is counted; ``accuracy`` or ``latency`` if it is measured."""
+        return _KINDS[self.column.verb]
+
+    @property
+    def text_with_unit(self) -> str:
+        """The printed figure with its unit: ``77.5 %``."""
+        return f"{self.text} {self.unit}"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The row's model; for a difference also the baseline."""
+        if self.is_difference and self.row.baseline is not None:
+            return self.row.model, self.row.baseline
+        return (self.row.model,)
+
+
+def paper_claims(experiment: Experiment, values: PaperValues) -> list[Claim]:
+    """Every claim of the paper in the order of the tables; a difference follows the figure that it is printed with.
+
+    Args:
+        experiment: The experiment, with its table layouts and tolerances.
+        values: The paper's printed values.
+
+    Raises:
+        UserError: If the claims file names what the paper does not print.
+    """
+    claims: list[Claim] = []
+    for layout in experiment.table_layouts:
+        for row in layout.rows:
+            for column in layout.columns:
+                at = (layout.source, row.row or row.model)
+                value, change = values.get((*at, column.key)), values.get((*at, column.change or ""))
+                cell = _PaperCell(experiment, layout, row, column)
+                if value is not None and value.value is not None:
+                    claims.append(cell.claim(column.key, value.value, value.value))
+                    if value.delta is not None:
+                        claims.append(cell.claim(column.key, value.delta, value.value, DELTA))
+                if column.change is not None and change is not None and change.value is not None:
+                    claims.append(cell.claim(column.change, change.value, change.value, ""))
+    _check_names(experiment, [claim.locator for claim in claims], ["/".join(cell) for cell in values])
+    printed = {claim.locator: claim.printed for claim in claims}
+    return [replace(claim, notes=(*claim.notes, *_elsewhere(experiment, claim, printed))) for claim in claims]
+
+
+@dataclass(frozen=True)
+class _PaperCell:
+    """A table cell whose printed values become claims."""
+
+    experiment: Experiment
+    layout: TableLayout
+    row: Row
+    column: Column
+
+    def claim(self, metric: str, printed: float, figure: float, suffix: str | None = None) -> Claim:
+        """The claim about a printed value.
+
+        Args:
+            metric: Name of the metric in the paper's values.
+            printed: The printed figure or difference.
+            figure: The printed figure.
+            suffix: What the locator of a difference adds to ``metric``; None if ``printed`` is the figure itself.
+        """
+        difference, decimals = suffix is not None, self.column.decimals
+        locator = f"{self.layout.source}/{self.row.row or self.row.model}/{metric}{suffix or ''}"
+        tolerance, reason = 0.5 * 10**-decimals, "half a digit of the printed figure"
+        device: str | None = None
+        if self.column.verb != "complexity":
+            rule = _tolerance(self.experiment, metric)
+            # A difference has the variance of two runs.
+            runs = math.sqrt(2) if difference else 1
+            tolerance += rule.within * runs * (abs(figure) if rule.relative else 1)
+            reason, device = rule.because, rule.device
+        metric_spec = self.column.registered
+        notes = (note.says for note in self.experiment.claims_config.notes if _matches(locator, note.rows))
+        return Claim(
+            locator=locator,
+            layout=self.layout,
+            row=self.row,
+            column=self.column,
+            metric=metric,
+            printed=printed,
+            text=f"{printed:+.{decimals}f}" if difference else f"{printed:.{decimals}f}",
+            is_difference=difference,
+            unit="points" if difference and metric_spec.is_percentage else metric_spec.table_unit,
+            tolerance=tolerance,
+            reason=reason,
+            device=device,
+            notes=tuple(notes),
+        )
+
+
+def _tolerance(experiment: Experiment, metric: str) -> Tolerance:
+    for tolerance in experiment.claims_config.tolerances:
+        if metric in tolerance.metrics:
+            return tolerance
+    message = f"expected a tolerance for {metric}, which {experiment.paper_values} prints"
+    raise UserError(Problem(str(experiment.claims_file), "tolerances", message))
+
+
+def _elsewhere(experiment: Experiment, claim: Claim, printed: Mapping[str, float]) -> Iterator[str]:
+    """What others report for the figure, or for the baseline of a difference."""
+    for other in experiment.claims_config.elsewhere:
+        if other.claim == claim.locator:
+            yield f"{other.by}: {other.value:g}"
+        elif claim.is_difference and other.claim == f"{claim.layout.source}/{claim.row.baseline}/{claim.metric}":
+            gain = printed[claim.locator.removesuffix(DELTA)] - other.value
+            yield f"against {other.value:g} ({other.by}) it is {gain:+.{claim.column.decimals}f}"
+
+
+def _check_names(experiment: Experiment, locators: list[str], cells: list[str]) -> None:
+    """Refuse a claims file that names cells which the paper does not print: a misspelt row would be ignored."""
+    source, config = YamlFile(experiment.claims_file), experiment.claims_config
+    problems = []
+    named = {"elsewhere": [e.claim for e in config.elsewhere], "stand_ins": [s.claim for s in config.stand_ins]}
+    for section, locators_named in named.items():
+        for index, locator in enumerate(locators_named):
+            if locator not in cells:
+                problems.append(source.problem((section, index, "claim"), f"the paper prints no {locator!r}"))
+    conventions_key = source.spelling((), "row_conventions", "readings")
+    patterns = {conventions_key: [c.rows for c in config.row_conventions], "notes": [n.rows for n in config.notes]}
+    for section, entries in patterns.items():
+        for index, rows in enumerate(entries):
+            for position, pattern in enumerate(rows):
+                if not any(fnmatchcase(cell, pattern) for cell in (*locators, *cells)):
+                    message = f"{pattern!r} matches nothing that the paper prints"
+                    problems.append(source.problem((section, index, "rows", position), message))
+    if problems:
+        raise UserError(problems)
+
+
+def _matches(locator: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(locator, pattern) for pattern in patterns)

@@ -1,0 +1,29 @@
+"""Provenance as short texts: commit, device, time and digests, as tables and pages show them."""
+
+from __future__ import annotations
+
+
+def commit_text(commit: str | None, dirty: bool | None) -> str | None:
+    """``0123456789`` or ``0123456789 with local changes``."""
+    if not commit:
+        return None
+    return commit[:10] + (" with local changes" if dirty else "")
+
+
+def device_text(device: str | None, threads: int | None) -> str | None:
+    """``cpu, 1 thread``; None for counts, which do not depend on a device."""
+    if not device or device == "meta":
+        return None
+    if threads is None:
+        return device
+    return f"{device}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def started_text(started: str | None) -> str | None:
+    """``2026-01-02 03:04 UTC`` from an ISO 8601 time in UTC."""
+    return f"{started[:16].replace('T', ' ')} UTC" if started else None
+
+
+def short_digest(digest: str | None) -> str | None:
+    """The first 16 digits of a SHA-256, which are enough to tell files apart."""
+    return f"sha256 {digest[:16]}…" if digest else None
