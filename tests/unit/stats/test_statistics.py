@@ -87,10 +87,10 @@ def test_interval_covers_the_truth_and_the_detectable_effect_is_found_as_often_a
     effect = smallest_detectable(n, sd)
     differences = rng.normal(effect, sd, (trials, n))
     means, errors = differences.mean(1), differences.std(1, ddof=1) / math.sqrt(n)
-    # The library's own interval, on a few hundred of them; the critical value that it implies, on all.
-    own = [compare_paired(dict(enumerate(row)), dict.fromkeys(range(n), 0.0)) for row in differences[:300]]
+    # The library's own interval, on a hundred of them; the critical value that it implies, on all.
+    own = [compare_paired(dict(enumerate(row)), dict.fromkeys(range(n), 0.0)) for row in differences[:100]]
     critical = (own[0].high - own[0].difference) / errors[0]
-    assert all(c.high - c.low == pytest.approx(2 * critical * e) for c, e in zip(own, errors[:300], strict=True))
+    assert all(c.high - c.low == pytest.approx(2 * critical * e) for c, e in zip(own, errors[:100], strict=True))
     # Three standard errors of a proportion of 20,000 are 0.005 and 0.009.
     assert np.mean(np.abs(means - effect) <= critical * errors) == pytest.approx(0.95, abs=0.005)
     assert np.mean(np.abs(means) > critical * errors) == pytest.approx(0.80, abs=0.009)
@@ -98,7 +98,7 @@ def test_interval_covers_the_truth_and_the_detectable_effect_is_found_as_often_a
 
 def test_p_values_of_no_difference_are_uniform():
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(2, 2000, 4))
+    values = rng.normal(size=(2, 600, 4))
     p = [compare_paired(dict(enumerate(a)), dict(enumerate(b))).p for a, b in zip(*values, strict=True)]
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
