@@ -1,4 +1,4 @@
-"""What readers of other tools' files have in common: this project's names and units, and the choice of an epoch."""
+"""Parts that the readers of all file formats share: metrics in record units, model names, choice of an epoch."""
 
 from __future__ import annotations
 
@@ -11,127 +11,157 @@ from typing import Any, Literal
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import unknown_model
 from hafabench.config.metrics import METRICS, Verb, importable_metrics, unknown_metric
+from hafabench.config.recipes import Task
 from hafabench.errors import Problem, UserError
+from hafabench.results.record import Metric
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One number of a file, under this project's names and in the record's unit.
+class ImportedMetric:
+    """One number of a file.
 
     Attributes:
-        task, model, seed, name, value, unit, convention: as in `hafabench.results.record.Metric`.
-        read: which part of the file it is, a clause.
-        line: in the file.
-        device, commit: where and with which code it was measured; None where the file does not say.
+        metric: The number under this project's names and in the unit of records.
+        part: The part of the file that contains it, a clause.
+        line: The line of the file.
+        device: The device that it was measured on; None if the file does not say.
+        commit: The commit of the code that measured it; None if the file does not say.
     """
 
-    task: str
-    model: str
-    seed: int | None
-    name: str
-    value: float
-    unit: str
-    read: str
+    metric: Metric
+    part: str
     line: int
-    convention: str | None = None
     device: str | None = None
     commit: str | None = None
 
     @property
     def verb(self) -> Verb:
-        """What would have measured it here."""
-        return METRICS[self.name].verb
+        """The verb that measures the metric in this project."""
+        return METRICS[self.metric.name].verb
 
 
 @dataclass(frozen=True)
 class Import:
-    """Everything that was read of a file.
+    """The content of a file.
 
     Attributes:
-        kind, file, also: as in `hafabench.results.record.ImportSource`; ``also`` maps files to SHA-256.
-        readings: the numbers.
-        training: what the file says of the training, for the record; None where it says nothing.
+        kind: The format of the file, as in `hafabench.results.record.ImportSource`.
+        file: The file.
+        metrics: The numbers in the file.
+        also: Other files that were read, each with its SHA-256.
+        training: What the file says about the training; None if nothing.
     """
 
     kind: Literal["timm", "mmengine", "csv"]
     file: Path
-    readings: tuple[Reading, ...]
+    metrics: tuple[ImportedMetric, ...]
     also: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] | None = None
 
 
 def resolve_model(name: str, models: Mapping[str, ModelSpec]) -> str:
-    """This project's name of a model that may be called by timm's.
+    """Return this project's name of a model that may also be given by its name in timm.
 
     Raises:
-        UserError: for a name that is neither, with the nearest names.
+        UserError: If no model or several models have the name. The message contains similar names.
     """
     if name in models:
         return name
-    bare = name.split(".")[0]  # timm's tag of pretrained weights
-    found = [spec.name for spec in models.values() if spec.architecture == bare and not spec.has_mergers]
+    architecture = name.split(".")[0]  # timm adds a tag for pretrained weights.
+    found = [spec.name for spec in models.values() if spec.architecture == architecture and not spec.has_mergers]
     if len(found) != 1:
         raise UserError(unknown_model(name, dict(models)))
     return found[0]
 
 
-def in_record_unit(task: str, name: str, value: float, unit: str) -> tuple[float, str]:
-    """A number in the unit that records hold it in, and that unit.
+def metric_in_record_unit(
+    task: Task,
+    model: str,
+    seed: int | None,
+    name: str,
+    value: float,
+    unit: str,
+    *,
+    convention: str | None = None,
+) -> Metric:
+    """Return a metric with its value converted to the unit of records.
+
+    Args:
+        task: The task that the metric is about.
+        model: This project's name of the model.
+        seed: The seed of the training, if known.
+        name: The name of the metric.
+        value: Its value in ``unit``.
+        unit: One of the units that the metric may be imported in.
+        convention: How it was measured, if known.
 
     Raises:
-        UserError: for a metric that the task does not have, a unit that it is not given in, a number that is not
-            finite or out of range.
+        UserError: If the task does not have the metric, it cannot be given in the unit, or the value is not finite or
+            out of range.
     """
-    known = importable_metrics(task)
     if name in METRICS and METRICS[name].verb == "latency":
-        raise UserError("latencies are not imported: they mean something only beside those of the same process")
+        raise UserError("latencies are not imported: they can only be compared within the same process")
+    known = importable_metrics(task)
     if name not in known:
         raise UserError(unknown_metric(name, known, task=task))
-    metric = known[name]
-    if unit not in metric.import_units:
-        units = " or ".join(map(repr, metric.import_units))
-        raise UserError(f"unknown unit {unit!r} of {name}; expected {units}")
+    spec = known[name]
+    if unit not in spec.import_units:
+        raise UserError(f"unknown unit {unit!r} of {name}; expected {' or '.join(map(repr, spec.import_units))}")
     if not math.isfinite(value):
         raise UserError(f"{name} is {value}, expected a finite number")
-    converted = value * metric.import_units[unit]
-    if converted < 0 or (metric.is_percentage and converted > 100):
-        limits = "0 to 100 %" if metric.is_percentage else "0 or more"
+    converted = value * spec.import_units[unit]
+    if converted < 0 or (spec.is_percentage and converted > 100):
+        limits = "0 to 100 %" if spec.is_percentage else "0 or more"
         raise UserError(f"{name} is {value:g} {unit}, expected {limits}")
-    return converted, metric.unit
+    return Metric(
+        task=task, model=model, seed=seed, name=name, value=converted, unit=spec.unit, convention=convention
+    )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation along a training: metric -> value as the file has it, and where it stands."""
+    """One evaluation during a training.
+
+    Attributes:
+        position: The epoch or the step.
+        line: The line of the file.
+        values: The value of each metric as in the file.
+    """
 
     position: int
     line: int
     values: dict[str, float]
 
 
-def choose(evaluations: Sequence[Evaluation], which: str, main: str, word: str, file: Path) -> tuple[Evaluation, str]:
-    """The evaluation to import, and a clause that says which it is.
+def choose_evaluation(
+    evaluations: Sequence[Evaluation], epoch: str, metric: str, position_name: str, file: Path
+) -> tuple[Evaluation, str]:
+    """Return the evaluation to import, and a clause that describes the choice.
 
     Args:
-        evaluations: in the file's order; where a resumed training repeats a position, the later one counts.
-        which: ``last``, ``best`` (of ``main``; the first of equal ones) or a position.
-        word: what positions count, ``epoch`` or ``step``.
+        evaluations: The evaluations in the file's order. If a resumed training repeats a position, the later one
+            counts.
+        epoch: ``last``, ``best`` or a position.
+        metric: The metric that ``best`` maximises. The first of equal evaluations is chosen.
+        position_name: What positions are: ``epoch`` or ``step``.
+        file: The file, for messages.
 
     Raises:
-        UserError: for a position that was not evaluated, or no finite value to be the best.
+        UserError: If the position was not evaluated, or the metric never has a finite value.
     """
-    at = {evaluation.position: evaluation for evaluation in evaluations}
-    if which == "last":
+    by_position = {evaluation.position: evaluation for evaluation in evaluations}
+    if epoch == "last":
         chosen, how = evaluations[-1], "the last"
-    elif which == "best":
-        known = [item for item in at.values() if math.isfinite(item.values.get(main, math.nan))]
-        if not known:
-            raise UserError(Problem(str(file), main, f"no {word} has a finite value, so none is the best"))
-        chosen, how = max(known, key=lambda item: item.values[main]), f"the best by {main}"
-    elif which.isdecimal() and int(which) in at:
-        chosen, how = at[int(which)], "asked for by number"
+    elif epoch == "best":
+        finite = [item for item in by_position.values() if math.isfinite(item.values.get(metric, math.nan))]
+        if not finite:
+            raise UserError(Problem(str(file), metric, f"no {position_name} has a finite value, so none is the best"))
+        chosen, how = max(finite, key=lambda item: item.values[metric]), f"the best by {metric}"
+    elif epoch.isdecimal() and int(epoch) in by_position:
+        chosen, how = by_position[int(epoch)], "chosen by number"
     else:
-        named = ", ".join(map(str, list(at)[-5:]))
-        message = f"no {word} {which!r} was evaluated; expected last, best, or one of ... {named}"
+        evaluated = ", ".join(map(str, list(by_position)[-5:]))
+        message = f"no {position_name} {epoch!r} was evaluated; expected last, best, or one of ... {evaluated}"
         raise UserError(Problem(str(file), "", message))
-    return chosen, f"{word} {chosen.position}, {how} of {len(at)} evaluated (line {chosen.line})"
+    clause = f"{position_name} {chosen.position}, {how} of {len(by_position)} evaluated (line {chosen.line})"
+    return chosen, clause

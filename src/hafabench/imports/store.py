@@ -1,7 +1,7 @@
-"""Imported numbers become records, beside the measured ones and never among them.
+"""Writes imported numbers to records, which are stored apart from the measured ones.
 
-A number that was imported before is not replaced unless that is asked for, and a number of an unknown seed never
-joins numbers of known seeds: it may be one of theirs.
+An earlier import is replaced only if the user asks for it. A number with an unknown seed is never combined with
+numbers that have a seed, because it may be one of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
-from hafabench.imports.imported import Import, Reading
-from hafabench.results.record import ImportSource, Metric, Provenance, Record, read_record, write_record
+from hafabench.imports.imported import Import, ImportedMetric
+from hafabench.results.record import ImportSource, Provenance, Record, read_record, write_record
 from hafabench.runs.fingerprints import imported_fingerprint
 from hafabench.runs.paths import complexity_record, imported_folder
 
@@ -27,8 +27,10 @@ class Stored:
     """A record that was written.
 
     Attributes:
-        replaced: files of earlier imports that it took the place of.
-        is_measured: whether the same model was measured here, so that tables show that.
+        path: The file.
+        record: Its content.
+        replaced: The files of earlier imports that were deleted.
+        is_measured: Whether the model was also measured in this project. Tables then show the measured number.
     """
 
     path: Path
@@ -38,19 +40,18 @@ class Stored:
 
 
 def now() -> str:
-    """The present moment as records hold it."""
+    """Return the current time as in records."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def store_import(experiment: Experiment, imported: Import, *, replace: bool = False) -> list[Stored]:
-    """Write the records of an import: one per task, model, seed and kind of measurement.
+    """Write the records of an import: one per task, model, seed and verb.
 
     Raises:
-        UserError: for a number given twice, tasks that the experiment has no data for, or numbers that were imported
-            already; nothing is written then.
+        UserError: If a number is given twice, the experiment has no data set for a task, or numbers were imported
+            before. Nothing is written then.
     """
-    records = _records(experiment, imported)
-    return store_records(experiment, records, replace=replace)
+    return store_records(experiment, _records(experiment, imported), replace=replace)
 
 
 def store_records(experiment: Experiment, records: Sequence[Record], *, replace: bool = False) -> list[Stored]:
@@ -76,10 +77,17 @@ def store_records(experiment: Experiment, records: Sequence[Record], *, replace:
 
 
 def refuse_earlier(experiment: Experiment, task: str, model: str, seed: int | None, digest: str) -> None:
-    """Refuse, before anything is evaluated, what `store_records` would refuse afterwards.
+    """Check before an evaluation that `store_records` will accept its record.
+
+    Args:
+        experiment: The experiment.
+        task: The task of the evaluation.
+        model: The model's name.
+        seed: The seed of the weights, if known.
+        digest: The SHA-256 of the weights.
 
     Raises:
-        UserError: where evaluations of the model were imported from another file already.
+        UserError: If evaluations of the model were imported from another file.
     """
     folder = imported_folder(experiment, "evaluate", task, model)
     earlier = [path for path in sorted(folder.glob("*.json")) if not path.stem.endswith(digest[:8])]
@@ -97,13 +105,14 @@ def _may_be_same(seed: int | None, other: int | None) -> bool:
 
 
 def _records(experiment: Experiment, imported: Import) -> list[Record]:
-    groups: dict[tuple, list[Reading]] = {}
-    for reading in imported.readings:
-        groups.setdefault((reading.verb, reading.task, reading.model, reading.seed), []).append(reading)
-    problems = [problem for group in groups.values() for problem in _misfits(experiment, imported.file, group)]
+    groups: dict[tuple[str, str, str, int | None], list[ImportedMetric]] = {}
+    for found in imported.metrics:
+        key = (found.verb, found.metric.task, found.metric.model, found.metric.seed)
+        groups.setdefault(key, []).append(found)
+    problems = [problem for group in groups.values() for problem in _problems(experiment, imported.file, group)]
     for verb, task, model, seed in groups:
         if seed is None and any(other[:3] == (verb, task, model) and other[3] is not None for other in groups):
-            message = f"{model} on {task} with and without a seed: a number without one may be any seed's"
+            message = f"{model} on {task} with and without a seed; a number without one may belong to any seed"
             problems.append(Problem(str(imported.file), "", message))
     if problems:
         raise UserError(problems)
@@ -111,43 +120,33 @@ def _records(experiment: Experiment, imported: Import) -> list[Record]:
     return [_record(experiment, imported, digest, group) for group in groups.values()]
 
 
-def _misfits(experiment: Experiment, file: Path, group: Sequence[Reading]) -> Iterable[Problem]:
+def _problems(experiment: Experiment, file: Path, group: Sequence[ImportedMetric]) -> Iterable[Problem]:
     first = group[0]
-    if first.verb == "evaluate" and first.task not in experiment.config.datasets:
-        message = f"experiment {experiment.name} has no data set for {first.task}"
+    if first.verb == "evaluate" and first.metric.task not in experiment.config.datasets:
+        message = f"experiment {experiment.name} has no data set for {first.metric.task}"
         yield Problem(str(file), "", message, first.line)
-    seen: dict[str, int] = {}
-    for reading in group:
-        if reading.name in seen:
-            message = f"{reading.name} of {reading.model} is given twice: also in line {seen[reading.name]}"
-            yield Problem(str(file), "", message, reading.line)
-        seen[reading.name] = reading.line
-        if (reading.device, reading.commit) != (first.device, first.commit):
-            message = f"another device or commit than line {first.line}, which is of the same model and seed"
-            yield Problem(str(file), "", message, reading.line)
+    lines: dict[str, int] = {}
+    for found in group:
+        name = found.metric.name
+        if name in lines:
+            message = f"{name} of {found.metric.model} is given twice: also in line {lines[name]}"
+            yield Problem(str(file), "", message, found.line)
+        lines[name] = found.line
+        if (found.device, found.commit) != (first.device, first.commit):
+            message = f"another device or commit than in line {first.line}, which has the same model and seed"
+            yield Problem(str(file), "", message, found.line)
 
 
-def _record(experiment: Experiment, imported: Import, digest: str, group: Sequence[Reading]) -> Record:
-    first = group[0]
+def _record(experiment: Experiment, imported: Import, digest: str, group: Sequence[ImportedMetric]) -> Record:
+    first, metric = group[0], group[0].metric
     return Record(
         experiment=experiment.name,
         scale=experiment.config.scale,
         origin="imported",
         verb=first.verb,
-        id=imported_id(first.task, first.model, first.seed),
-        fingerprint=imported_fingerprint(experiment, first.verb, first.task),
-        metrics=[
-            Metric(
-                task=r.task,
-                model=r.model,
-                seed=r.seed,
-                name=r.name,
-                value=r.value,
-                unit=r.unit,
-                convention=r.convention,
-            )
-            for r in group
-        ],
+        id=imported_id(metric.task, metric.model, metric.seed),
+        fingerprint=imported_fingerprint(experiment, first.verb, metric.task),
+        metrics=[found.metric for found in group],
         provenance=Provenance(
             command=shlex.join(["hafabench", *sys.argv[1:]]),
             git_commit=first.commit,
@@ -166,7 +165,7 @@ def _record(experiment: Experiment, imported: Import, digest: str, group: Sequen
             kind=imported.kind,
             file=str(imported.file),
             sha256=digest,
-            read="; ".join(dict.fromkeys(reading.read for reading in group)),
+            read="; ".join(dict.fromkeys(found.part for found in group)),
             imported=now(),
             also=imported.also,
         ),
@@ -174,7 +173,7 @@ def _record(experiment: Experiment, imported: Import, digest: str, group: Sequen
 
 
 def imported_id(task: str, model: str, seed: int | None) -> str:
-    """``imported/segmentation/pvt_tiny/seed0``; without a seed, ``seed_unknown``."""
+    """Return the id of an imported record, such as ``imported/segmentation/pvt_tiny/seed0``."""
     return f"imported/{task}/{model}/seed{'_unknown' if seed is None else seed}"
 
 
@@ -188,23 +187,27 @@ def _is_measured(experiment: Experiment, record: Record) -> bool:
 
 def _path(experiment: Experiment, record: Record) -> Path:
     metric = record.metrics[0]
+    assert record.source is not None
     folder = imported_folder(experiment, record.verb, metric.task, metric.model)
     return folder / f"{record.id.rsplit('/', 1)[-1]}-{record.source.sha256[:8]}.json"
 
 
 def _refusal(both: Sequence[str], rest: Sequence[str], replace: bool) -> str:
-    """Why an earlier import stays that holds ``both`` of the new metrics and ``rest`` besides; empty: it goes."""
+    """Return why an earlier import with the metrics ``both`` and ``rest`` must not be replaced; empty if it may be.
+
+    Only ``both`` are also in the new import.
+    """
     if not replace:
-        return f"holds {', '.join(both)} already, imported; --replace puts the new import in its place"
+        return f"an earlier import contains {', '.join(both)}; --replace replaces it"
     if rest:
-        return f"also holds {', '.join(rest)}, which the new import does not: delete it by hand if that may go"
+        return f"it also contains {', '.join(rest)}, which the new import does not; delete it by hand to lose them"
     return ""
 
 
 def _clashes(path: Path, record: Record) -> dict[Path, tuple[list[str], list[str]]]:
-    """Earlier imports that hold metrics of the new one: their common metrics, and what else each holds.
+    """Return the earlier imports with metrics of the new record: the common metrics, and the other ones of each.
 
-    The very same import, made again, is none.
+    An import that is repeated without any change does not clash.
     """
     seed = record.metrics[0].seed
     new = {metric.name: metric.value for metric in record.metrics}

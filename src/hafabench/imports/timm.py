@@ -1,4 +1,4 @@
-"""timm's ``summary.csv`` (one line per epoch) with the ``args.yaml`` that its training script writes beside it."""
+"""timm's ``summary.csv`` with one line per epoch, and the ``args.yaml`` that its training script writes beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from hafabench.config.metrics import main_metric
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
-from hafabench.imports.imported import Evaluation, Import, Reading, choose, in_record_unit, resolve_model
+from hafabench.imports.imported import (
+    Evaluation,
+    Import,
+    ImportedMetric,
+    choose_evaluation,
+    metric_in_record_unit,
+    resolve_model,
+)
 
 ARGUMENTS = "args.yaml"
 _COLUMNS = {"eval_top1": "top1", "eval_top5": "top5"}
@@ -24,55 +31,57 @@ def read_timm(
     models: Mapping[str, ModelSpec],
     *,
     num_classes: int,
-    which: str = "last",
+    epoch: str = "last",
     model: str | None = None,
     seed: int | None = None,
 ) -> Import:
-    """Top-1 and top-5 of one epoch of a timm training.
+    """Read top-1 and top-5 of one epoch of a timm training.
 
     Args:
-        file: the summary; ``args.yaml`` beside it says model, seed and number of epochs where the caller does not.
-        models: names that a model may have.
-        num_classes: of the data set that the numbers are said to be about.
-        which: ``last``, ``best`` or an epoch, counted from 0 as timm does.
+        file: The summary. The file ``args.yaml`` beside it contains the model, the seed and the number of epochs.
+        models: The known models by name.
+        num_classes: The number of classes of the experiment's data set.
+        epoch: ``last``, ``best`` or an epoch, counted from 0 as in timm.
+        model: The model's name, if ``args.yaml`` does not contain it.
+        seed: The seed, if ``args.yaml`` does not contain it.
 
     Raises:
-        UserError: for a file that is no summary, an unknown model, another number of classes, a training that ended
-            early (unless its epoch is named), or a value that is not a percentage.
+        UserError: If the file is not a summary, the model is unknown, the number of classes differs, the training
+            ended early (unless an epoch is given), or a value is not a percentage.
     """
     arguments, also = _arguments(file.with_name(ARGUMENTS))
     name = model or arguments.get("model")
     if not isinstance(name, str):
-        raise UserError(Problem(str(file), "", f"no {ARGUMENTS} beside it says which model this is: give --model"))
+        raise UserError(
+            Problem(str(file), "", f"there is no {ARGUMENTS} beside it with the model's name; give --model")
+        )
     name = resolve_model(name, models)
-    # timm's models have 1000 classes where nobody says otherwise.
+    # 1000 classes are timm's default.
     classes = (arguments.get("num_classes") or 1000) if arguments else num_classes
     if classes != num_classes:
         message = f"trained for {classes} classes, but the experiment's data set has {num_classes}"
         raise UserError(Problem(str(file.with_name(ARGUMENTS)), "num_classes", message))
     evaluations = _evaluations(file)
     planned, reached = arguments.get("epochs"), evaluations[-1].position + 1
-    if which == "last" and isinstance(planned, int) and reached < planned:
+    if epoch == "last" and isinstance(planned, int) and reached < planned:
         message = (
             f"its last epoch is {reached - 1}, but {ARGUMENTS} has {planned} epochs: the training has not finished; "
             f"--epoch {reached - 1} imports it as it is"
         )
         raise UserError(Problem(str(file), "", message, evaluations[-1].line))
-    chosen, read = choose(evaluations, which, main_metric("classification").name, "epoch", file)
+    chosen, part = choose_evaluation(evaluations, epoch, main_metric("classification").name, "epoch", file)
     if seed is None and isinstance(arguments.get("seed"), int):
         seed = arguments["seed"]
-    readings = []
+    convention = "timm's validation" + (" of averaged weights (EMA)" if arguments.get("model_ema") else "")
+    metrics = []
     for metric, value in chosen.values.items():
         try:
-            held, unit = in_record_unit("classification", metric, value, "%")
+            found = metric_in_record_unit("classification", name, seed, metric, value, "%", convention=convention)
         except UserError as error:
             raise UserError(Problem(str(file), f"eval_{metric}", str(error), chosen.line)) from None
-        convention = "timm's validation" + (" of averaged weights (EMA)" if arguments.get("model_ema") else "")
-        readings.append(
-            Reading("classification", name, seed, metric, held, unit, read, chosen.line, convention=convention)
-        )
+        metrics.append(ImportedMetric(found, part, chosen.line))
     training = {"epochs": reached, "configuration": arguments} if arguments else None
-    return Import("timm", file, tuple(readings), also, training)
+    return Import("timm", file, tuple(metrics), also, training)
 
 
 def _arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -94,7 +103,7 @@ def _evaluations(file: Path) -> list[Evaluation]:
         raise UserError(Problem(str(file), "", message, 1))
     evaluations, problems = [], []
     for number, fields in lines:
-        # A resumed training writes its heading again; an epoch that was not evaluated has fewer fields.
+        # A resumed training writes its header again. An epoch that was not evaluated has fewer fields.
         if fields == header or len(fields) < len(header):
             continue
         if len(fields) > len(header):

@@ -61,7 +61,7 @@ def plain(body: str, heading: str = PLAIN) -> Path:
 
 
 def values(imported) -> dict[str, float]:
-    return {reading.name: reading.value for reading in imported.readings}
+    return {found.metric.name: found.metric.value for found in imported.metrics}
 
 
 def stored(experiment: Experiment, file: Path, *, replace: bool = False, **options) -> list:
@@ -89,21 +89,21 @@ def test_timm_gives_its_last_epoch_and_what_its_arguments_say(experiment):
 
 
 @pytest.mark.parametrize(
-    ("which", "top1", "read"),
-    [("best", 62.25, "epoch 1, the best by top1 of 3"), ("0", 10.5, "epoch 0, asked for by number of 3")],
+    ("epoch", "top1", "read"),
+    [("best", 62.25, "epoch 1, the best by top1 of 3"), ("0", 10.5, "epoch 0, chosen by number of 3")],
 )
-def test_another_epoch_is_taken_by_name_only(experiment, which, top1, read):
-    found = read_import(summary(), experiment, which=which)
+def test_another_epoch_is_taken_by_name_only(experiment, epoch, top1, read):
+    found = read_import(summary(), experiment, epoch=epoch)
     assert values(found)["top1"] == top1
-    assert found.readings[0].read.startswith(read)
+    assert found.metrics[0].part.startswith(read)
 
 
 def test_timm_resumed_counts_the_later_of_two_equal_epochs(experiment):
     # Resumed after epoch 1, whose line was written twice, with the heading again.
     head, *rows = SUMMARY.splitlines(keepends=True)
     text = head + rows[0] + rows[1] + head + rows[1].replace("62.25", "70.0") + rows[2]
-    found = read_import(summary(text), experiment, which="best")
-    assert (values(found)["top1"], found.readings[0].read) == (
+    found = read_import(summary(text), experiment, epoch="best")
+    assert (values(found)["top1"], found.metrics[0].part) == (
         70.0,
         "epoch 1, the best by top1 of 3 evaluated (line 5)",
     )
@@ -115,12 +115,12 @@ def test_timm_resumed_counts_the_later_of_two_equal_epochs(experiment):
         (SUMMARY, {"epochs": 300}, {}, "summary.csv:4: its last epoch is 2, but args.yaml has 300 epochs"),
         (SUMMARY, {"num_classes": None}, {}, "args.yaml: num_classes: trained for 1000 classes, .* data set has 10"),
         (SUMMARY, {"model": "resnet19"}, {}, "unknown model 'resnet19'; did you mean resnet18"),
-        (SUMMARY, {}, {"which": "7"}, "no epoch '7' was evaluated; expected last, best, or one of ... 0, 1, 2"),
+        (SUMMARY, {}, {"epoch": "7"}, "no epoch '7' was evaluated; expected last, best, or one of ... 0, 1, 2"),
         (SUMMARY.replace("61.5", "nan"), {}, {}, "summary.csv:4: eval_top1: top1 is nan, expected a finite number"),
         (SUMMARY.replace("61.5", "high"), {}, {}, "summary.csv:4: eval_top1: expected a number, found 'high'"),
         (SUMMARY.replace("61.5", "615"), {}, {}, "summary.csv:4: eval_top1: top1 is 615 %, expected 0 to 100 %"),
         (SUMMARY.replace("eval_top1", "top"), {}, {}, "summary.csv:1: expected timm's columns epoch and eval_top1"),
-        (SUMMARY, {}, {"task": "detection"}, "timm's summaries are of classification, not of detection"),
+        (SUMMARY, {}, {"task": "detection"}, "timm's summaries are about classification, not detection"),
     ],
 )
 def test_timm_refused(experiment, text, arguments, options, says):
@@ -132,7 +132,7 @@ def test_timm_refused(experiment, text, arguments, options, says):
 def test_timm_without_its_arguments_needs_a_model_and_leaves_the_seed_unknown(experiment):
     file = summary()
     Path("args.yaml").unlink()
-    with pytest.raises(UserError, match=r"no args\.yaml beside it says which model this is: give --model"):
+    with pytest.raises(UserError, match=r"args\.yaml .*; give --model"):
         read_import(file, experiment)
     (made,) = stored(experiment, file, model="resnet18")
     assert made.record.metrics[0].seed is None
@@ -146,9 +146,9 @@ def test_mmengine_scalars(experiment):
     found = read_import(lines("scalars.json", SCALARS), experiment, model="pvt_tiny")
     # -1 is COCO's word for a size that the data does not have.
     assert values(found) == pytest.approx({"box_ap": 30.0, "box_ap50": 52.0, "mask_ap": 29.0})
-    assert {reading.task for reading in found.readings} == {"detection"}
-    assert found.readings[0].read == "step 12, the last of 2 evaluated (line 4)"
-    best = read_import(lines("scalars.json", SCALARS), experiment, model="pvt_tiny", which="best")
+    assert {imported.metric.task for imported in found.metrics} == {"detection"}
+    assert found.metrics[0].part == "step 12, the last of 2 evaluated (line 4)"
+    best = read_import(lines("scalars.json", SCALARS), experiment, model="pvt_tiny", epoch="best")
     assert values(best)["box_ap"] == pytest.approx(30.1)
 
 
@@ -165,23 +165,23 @@ def test_segmentation_is_in_percent_since_mmengine_and_a_fraction_before(experim
     )
     found = read_import(old, experiment, model="pvt_tiny")
     assert values(found)["miou"] == 41.5
-    assert (found.readings[0].seed, found.readings[0].read[:8]) == (7, "epoch 20")
+    assert (found.metrics[0].metric.seed, found.metrics[0].part[:8]) == (7, "epoch 20")
     assert found.training == {"seed": 7, "exp_name": "fpn_pvt_tiny.py"}
 
 
 @pytest.mark.parametrize(
     ("text", "options", "says"),
     [
-        (None, {"model": None}, "scalars.json: these logs do not say which model was trained: give --model"),
+        (None, {"model": None}, "scalars.json: these logs do not contain the model's name; give --model"),
         (None, {"task": "segmentation"}, "scalars.json: no validation of segmentation, only of detection"),
-        ('{"loss": 1.0, "step": 1}\n', {}, "scalars.json: no line holds a validation's metrics"),
+        ('{"loss": 1.0, "step": 1}\n', {}, "scalars.json: no line contains the metrics of a validation"),
         ('{"mIoU": NaN, "step": 1}\n', {}, "scalars.json:1: miou: miou is nan, expected a finite number"),
         ('{"mIoU": "40", "step": 1}\n', {}, "scalars.json:1: mIoU: expected a number, found '40'"),
         ('{"mIoU": 40}\n', {}, "scalars.json:1: a validation without its step or epoch"),
         ('{"a/mIoU": 4, "b/mIoU": 5, "step": 1}\n', {}, "scalars.json:1: b/mIoU: a second miou in one validation"),
         ('{"loss": \n{"mIoU": 40, "step": 1}\n', {}, "scalars.json:1: not a JSON object"),
         ("[1]\n", {}, "scalars.json:1: expected a JSON object"),
-        ("", {}, "scalars.json: no line holds"),
+        ("", {}, "scalars.json: no line contains"),
     ],
 )
 def test_mmengine_refused(experiment, text, options, says):
@@ -250,7 +250,7 @@ def test_all_problems_of_a_csv_are_said_at_once_with_their_lines(experiment):
     [
         ("task,model,metric,value\n", "", "numbers.csv:1: no column unit; expected task, model, metric, value, unit"),
         (PLAIN.replace("seed", "sed"), "", "numbers.csv:1: unknown column 'sed'"),
-        (PLAIN, "", "numbers.csv: no line below the heading"),
+        (PLAIN, "", "numbers.csv: no line below the header"),
     ],
 )
 def test_csv_with_other_columns(experiment, heading, body, says):
@@ -293,7 +293,7 @@ def test_a_number_is_imported_once_unless_replaced(experiment):
     stored(experiment, plain("segmentation,pvt_tiny,0,miou,40,%\n"))
     stored(experiment, plain("segmentation,pvt_tiny,1,miou,42,%\n"))
     changed = plain("segmentation,pvt_tiny,0,miou,50,%\n")
-    with pytest.raises(UserError, match="holds miou already, imported; --replace"):
+    with pytest.raises(UserError, match="contains miou; --replace"):
         stored(experiment, changed)
     without_seed = Path("other.csv")
     without_seed.write_text(PLAIN + "segmentation,pvt_tiny,,miou,41,%\n")
@@ -308,7 +308,7 @@ def test_a_number_is_imported_once_unless_replaced(experiment):
 
 def test_replacing_never_loses_another_number(experiment):
     stored(experiment, plain("segmentation,pvt_tiny,0,miou,40,%\nsegmentation,pvt_tiny,0,mean_acc,50,%\n"))
-    with pytest.raises(UserError, match="also holds mean_acc, which the new import does not"):
+    with pytest.raises(UserError, match="also contains mean_acc, which the new import does not"):
         stored(experiment, plain("segmentation,pvt_tiny,0,miou,41,%\n"), replace=True)
 
 
