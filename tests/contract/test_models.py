@@ -14,31 +14,14 @@ from hafabench.config.catalog import CATALOG
 from hafabench.errors import UserError
 from hafabench.models import OWN_MODELS, create, family_of, timm_name
 from hafabench.models.hafa.laa import DeformableConv, OffsetConv
+from tests.support.small_models import SMALL, image, small
 
-# Sizes of one architecture become the same small model; its own widths and depths are pinned by parameter counts.
-SMALL = {
-    "pvt": {"depths": (1, 1, 1, 2), "embed_dims": (16, 32, 80, 128)},
-    "pvt_v2": {"depths": (1, 1, 1, 2), "embed_dims": (16, 32, 80, 128)},
-    "swin": {"depths": (1, 1, 1, 2), "embed_dim": 24},
-    "lvvit": {"depth": 4, "embed_dim": 96},
-    "dynamicvit": {"depth": 8, "embed_dim": 96},
-    "dynamic_swin": {"depths": (1, 1, 5, 1), "embed_dim": 24},
-}
 # Models with a feature pyramid, which dense tasks need; the others only classify.
 PYRAMIDS = [name for name, spec in OWN_MODELS.items() if family_of(spec).own.dense]
 CLASSIFIERS = [name for name in OWN_MODELS if name not in PYRAMIDS]
 STRIDES = (4, 8, 16, 32)
 # Adding a constant to every score changes no weighted mean and no softmax: its gradient is zero but for rounding.
 ZERO_GRADIENT = ("score.bias",)
-
-
-def small(name: str, **kwargs) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return timm.create_model(timm_name(name), **SMALL[CATALOG[name].family], **kwargs)
-
-
-def image(batch: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
-    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def dead_parameters(model: torch.nn.Module) -> list[str]:

@@ -219,7 +219,7 @@ def _build_own(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) -> 
         raise UserError(f"model {spec.name!r} has no published weights to load; train it, or load a checkpoint")
     # timm passes None to say that the registered configuration applies; a model of an experiment is not registered.
     kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or family.default_cfg(spec)
-    feature_cfg = {"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}
+    feature_cfg = {"out_indices": 4, "feature_cls": "getter"}
     constructor = partial(family.own.constructor, spec)
     return build_model_with_cfg(constructor, timm_name(spec.name), False, feature_cfg=feature_cfg, **kwargs)
 
