@@ -1,1 +1,1 @@
-"""Where one number of a table comes from, and what makes it again: `hafabench explain`."""
+"""Where one number of a table comes from, and how to reproduce it: `hafabench explain`."""

@@ -1,4 +1,4 @@
-"""A run's resolved configuration against the recipe of the paper: what differs, from what, and why."""
+"""A run's resolved configuration compared with the recipe of the paper."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Setting:
     """One value of a recipe.
 
     Attributes:
-        key: its name.
-        value: in this run.
-        recipe: in the recipe file, for this model.
-        source: where the recipe's value is written down.
-        why: of the override; None where the run keeps the recipe's value.
-        operational: whether it only says how a run is operated.
+        key: The name of the setting.
+        value: Its value in the run.
+        recipe: Its value in the recipe file, for the run's model.
+        source: The source of the recipe's value.
+        why: The reason for an override; None if the run uses the recipe's value.
+        operational: Whether it changes only how the run is carried out, not its numbers.
     """
 
     key: str
@@ -32,12 +32,12 @@ class Setting:
 
     @property
     def differs(self) -> bool:
-        """Whether the run departs from the recipe."""
+        """Whether the run's value differs from the recipe's."""
         return self.value != self.recipe
 
 
 def settings(experiment: Experiment, run: Run) -> list[Setting]:
-    """Every value of the run's recipe, beside the recipe file's."""
+    """All settings of a run, next to those of the recipe file."""
     layers = experiment.recipes[run.task].layers(run.model)
     kind = RECIPE_TYPES[run.task]
     published = kind.model_validate({key: item.value for key, item in layers.items()}).model_dump(mode="json")

@@ -10,7 +10,7 @@ from hafabench.config.experiment import Experiment
 from hafabench.config.site import load_site, site_file
 from hafabench.data.verify import read_report
 from hafabench.explain.configuration import settings
-from hafabench.explain.explanation import Explanation, Facts, RunFacts, Value, Verdict
+from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Value, Verdict
 from hafabench.explain.locate import Place, locate
 from hafabench.explain.origins import origins
 from hafabench.explain.steps import cost_left, remake, why_nothing
@@ -64,7 +64,7 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
         ],
         notes=why_nothing(experiment, place, runs, found),
         origins=found,
-        runs=[_run_facts(experiment, state, digest) for state in states],
+        runs=[_explain_run(experiment, state, digest) for state in states],
         accounting=_accounting(report.costs, place, runs) if report.costs else [],
         cost=None if done else cost_left(jobs, place, runs),
         remake=remake(jobs, place, runs, found, done=done),
@@ -136,9 +136,9 @@ def _value(place: Place, cell: TableCell, metrics: TableMetrics) -> Value:
     )
 
 
-def _run_facts(experiment: Experiment, state: RunState, digest: str | None) -> RunFacts:
+def _explain_run(experiment: Experiment, state: RunState, digest: str | None) -> ExplainedRun:
     run = state.run
-    return RunFacts(
+    return ExplainedRun(
         id=run.id,
         state=state.state,
         changes=state.changes,
@@ -167,7 +167,7 @@ def _verified_digest(experiment: Experiment, task: str) -> str | None:
     return read_report(report).digest if report.is_file() else None
 
 
-def _accounting(costs: AccountingRecord, place: Place, runs: Sequence[Run]) -> list[Facts]:
+def _accounting(costs: AccountingRecord, place: Place, runs: Sequence[Run]) -> list[Details]:
     subjects: set[str | None] = {run.id for run in runs}
     rules = {"train_run", "evaluate_run"}
     if not runs:

@@ -1,4 +1,4 @@
-"""Everything that is known of one cell: the data that `hafabench explain` shows."""
+"""An explanation of one table cell as data, which `hafabench explain` shows as text, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from hafabench.explain.commands import Remake
 from hafabench.explain.configuration import Setting
 
-Facts = dict[str, Any]
+Details = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Value:
-    """This project's half of the cell, and the paper's; in the column's unit.
+    """This project's half of the cell and the paper's, in the column's unit.
 
     Attributes:
-        printed, delta_printed: as the tables print them.
-        mean, spread, n: over seeds.
-        delta, delta_interval: against the baseline.
-        by_seed: model -> seed (or ``unknown``) -> value.
+        printed, delta_printed: The value and its difference to the baseline as the tables print them.
+        mean, spread, n: Mean, standard deviation and number of seeds.
+        delta, delta_interval: Difference to the baseline, and its confidence interval.
+        by_seed: The value of each seed, by model and seed (or ``unknown``).
         mark: ``measured``, ``counted``, ``imported`` or ``not run``.
-        paper, paper_delta: what the paper prints; ``paper_printed`` with its digits.
+        paper, paper_delta: The paper's value and difference; ``paper_printed`` shows both as the paper prints them.
     """
 
     printed: str
@@ -41,7 +41,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the claims ledger says of the printed figure or difference, see `hafabench claims`."""
+    """The verdict on the printed figure or difference, see `hafabench claims`."""
 
     claim: str
     printed: str
@@ -54,9 +54,9 @@ class Checkpoint:
     """A checkpoint behind a number.
 
     Attributes:
-        path: where it lies, or lay.
-        sha256: as recorded when it was evaluated.
-        state: ``unchanged``, ``another file now`` or ``no longer there``.
+        path: Its path.
+        sha256: Its SHA-256 when it was evaluated.
+        state: ``unchanged``, ``changed since`` or ``deleted``.
     """
 
     path: Path
@@ -66,15 +66,19 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Origin:
-    """One record behind the value, and what it says; unknown values are None.
+    """One record behind the value with its provenance; unknown values are None.
 
     Attributes:
-        id: of the record.
-        value: seed or model -> value as recorded, in the record's unit.
-        shown: whether it is part of the cell's value; imported records beside measured ones are not.
-        training: steps, seconds, resumes and so on of the weights; None for what was not trained here.
-        source: of an imported record: file, digest, what was read.
-        logs: files that are there.
+        id: The id of the record.
+        record: The record's file.
+        value: The value as recorded, in ``unit``.
+        shown: Whether it is part of the cell's value. Imported records are not if there are measured ones.
+        origin: ``measured`` or ``imported``.
+        how: How the value was counted or measured.
+        took: Duration of the evaluation, counting or timing.
+        training: Steps, seconds, resumes and so on of the training; None if nothing was trained here.
+        source: File, digest and place that an imported record was read from.
+        logs: The log files that exist.
     """
 
     id: str
@@ -93,20 +97,24 @@ class Origin:
     fingerprint: str
     command: str
     checkpoint: Checkpoint | None
-    training: Facts | None
-    source: Facts | None
+    training: Details | None
+    source: Details | None
     logs: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class ExplainedRun:
     """One run behind the cell.
 
     Attributes:
-        state: done, trained, interrupted, stale or missing; ``changes`` say what makes it stale.
-        starts_from: the run whose weights it starts from.
-        dataset: name, root, images, and the digest that was verified last.
-        settings: the resolved configuration beside the recipe's.
+        id: The id of the run.
+        state: ``done``, ``trained``, ``interrupted``, ``stale`` or ``missing``.
+        changes: The changes of the configuration that make the run stale.
+        fingerprint: The fingerprint of its configuration.
+        starts_from: The run whose weights it starts from.
+        model: Architecture, mergers, query mode and fidelity.
+        dataset: Name, root, numbers of images and classes, and the digest of the last verification.
+        settings: The resolved configuration next to the recipe's.
     """
 
     id: str
@@ -114,23 +122,28 @@ class RunFacts:
     changes: tuple[str, ...]
     fingerprint: str
     starts_from: str | None
-    model: Facts
-    dataset: Facts
+    model: Details
+    dataset: Details
     settings: list[Setting]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is known of a cell.
+    """An explanation of a cell.
 
     Attributes:
-        locator: as the claims name it.
-        what: the cell in words.
-        warning: what has to be read first; empty at full scale.
-        notes: sentences on what is not there, and why.
-        accounting: what the cell's jobs have cost on a cluster, one entry each.
-        cost: what is left to spend before the cell is there; None where nothing is.
-        remake: how to make it again; None where this experiment has no way.
+        locator: The cell's locator.
+        what: The cell in words.
+        experiment, scale: Name and scale of the experiment.
+        warning: Warning about embedded data; empty at full scale.
+        value: The cell's value.
+        verdicts: The verdicts on what the paper prints in the cell.
+        notes: Sentences about missing runs and measurements.
+        origins: The records behind the value.
+        runs: The runs behind the value.
+        accounting: The cost of the cell's jobs on a cluster, one entry per job.
+        cost: The cost of what is missing; None if nothing is.
+        remake: The commands that reproduce the value; None if this experiment cannot.
     """
 
     locator: str
@@ -142,7 +155,7 @@ class Explanation:
     verdicts: list[Verdict]
     notes: list[str]
     origins: list[Origin]
-    runs: list[RunFacts]
-    accounting: list[Facts]
+    runs: list[ExplainedRun]
+    accounting: list[Details]
     cost: str | None
     remake: Remake | None

@@ -73,8 +73,8 @@ def _checkpoint(record: Record, run: Run | None) -> Checkpoint | None:
     if digest is None or path is None:
         return None
     if not path.is_file():
-        return Checkpoint(path, digest, "no longer there")
-    return Checkpoint(path, digest, "unchanged" if sha256_of(path) == digest else "another file now")
+        return Checkpoint(path, digest, "deleted")
+    return Checkpoint(path, digest, "unchanged" if sha256_of(path) == digest else "changed since")
 
 
 def _logs(path: Path, run: Run | None) -> tuple[Path, ...]:

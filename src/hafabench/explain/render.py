@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hafabench.explain.explanation import Explanation, Facts, Origin, RunFacts
+from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Origin
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.markdown import escape_markdown
 from hafabench.reporting.provenance import short_digest
@@ -19,22 +19,22 @@ _WIDTH = 110
 
 
 def to_json(explanation: Explanation) -> str:
-    """Every fact, unrounded."""
+    """The explanation as JSON, with unrounded numbers."""
     content = dataclasses.asdict(explanation)
     for run, facts in zip(content["runs"], explanation.runs, strict=True):
         for setting, own in zip(run["settings"], facts.settings, strict=True):
             setting["differs"] = own.differs
-    return json.dumps(content, indent=2, default=_plain) + "\n"
+    return json.dumps(content, indent=2, default=_json_value) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"not a JSON value: {value!r}")
 
 
 def to_text(explanation: Explanation) -> str:
-    """For a terminal: sections of names and facts, commands in lines of their own to be copied."""
+    """The explanation for a terminal. Each command is on a line of its own, so that it can be copied."""
     lines = [f"{explanation.locator}  {explanation.what}"]
     lines += [explanation.warning] if explanation.warning else []
     for title, facts in _sections(explanation):
@@ -54,7 +54,7 @@ def to_text(explanation: Explanation) -> str:
 
 
 def to_markdown(explanation: Explanation) -> str:
-    """For an issue or a paper's appendix."""
+    """The explanation as Markdown, for an issue or an appendix."""
     lines = [f"# {explanation.what}", "", f"`{explanation.locator}` of experiment {explanation.experiment}"]
     lines += ["", f"**{explanation.warning}**"] if explanation.warning else []
     for title, facts in _sections(explanation):
@@ -66,7 +66,7 @@ def to_markdown(explanation: Explanation) -> str:
 def _commands(explanation: Explanation, fence: str) -> Iterator[str]:
     if explanation.remake is None:
         return
-    title = "To make it again" if explanation.cost is None else "To make it"
+    title = "To reproduce it" if explanation.cost is None else "To produce it"
     blocks = [(title, [explanation.remake.command])]
     if explanation.remake.by_hand:
         blocks.append(("The same by hand", list(explanation.remake.by_hand)))
@@ -74,7 +74,7 @@ def _commands(explanation: Explanation, fence: str) -> Iterator[str]:
         yield ""
         yield f"## {heading}" if fence else heading
         yield from (["", fence] if fence else [])
-        # Never wrapped: a line is one command.
+        # Commands are never wrapped.
         yield from (command if fence else f"  {command}" for command in commands)
         yield from ([fence] if fence else [])
 
@@ -84,18 +84,18 @@ def _sections(explanation: Explanation) -> list[Section]:
     shown = [origin for origin in explanation.origins if origin.shown]
     sections += [(_heading(origin), _origin(origin)) for origin in shown]
     sections += [
-        (f"{_heading(origin)}: imported beside it, not shown", _origin(origin))
+        (f"{_heading(origin)}: imported, not shown beside the measured value", _origin(origin))
         for origin in explanation.origins
         if not origin.shown
     ]
     sections += _configurations(explanation.runs)
     if explanation.accounting:
-        facts = [(entry["job"], _accounted(entry)) for entry in explanation.accounting]
+        facts = [(entry["job"], _cost(entry)) for entry in explanation.accounting]
         sections.append(("Accounting", facts))
     return sections
 
 
-def _accounted(entry: Facts) -> str:
+def _cost(entry: Details) -> str:
     spent = f"{entry['hours']:.2f} h, {entry['gpu_hours']:.2f} GPU-hours"
     attempts = (
         f"{entry['jobs']} jobs, {entry['requeues']} requeues, on {', '.join(entry['nodes']) or 'unknown nodes'}"
@@ -111,7 +111,7 @@ def _value(explanation: Explanation) -> list[tuple[str, str]]:
         name = "seeds" if len(value.by_seed) == 1 else f"seeds, {model}"
         if seeds:
             facts.append((name, ", ".join(f"{seed}: {number:.4g}" for seed, number in seeds.items())))
-    facts.append(("paper", value.paper_printed or "prints nothing here"))
+    facts.append(("paper", value.paper_printed or "prints no number"))
     facts += [("verdict", f"{v.verdict} ({v.printed}): {v.because}") for v in explanation.verdicts]
     facts += [("note", note) for note in explanation.notes]
     facts += [("cost", explanation.cost)] if explanation.cost else []
@@ -128,7 +128,7 @@ def _origin(origin: Origin) -> list[tuple[str, str]]:
         ("how", origin.how),
         ("device", origin.device or ("no device: counted" if origin.took else "unknown")),
         ("host", origin.host),
-        ("when", ", ".join(filter(None, [origin.started, f"took {origin.took}" if origin.took else None]))),
+        ("started", ", ".join(filter(None, [origin.started, f"took {origin.took}" if origin.took else None]))),
         ("training", _training(origin)),
         ("checkpoint", _checkpoint(origin)),
         ("data set", short_digest(origin.dataset_digest)),
@@ -167,9 +167,9 @@ def _training(origin: Origin) -> str | None:
     return ", ".join(filter(None, parts)) or None
 
 
-def _configurations(runs: Sequence[RunFacts]) -> list[Section]:
-    """The runs' configurations, those that differ only by seed in one section."""
-    groups: dict[str, list[RunFacts]] = {}
+def _configurations(runs: Sequence[ExplainedRun]) -> list[Section]:
+    """The configurations of the runs. Runs that differ only by their seed share a section."""
+    groups: dict[str, list[ExplainedRun]] = {}
     for run in runs:
         groups.setdefault(
             json.dumps([run.model, run.dataset, [dataclasses.astuple(s) for s in run.settings]]), []
@@ -179,12 +179,12 @@ def _configurations(runs: Sequence[RunFacts]) -> list[Section]:
     ]
 
 
-def _configuration(group: Sequence[RunFacts]) -> list[tuple[str, str]]:
+def _configuration(group: Sequence[ExplainedRun]) -> list[tuple[str, str]]:
     first = group[0]
     states = [f"{run.id}: {run.state}" + (f" ({'; '.join(run.changes)})" if run.changes else "") for run in group]
     data = first.dataset
     images = ", ".join(f"{count:,} {split}" for split, count in data["images"].items())
-    digest = f"{short_digest(data['digest'])} as verified last" if data["digest"] else "not verified yet"
+    digest = f"{short_digest(data['digest'])} at the last verification" if data["digest"] else "not verified yet"
     facts = [
         ("state", "; ".join(states)),
         ("fingerprint", ", ".join(run.fingerprint for run in group)),
@@ -200,14 +200,15 @@ def _configuration(group: Sequence[RunFacts]) -> list[tuple[str, str]]:
     facts += [
         (
             setting.key,
-            f"{_shown(setting.value)}, in the recipe {_shown(setting.recipe)} ({setting.source}); {setting.why}",
+            f"{_setting_text(setting.value)}, in the recipe {_setting_text(setting.recipe)} ({setting.source}); "
+            f"{setting.why}",
         )
         for setting in changed
     ]
-    same = [f"{setting.key} {_shown(setting.value)}" for setting in first.settings if not setting.differs]
+    same = [f"{setting.key} {_setting_text(setting.value)}" for setting in first.settings if not setting.differs]
     facts.append(("as the recipe" if changed else "the recipe's", ", ".join(same)))
     return facts
 
 
-def _shown(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     return "none" if value is None else json.dumps(value).strip('"')

@@ -243,7 +243,8 @@ def _not_finite(path: Path, record: Record) -> list[Problem]:
 def _refuse_duplicates(frame: pd.DataFrame) -> None:
     problems = []
     for _, group in frame[frame.duplicated(_ORDER, keep=False)].groupby(_ORDER, dropna=False, sort=False):
-        first, *others = group.itertuples()
+        rows: list[Any] = list(group.itertuples())
+        first, *others = rows
         for other in others:
             where = "the same record" if other.record == first.record else first.record
             message = f"{other.name} of {other.model} is given twice: also in {where}"
@@ -259,7 +260,8 @@ def _refuse_unknown_beside_known(frame: pd.DataFrame) -> None:
     for _, group in imported.groupby(["experiment", "verb", "task", "model", "name"], sort=False):
         unknown, known = group[group["seed"].isna()], group[group["seed"].notna()]
         if len(unknown) and len(known):
-            first, other = next(known.itertuples()), next(unknown.itertuples())
+            first: Any = next(known.itertuples())
+            other: Any = next(unknown.itertuples())
             message = f"{other.name} of {other.model} is imported without a seed beside {first.record} with one"
             problems.append(Problem(other.record, other.id, f"{message}: delete one of them"))
     if problems:

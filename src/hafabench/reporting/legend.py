@@ -98,18 +98,18 @@ def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -
 
 def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -> str:
     metrics = [metric for column in sources for metric in column]
-    facts = [f"Experiment {experiment}, {scale} scale"]
+    parts = [f"Experiment {experiment}, {scale} scale"]
     seeds = sorted({metric.seed for metric in metrics if metric.seed is not None})
     if seeds:
-        facts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
+        parts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
     # Counting does not depend on a device.
     devices = sorted({metric.device for metric in metrics if metric.device and metric.verb != "complexity"})
     if devices:
-        facts.append(f"device {', '.join(devices)}")
+        parts.append(f"device {', '.join(devices)}")
     commits = sorted({commit_text(metric.git_commit, metric.git_dirty) or "unknown" for metric in metrics})
     if commits:
-        facts.append(f"git commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
-    return "; ".join(facts) + "."
+        parts.append(f"git commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
+    return "; ".join(parts) + "."
 
 
 def _headers(columns: Iterable[Column]) -> str:

@@ -138,10 +138,10 @@ def test_a_checkpoint_that_changed_is_told(experiment):
     checkpoint = expand(experiment)["segmentation/pvt_tiny/seed0"].checkpoint
     checkpoint.write_bytes(b"another")
     (origin,) = explain(experiment, "table2/pvt_tiny/miou").origins
-    assert origin.checkpoint.state == "another file now"
+    assert origin.checkpoint.state == "changed since"
     checkpoint.unlink()
     (origin,) = explain(experiment, "table2/pvt_tiny/miou").origins
-    assert origin.checkpoint.state == "no longer there"
+    assert origin.checkpoint.state == "deleted"
 
 
 def test_configuration_against_the_recipe(experiment):
@@ -184,7 +184,7 @@ def test_cell_that_was_not_run(experiment):
     assert "--forcerun" not in found.remake.command
     text = text_of(experiment, "table2/pvt_tiny_hafa/miou")
     assert "here     not run in this experiment" in text
-    assert "To make it\n" in text
+    assert "To produce it\n" in text
 
 
 def test_cell_that_another_experiment_has(monkeypatch):
@@ -258,7 +258,7 @@ def test_an_import_beside_a_measured_number_is_told_apart(experiment):
     found = explain(experiment, "table2/pvt_tiny/miou")
     assert (found.value.mean, found.value.mark) == (30.0, "measured")
     assert [(origin.value, origin.shown) for origin in found.origins] == [(30.0, True), (35.7, False)]
-    assert "seed_unknown: 35.7 %: imported beside it, not shown" in text_of(experiment, "table2/pvt_tiny/miou")
+    assert "seed_unknown: 35.7 %: imported, not shown" in text_of(experiment, "table2/pvt_tiny/miou")
 
 
 def test_accounting_of_the_cells_own_jobs(experiment):

@@ -245,7 +245,7 @@ def test_several_seeds_have_spread_intervals_and_a_value_each(load):
     assert sum(values) / 5 == pytest.approx(cell.cell.value, abs=0.01)
     # What the seeds share is said once, what they do not with each.
     assert "Commit" in dict(cell.shared)
-    assert all({"Checkpoint", "Record"} <= set(dict(source.facts)) for source in cell.sources)
+    assert all({"Checkpoint", "Record"} <= set(dict(source.details)) for source in cell.sources)
     classification = page.curves[0]
     assert sum(line.thin for line in classification.lines) == 10
     assert sum(not line.thin for line in classification.lines) == 2

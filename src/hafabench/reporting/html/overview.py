@@ -10,7 +10,7 @@ import pandas as pd
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import TASKS, Task
 from hafabench.formatting.durations import format_duration
-from hafabench.reporting.html.tables import Facts
+from hafabench.reporting.html.tables import Details
 from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
 from hafabench.reporting.report import Report
 
@@ -31,34 +31,34 @@ class RecordLine:
     path: str
 
 
-def experiment_facts(report: Report) -> Facts:
-    """Name and text of each fact, the most important first."""
+def experiment_details(report: Report) -> Details:
+    """Name and text of each detail, the most important first."""
     experiment, runs, frame = report.experiment, report.runs, report.frame
     config = experiment.config
     evaluated = set(frame.loc[frame["verb"] == "evaluate", "id"]) & set(runs)
-    facts: Facts = [
+    details: Details = [
         ("Scale", "embedded data, minutes on CPUs" if config.scale == "embedded" else "full, the paper's"),
         ("Runs", f"{len(evaluated)} of {len(runs)} evaluated"),
         ("Seeds", ", ".join(map(str, config.seeds))),
     ]
     for task in TASKS:
         if task in config.datasets and config.train.get(task):
-            facts.append((f"Data, {task}", _dataset(experiment, task, frame)))
+            details.append((f"Data, {task}", _dataset(experiment, task, frame)))
     measured = frame[frame["origin"] == "measured"]
     commits = {
         commit_text(c, bool(d) if pd.notna(d) else None) for c, d in _pairs(measured, "git_commit", "git_dirty")
     }
-    facts.append(("Commit", ", ".join(sorted(filter(None, commits))) or "unknown"))
+    details.append(("Commit", ", ".join(sorted(filter(None, commits))) or "unknown"))
     timed = measured[measured["verb"] != "complexity"]
     devices = {device_text(device, threads) for device, threads in _pairs(timed, "device", "threads")}
     if any(devices):
-        facts.append(("Device", "; ".join(sorted(filter(None, devices)))))
+        details.append(("Device", "; ".join(sorted(filter(None, devices)))))
     trained = frame[frame["training_seconds"].notna()].drop_duplicates("id")
     if len(trained):
-        facts.append(("Training time", f"{format_duration(float(trained['training_seconds'].sum()))} in total"))
+        details.append(("Training time", f"{format_duration(float(trained['training_seconds'].sum()))} in total"))
     if len(measured):
-        facts.append(("Newest record", started_text(measured["started"].max()) or "unknown"))
-    return facts
+        details.append(("Newest record", started_text(measured["started"].max()) or "unknown"))
+    return details
 
 
 def record_lines(frame: pd.DataFrame) -> list[RecordLine]:

@@ -18,8 +18,8 @@ from hafabench.reporting.figures import headline_points
 from hafabench.reporting.html import charts
 from hafabench.reporting.html.claims import ClaimGroup, claim_groups
 from hafabench.reporting.html.gallery import Gallery, read_gallery
-from hafabench.reporting.html.overview import RecordLine, experiment_facts, record_lines
-from hafabench.reporting.html.tables import Facts, TableView, table_view
+from hafabench.reporting.html.overview import RecordLine, experiment_details, record_lines
+from hafabench.reporting.html.tables import Details, TableView, table_view
 from hafabench.reporting.report import Report
 from hafabench.runs.paths import picture_index
 
@@ -39,7 +39,7 @@ class Page:
 
     report: Report
     warning: str
-    facts: Facts
+    details: Details
     forest: charts.Forest | None
     claims: list[ClaimGroup]
     tables: list[TableView]
@@ -96,7 +96,7 @@ def build_page(report: Report) -> Page:
     return Page(
         report=report,
         warning=legend.warning(experiment.config.title, experiment.config.scale),
-        facts=experiment_facts(report),
+        details=experiment_details(report),
         forest=charts.forest(report.comparisons) if report.comparisons else None,
         claims=claim_groups(report.ledger),
         tables=[

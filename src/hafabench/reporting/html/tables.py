@@ -14,16 +14,16 @@ from hafabench.reporting.provenance import commit_text, device_text, short_diges
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import Table, TableCell
 
-Facts = list[tuple[str, str]]
+Details = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One record behind a cell: its value as printed, and the facts that only this record has."""
+    """One record behind a cell: its value as printed, and the details that only this record has."""
 
     name: str
     value: str
-    facts: Facts
+    details: Details
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CellView:
         cell: The cell.
         value, delta: This project's half; ``paper`` and ``paper_delta`` are the paper's half.
         against: The difference to the baseline with its interval.
-        shared: The facts that all records behind the value have in common.
+        shared: The details that all records behind the value have in common.
         sources: The records.
         claims: The verdicts on what the paper prints here.
     """
@@ -49,7 +49,7 @@ class CellView:
     against: str
     paper: str
     paper_delta: str
-    shared: Facts
+    shared: Details
     sources: list[Source]
     claims: tuple[ClaimMark, ...]
 
@@ -114,15 +114,15 @@ def _cell_view(
 ) -> CellView:
     value, delta = cell.ours(column.decimals)
     paper, paper_delta = cell.cited(column.decimals)
-    facts = [_facts(metric) for metric in metrics]
-    shared = [fact for fact in facts[0] if all(fact in other for other in facts)] if facts else []
+    details = [_details(metric) for metric in metrics]
+    shared = [detail for detail in details[0] if all(detail in other for other in details)] if details else []
     sources = [
         Source(
             name=f"seed {metric.seed}" if metric.seed is not None else metric.id,
             value=f"{metric.value * column.factor:.{column.decimals + 1}f}",
-            facts=[fact for fact in own if fact not in shared],
+            details=[detail for detail in own if detail not in shared],
         )
-        for metric, own in zip(metrics, facts, strict=True)
+        for metric, own in zip(metrics, details, strict=True)
     ]
     against = " ".join(filter(None, (delta[1:-1], cell.interval(column.decimals))))
     return CellView(
@@ -140,7 +140,7 @@ def _cell_view(
     )
 
 
-def _facts(metric: Any) -> Facts:
+def _details(metric: Any) -> Details:
     """The provenance of one metric, without what is unknown."""
     known = [
         ("How", metric.convention),
