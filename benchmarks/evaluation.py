@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 from benchmarks.rows import Row
 from benchmarks.timing import THREADS
 from hafabench.config.catalog import CATALOG
-from hafabench.engines.dense import engine as dense
 from hafabench.engines.dense.coco_ap import average_precisions_and_matches
+from hafabench.engines.dense.model import build_dense_model, load_mm
 from hafabench.stats.intervals import Interval, median_interval
 
 # COCO has 7 objects an image; Mask R-CNN keeps up to 100 detections.
@@ -104,7 +104,7 @@ def _run_lengths(box: list[int]) -> dict:
 
 
 def _mean_iou() -> Callable[[], int]:
-    mm = dense.load_mm()
+    mm = load_mm()
     with mm.scope("segmentation"):
         metric = mm.metric("segmentation")
     metric.dataset_meta = {"classes": [str(index) for index in range(SEGMENTS)]}
@@ -126,7 +126,7 @@ def _mean_iou() -> Callable[[], int]:
 def _forward(task: str) -> Callable[[], int]:
     """The model up to its heads, which is the least that evaluating an image takes."""
     size = {"segmentation": (512, 512), "detection": (800, 1280)}[task]
-    model = dense.build_dense_model(CATALOG["pvt_tiny_hafa"], task, {"segmentation": SEGMENTS, "detection": 80}[task])
+    model = build_dense_model(CATALOG["pvt_tiny_hafa"], task, {"segmentation": SEGMENTS, "detection": 80}[task])
     model.eval()
     image = torch.randn(1, 3, *size)
 

@@ -19,9 +19,8 @@ from timm.loss import SoftTargetCrossEntropy
 
 from benchmarks.rows import Row
 from benchmarks.timing import THREADS
-from hafabench.engines import sampling
-from hafabench.engines.classification import engine as classification
-from hafabench.engines.dense import engine as dense
+from hafabench.engines import classification, dense, sampling, training
+from hafabench.engines.dense.model import build_dense_model, load_mm
 from hafabench.models import create
 from hafabench.stats.intervals import Interval, median_interval
 from tools.tiny_runs import classification as tiny_classification
@@ -67,7 +66,7 @@ def _classification(size: int, steps: int) -> Interval:
         model = create(run.model, num_classes=run.dataset.num_classes, drop_path_rate=0.1).train()
         bare = _bare_step(model, lambda: SoftTargetCrossEntropy()(model(images), targets))
         times = _Times(bare, lambda: (images, labels))
-        with patch.object(classification, "batches", lambda *_arguments, **_options: times.batches(steps + WARMUP)):
+        with patch.object(training, "batches", lambda *_arguments, **_options: times.batches(steps + WARMUP)):
             classification.train(run)
         return times.ratio()
 
@@ -78,14 +77,14 @@ def _dense(task: str, steps: int) -> Interval:
         total = steps + WARMUP
         length = {"segmentation": {"iterations": total}, "detection": {"epochs": -(-total // per_epoch)}}
         run = tiny_dense.tiny_run(Path(folder), task, MODEL, log_every=50, checkpoint_every=10**6, **length[task])
-        mm = dense.load_mm()
+        mm = load_mm()
         load = sampling.batches
         times = _Times()
 
         def from_memory(*arguments: Any, **options: Any) -> Iterator[dict]:
             batch = next(load(*arguments, **options))
             with mm.scope(task):
-                model = dense.build_dense_model(run.model, task, run.dataset.num_classes, run.recipe).train()
+                model = build_dense_model(run.model, task, run.dataset.num_classes, run.recipe).train()
             model.init_weights()
 
             def loss() -> torch.Tensor:
@@ -94,7 +93,7 @@ def _dense(task: str, steps: int) -> Interval:
             times.start(_bare_step(model, loss), lambda: batch)
             return times.batches(total)
 
-        with patch.object(sampling, "batches", from_memory):
+        with patch.object(training, "batches", from_memory):
             dense.train(run)
         return times.ratio()
 

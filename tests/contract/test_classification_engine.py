@@ -12,8 +12,7 @@ import torch
 from timm.layers import DropPath
 from torchvision.datasets import ImageFolder
 
-from hafabench.engines import training
-from hafabench.engines.classification import engine as classification
+from hafabench.engines import classification, training
 from hafabench.engines.classification.augmentation import eval_transform
 from hafabench.engines.interrupt import STOP_AFTER
 from hafabench.errors import UserError
@@ -305,7 +304,7 @@ def test_learning_rates_are_the_schedules(tmp_path, images):
 @pytest.mark.parametrize("rate", [0.0, 0.2])
 def test_drop_path_is_the_recipes_and_no_librarys_default(tmp_path, images, model, rate):
     run = tiny_run(tmp_path, images=images, model=model, drop_path=rate, image_size=224)
-    rates = [m.drop_prob for m in classification._create_model(run).modules() if isinstance(m, DropPath)]
+    rates = [m.drop_prob for m in classification.create_model(run).modules() if isinstance(m, DropPath)]
     assert max(rates, default=0.0) == pytest.approx(rate)
 
 
@@ -352,7 +351,7 @@ def test_every_value_of_the_recipe_reaches_the_training(tmp_path, images):
 def test_accuracy_is_that_of_a_plain_loop(tmp_path, images):
     run = tiny_run(tmp_path / "run", images=images, model="tiny_resnet", epochs=1, warmup_epochs=0)
     classification.train(run)
-    model = classification._create_model(run)
+    model = classification.create_model(run)
     model.load_state_dict(weights(run))
     model.eval()
     dataset = ImageFolder(str(images / "val"), eval_transform(run.recipe))

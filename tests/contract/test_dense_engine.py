@@ -21,7 +21,9 @@ import torch
 from PIL import Image
 
 from hafabench.config.catalog import CATALOG
-from hafabench.engines.dense import engine as dense
+from hafabench.engines import dense
+from hafabench.engines.dense.model import build_dense_model
+from hafabench.engines.dense.training import DenseTrainer
 from hafabench.engines.training import TrainingSession
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
@@ -64,7 +66,7 @@ def assert_equal_weights(found: dict[str, torch.Tensor], expected: dict[str, tor
 def test_parameters_are_the_published_ones(task, model):
     classes = {"segmentation": 150, "detection": 80}[task]
     with torch.device("meta"):
-        built = dense.build_dense_model(CATALOG[model], task, classes)
+        built = build_dense_model(CATALOG[model], task, classes)
     assert sum(p.numel() for p in built.parameters()) == PUBLISHED[task, model]
     assert all(p.device.type == "meta" for p in built.parameters())
 
@@ -72,8 +74,8 @@ def test_parameters_are_the_published_ones(task, model):
 def test_detection_freezes_a_resnets_beginning_and_statistics():
     """Table 3 prints 31.2 M for ResNet-18: the parameters that mmdet's recipe trains, 31.170 M."""
     with torch.device("meta"):
-        detector = dense.build_dense_model(CATALOG["resnet18"], "detection", 80).train()
-        segmentor = dense.build_dense_model(CATALOG["resnet18"], "segmentation", 150).train()
+        detector = build_dense_model(CATALOG["resnet18"], "detection", 80).train()
+        segmentor = build_dense_model(CATALOG["resnet18"], "segmentation", 150).train()
     assert sum(p.numel() for p in detector.parameters() if p.requires_grad) == 31_170_032
     norms = [m for m in detector.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms and not any(norm.training for norm in norms)
@@ -112,7 +114,7 @@ def test_a_run_leaves_its_weights_and_history_and_nothing_else(finished, task):
     done = finished(task)
     run = done.run
     lines = done.spoken.splitlines()
-    assert "missing there: nothing; not used here: fc.bias, fc.weight" in lines[0]
+    assert "missing in the checkpoint: nothing; not used: fc.bias, fc.weight" in lines[0]
     assert len(lines) == 1 + STEPS[task], "one line per step, and nothing of mmengine's"
     assert [entry["step"] for entry in read_history(run.history)] == list(range(1, STEPS[task] + 1))
     assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "history.jsonl"]
@@ -215,7 +217,7 @@ def test_loading_processes_change_nothing(finished, tmp_path):
 
 def test_sigterm_saves_and_leaves_with_75(tmp_path, monkeypatch, capfd):
     run = tiny_run(tmp_path, "segmentation", checkpoint_every=100)
-    before_step = dense._Training.before_step
+    before_step = DenseTrainer.before_step
 
     def signalled_in_step_2(self, runner):
         if self.session.state.step == 1:
@@ -223,7 +225,7 @@ def test_sigterm_saves_and_leaves_with_75(tmp_path, monkeypatch, capfd):
         before_step(self, runner)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dense._Training, "before_step", signalled_in_step_2)
+        patch.setattr(DenseTrainer, "before_step", signalled_in_step_2)
         with pytest.raises(SystemExit) as left:
             dense.train(run)
     assert left.value.code == 75
@@ -336,7 +338,7 @@ def test_missing_data_is_refused(tmp_path, task):
     run = tiny_run(tmp_path, task)
     gone = {"segmentation": "images/training", "detection": "annotations/instances_train2017.json"}[task]
     (run.dataset.root / gone).rename(tmp_path / "gone")
-    with pytest.raises(UserError, match=f"{gone}: not there; `hafabench data verify {task}`"):
+    with pytest.raises(UserError, match=f"{gone}: not found; `hafabench data verify {task}`"):
         dense.train(run)
 
 

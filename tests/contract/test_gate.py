@@ -14,7 +14,8 @@ from torchvision.transforms import Compose, Normalize
 
 from hafabench.config.catalog import CATALOG
 from hafabench.config.experiment import LatencyConfig
-from hafabench.engines.classification import engine as classification
+from hafabench.engines import classification
+from hafabench.engines.classification import evaluation as classification_evaluation
 from hafabench.files import sha256_of
 from hafabench.measure import complexity, latency
 from hafabench.measure.instrument import compare
@@ -131,7 +132,7 @@ def test_a_wrong_normalisation_at_evaluation_is_caught_and_an_equal_one_is_not(t
 
     evaluate(tmp_path / "baseline")
     evaluate(tmp_path / "clean")
-    right = classification.eval_transform
+    right = classification_evaluation.eval_transform
 
     def without_mean_and_deviation(recipe):
         steps = right(recipe).transforms
@@ -139,7 +140,7 @@ def test_a_wrong_normalisation_at_evaluation_is_caught_and_an_equal_one_is_not(t
         # Pixels from 0 to 255, as they were read.
         return Compose([Normalize(0, 1 / 255) if isinstance(step, Normalize) else step for step in steps])
 
-    monkeypatch.setattr(classification, "eval_transform", without_mean_and_deviation)
+    monkeypatch.setattr(classification_evaluation, "eval_transform", without_mean_and_deviation)
     evaluate(tmp_path / "wrong")
     [same] = judged(tmp_path / "baseline", tmp_path / "clean").findings
     assert (same.verdict, same.effect.by) == ("no change", "identical predictions")

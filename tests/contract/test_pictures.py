@@ -10,8 +10,9 @@ import torch
 
 from hafabench import models
 from hafabench.config.catalog import CATALOG
-from hafabench.engines.dense import engine as dense
-from hafabench.engines.training import identity
+from hafabench.engines import dense
+from hafabench.engines.dense.model import build_dense_model
+from hafabench.engines.trained import identity
 from hafabench.models.checkpoints.storage import save_checkpoint
 from hafabench.pictures.inference import classify_images, segment_images
 from hafabench.runs.run import Run
@@ -55,7 +56,7 @@ def pair(tmp_path_factory) -> tuple[Run, Run]:
     folder: Path = tmp_path_factory.mktemp("pair")
     runs = tuple(tiny_run(folder, "segmentation", name) for name in ("pvt_tiny", "pvt_tiny_hafa"))
     for run in runs:
-        save_random_weights(run, dense.build_dense_model(CATALOG[run.model.name], run.task, CLASSES, run.recipe))
+        save_random_weights(run, build_dense_model(CATALOG[run.model.name], run.task, CLASSES, run.recipe))
     return runs
 
 

@@ -14,10 +14,16 @@ import torch
 from torch import nn
 
 from hafabench.config.catalog import CATALOG
-from hafabench.engines.classification import engine as classification
-from hafabench.engines.classification.optimization import build_optimizer
-from hafabench.engines.classification.token_pruning import PruningObjective, divergence, kept_divergence, ratio_loss
+from hafabench.engines import classification
+from hafabench.engines.classification.optimization import build_optimizer, build_schedule
+from hafabench.engines.classification.pruning_objective import (
+    PruningObjective,
+    divergence,
+    kept_divergence,
+    ratio_loss,
+)
 from hafabench.engines.interrupt import STOP_AFTER
+from hafabench.engines.trained import fill_averaged, load_trained
 from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.models.token_pruning import KeepPredictor, Masked, initialise, sample
@@ -61,8 +67,8 @@ def train_step_by_step(run, monkeypatch, steps: int | None = None) -> int:
 
 
 def objective(run) -> PruningObjective:
-    teacher = classification.load_trained(run.parent, run.parent.checkpoint)
-    model = classification._create_model(run).train()
+    teacher = load_trained(run.parent, run.parent.checkpoint)
+    model = classification.create_model(run).train()
     return PruningObjective(run, model, nn.CrossEntropyLoss(), teacher)
 
 
@@ -114,7 +120,7 @@ def test_the_teachers_part_learns_at_its_share_of_the_rate(tmp_path, images, fam
     new = {id(p) for name, p in goal.model.named_parameters() if is_new(name)}
     assert {id(p) for p in goal.backbone} == {id(p) for p in goal.model.parameters()} - new
     optimizer = build_optimizer(goal.model, run.recipe, goal.backbone, goal.backbone_lr_share)
-    classification.build_schedule(optimizer, run.recipe, 3).step_update(4)
+    build_schedule(optimizer, run.recipe, 3).step_update(4)
     rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     peak = optimizer.param_groups[0]["lr"]
     assert len(rates) == len(list(goal.model.parameters()))
@@ -209,7 +215,7 @@ def test_weights_and_their_average_are_evaluated(tmp_path, images):
     found = {metric.name: metric for metric in classification.evaluate(run, run.checkpoint)}
     assert set(found) == {"top1", "top5", "top1_ema", "top5_ema"}
     assert "moving average of the weights, decay 0.999" in found["top1_ema"].convention
-    averaged = classification.evaluate(run, run.checkpoint, classification.fill_averaged)
+    averaged = classification.evaluate(run, run.checkpoint, fill_averaged)
     assert found["top1_ema"].value == averaged[0].value
     without = tiny_pair(tmp_path / "w", "dynamicvit", images=images, epochs=2, pruning={"ema_decay": None})
     classification.train(without)

@@ -17,8 +17,9 @@ from timm.models import register_model
 from timm.models.swin_transformer import SwinTransformer
 
 from hafabench.config.catalog import ModelSpec
-from hafabench.engines.classification import engine as classification
+from hafabench.engines import classification
 from hafabench.engines.sampling import Stream, seed_everything
+from hafabench.engines.trained import identity
 from hafabench.models import dynamic_swin, dynamicvit, lvvit
 from hafabench.models.checkpoints.storage import save_checkpoint
 from hafabench.runs.run import Run
@@ -69,8 +70,8 @@ def tiny_pair(
     if not parent.checkpoint.exists():
         # Not the seed of the run, which would begin with these very weights.
         seed_everything(parent.seed + 1, Stream.WEIGHTS)
-        model = classification._create_model(parent)
-        meta = {**classification._identity(parent), "training": {}}
+        model = classification.create_model(parent)
+        meta = {**identity(parent), "training": {}}
         save_checkpoint(parent.checkpoint, {"state_dict": model.state_dict(), "meta": meta})
     part = {"teacher": teacher, **PRUNING, **(pruning or {})}
     run = tiny_run(folder / "run", images=images, model=f"tiny_{family}", token_pruning=part, **changes)

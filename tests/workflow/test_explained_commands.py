@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hafabench.config.experiment import load_experiment
-from hafabench.data.verify import DatasetReport
+from hafabench.data.report import DatasetReport
 from hafabench.explain.explain import explain
 from hafabench.files import sha256_of, write_text
 from hafabench.results.record import write_record

@@ -133,7 +133,7 @@ def start(folder: Path, images: Path, *, processes: int = 1, env: dict[str, str]
 def main() -> None:
     import torch
 
-    from hafabench.engines.classification import engine as classification
+    from hafabench.engines import classification
 
     torch.set_num_threads(1)
     folder, images, changes = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])

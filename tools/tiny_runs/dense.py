@@ -157,7 +157,7 @@ def _write_coco(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    from hafabench.engines.dense import engine as dense
+    from hafabench.engines import dense
 
     torch.set_num_threads(1)
     dense.train(tiny_run(Path(sys.argv[1]), sys.argv[2], **json.loads(sys.argv[3])))

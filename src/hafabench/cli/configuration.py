@@ -15,7 +15,7 @@ from hafabench.errors import Problem, UserError
 @click.option("--data/--no-data", default=True, help="Also look for the folders of the data sets.")
 def check(experiment: Path, data: bool) -> None:
     """Check an experiment file and everything that it names; exit code 1 if something is wrong or missing."""
-    from hafabench.data.verify import missing_datasets
+    from hafabench.data.prepare import missing_datasets
     from hafabench.runs.run import expand
 
     loaded = load(experiment)

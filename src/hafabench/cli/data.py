@@ -7,20 +7,21 @@ from pathlib import Path
 import click
 
 from hafabench.cli.options import experiment_option, load, task_argument
+from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.errors import Problem, UserError
 
 
 @click.group()
 def data() -> None:
-    """Make, verify and look at data sets."""
+    """Make, verify and draw data sets."""
 
 
 @data.command("prepare")
 @task_argument
 @experiment_option
 def data_prepare(task: str, experiment: Path) -> None:
-    """Make the task's data set where it can be made, verify it in any case, and write a report of it."""
-    from hafabench.data.verify import prepare_dataset
+    """Make the data set of a task if it has a generator, verify it in any case, and write a report."""
+    from hafabench.data.prepare import prepare_dataset
     from hafabench.runs.paths import dataset_report
 
     loaded = load(experiment)
@@ -31,7 +32,7 @@ def data_prepare(task: str, experiment: Path) -> None:
 @task_argument
 @experiment_option
 def data_verify(task: str, experiment: Path) -> None:
-    """Verify the task's data set: folders, counts, annotations, decodable images."""
+    """Verify the data set of a task: folders, counts, annotations, and images that can be decoded."""
     from hafabench.data.verify import verify_dataset
 
     report = verify_dataset(_dataset(load(experiment), task))
@@ -52,7 +53,7 @@ def data_preview(task: str, experiment: Path, output: Path | None) -> None:
     click.echo(f"wrote {output}")
 
 
-def _dataset(loaded, task: str):
-    if task not in loaded.config.datasets:
-        raise UserError(Problem(str(loaded.file), "datasets", f"no entry for {task}"))
-    return loaded.config.datasets[task]
+def _dataset(experiment: Experiment, task: str) -> DatasetConfig:
+    if task not in experiment.config.datasets:
+        raise UserError(Problem(str(experiment.file), "datasets", f"no entry for {task}"))
+    return experiment.config.datasets[task]

@@ -1,17 +1,19 @@
-"""Data sets: made (the embedded digits), verified, drawn and loaded. Importing this package loads no torch.
+"""Data sets: made (the embedded digits), verified, drawn and loaded. Importing this package does not import torch.
 
-| module     | what it does                                                                        |
+| module     | contents                                                                            |
 |------------|-------------------------------------------------------------------------------------|
-| `paths`    | the layouts of ImageNet-1k, COCO 2017 and ADE20K                                    |
-| `scans`    | the handwritten digits, their split, and how one is drawn at any size               |
-| `textures` | procedural backgrounds                                                              |
-| `scenes`   | scenes of digits on backgrounds, with what is visible of each                       |
-| `digits`   | writes scenes in the three layouts                                                  |
-| `manifest` | what a generated data set says about itself; digests                                |
-| `verify`   | says everything that is wrong with a data set, makes what can be made, reports      |
-| `checks`   | the checks behind `verify`, one per layout                                          |
-| `images`   | decodes an image or says why not                                                    |
+| `paths`    | the folders of ImageNet-1k, COCO 2017 and ADE20K: one data format each              |
+| `listing`  | the files of a data set, listed in the same way for every purpose                   |
+| `verify`   | the checks of a data set: `imagenet`, `ade20k` and `coco` have one module each      |
+| `prepare`  | makes an embedded data set, verifies it, and writes a report                        |
+| `report`   | the report of a verified data set, with its digest                                  |
+| `manifest` | the manifest of a generated data set, and digests                                   |
+| `images`   | the decoding of an image file                                                       |
 | `classes`  | class names and colours                                                             |
+| `loaders`  | classification data for training (imports torch)                                    |
 | `preview`  | contact sheets                                                                      |
-| `loaders`  | classification data for training (torch)                                            |
+| `digits`   | writes scenes of digits in the three data formats                                   |
+| `scenes`   | scenes of digits on backgrounds, with the visible part of each digit                |
+| `scans`    | the handwritten digits, their split, and their drawing at any size                  |
+| `textures` | procedural backgrounds                                                              |
 """

@@ -6,12 +6,12 @@ import colorsys
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json
-from hafabench.data import manifest, paths
+from hafabench.data import listing, manifest, paths
 from hafabench.errors import Problem, UserError
 
 Colour = tuple[int, int, int]
 
-# Ten hues that stay apart on any background (matplotlib's tab10, brightened), then grey.
+# Ten hues that are distinguishable on any background (matplotlib's tab10, brightened), then grey.
 _DISTINCT: list[Colour] = [
     (31, 140, 220),
     (255, 127, 14),
@@ -28,18 +28,22 @@ _DISTINCT: list[Colour] = [
 
 
 def imagenet_classes(dataset: DatasetConfig) -> list[str]:
-    """Names of the class folders of the training split, in the order of the class indices."""
+    """List the names of the training split's class folders, in the order of the class indices.
+
+    Raises:
+        UserError: If there is no folder of the training split.
+    """
     folder = paths.imagenet_folder(dataset, "train")
     if not folder.is_dir():
         raise UserError(Problem(str(folder), "", "no such folder"))
-    return [path.name for path in paths.class_folders(folder)]
+    return [path.name for path in listing.class_folders(folder)]
 
 
 def coco_classes(dataset: DatasetConfig) -> list[str]:
-    """Names of the categories in the order of the class indices: that of the annotation file, as mmdet reads it.
+    """List the names of the categories in the order of the class indices, which is that of the annotation file.
 
     Raises:
-        UserError: where the validation annotations cannot be read.
+        UserError: If the validation annotations cannot be read.
     """
     file = paths.coco_annotations(dataset, "val")
     try:
@@ -49,18 +53,18 @@ def coco_classes(dataset: DatasetConfig) -> list[str]:
 
 
 def segmentation_classes(dataset: DatasetConfig) -> list[str] | None:
-    """Names in the order of the classes after ``reduce_zero_label``; None where the data set has none (ADE20K)."""
+    """List the class names in the order after ``reduce_zero_label``; None if the data set has no names (ADE20K)."""
     found = manifest.read_manifest(dataset.root)
     return found["classes"] if found else None
 
 
 def class_palette(count: int) -> list[Colour]:
-    """``count`` colours (RGB, 0-255), the same ones every time."""
+    """Return ``count`` colours (RGB, 0-255); equal counts give equal colours."""
     if count <= len(_DISTINCT):
         return _DISTINCT[:count]
     colours = []
     for index in range(count):
-        # Steps of the golden ratio never come back to a hue; three brightnesses part near ones.
+        # Steps of the golden ratio never repeat a hue; three brightness levels separate similar hues.
         hue, value = (index * 0.618034) % 1, (1.0, 0.75, 0.5)[index % 3]
         red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))

@@ -1,13 +1,13 @@
-"""The embedded data: scenes of handwritten digits, written in the layouts of the real data sets.
+"""The embedded data: scenes of handwritten digits, written in the data formats of the real data sets.
 
-- ``imagenet``: one digit an image, classes ``digit_0`` to ``digit_9``.
-- ``coco``: several digits an image; category ids 1-10. An instance is the visible part of a digit's silhouette, as
-  polygons: the eye of a 6 belongs to it, as the gap between arm and body does in COCO's own polygons, which cannot
-  say holes. No digit lies wholly inside another. Area and box are those of the polygons.
-- ``ade20k``: the same kind of scenes with index masks: 0 unlabelled (pixels half covered by ink), 1-10 the ink of
+- ``imagenet``: one digit per image, with the classes ``digit_0`` to ``digit_9``.
+- ``coco``: several digits per image, with the category ids 1-10. An instance is the visible part of a digit's
+  silhouette as polygons. The eye of a 6 belongs to it, like the gap between arm and body in COCO's own polygons,
+  which cannot represent holes. No digit is completely inside another. Area and box are those of the polygons.
+- ``ade20k``: the same kind of scenes with index masks: 0 is unlabelled (pixels half covered by ink), 1-10 the ink of
   ``digit_0`` to ``digit_9``, 11 background. With ADE20K's ``reduce_zero_label`` these are classes 0-10.
 
-Scene i of a split depends on the seed, the layout, the split and i alone.
+Scene i of a split depends only on the seed, the data format, the split and i.
 """
 
 from __future__ import annotations
@@ -35,50 +35,50 @@ DIGIT_NAMES = [f"digit_{label}" for label in range(10)]
 CLASSES = {"imagenet": DIGIT_NAMES, "coco": DIGIT_NAMES, "ade20k": [*DIGIT_NAMES, "background"]}
 _BACKGROUND = 11
 _CLOSE_UP_EVERY = 4
-_JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}
-_OUTLINE_SAMPLES = 4  # per pixel: outlines are traced finer than pixels
-_LEAST_PART = 4.0  # pixels: smaller separate parts of an instance get no polygon
+_JPEG: dict[str, Any] = {"format": "JPEG", "quality": 92, "subsampling": 0}
+_OUTLINE_SAMPLES = 4  # per pixel and axis, for outlines that are finer than pixels
+_LEAST_PART = 4.0  # pixels; smaller separate parts of an instance get no polygon
 
 Scans = dict[str, list[int]]
 
 
 def make_digits(dataset: DatasetConfig) -> None:
-    """Make an embedded data set: whole, or not at all.
+    """Make an embedded data set, completely or not at all.
 
     Args:
-        dataset: with a ``digits`` generator; its folder is replaced where it was made by this function before.
+        dataset: A data set with a ``digits`` generator. Its folder is replaced if this function made it before.
 
     Raises:
-        UserError: for a configuration that the generator cannot meet, a folder that holds something else, or a
-            full disk.
+        UserError: If the generator cannot produce what is configured, the folder contains other files, or the disk is
+            full.
     """
-    generator = _checked(dataset)
+    generator = _check(dataset)
     started = time.perf_counter()
     with atomic_folder(dataset.root) as folder:
-        there = dataset.model_copy(update={"root": folder})
-        scans = _WRITERS[dataset.data_format](there, generator)
+        temporary = dataset.model_copy(update={"root": folder})
+        scans = _WRITERS[dataset.data_format](temporary, generator)
         manifest.write_manifest(folder, dataset, classes=CLASSES[dataset.data_format], scans=scans)
     total = sum(dataset.images.values())
     print(f"{dataset.root}: made {total} images in {time.perf_counter() - started:.1f} s", file=sys.stderr)
 
 
-def _checked(dataset: DatasetConfig) -> DigitsGenerator:
-    """The generator, where it can make what the configuration asks for."""
+def _check(dataset: DatasetConfig) -> DigitsGenerator:
+    """Return the generator, after checking that it can produce what is configured."""
     name = f"data set {dataset.name!r} ({dataset.data_format})"
     if dataset.generator is None:
-        raise UserError(Problem(name, "generator", "none is configured, so it cannot be made; it has to be there"))
+        raise UserError(Problem(name, "generator", "no generator is configured, the data set has to be provided"))
     problems: list[Problem | str] = []
     classes = len(CLASSES[dataset.data_format])
     if dataset.num_classes != classes:
         problems.append(Problem(name, "num_classes", f"digits have {classes}, found {dataset.num_classes}"))
     least = 10 if dataset.data_format == "imagenet" else 1
     for split in paths.SPLITS:
-        asked = dataset.images.get(split, 0)
-        if asked < least:
-            problems.append(Problem(name, f"images.{split}", f"expected {least} or more, found {asked}"))
+        expected = dataset.images.get(split, 0)
+        if expected < least:
+            problems.append(Problem(name, f"images.{split}", f"expected {least} or more, found {expected}"))
     root = dataset.root
     if root.exists() and manifest.read_manifest(root) is None and (not root.is_dir() or any(root.iterdir())):
-        message = f"not overwritten: it holds files but no {manifest.NAME}, so it was not made here; move it away"
+        message = f"not overwritten: it contains files but no {manifest.NAME}, so it was not made here; move it away"
         problems.append(Problem(str(root), "", message))
     if problems:
         raise UserError(problems)
@@ -94,7 +94,7 @@ def _write_imagenet(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans
             (paths.imagenet_folder(dataset, split) / name).mkdir(parents=True)
         for index in range(dataset.images[split]):
             label = index % 10
-            # Every scan of a class is shown once before any is shown again.
+            # Every scan of a class is used once before any is used again.
             pool = pools[split][label]
             scan = int(pool[index // 10 % len(pool)])
             rng = _generator(generator, "imagenet", split, index)
@@ -152,7 +152,7 @@ def _write_coco(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:
 
 
 def annotate(visible: np.ndarray) -> dict[str, Any]:
-    """Outline, area and box of an instance, as COCO writes them.
+    """Compute outline, area and box of an instance in COCO's format.
 
     Args:
         visible: (H, W) float32, the share of each pixel that the instance covers.
@@ -183,7 +183,7 @@ def annotate(visible: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _scenes(dataset: DatasetConfig, generator: DigitsGenerator, split: str) -> Iterator[tuple[int, Scene]]:
+def _scenes(dataset: DatasetConfig, generator: DigitsGenerator, split: paths.Split) -> Iterator[tuple[int, Scene]]:
     pool = split_scans(generator.seed)[split]
     for index in range(dataset.images[split]):
         rng = _generator(generator, dataset.data_format, split, index)
@@ -191,8 +191,9 @@ def _scenes(dataset: DatasetConfig, generator: DigitsGenerator, split: str) -> I
         yield index, compose_scene(rng, pool, generator.image_size, generator.max_objects, close_up=close_up)
 
 
-def _generator(generator: DigitsGenerator, layout: str, split: str, index: int) -> np.random.Generator:
-    return np.random.default_rng([generator.seed, 2, list(CLASSES).index(layout), paths.SPLITS.index(split), index])
+def _generator(generator: DigitsGenerator, data_format: str, split: paths.Split, index: int) -> np.random.Generator:
+    format_index, split_index = list(CLASSES).index(data_format), paths.SPLITS.index(split)
+    return np.random.default_rng([generator.seed, 2, format_index, split_index, index])
 
 
 _INFO = {

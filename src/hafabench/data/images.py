@@ -1,4 +1,4 @@
-"""Images decoded whole, or a sentence that says which file cannot be and why."""
+"""The complete decoding of image files, with an error that names the file and the reason."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from PIL import Image
 
 from hafabench.errors import Problem, UserError
 
-# What Pillow raises for files that are truncated, damaged or no images.
+# Errors that Pillow raises for files that are truncated, damaged or no images.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class UnreadableImage(UserError):
     """An image that cannot be decoded.
 
-    Raised in a loading process, it reaches the training process as one sentence too: torch makes it anew there from
-    the text of the whole traceback, of which only the sentence is kept.
+    torch passes an error of a loading process to the training process as the text of its whole traceback. The
+    constructor keeps only the message.
     """
 
     def __init__(self, problem: Problem | str):
@@ -30,16 +30,16 @@ def read_image(path: Path | str, mode: str | None = "RGB") -> Image.Image:
     """Decode an image file completely.
 
     Args:
-        path: the file.
-        mode: Pillow's mode to convert to; None keeps the file's own (index masks).
+        path: The file.
+        mode: The mode of Pillow to convert to; None keeps the mode of the file (index masks).
 
     Raises:
-        UnreadableImage: for a missing, truncated or damaged file.
+        UnreadableImage: If the file is missing, truncated or damaged.
     """
     try:
         with Image.open(path) as image:
             image.load()
-            # The pixels outlive the file; a conversion to its own mode would copy them.
+            # The pixels stay valid after the file is closed. A conversion to the same mode would copy them.
             return image if mode in (None, image.mode) else image.convert(mode)
     except FileNotFoundError:
         raise UnreadableImage(Problem(str(path), "", "no such image")) from None

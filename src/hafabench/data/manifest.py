@@ -1,4 +1,4 @@
-"""What a generated data set says about itself, and digests that tell two data sets apart."""
+"""The manifest of a generated data set, and digests that distinguish data sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hafabench.config.json_file import read_json_object
 
 NAME = "manifest.json"
 SCHEMA = "hafabench.dataset/1"
-# Raise by one with every change of the composition: existing folders are then made anew.
+# Increase this with every change of the composition, so that existing folders are made again.
 COMPOSITION = 1
 _PACKAGES = ("numpy", "opencv-python", "pillow", "scikit-learn")
 
@@ -22,13 +22,13 @@ _PACKAGES = ("numpy", "opencv-python", "pillow", "scikit-learn")
 def write_manifest(
     folder: Path, dataset: DatasetConfig, *, classes: list[str], scans: dict[str, list[int]]
 ) -> dict[str, Any]:
-    """Write the manifest of the finished content of ``folder`` and return it.
+    """Write the manifest of the complete content of ``folder`` and return it.
 
     Args:
-        folder: where the data set was written.
-        dataset: what was asked for.
-        classes: names in the order of the classes.
-        scans: indices of the source scans that each split shows.
+        folder: The folder of the data set.
+        dataset: The configuration of the data set.
+        classes: Names in the order of the classes.
+        scans: For each split the indices of the source scans that it shows.
     """
     content = {
         "schema": SCHEMA,
@@ -44,21 +44,21 @@ def write_manifest(
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """The manifest of a generated data set; None where there is none that can be read."""
+    """Read the manifest of a generated data set; return None if there is none that can be read."""
     content = read_json_object(root / NAME)
     return content if content is not None and content.get("schema") == SCHEMA else None
 
 
 def parameters(dataset: DatasetConfig) -> dict[str, Any]:
-    """Everything that decides the content of a generated data set."""
+    """Return all parameters that determine the content of a generated data set."""
     identity = dataset.identity()
     return {key: identity[key] for key in ("layout", "num_classes", "images", "generator")} | {
         "composition": COMPOSITION
     }
 
 
-def is_as_made(dataset: DatasetConfig) -> bool:
-    """Whether the folder holds what the configuration asks for, byte for byte as it was made."""
+def is_unchanged(dataset: DatasetConfig) -> bool:
+    """Return whether the folder contains the configured data set, byte for byte as it was made."""
     found = read_manifest(dataset.root)
     if found is None or found.get("parameters") != parameters(dataset):
         return False
@@ -66,18 +66,18 @@ def is_as_made(dataset: DatasetConfig) -> bool:
 
 
 def content_digest(root: Path) -> str:
-    """SHA-256 over the names and bytes of all files under ``root`` but its manifest, sorted by name."""
+    """Return the SHA-256 of the names and bytes of all files under ``root``, except its manifest, sorted by name."""
     digest = hashlib.sha256()
     for path in _content(root):
         data = path.read_bytes()
-        # Lengths keep a byte from wandering between a name and its content.
+        # The length marks where the content of a file ends.
         digest.update(f"{path.relative_to(root).as_posix()}\n{len(data)}\n".encode())
         digest.update(data)
     return digest.hexdigest()
 
 
 def listing_digest(root: Path, paths: Iterable[Path]) -> str:
-    """SHA-256 over names and sizes of ``paths`` (sorted): for data sets too large to read whole."""
+    """Return the SHA-256 of names and sizes of the sorted ``paths``, for data sets too large to read."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.relative_to(root).as_posix()}\n{path.stat().st_size}\n".encode())

@@ -1,4 +1,4 @@
-"""Contact sheets: what a data set looks like with its labels, boxes and masks."""
+"""Contact sheets: images of a data set with their labels, boxes and masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json
-from hafabench.data import paths
+from hafabench.data import listing, paths
 from hafabench.data.classes import Colour, class_palette, imagenet_classes, segmentation_classes
 from hafabench.data.images import read_image
 from hafabench.errors import Problem, UserError
@@ -33,16 +33,16 @@ Item = TypeVar("Item")
 
 
 def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: int = 24) -> None:
-    """Draw images of both splits with everything that is annotated on them, and write the sheet as PNG.
+    """Draw images of both splits with all their annotations, and write the sheet as a PNG file.
 
     Args:
-        dataset: of any layout.
-        path: the PNG file.
-        columns: pictures in a row.
-        count: pictures per split, spread evenly over it.
+        dataset: A data set of any data format.
+        path: The PNG file.
+        columns: Number of pictures per row.
+        count: Number of pictures per split, spread evenly over it.
 
     Raises:
-        UserError: where a part of the data set is missing or cannot be read.
+        UserError: If a part of the data set is missing or cannot be read.
     """
     for needed in (dataset.root, *paths.required_paths(dataset)):
         if not needed.exists():
@@ -50,7 +50,7 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
     try:
         tiles = {split: _TILES[dataset.data_format](dataset, split, count) for split in paths.SPLITS}
     except (KeyError, TypeError) as error:
-        message = f"annotations of an unexpected form ({error!r}); `hafabench data verify` says what is wrong"
+        message = f"annotations of an unexpected form ({error!r}); `hafabench data verify` lists the problems"
         raise UserError(Problem(str(dataset.root), "", message)) from error
     legend = _legend(dataset) if dataset.data_format == "ade20k" else []
     with atomic_path(path) as temporary:
@@ -58,12 +58,12 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
 
 
 def sheet_size(tiles: Sequence[int], columns: int, legend: int = 0) -> tuple[int, int]:
-    """(width, height) in pixels of a sheet.
+    """Return (width, height) of a sheet in pixels.
 
     Args:
-        tiles: pictures of each split.
-        columns: pictures in a row.
-        legend: entries of the legend.
+        tiles: Number of pictures of each split.
+        columns: Number of pictures per row.
+        legend: Number of entries of the legend.
     """
     width = columns * (TILE + _GAP) + _GAP
     height = sum(TITLE + _rows(number, columns) * (TILE + CAPTION + _GAP) for number in tiles)
@@ -71,7 +71,7 @@ def sheet_size(tiles: Sequence[int], columns: int, legend: int = 0) -> tuple[int
 
 
 def _sheet(
-    dataset: DatasetConfig, tiles: dict[str, list[Tile]], columns: int, legend: list[tuple[str, Colour]]
+    dataset: DatasetConfig, tiles: dict[paths.Split, list[Tile]], columns: int, legend: list[tuple[str, Colour]]
 ) -> Image.Image:
     size = sheet_size([len(own) for own in tiles.values()], columns, len(legend))
     sheet = Image.new("RGB", size, _PAPER)
@@ -88,7 +88,7 @@ def _sheet(
             left = _GAP + index % columns * (TILE + _GAP)
             y = top + index // columns * (TILE + CAPTION + _GAP)
             sheet.paste(picture, (left, y))
-            draw.text((left + 2, y + TILE + CAPTION / 2), _fitting(caption, small), _INK, small, anchor="lm")
+            draw.text((left + 2, y + TILE + CAPTION / 2), _shorten(caption, small), _INK, small, anchor="lm")
         top += _rows(len(own), columns) * (TILE + CAPTION + _GAP)
     width = (size[0] - 2 * _GAP) / LEGEND_COLUMNS
     for index, (name, colour) in enumerate(legend):
@@ -99,26 +99,23 @@ def _sheet(
 
 
 def _imagenet_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
-    files = [
-        (path, folder.name)
-        for folder in paths.class_folders(paths.imagenet_folder(dataset, split))
-        for path in paths.image_files(folder)
-    ]
+    images_of = listing.imagenet_images(dataset, split)
+    files = [(path, folder.name) for folder, own in images_of.items() for path in own]
     indices = {name: index for index, name in enumerate(imagenet_classes(dataset))}
     return [
-        (_fitted(read_image(path))[0], f"{indices.get(name, '?')}: {name}") for path, name in spread(files, count)
+        (_fit_tile(read_image(path))[0], f"{indices.get(name, '?')}: {name}") for path, name in spread(files, count)
     ]
 
 
 def _ade20k_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     names = segmentation_classes(dataset)
-    # Index 0 is unlabelled and stays as it is in the image.
+    # Index 0 is unlabelled; there the image is drawn unchanged.
     palette = np.array([(0, 0, 0), *class_palette(dataset.num_classes)], np.float32)
     tiles = []
-    for path in spread(paths.image_files(paths.ade20k_images(dataset, split)), count):
-        picture, _ = _fitted(read_image(path))
+    for path in spread(list(listing.ade20k_images(dataset, split).values()), count):
+        picture, _ = _fit_tile(read_image(path))
         mask = read_image(paths.ade20k_masks(dataset, split) / f"{path.stem}.png", mode=None)
-        indices = np.asarray(_fitted(mask, Image.Resampling.NEAREST)[0])
+        indices = np.asarray(_fit_tile(mask, Image.Resampling.NEAREST)[0])
         shown = np.where(indices <= dataset.num_classes, indices, 0)
         share = np.where(shown > 0, _OPACITY, 0.0)[..., None]
         blended = np.asarray(picture) * (1 - share) + palette[shown] * share
@@ -137,7 +134,7 @@ def _coco_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     colours = dict(zip(names, class_palette(len(names)), strict=True))
     tiles = []
     for entry in spread(content["images"], count):
-        picture, scale = _fitted(read_image(paths.coco_images(dataset, split) / entry["file_name"]))
+        picture, scale = _fit_tile(read_image(listing.coco_image(dataset, split, entry["file_name"])))
         own = annotations[entry["id"]]
         for annotation in own:
             _overlay_instance(picture, annotation, entry, scale, colours[annotation["category_id"]])
@@ -151,14 +148,14 @@ def _coco_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
 def _overlay_instance(
     picture: Image.Image, annotation: dict[str, Any], entry: dict[str, Any], scale: float, colour: Colour
 ) -> None:
-    """Tint an instance's mask: polygons as they are, a run-length mask by its pixels."""
+    """Tint the mask of an instance, given as polygons or as run lengths."""
     shape = Image.new("L", picture.size)
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
         coded = segmentation
         if isinstance(coded["counts"], list):
             coded = coco_mask.frPyObjects(coded, entry["height"], entry["width"])
-        shape = _fitted(Image.fromarray(coco_mask.decode(coded) * 255), Image.Resampling.NEAREST)[0]
+        shape = _fit_tile(Image.fromarray(coco_mask.decode(coded) * 255), Image.Resampling.NEAREST)[0]
         outlines = []
     else:
         outlines = [(np.array(polygon) * scale).tolist() for polygon in segmentation if len(polygon) >= 6]
@@ -175,7 +172,7 @@ def _draw_box(picture: Image.Image, box: list[float], scale: float, colour: Colo
     draw.rectangle((x, y, x + width, y + height), outline=colour, width=1)
     font = ImageFont.load_default(10)
     label = draw.textbbox((0, 0), name, font)
-    # Above the box, or inside it where there is no room above.
+    # The label is drawn above the box, or inside it if the box touches the top.
     x = min(x, TILE - label[2] - 3)
     y = y - label[3] - 2 if y >= label[3] + 2 else y
     draw.rectangle((x, y, x + label[2] + 3, y + label[3] + 2), fill=colour)
@@ -194,8 +191,8 @@ def _legend(dataset: DatasetConfig) -> list[tuple[str, Colour]]:
     return list(zip(names, class_palette(len(names)), strict=True)) if names else []
 
 
-def _fitted(image: Image.Image, resample: Image.Resampling = Image.Resampling.BICUBIC) -> tuple[Image.Image, float]:
-    """The image scaled into the upper left of an empty tile, and the scale."""
+def _fit_tile(image: Image.Image, resample: Image.Resampling = Image.Resampling.BICUBIC) -> tuple[Image.Image, float]:
+    """Return a tile with the scaled image in its upper left corner, and the scale."""
     scale = TILE / max(image.size)
     size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
     tile = Image.new(image.mode, (TILE, TILE))
@@ -203,14 +200,14 @@ def _fitted(image: Image.Image, resample: Image.Resampling = Image.Resampling.BI
     return tile, scale
 
 
-def _fitting(caption: str, font: Any) -> str:
+def _shorten(caption: str, font: Any) -> str:
     while caption and font.getlength(caption) > TILE - 4:
         caption = caption[:-2].rstrip(" ,.") + "…"
     return caption
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """``count`` items at even distances, or all where there are fewer."""
+    """Return ``count`` items at equal distances, or all of them if there are fewer."""
     indices = np.linspace(0, len(items), min(count, len(items)), endpoint=False).astype(int)
     return [items[index] for index in indices]
 

@@ -1,4 +1,4 @@
-"""The real part of the embedded data: handwritten digits, their split, and how one is drawn at any size.
+"""The handwritten digits of the embedded data: their scans, their split, and their drawing at any size.
 
 Source: the 1,797 scans of 8x8 pixels that scikit-learn ships (`sklearn.datasets.load_digits`), the test part of
 E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
@@ -20,7 +20,7 @@ _SUPERSAMPLE = 4  # canvas samples per pixel and axis behind an anti-aliased edg
 
 @dataclass(frozen=True)
 class Scans:
-    """The scans.
+    """Scans of handwritten digits.
 
     Attributes:
         images: (1797, 8, 8) float32, ink from 0 to 1.
@@ -33,7 +33,7 @@ class Scans:
 
 @cache
 def load_scans() -> Scans:
-    """All scans, in scikit-learn's order."""
+    """Load all scans in scikit-learn's order."""
     from sklearn.datasets import load_digits
 
     source = load_digits()
@@ -43,11 +43,11 @@ def load_scans() -> Scans:
 def split_scans(seed: int) -> dict[str, dict[int, np.ndarray]]:
     """Divide the scans between training and validation, class by class.
 
-    The division depends on ``seed`` alone, so data sets of the same seed in different layouts share it: a backbone
-    trained on the scenes of one has not met the validation scans of another.
+    The division depends only on ``seed``, so that data sets of the same seed share it in all data formats. A backbone
+    that was trained on one of them has never seen the validation scans of another.
 
     Returns:
-        ``{"train": {label: scan indices}, "val": {label: scan indices}}``; each scan is on one side only.
+        ``{"train": {label: scan indices}, "val": {label: scan indices}}``; each scan belongs to one split only.
     """
     labels = load_scans().labels
     rng = np.random.default_rng([seed, 1])
@@ -61,15 +61,16 @@ def split_scans(seed: int) -> dict[str, dict[int, np.ndarray]]:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where and how a digit is drawn.
+    """Position and shape of a digit.
 
     Attributes:
-        x, y: centre of its ink, pixels.
-        height: of its upright ink, pixels.
-        aspect: horizontal stretch; 1 keeps the scan's proportions.
-        rotation: degrees, anticlockwise.
-        slant: horizontal shift of the top against the bottom, per unit of height.
-        weight: of the strokes: 0 is thin, 1 bold.
+        x: Horizontal centre of the ink, pixels.
+        y: Vertical centre of the ink, pixels.
+        height: Height of the upright ink, pixels.
+        aspect: Horizontal stretch; 1 keeps the scan's proportions.
+        rotation: Degrees, anticlockwise.
+        slant: Horizontal shift of the top relative to the bottom, per unit of height.
+        weight: Weight of the strokes; 0 is thin, 1 is bold.
     """
 
     x: float
@@ -83,13 +84,13 @@ class Pose:
 
 @dataclass(frozen=True)
 class Glyph:
-    """A digit drawn on a canvas; (H, W) float32 coverages from 0 to 1, anti-aliased.
+    """A digit drawn on a canvas, as anti-aliased coverages (H, W) float32 from 0 to 1.
 
     Attributes:
-        stroke: of the ink.
-        core: of the middle of the strokes, without a border of their own.
-        silhouette: of the ink and everything that it encloses (the eye of a 6).
-        inside: share of the silhouette that lies on the canvas.
+        stroke: Coverage of the ink.
+        core: Coverage of the middle of the strokes.
+        silhouette: Coverage of the ink and everything that it encloses (the eye of a 6).
+        inside: Share of the silhouette that is inside the canvas.
     """
 
     stroke: np.ndarray
@@ -101,8 +102,8 @@ class Glyph:
 def draw_glyph(scan: np.ndarray, pose: Pose, side: int) -> Glyph:
     """Draw one scan on a square canvas of ``side`` pixels.
 
-    The scan is interpolated to a smooth field, which is placed, then cut at an ink level: edges stay sharp at any
-    size, which interpolating grey pixels alone would blur.
+    The scan is interpolated to a smooth field, which is transformed and then thresholded at an ink level. Edges are
+    therefore sharp at any size; interpolated grey pixels would be blurred.
     """
     field = _smooth_field(scan)
     level = 0.5 - 0.16 * pose.weight
@@ -112,7 +113,7 @@ def draw_glyph(scan: np.ndarray, pose: Pose, side: int) -> Glyph:
     angle = np.deg2rad(pose.rotation)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     shape = turn @ np.array([[pose.aspect, -pose.slant], [0.0, 1.0]]) * scale
-    # Drawn on a patch that holds the whole digit, however much of it falls outside the canvas.
+    # The digit is drawn on a patch that contains all of it, also the parts outside the canvas.
     half_width, half_height = np.abs(shape) @ np.array([right - left, bottom - top]) / 2 + 2
     x0, y0 = int(np.floor(pose.x - half_width)), int(np.floor(pose.y - half_height))
     width, height = int(np.ceil(2 * half_width)) + 1, int(np.ceil(2 * half_height)) + 1
@@ -140,7 +141,7 @@ def _smooth_field(scan: np.ndarray) -> np.ndarray:
     side = padded.shape[0] * _CELL
     field = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
     field = cv2.GaussianBlur(field, (0, 0), 0.35 * _CELL)
-    # Against its surroundings: keeps the eyes of 4, 6, 8 and 9 open, which a fixed ink level would fill.
+    # The difference to the surroundings keeps the eyes of 4, 6, 8 and 9 open; a fixed ink level would fill them.
     return field + 1.2 * (field - cv2.GaussianBlur(field, (0, 0), 1.5 * _CELL))
 
 
@@ -151,7 +152,7 @@ def _downsample(mask: np.ndarray) -> np.ndarray:
 
 
 def _paste(patch: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
-    """``patch`` with its upper left corner at (x, y) of an empty square canvas; what overhangs is cut off."""
+    """Draw ``patch`` on an empty square canvas, its upper left corner at (x, y); overhanging parts are cut off."""
     canvas = np.zeros((side, side), np.float32)
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + patch.shape[0], side), min(x + patch.shape[1], side)

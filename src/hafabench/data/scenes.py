@@ -1,6 +1,6 @@
-"""Scenes: scans of digits painted on textured backgrounds, with what is visible of each.
+"""Scenes: scans of digits painted on textured backgrounds, with the visible part of each digit.
 
-Everything is drawn from one random generator, so equal generators give equal scenes.
+All random numbers come from one generator, so that equal generators give equal scenes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from hafabench.data.scans import Glyph, Pose, draw_glyph, load_scans
 from hafabench.data.textures import clouds, draw_background, lab, random_colour
 
-# How much of a digit may lie behind others or outside the image before it is placed elsewhere: it stays readable.
+# Smallest share of a digit inside the image, and not behind others, at which it is still readable.
 _LEAST_INSIDE = 0.8
 _LEAST_UNCOVERED = 0.75
-# A close-up fills this share of the image: at 128 x 128 its mask is a large object of COCO (over 96 x 96 pixels).
+# A close-up fills this share of the image. At 128 x 128 its mask is a large object of COCO (over 96 x 96 pixels).
 _CLOSE_UP_SHARE = 0.6
 _CLOSE_UP_INSIDE = 0.75
 _CLOSE_UP_UNCOVERED = 0.95
@@ -29,10 +29,10 @@ class Instance:
 
     Attributes:
         label: 0-9.
-        scan: index of its source scan.
-        glyph: as it was drawn, before anything covered it.
+        scan: Index of its source scan.
+        glyph: The complete digit, before other digits covered it.
         visible: (H, W) float32, the part of its silhouette that no later digit's silhouette covers.
-        least_uncovered: share of its silhouette that has to stay visible.
+        least_uncovered: Share of its silhouette that has to stay visible.
     """
 
     label: int
@@ -44,18 +44,18 @@ class Instance:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and its digits, the furthest back first.
+    """An image and its digits, the rearmost first.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        instances: every digit in it; all of them are visible.
+        instances: All digits in the image; each is visible.
     """
 
     image: np.ndarray
     instances: list[Instance]
 
     def index_mask(self, background: int) -> np.ndarray:
-        """(H, W) uint8: label + 1 on ink, ``background`` off it, 0 (unlabelled) on pixels that are half of each."""
+        """Return a mask (H, W) uint8: label + 1 on ink, ``background`` elsewhere, 0 (unlabelled) on their border."""
         mask = np.full(self.image.shape[:2], background, np.uint8)
         for instance in self.instances:
             stroke = instance.glyph.stroke
@@ -65,7 +65,14 @@ class Scene:
 
 
 def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int) -> Scene:
-    """One digit, filling most of a square image."""
+    """Compose a square image that is mostly filled by one digit.
+
+    Args:
+        rng: The source of all random numbers.
+        label: The digit, 0-9.
+        scan: Index of its scan.
+        side: Side of the image, pixels.
+    """
     image = draw_background(rng, side)
     pose = Pose(
         x=side * rng.uniform(0.43, 0.57),
@@ -75,20 +82,20 @@ def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int)
     )
     instance = _instance(label, scan, pose, side)
     _paint(rng, image, instance.glyph)
-    return Scene(_developed(rng, image), [instance])
+    return Scene(_add_noise(rng, image), [instance])
 
 
 def compose_scene(
     rng: np.random.Generator, pool: dict[int, np.ndarray], side: int, max_objects: int, *, close_up: bool
 ) -> Scene:
-    """Several digits of different sizes, nearer ones over further ones.
+    """Compose a square image of several digits of different sizes, nearer ones in front of further ones.
 
     Args:
-        rng: what decides everything.
-        pool: scan indices by label, to draw from.
-        side: of the square image, pixels.
-        max_objects: most digits; there are at least two where this allows, fewer where no room is left.
-        close_up: whether the furthest digit fills most of the image.
+        rng: The source of all random numbers.
+        pool: Scan indices by label, from which digits are drawn.
+        side: Side of the image, pixels.
+        max_objects: Largest number of digits. There are at least two if this allows it and they fit.
+        close_up: Whether the rearmost digit fills most of the image.
     """
     image = draw_background(rng, side)
     count = int(rng.integers(min(2, max_objects), max_objects + 1))
@@ -98,18 +105,18 @@ def compose_scene(
     if close_up:
         instances.append(_close_up(rng, pool, side))
         heights = rng.uniform(0.19, 0.32, count - 1)
-    # Smaller digits lie nearer, or the large ones would leave nothing of them.
+    # Smaller digits are in front, because large ones would cover them completely.
     for height in sorted(heights, reverse=True):
-        instances = _with_another(rng, instances, pool, side, side * float(height))
+        instances = _add_digit(rng, instances, pool, side, side * float(height))
     for instance in instances:
         _paint(rng, image, instance.glyph)
-    return Scene(_developed(rng, image), instances)
+    return Scene(_add_noise(rng, image), instances)
 
 
-def _with_another(
+def _add_digit(
     rng: np.random.Generator, instances: list[Instance], pool: dict[int, np.ndarray], side: int, height: float
 ) -> list[Instance]:
-    """``instances`` with one more in front, or as they are where every attempt would hide too much."""
+    """Add a digit in front of ``instances``, unless every attempt hides too much of them."""
     label, scan = _draw(rng, pool)
     gestures = _gestures(rng)
     for _ in range(_ATTEMPTS):
@@ -127,7 +134,7 @@ def _stays_readable(instance: Instance) -> bool:
     whole, left = instance.glyph.silhouette.sum(), instance.visible.sum()
     if left < instance.least_uncovered * whole:
         return False
-    # A digit in the middle of another would be a hole in its mask, which polygons cannot say.
+    # A digit in the middle of another would be a hole in its mask, which polygons cannot represent.
     mask = (instance.visible > 0.5).astype(np.uint8)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = cv2.drawContours(mask.copy(), outlines, -1, 1, thickness=cv2.FILLED)
@@ -135,7 +142,7 @@ def _stays_readable(instance: Instance) -> bool:
 
 
 def _close_up(rng: np.random.Generator, pool: dict[int, np.ndarray], side: int) -> Instance:
-    """A bold digit over most of the image, partly outside; the fullest of some attempts."""
+    """Draw a bold digit over most of the image, partly outside; the largest one of several attempts is used."""
     best: Instance | None = None
     for _ in range(_ATTEMPTS):
         label, scan = _draw(rng, pool)
@@ -154,7 +161,7 @@ def _close_up(rng: np.random.Generator, pool: dict[int, np.ndarray], side: int) 
             best = new
         if best.visible.mean() > _CLOSE_UP_SHARE:
             break
-    assert best is not None  # heights near the image's own side always fit
+    assert best is not None  # heights near the side of the image always fit
     return best
 
 
@@ -178,14 +185,15 @@ def _instance(label: int, scan: int, pose: Pose, side: int) -> Instance:
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, glyph: Glyph) -> None:
-    """Paint a digit into ``image`` in a colour that stands out from what lies under it.
+    """Paint a digit into ``image`` in a colour that contrasts with its background.
 
-    Ink is lighter than what it covers: with both polarities small networks spend a short training on that alone.
+    Ink is always lighter. With both polarities, small networks need most of a short training to learn that alone.
     """
     side = image.shape[0]
     under = (image * glyph.stroke[..., None]).sum((0, 1)) / max(glyph.stroke.sum(), 1e-6)
     if rng.random() < 0.4:
-        shift = np.float32([[1, 0, rng.uniform(-0.03, 0.03) * side], [0, 1, rng.uniform(0.01, 0.04) * side]])
+        offset = rng.uniform(-0.03, 0.03) * side, rng.uniform(0.01, 0.04) * side
+        shift = np.array([[1, 0, offset[0]], [0, 1, offset[1]]], np.float32)
         shadow = cv2.GaussianBlur(cv2.warpAffine(glyph.stroke, shift, (side, side)), (0, 0), 0.015 * side)
         image *= 1 - 0.45 * shadow[..., None]
     ink = _lighter(rng, under, rng.uniform(30, 55))
@@ -200,7 +208,7 @@ def _blend(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
 
 
 def _lighter(rng: np.random.Generator, other: np.ndarray, contrast: float) -> np.ndarray:
-    """A colour whose lightness (0-100) is above that of ``other`` by ``contrast`` or more; white where none is."""
+    """Return a colour whose lightness (0-100) exceeds that of ``other`` by ``contrast``; white if none is found."""
     least = lab(other)[0] + contrast
     for _ in range(60):
         colour = random_colour(rng, (0.05, 0.85), (0.5, 1))
@@ -209,7 +217,7 @@ def _lighter(rng: np.random.Generator, other: np.ndarray, contrast: float) -> np
     return np.full(3, 250, np.float32)
 
 
-def _developed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Sensor noise and rounding."""
+def _add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Add sensor noise and round to uint8."""
     noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 5)
     return np.clip(image + noise, 0, 255).round().astype(np.uint8)

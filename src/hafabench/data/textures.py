@@ -1,4 +1,7 @@
-"""Procedural backgrounds: two colours mixed by a pattern, under uneven light."""
+"""Procedural backgrounds: two colours, mixed by a pattern and lit unevenly.
+
+A pattern is a function of a random generator and a side in pixels that returns (side, side) float32 from 0 to 1.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _SATURATION, _VALUE = (0.05, 0.7), (0.12, 0.62)
 
 
 def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A random textured background: (side, side, 3) float32 RGB, 0-255."""
+    """Return a random textured background (side, side, 3), float32 RGB, 0-255."""
     pattern = PATTERNS[rng.choice(list(PATTERNS))]
     first, second = _colour_pair(rng)
     mix = pattern(rng, side)[..., None]
@@ -24,7 +27,7 @@ def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def gradient(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A linear or radial ramp. Like every pattern: (side, side) float32, 0-1."""
+    """Return a linear or radial ramp."""
     if rng.random() < 0.5:
         across, _ = _axes(rng, side)
         return _normalised(across)
@@ -34,7 +37,7 @@ def gradient(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def clouds(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Octaves of smooth noise."""
+    """Return octaves of smooth noise."""
     total = np.zeros((side, side), np.float32)
     for octave in range(4):
         cells = 2 ** (octave + 1) + 1
@@ -44,21 +47,21 @@ def clouds(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def stripes(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Straight or wavy stripes with soft or hard edges."""
+    """Return straight or wavy stripes with soft or hard edges."""
     across, along = _axes(rng, side)
     wave = rng.uniform(0, 0.06) * np.sin(2 * np.pi * rng.uniform(1, 3) * along)
     return _soft_square(rng, np.sin(2 * np.pi * rng.uniform(3, 9) * (across + wave)))
 
 
 def checks(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A turned chequerboard."""
+    """Return a rotated chequerboard."""
     across, along = _axes(rng, side)
     count = rng.uniform(2, 5)
     return _soft_square(rng, np.sin(2 * np.pi * count * across) * np.sin(2 * np.pi * count * along))
 
 
 def dots(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Spots on a turned grid."""
+    """Return spots on a rotated grid."""
     across, along = _axes(rng, side)
     count, radius = rng.uniform(4, 9), rng.uniform(0.2, 0.38)
     distance = np.hypot((across * count) % 1 - 0.5, (along * count) % 1 - 0.5)
@@ -66,7 +69,7 @@ def dots(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def cells(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Flat patches around random points, like paving."""
+    """Return flat patches around random points, like paving."""
     x, y = _grid(side)
     points = rng.random((rng.integers(8, 28), 2), dtype=np.float32)
     nearest = np.argmin([np.hypot(x - px, y - py) for px, py in points], axis=0)
@@ -75,14 +78,14 @@ def cells(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def marble(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Bands bent by noise: marble at low, wood at high frequency."""
+    """Return bands bent by noise, which resemble marble at low and wood at high frequency."""
     across, _ = _axes(rng, side)
     bent = across * rng.uniform(1.5, 6) + rng.uniform(0.4, 1.2) * clouds(rng, side)
     return (0.5 + 0.5 * np.sin(2 * np.pi * bent)).astype(np.float32)
 
 
 def bricks(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A wall: rows of bricks of different shades between joints."""
+    """Return rows of bricks of different shades, separated by joints."""
     x, y = _grid(side)
     rows = int(rng.integers(5, 10))
     length = rng.uniform(1.8, 2.6)
@@ -108,19 +111,19 @@ PATTERNS: dict[str, Pattern] = {
 def random_colour(
     rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
 ) -> np.ndarray:
-    """A colour of any hue: (3,) float32 RGB, 0-255."""
+    """Return a colour of any hue: (3,) float32 RGB, 0-255."""
     hsv = np.array([[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(*value)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
 
 
 def lab(colour: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* of RGB colours (..., 3) in 0-255, for distances as the eye sees them."""
+    """Convert RGB colours (..., 3) in 0-255 to CIE L*a*b*, whose distances correspond to perceived differences."""
     flat = np.asarray(colour, np.float32).reshape(1, -1, 3) / 255
     return cv2.cvtColor(np.clip(flat, 0, 1), cv2.COLOR_RGB2LAB).reshape(np.shape(colour))
 
 
 def _colour_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours, dark and near enough in lightness that a light digit stands out from both."""
+    """Return two dark colours of similar lightness, so that a light digit contrasts with both."""
     first = random_colour(rng, _SATURATION, _VALUE)
     for _ in range(100):
         second = random_colour(rng, _SATURATION, _VALUE)
@@ -141,7 +144,7 @@ def _grid(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _axes(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates across and along a random direction, in units of the side, with a random origin."""
+    """Return coordinates across and along a random direction, in units of the side, with a random origin."""
     x, y = _grid(side)
     angle = rng.uniform(0, 2 * np.pi)
     shift = rng.random(2)
@@ -155,7 +158,7 @@ def _soft_square(rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
 
 
 def _soft_edge(distance: np.ndarray, pixel: float) -> np.ndarray:
-    """1 where ``distance`` > 0, 0 where not, with a ramp one pixel wide."""
+    """Return 1 where ``distance`` > 0 and 0 elsewhere, with a ramp one pixel wide."""
     return np.clip(distance / pixel + 0.5, 0, 1).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
-"""The processes of one training: one by itself, or several started by torchrun.
+"""The processes of one training: a single process, or several that torchrun started.
 
-`torchrun` sets ``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK``; without them a training is one process. GPUs talk through
-NCCL, CPUs through gloo.
+torchrun sets ``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK``; without them a training is a single process. GPUs exchange
+data through NCCL, CPUs through gloo.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from hafabench.errors import Problem, UserError
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of the training.
+    """This process among the processes of the training.
 
     Attributes:
-        rank: number of this process; 0 writes files and speaks.
-        local_rank: its number on this machine, which is its GPU.
-        size: number of processes.
-        device: where it computes.
+        rank: Number of this process; process 0 writes files and messages.
+        local_rank: Number of this process on its machine, which is also the number of its GPU.
+        size: Number of processes.
+        device: The device that this process computes on.
     """
 
     rank: int
@@ -40,10 +40,10 @@ class World:
         return self.rank == 0
 
     def share_of(self, batch_size: int) -> int:
-        """Images of a batch of ``batch_size`` that this process takes.
+        """Return the number of images of a batch that this process takes.
 
         Raises:
-            UserError: where the processes cannot share the batch equally.
+            UserError: If the batch cannot be divided equally among the processes.
         """
         if batch_size % self.size:
             message = f"{batch_size} images cannot be shared equally by {self.size} processes"
@@ -51,14 +51,14 @@ class World:
         return batch_size // self.size
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """``model`` with its gradients averaged over the processes; the model itself where there is one process."""
+        """Wrap ``model`` so that its gradients are averaged over the processes; one process gets the model itself."""
         if self.size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
     def mean(self, *values: float) -> list[float]:
-        """Each value averaged over the processes, in one exchange; every process gets the same answer."""
+        """Average each value over the processes, in one exchange; every process gets the same result."""
         if self.size == 1:
             return list(values)
         exchanged = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -66,19 +66,19 @@ class World:
         return (exchanged / self.size).tolist()
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has called this method."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def joined_world() -> Iterator[World]:
-    """Join the processes that torchrun started (or be alone), and leave them at the end.
+    """Join the process group that torchrun started, if any, and leave it at the end.
 
     Raises:
-        UserError: for an incomplete torchrun environment, or more processes on a machine than it has GPUs.
+        UserError: If the environment of torchrun is incomplete, or a machine has more processes than GPUs.
     """
-    rank, local_rank, size = (_environment(name, alone) for name, alone in _TORCHRUN.items())
+    rank, local_rank, size = (_environment(name, default) for name, default in _TORCHRUN.items())
     device = _device(local_rank)
     world = World(rank, local_rank, size, device)
     if size == 1:
@@ -91,12 +91,13 @@ def joined_world() -> Iterator[World]:
         dist.destroy_process_group()
 
 
+# Variables that torchrun sets, with their values for a single process.
 _TORCHRUN = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
 
 
-def _environment(name: str, alone: int) -> int:
+def _environment(name: str, default: int) -> int:
     if "WORLD_SIZE" not in os.environ:
-        return alone
+        return default
     value = os.environ.get(name, "")
     if not value.isdecimal():
         raise UserError(Problem("environment", name, f"expected the number that torchrun sets, found {value!r}"))
@@ -106,9 +107,9 @@ def _environment(name: str, alone: int) -> int:
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    found = torch.cuda.device_count()
-    if local_rank >= found:
-        message = f"process {local_rank} of this machine has no GPU: {found} visible; start at most {found}"
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        message = f"process {local_rank} of this machine has no GPU: {count} visible; start at most {count}"
         raise UserError(Problem("environment", "LOCAL_RANK", message))
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)

@@ -1,26 +1,28 @@
-"""The evaluation of a run becomes a record, whatever its task."""
+"""The evaluation of a run, written as a record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hafabench.config.experiment import Experiment
-from hafabench.data.verify import dataset_digest
+from hafabench.data.report import dataset_digest
+from hafabench.engines.engine import engine_for
 from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_facts
-from hafabench.results.record import Metric, Record, write_record
+from hafabench.results.record import Record, write_record
 from hafabench.runs.run import Run
 
 
-def record_evaluation(experiment: Experiment, run: Run, evaluate: Callable[..., list[Metric]]) -> Record:
-    """Evaluate the run's final checkpoint with ``evaluate`` and write ``run.predictions`` and ``run.record``."""
+def record_evaluation(experiment: Experiment, run: Run) -> Record:
+    """Evaluate the run's final checkpoint and write ``run.predictions`` and ``run.record``.
 
+    Raises:
+        UserError: If the checkpoint belongs to another run, or the data cannot be read.
+    """
     watch = Stopwatch()
     meta = load_checkpoint(run.checkpoint).get("meta", {})
     expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
-    metrics = evaluate(run, run.checkpoint, keep=run.predictions)
+    metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions)
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,

@@ -1,8 +1,8 @@
 """Stopping a training so that the same command resumes it: on a signal, or before a time limit.
 
-Clusters end jobs by SIGTERM, people by Ctrl-C. A training asks at every step boundary whether it should stop, saves
-its state, and leaves with exit code 75 (``EX_TEMPFAIL``: try again later). `STOP_AFTER` lets whoever knows the time
-limit stop it a margin earlier, because a signal does not always reach a process that others started.
+Clusters end jobs by SIGTERM, people by Ctrl-C. After every step a training checks whether it should stop. It then
+saves its state and exits with code 75 (``EX_TEMPFAIL``: try again later). A signal does not always reach a process
+that was started by another one; the environment variable `STOP_AFTER` therefore sets a time limit in seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 from hafabench.errors import Problem, UserError
 
@@ -23,19 +25,19 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Context in which signals ask a training to stop, instead of ending the process.
+    """Context in which signals request that a training stops, instead of ending the process.
 
     A second Ctrl-C ends the process at once.
 
     Attributes:
-        reason: why the training should stop, as part of a sentence; None while it should go on.
+        reason: Why the training should stop, as part of a sentence; None while it should continue.
     """
 
-    def __init__(self, clock=time.monotonic):
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._deadline = clock() + _seconds_allowed()
         self._signal: str | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     @property
     def reason(self) -> str | None:
@@ -44,9 +46,9 @@ class StopRequest:
         return self._signal
 
     def __enter__(self) -> StopRequest:
-        # Python lets only the main thread handle signals; elsewhere the deadline still counts.
+        # Python allows signal handlers in the main thread only; the time limit works in every thread.
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._requested) for number in _SIGNALS}
+            self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -55,17 +57,17 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _requested(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
-    """For data loading workers: let the training decide when to stop.
+    """Make a data loading worker ignore signals, so that the training decides when to stop.
 
-    A signal to the whole process group would otherwise end them first, and the training by their death, before it
-    can finish its step and save its state. After SIGTERM they therefore go on for `GRACE` seconds.
+    A signal to the whole process group would otherwise end the workers first. The training would fail before it could
+    finish its step and save its state. After SIGTERM the workers therefore continue for `GRACE` seconds.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
@@ -73,7 +75,7 @@ def leave_signals_to_parent(_worker: int = 0) -> None:
 
 def _end_later(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # The alarm's own default ends the process.
+    # By default SIGALRM ends the process.
     signal.alarm(GRACE)
 
 

@@ -1,4 +1,4 @@
-"""Progress: lines with rate and time left for people; of a training also a JSON-lines history for plots."""
+"""Progress lines with rate and time left. A training also writes its progress to the history file of its run."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ Batch = TypeVar("Batch")
 
 
 class Progress:
-    """Counts optimiser steps; prints and records every ``every`` steps.
+    """Prints a line and appends an entry to the history every ``every`` optimiser steps.
 
-    The history is append-only; on resume, lines beyond the resumed step are dropped, so that it reads like one
-    uninterrupted run.
+    When a training resumes, entries beyond its first step are removed from the history. The history of an interrupted
+    training is therefore like that of an uninterrupted one.
 
     Args:
-        label: the run's id.
-        total: optimiser steps in the whole training.
-        start: steps already done.
-        every: steps between lines.
-        batch_size: images per step, over all processes.
-        history: the history file, or None to keep none (ranks other than the first).
+        label: The run's id, which begins every line.
+        total: Optimiser steps of the whole training.
+        start: Steps that are already done.
+        every: Steps between two lines.
+        batch_size: Images per step, over all processes.
+        history: The history file; None in all processes but the first.
     """
 
     def __init__(self, label: str, total: int, *, start: int, every: int, batch_size: int, history: Path | None):
         self._label, self._total, self._every, self._batch = label, total, every, batch_size
         self._history = history
-        self._start = self._mark_step = start
-        self._clock = self._mark = time.perf_counter()
+        self._start = self._last_step = start
+        self._started = self._last_time = time.perf_counter()
         if history is not None:
             history.parent.mkdir(parents=True, exist_ok=True)
             _truncate(history, start)
 
     def step(self, step: int, **values: float) -> None:
-        """Report that ``step`` (1-based) is done, with its losses and learning rate."""
+        """Report that ``step`` (counted from 1) is done, with its loss, learning rate and other values."""
         if self._history is None or (step % self._every and step != self._total):
             return
         now = time.perf_counter()
-        rate = (step - self._mark_step) * self._batch / max(now - self._mark, 1e-9)
-        mean_step = (now - self._clock) / max(step - self._start, 1)
-        left = (self._total - step) * mean_step
-        self._mark, self._mark_step = now, step
+        rate = (step - self._last_step) * self._batch / max(now - self._last_time, 1e-9)
+        seconds_per_step = (now - self._started) / max(step - self._start, 1)
+        left = (self._total - step) * seconds_per_step
+        self._last_time, self._last_step = now, step
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         line = f"{self._label} {step}/{self._total} {shown} {rate:.1f} images/s left {format_duration(left)}"
         print(line, file=sys.stderr, flush=True)
@@ -57,7 +57,7 @@ class Progress:
             handle.write(json.dumps(entry) + "\n")
 
 
-def announced(
+def report_progress(
     batches: Generator[Batch],
     label: str,
     images: int,
@@ -66,22 +66,24 @@ def announced(
     every_s: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Batch]:
-    """``batches`` of an evaluation, with a line on standard error every ``every_s`` seconds; none for a short one.
+    """Yield the batches of an evaluation and print a line every ``every_s`` seconds; short evaluations print none.
 
     Args:
-        batches: closed with what is returned.
-        label: the run's id.
-        images, batch_size: in all, and in each batch but the last.
-        clock: seconds.
+        batches: A generator, which is closed together with the returned one.
+        label: The run's id, which begins every line.
+        images: Number of images of the whole evaluation.
+        batch_size: Number of images of every batch but the last one.
+        every_s: Seconds between two lines.
+        clock: Returns the time in seconds.
     """
-    started = said = clock()
+    started = reported = clock()
     with closing(batches):
         for index, batch in enumerate(batches, start=1):
             yield batch
-            # Asked for the next one, so done with this one.
+            # The caller is done with the batch when it requests the next one.
             now, done = clock(), min(index * batch_size, images)
-            if now - said >= every_s or (done == images and said > started):
-                rate, said = done / max(now - started, 1e-9), now
+            if now - reported >= every_s or (done == images and reported > started):
+                rate, reported = done / max(now - started, 1e-9), now
                 left = format_duration((images - done) / rate)
                 line = f"{label}: evaluated {done} of {images} images, {rate:.1f} images/s left {left}"
                 print(line, file=sys.stderr, flush=True)

@@ -1,13 +1,13 @@
-"""Which images a step sees and with what randomness: functions of (seed, step), whatever happened before.
+"""Which images a step receives, and with which random numbers: functions of the seed and the step alone.
 
-A training that is stopped anywhere, or loads its data with another number of workers, therefore sees the same batches
-under the same augmentations as one that ran through. No random state needs to be kept: it is derived anew.
+A training that was interrupted, or that loads its data with another number of workers, therefore receives the same
+batches with the same augmentations as an uninterrupted one. No random state has to be saved.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -21,8 +21,15 @@ SampleKey = tuple[int, int, int]
 """An image's index, the epoch, and its position in the epoch."""
 
 
+class SizedDataset(Dataset[Any]):
+    """A data set with a length, which torch's `Dataset` does not declare."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
 class Stream(IntEnum):
-    """Independent uses of randomness under one seed."""
+    """Independent uses of random numbers under one seed."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -31,7 +38,7 @@ class Stream(IntEnum):
 
 
 def seed_everything(seed: int, stream: Stream, *counters: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators (all devices) from ``seed`` and ``counters``."""
+    """Seed Python's, NumPy's and torch's global generators (of all devices) from ``seed`` and ``counters``."""
     words = np.random.SeedSequence((seed, int(stream), *counters)).generate_state(4)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))  # noqa: NPY002 - timm's transforms and Mixup draw from this generator
@@ -39,20 +46,23 @@ def seed_everything(seed: int, stream: Stream, *counters: int) -> None:
 
 
 class StepSampler(Sampler[list[SampleKey]]):
-    """One process's batches, step by step through all epochs, from any step on.
+    """The batches of one process, step by step through all epochs, starting at any step.
 
-    An epoch has as many samples as the data set (less an incomplete last batch). With repeated augmentation every
-    image drawn stands in it ``repeats`` times in a row, so that an epoch sees about 1/``repeats`` of the images;
-    processes take turns through the order, so that the copies go to different ones (Hoffer et al., CVPR 2020, as in
-    DeiT's published sampler). The union of the processes' batches depends on neither rank nor number of processes.
+    An epoch has as many samples as the data set, without an incomplete last batch. With repeated augmentation every
+    image that is drawn occurs ``repeats`` times in succession, so that an epoch contains about 1/``repeats`` of the
+    images. The samples are dealt to the processes in turn, so that the copies of an image go to different processes
+    (Hoffer et al., CVPR 2020, as in DeiT's published sampler). The union of the processes' batches depends on neither
+    the rank nor the number of processes.
 
     Args:
-        images: number of images in the data set.
-        batch_size: of a step, over all processes.
-        repeats: copies of an image.
-        seed: of the order.
-        start, stop: first step, and the step after the last (0-based).
-        rank, size: of this process.
+        images: Number of images in the data set.
+        batch_size: Images per step, over all processes.
+        repeats: Copies of an image.
+        seed: Seed of the order.
+        start: First step, counted from 0.
+        stop: The step after the last one.
+        rank: Number of this process.
+        size: Number of processes.
     """
 
     def __init__(
@@ -82,18 +92,18 @@ class StepSampler(Sampler[list[SampleKey]]):
                 epoch = step // self._steps_per_epoch
                 order = self._order(epoch)
             first = step % self._steps_per_epoch * self._batch
-            mine = range(first + self._rank, first + self._batch, self._size)
-            yield [(int(order[position]), epoch, position) for position in mine]
+            positions = range(first + self._rank, first + self._batch, self._size)
+            yield [(int(order[position]), epoch, position) for position in positions]
 
     def _order(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng((self._seed, int(Stream.ORDER), epoch))
         return np.repeat(generator.permutation(self._images), self._repeats)[: self._images]
 
 
-class SeededSamples(Dataset):
-    """A data set whose random transforms are seeded per sample: by seed, epoch and position in the epoch."""
+class SeededSamples(Dataset[Any]):
+    """A data set whose random transforms are seeded for every sample, by seed, epoch and position in the epoch."""
 
-    def __init__(self, dataset: Dataset, seed: int):
+    def __init__(self, dataset: Dataset[Any], seed: int):
         self._dataset, self._seed = dataset, seed
 
     def __getitem__(self, key: SampleKey) -> object:
@@ -103,20 +113,24 @@ class SeededSamples(Dataset):
 
 
 def batches(
-    dataset: Dataset,
-    sampler: Iterable[list],
+    dataset: Dataset[Any],
+    sampler: Iterable[list[Any]],
     *,
     workers: int,
     pin: bool,
-    collate: Callable[[list], Any] = default_collate,
-) -> Iterator[Any]:
-    """Batches of ``dataset``, loaded by ``workers`` processes (0: by this one).
+    collate: Callable[[list[Any]], Any] = default_collate,
+) -> Generator[Any]:
+    """Load batches of ``dataset``. Close the generator (`contextlib.closing`) to end its worker processes.
 
-    By default samples are (image, label) and a batch is images (B, 3, H, W) and labels (B,); ``collate`` makes
-    another kind of batch of a list of samples. Close the generator (`contextlib.closing`) to end its processes.
+    Args:
+        dataset: By default its samples are pairs of image and label.
+        sampler: The keys of the samples of each batch.
+        workers: Loading processes; 0 loads in this process.
+        pin: Whether tensors are placed in pinned memory, from which they are copied to a GPU faster.
+        collate: Makes a batch from a list of samples. By default a batch is images (B, 3, H, W) and labels (B,).
 
     Raises:
-        UserError: for an image that cannot be read.
+        UserError: If an image cannot be read.
     """
     loader = DataLoader(
         dataset,
@@ -125,13 +139,14 @@ def batches(
         collate_fn=collate,
         pin_memory=pin,
         worker_init_fn=leave_signals_to_parent,
-        # Its own generator: the loader's draw of a base seed must not touch the global one.
+        # The loader draws a base seed; with its own generator it leaves the global one unchanged.
         generator=torch.Generator(),
     )
-    iterator = iter(loader)
+    iterator: Any = iter(loader)
     try:
         yield from iterator
     finally:
-        # Left to garbage collection, workers outlive an error by many seconds: its traceback holds the iterator.
+        # After an error the traceback holds the iterator, so that garbage collection would end the workers much
+        # later.
         if workers:
             iterator._shutdown_workers()

@@ -1,37 +1,43 @@
-"""What both engines do around their optimiser steps: resume, check, report, save, stop, finish.
+"""Training with exact resume: the parts that the engines of all tasks share.
 
-An engine computes the steps; a `TrainingSession` keeps the run's files.
+A `Trainer` computes the optimiser steps of its task. A `TrainingSession` keeps the files of the run: it resumes,
+checks, reports, saves, stops and finishes.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.utils import deterministic as deterministic_options
+from torch.utils.data import default_collate
 
-from hafabench.engines.distributed import World
+from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import EXIT_CODE, StopRequest
 from hafabench.engines.progress import Progress
+from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler, Stream, batches, seed_everything
+from hafabench.engines.trained import identity, is_trained
 from hafabench.engines.training_state import TrainingState, discard_work
 from hafabench.errors import Problem, UserError
-from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
+from hafabench.models.checkpoints.storage import save_checkpoint
 from hafabench.results.provenance import Stopwatch
 from hafabench.runs.run import Run
 
 
 class TrainingSession:
-    """One process's part in keeping a run: its state, history, final checkpoint, and the decision to stop.
+    """One process's part in keeping the files of a run: state, history and final checkpoint.
 
     Args:
-        run: what is trained.
-        world: its processes; the first one writes.
-        stop: whether to leave early.
-        total: optimiser steps of the whole training.
+        run: The run that is trained.
+        world: The processes of the training; the first one writes files.
+        stop: Tells whether the training should stop early.
+        total: Number of optimiser steps of the whole training.
     """
 
     state: TrainingState
@@ -42,9 +48,9 @@ class TrainingSession:
         self._watch = Stopwatch()
 
     def begin(self, state: TrainingState) -> None:
-        """Take up the run's work state into ``state``, which then says how many steps are done."""
+        """Load the state in the run's work folder into ``state``, whose ``step`` is then the number of steps done."""
         self.state = state
-        state.resume(self.run, announce=self.world.is_first)
+        state.resume(self.run, verbose=self.world.is_first)
         # No process may write before every process has read.
         self.world.wait()
         self._progress = Progress(
@@ -56,47 +62,50 @@ class TrainingSession:
             history=self.run.history if self.world.is_first else None,
         )
 
-    def step_done(self, loss: float, lr: float, **shown: float) -> None:
-        """Account for one optimiser step of this process.
+    def step_done(self, loss: float, lr: float, **values: float) -> None:
+        """Count one optimiser step of this process; report it, save the state or stop where that is due.
 
         Args:
-            loss: this process's; reported as the mean over the processes.
-            lr: learning rate of the step.
-            shown: further values for progress and history.
+            loss: The loss of this process; its mean over the processes is reported.
+            lr: The learning rate of the step.
+            values: Further values for the progress line and the history.
 
         Raises:
-            UserError: for a loss, or for weights about to be saved, that are no longer finite.
-            SystemExit: with code 75 after a request to stop, the state being saved.
+            UserError: If the loss, or the weights about to be saved, are no longer finite.
+            SystemExit: With code 75 after a request to stop. The state has been saved.
         """
         state = self.state
         state.step += 1
-        loss, asked = self.world.mean(loss, float(self._stop.reason is not None))
+        loss, stop_share = self.world.mean(loss, float(self._stop.reason is not None))
         if not math.isfinite(loss):
             raise UserError(self._not_finite(f"the loss is {loss}", lr))
-        stopping = asked and state.step < self.total
+        stopping = stop_share and state.step < self.total
         if stopping:
-            # Before anything is printed: whoever read it may be gone by the same signal.
+            # The state is saved before anything is printed: the signal may have ended the reader of the output too.
             self._save(lr)
-        self._progress.step(state.step, loss=loss, lr=lr, **shown)
+        self._progress.step(state.step, loss=loss, lr=lr, **values)
         if stopping:
             self._leave()
-        # After the history: lines beyond a state are dropped on resume, missing ones would stay missing.
+        # The history is written before the state: a resume drops lines beyond the state, but could not add lines.
         if state.step < self.total and state.step % self.run.recipe.checkpoint_every == 0:
             self._save(lr)
         elif state.step == self.total:
             self._check_weights(lr)
 
-    def finish(self, identity: dict[str, Any], **facts: Any) -> None:
+    def finish(self, **provenance: Any) -> None:
         """Write the final checkpoint, then remove the work folder.
 
         Args:
-            identity: whose weights these are, for the checkpoint's ``meta``.
-            facts: added to the provenance of the training, ``meta["training"]``.
+            provenance: Entries that are added to the provenance of the training, ``meta["training"]``; an entry
+                ``initialised_from`` is stored beside it.
         """
         if self.world.is_first:
             models = {"state_dict": self.state.model, "average": self.state.average}
             weights = {key: _on_cpu(model) for key, model in models.items() if model is not None}
-            meta = {**identity, "training": {**self._provenance(), **facts}}
+            meta = identity(self.run)
+            if "initialised_from" in provenance:
+                meta["initialised_from"] = provenance.pop("initialised_from")
+            meta["training"] = {**self._provenance(), **provenance}
             save_checkpoint(self.run.checkpoint, {**weights, "meta": meta})
             discard_work(self.run)
         self.world.wait()
@@ -107,16 +116,16 @@ class TrainingSession:
             self.state.save(self.run, self._seconds())
 
     def _check_weights(self, lr: float) -> None:
-        # A finite loss may still have had an infinite gradient: never replace a good state by a spoilt one.
+        # The gradient may have been infinite although the loss was finite. Good states are never overwritten then.
         if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
             raise UserError(self._not_finite("some weights are not finite", lr))
 
     def _seconds(self) -> float:
-        """Spent on the steps so far, over all resumes."""
+        """Return the seconds spent on the steps so far, over all resumes."""
         return self.state.seconds + self._watch.seconds()
 
     def _not_finite(self, what: str, lr: float) -> Problem:
-        advice = "lower lr or clip the gradient (clip_grad); the state before is kept in"
+        advice = "lower lr or clip the gradient (clip_grad); the previous state is kept in"
         message = f"{what} at learning rate {lr:.3g}: {advice} {self.run.work}"
         return Problem(self.run.id, f"step {self.state.step}", message)
 
@@ -134,8 +143,8 @@ class TrainingSession:
         device, seconds = self.world.device, self._seconds()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         found = self._watch.provenance(device=name, threads=torch.get_num_threads()).model_dump()
-        for other in ("duration_s", "checkpoint_sha256", "dataset_digest"):
-            found.pop(other)
+        for unused in ("duration_s", "checkpoint_sha256", "dataset_digest"):
+            found.pop(unused)
         found |= {
             "started": self.state.started,
             "steps": self.total,
@@ -149,53 +158,92 @@ class TrainingSession:
         return found
 
 
+class Trainer(ABC):
+    """One process's part in the training of a run; subclasses compute the steps.
+
+    Args:
+        run: The run that is trained.
+        world: The processes of the training.
+        stop: Tells whether the training should stop early.
+        dataset: The training split.
+
+    Raises:
+        UserError: If the recipe does not fit the number of images or of processes.
+    """
+
+    def __init__(self, run: Run, world: World, stop: StopRequest, dataset: SizedDataset):
+        self.run, self.world, self.dataset = run, world, dataset
+        images, batch_size = len(dataset), run.recipe.batch_size
+        self.images_per_process = world.share_of(batch_size)
+        problems = run.recipe.problems(images)
+        if problems:
+            raise UserError([Problem(run.id, key, message) for key, message in problems.items()])
+        self.steps_per_epoch = images // batch_size
+        self.session = TrainingSession(run, world, stop, run.recipe.steps(images))
+
+    @abstractmethod
+    def complete(self) -> None:
+        """Train from the step of the last saved state to the last step, and write the final checkpoint."""
+
+    def seed_step(self) -> None:
+        """Seed the random numbers of the next step from its number: dropout, drop path and others draw from them."""
+        seed_everything(self.run.seed, Stream.STEP, self.session.state.step, self.world.rank)
+
+    def load_batches(
+        self, start: int, sampler: Callable[..., StepSampler], collate: Callable[[list[Any]], Any] = default_collate
+    ) -> Generator[Any]:
+        """Load this process's batches from step ``start`` to the last step.
+
+        Args:
+            start: First step, counted from 0.
+            sampler: A `StepSampler` class, or a function that makes one, which receives the steps and the process.
+            collate: Makes a batch from a list of samples.
+        """
+        steps = sampler(
+            seed=self.run.seed,
+            start=start,
+            stop=self.session.total,
+            rank=self.world.rank,
+            size=self.world.size,
+        )
+        return batches(
+            SeededSamples(self.dataset, self.run.seed),
+            steps,
+            workers=self.run.recipe.workers,
+            pin=self.world.device.type == "cuda",
+            collate=collate,
+        )
+
+
+def run_training(run: Run, trainer: Callable[[Run, World, StopRequest], Trainer]) -> None:
+    """Train a run, unless it is already trained, in the processes that torchrun started or in this one alone."""
+    if is_trained(run):
+        print(f"{run.id}: already trained; delete {run.checkpoint} to train it again", file=sys.stderr)
+        return
+    with StopRequest() as stop, joined_world() as world, deterministic(world.device):
+        trainer(run, world, stop).complete()
+
+
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
-    # Row-major, whatever their order in this process: what others read (safetensors for one) may know no other.
+    # Tensors are stored row-major, whatever their memory format in this process: safetensors supports no other.
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-
-
-def is_trained(run: Run) -> bool:
-    """Whether the run's final checkpoint is there and of this configuration."""
-    if not run.checkpoint.exists():
-        return False
-    return load_checkpoint(run.checkpoint).get("meta", {}).get("fingerprint") == run.fingerprint
-
-
-def say_trained(run: Run) -> None:
-    """Tell people why nothing happens."""
-    print(f"{run.id}: already trained; delete {run.checkpoint} to train it again", file=sys.stderr)
-
-
-def identity(run: Run) -> dict[str, Any]:
-    """Whose weights a final checkpoint holds; what does not agree in all of it is another run's."""
-    return {
-        "run": run.id,
-        "task": run.task,
-        "model": run.model.name,
-        "architecture": run.model.architecture,
-        "mergers": list(run.model.mergers),
-        "variant": run.model.query_mode,
-        "fidelity": run.model.fidelity,
-        "num_classes": run.dataset.num_classes,
-        "dataset": run.dataset.name,
-        "seed": run.seed,
-        "fingerprint": run.fingerprint,
-    }
 
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Choose deterministic algorithms on CPU, where exact resume is promised; on GPU they cost too much."""
+    """Use deterministic algorithms on CPU, where exact resume is promised; on GPU they are too slow."""
     if device.type != "cpu":
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    # torch sets this attribute through a module class, so that its stubs do not know it.
+    options: Any = deterministic_options
+    fill_memory = options.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # No result depends on uninitialised memory; filling it would cost time in every step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # No result depends on uninitialised memory, and filling it costs time in every step.
+    options.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        options.fill_uninitialized_memory = fill_memory

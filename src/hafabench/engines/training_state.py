@@ -1,7 +1,8 @@
-"""What an exact resume needs, in the run's work folder.
+"""The state that an exact resume needs, stored in the run's work folder.
 
-Randomness, the sampler's position and the learning rate are functions of (seed, step): the step stands for all of
-them. The rest is the model, the optimiser and the gradient scaler, tensors and numbers only.
+Random numbers, the sampler's position and the learning rate are functions of the seed and the step, so that the
+number of steps describes them. The rest are the model, the optimiser and the gradient scaler: tensors and numbers
+only.
 """
 
 from __future__ import annotations
@@ -23,26 +24,28 @@ STATE = "state.pth"
 
 
 class Stateful(Protocol):
-    """Anything whose state is tensors, numbers and containers of them."""
+    """An object whose state consists of tensors, numbers and containers of them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The state."""
+        """Return the state."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Load a state."""
 
 
 @dataclass
 class TrainingState:
-    """The parts that change as a training goes on.
+    """The parts of a training that change from step to step.
 
     Attributes:
-        scaler: what the optimiser needs besides: a gradient scaler, or learning rate schedules with a state.
-        average: a model with the moving average of the weights, where one is kept.
-        step: optimiser steps done.
-        seconds: spent on these steps, over all resumes; work lost by a kill is not in it.
-        started: when the first of these steps began (ISO 8601).
-        resumes: times that the training was taken up again.
+        model: The model that is trained.
+        optimizer: Its optimiser.
+        scaler: What the optimiser needs besides: a gradient scaler, or learning rate schedules that have a state.
+        average: A model with the moving average of the weights, if one is kept.
+        step: Optimiser steps done.
+        seconds: Time spent on these steps over all resumes, without steps that were lost.
+        started: When the first of these steps began (ISO 8601).
+        resumes: Number of times that the training was resumed.
     """
 
     model: nn.Module
@@ -55,7 +58,7 @@ class TrainingState:
     resumes: int = 0
 
     def save(self, run: Run, seconds: float) -> None:
-        """Write the state to the run's work folder; ``seconds`` includes this process's part."""
+        """Write the state to the run's work folder; ``seconds`` includes the time of this process."""
         save_checkpoint(
             run.work / STATE,
             {
@@ -71,18 +74,18 @@ class TrainingState:
             },
         )
 
-    def resume(self, run: Run, announce: bool) -> None:
-        """Take up the run's work state, if there is one of this configuration.
+    def resume(self, run: Run, verbose: bool) -> None:
+        """Load the state in the run's work folder, if there is one of the current configuration.
 
         Raises:
-            UserError: for a state that cannot be read or does not fit; it is not thrown away unasked.
+            UserError: If the state cannot be read or does not fit. The file is kept.
         """
         path = run.work / STATE
         if not path.exists():
             return
         content = _read(path)
         if content.get("fingerprint") != run.fingerprint:
-            if announce:
+            if verbose:
                 print(
                     f"{run.id}: the state in {run.work} belongs to another configuration (fingerprint "
                     f"{content.get('fingerprint')}, now {run.fingerprint}): training starts over",
@@ -96,12 +99,12 @@ class TrainingState:
             load_strict(self.average, content["average"], path)
         self.step, self.seconds = content["step"], content["seconds"]
         self.started, self.resumes = content["started"], content["resumes"] + 1
-        if announce:
+        if verbose:
             print(f"{run.id}: resumed after step {self.step}", file=sys.stderr)
 
 
 def discard_work(run: Run) -> None:
-    """Remove the run's work folder: its final checkpoint is written, and a state is three times as big."""
+    """Remove the run's work folder, which is no longer needed once the final checkpoint is written."""
     shutil.rmtree(run.work, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hafabench.cluster.costs import AccountingRecord
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import load_site, site_file
-from hafabench.data.verify import read_report
+from hafabench.data.report import read_report
 from hafabench.explain.configuration import settings
 from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Value, Verdict
 from hafabench.explain.locate import Place, locate

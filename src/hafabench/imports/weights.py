@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment
-from hafabench.data.verify import dataset_digest
+from hafabench.data.report import dataset_digest
 from hafabench.files import sha256_of
 from hafabench.imports.store import Stored, imported_id, now, refuse_earlier, store_records
 from hafabench.models.checkpoints.foreign import ForeignWeights

@@ -124,7 +124,7 @@ def build_on_meta(spec: ModelSpec, task: str, num_classes: int) -> nn.Module:
 
             return create(spec, num_classes=num_classes)
         # Seconds of import time that counting a classifier does not need.
-        from hafabench.engines.dense.engine import build_dense_model
+        from hafabench.engines.dense.model import build_dense_model
 
         model = build_dense_model(spec, task, num_classes)
     return _DetectorForward(model) if task == "detection" else model

@@ -13,9 +13,10 @@ from torch import nn
 from hafabench.config.recipes import ClassificationRecipe
 from hafabench.data.loaders import classification_dataset
 from hafabench.data.preview import spread
-from hafabench.engines.classification import engine as classification
 from hafabench.engines.classification.augmentation import eval_transform
-from hafabench.engines.dense import engine as dense
+from hafabench.engines.dense.datasets import load_dataset
+from hafabench.engines.dense.model import load_mm
+from hafabench.engines.trained import load_trained
 from hafabench.models.hafa import LocalAdaptiveAggregation
 from hafabench.pictures.samples import ClassifiedImage, SamplingPoints, SegmentedImage
 from hafabench.runs.run import Run
@@ -32,12 +33,12 @@ def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
     Raises:
         UserError: If a checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
-    mm = dense.load_mm()
+    mm = load_mm()
     # The models and data sets of mmseg have no type annotations.
-    models: list[Any] = [dense.load_trained(run, run.checkpoint) for run in runs]
+    models: list[Any] = [load_trained(run, run.checkpoint) for run in runs]
     segmented = []
     with mm.scope("segmentation"):
-        data: Any = dense.validation_data(runs[-1])
+        data: Any = load_dataset(runs[-1], "val")
         for index in spread(range(len(data)), count):
             sample = data[index]
             batch = mm.pseudo_collate([sample])
@@ -63,7 +64,7 @@ def classify_images(run: Run, count: int) -> list[ClassifiedImage]:
     Raises:
         UserError: If the checkpoint is missing or belongs to another run, or if the data cannot be read.
     """
-    model = classification.load_trained(run, run.checkpoint)
+    model = load_trained(run, run.checkpoint)
     assert isinstance(run.recipe, ClassificationRecipe)
     transform: Any = eval_transform(run.recipe)  # a `Compose` of torchvision, the last step of which normalises
     normalize = transform.transforms[-1]

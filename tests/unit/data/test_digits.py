@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hafabench.config.experiment import DatasetConfig
-from hafabench.data import digits, manifest, paths
+from hafabench.data import digits, listing, manifest, paths
 from hafabench.data.digits import annotate, make_digits
 from hafabench.data.scans import Pose, draw_glyph, load_scans, split_scans
 from hafabench.data.scenes import compose_scene
@@ -64,7 +64,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(layout, made, tmp_path):
 def test_a_scene_does_not_depend_on_how_many_there_are(made, tmp_path):
     fewer = config("coco", tmp_path / "fewer", train=3)
     make_digits(fewer)
-    for file in paths.image_files(paths.coco_images(fewer, "train")):
+    for file in listing.image_files(paths.coco_images(fewer, "train")):
         assert file.read_bytes() == (paths.coco_images(made["coco"], "train") / file.name).read_bytes()
 
 
@@ -217,7 +217,7 @@ def test_ade20k_masks_mark_ink_background_and_mixed_pixels(made):
     dataset = made["ade20k"]
     values: set[int] = set()
     for split in paths.SPLITS:
-        images = paths.image_files(paths.ade20k_images(dataset, split))
+        images = listing.image_files(paths.ade20k_images(dataset, split))
         assert len(images) == dataset.images[split]
         for file in images:
             with Image.open(paths.ade20k_masks(dataset, split) / f"{file.stem}.png") as image:
@@ -234,7 +234,7 @@ def test_images_differ_from_their_background_on_ink(made):
     """Ink is lighter than its background on average, so that the tasks can be learned."""
     dataset = made["ade20k"]
     differences = []
-    for file in paths.image_files(paths.ade20k_images(dataset, "train")):
+    for file in listing.image_files(paths.ade20k_images(dataset, "train")):
         with Image.open(file) as picture, Image.open(paths.ade20k_masks(dataset, "train") / f"{file.stem}.png") as m:
             grey, mask = np.asarray(picture.convert("L"), float), np.asarray(m)
         ink = (mask > 0) & (mask < 11)
@@ -289,7 +289,7 @@ def test_what_the_generator_cannot_make_is_refused_all_at_once(tmp_path):
         make_digits(dataset)
     assert "digits have 10, found 12" in str(caught.value)
     assert "images.val: expected 10 or more, found 9" in str(caught.value)
-    with pytest.raises(UserError, match="it has to be there"):
+    with pytest.raises(UserError, match="no generator is configured"):
         make_digits(config("imagenet", tmp_path / "data", generator=None))
     assert not dataset.root.exists()
 
@@ -318,7 +318,7 @@ def test_the_digest_sees_names_and_bytes(tmp_path):
 
 def test_importing_and_making_data_loads_no_torch(tmp_path):
     code = (
-        "import sys, hafabench.data, hafabench.data.verify, hafabench.data.digits, hafabench.data.preview;"
+        "import sys, hafabench.data, hafabench.data.prepare, hafabench.data.digits, hafabench.data.preview;"
         "sys.exit(', '.join(m for m in ('torch', 'torchvision', 'mmengine', 'timm') if m in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hafabench.config.experiment import DatasetConfig
-from hafabench.data import paths
+from hafabench.data import listing, paths
 from hafabench.data.classes import class_palette
 from hafabench.data.digits import make_digits
 from hafabench.data.preview import TILE, TITLE, draw_preview, sheet_size
@@ -91,7 +91,7 @@ def test_boxes_stand_where_the_annotations_say(made, tmp_path):
 def test_masks_are_tinted(made, tmp_path):
     dataset = made["ade20k"]
     draw_preview(dataset, tmp_path / "with.png", columns=1, count=1)
-    mask_file = paths.image_files(paths.ade20k_masks(dataset, "train"))[0]
+    mask_file = listing.image_files(paths.ade20k_masks(dataset, "train"))[0]
     original = mask_file.read_bytes()
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask_file)
     try:

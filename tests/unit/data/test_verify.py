@@ -16,7 +16,9 @@ from hafabench.config.experiment import DatasetConfig
 from hafabench.data import manifest, paths
 from hafabench.data.classes import class_palette, coco_classes, imagenet_classes, segmentation_classes
 from hafabench.data.digits import make_digits
-from hafabench.data.verify import missing_datasets, prepare_dataset, read_report, verify_dataset
+from hafabench.data.prepare import missing_datasets, prepare_dataset
+from hafabench.data.report import read_report
+from hafabench.data.verify import verify_dataset
 from hafabench.errors import UserError
 
 LAYOUTS = ("imagenet", "coco", "ade20k")
@@ -102,7 +104,7 @@ def test_real_data_is_digested_by_its_listing(layout, copied):
 
 
 def test_of_large_data_a_fixed_sample_is_decoded(copied, monkeypatch):
-    monkeypatch.setattr("hafabench.data.verify.DECODED_PER_SPLIT", 4)
+    monkeypatch.setattr("hafabench.data.verify.dataset.DECODED_PER_SPLIT", 4)
     dataset = copied("imagenet")
     assert verify_dataset(dataset).decoded == {"train": 4, "val": 4}
 
@@ -110,7 +112,7 @@ def test_of_large_data_a_fixed_sample_is_decoded(copied, monkeypatch):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_missing_root_folder(layout, tmp_path):
     (problem,) = problems_of(config(layout, tmp_path / "nowhere", generator=None))
-    assert problem.startswith(f"{tmp_path / 'nowhere'}: no such folder; expected the layout {layout!r}")
+    assert problem.startswith(f"{tmp_path / 'nowhere'}: no such folder; expected the data format {layout!r}")
     (problem,) = problems_of(config(layout, tmp_path / "nowhere"))
     assert problem.endswith("`hafabench data prepare` makes it")
 
@@ -242,7 +244,7 @@ def test_listed_image_that_is_missing_or_of_another_size(copied):
     Image.new("RGB", (32, 48)).save(two)
     found = problems_of(dataset)
     assert any(line.startswith(f"{one}: no such image; image 1 of") for line in found)
-    assert f"{two}: the annotations say 64 x 64 pixels, found 32 x 48" in found
+    assert f"{two}: expected 64 x 64 pixels as annotated, found 32 x 48" in found
 
 
 def test_number_of_classes_differs(copied):
@@ -278,7 +280,7 @@ def test_other_parameters_are_made_anew(copied, tmp_path):
     assert "made with other parameters" in problems_of(dataset)[0]
     report = prepare_dataset(dataset, tmp_path / "report.json")
     assert report.identity["generator"]["seed"] == 5
-    assert manifest.is_as_made(dataset)
+    assert manifest.is_unchanged(dataset)
 
 
 def test_report_is_written_and_read_back(originals, tmp_path):

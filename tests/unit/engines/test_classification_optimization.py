@@ -13,7 +13,12 @@ from torch import nn
 
 from hafabench.config.catalog import CATALOG
 from hafabench.config.recipes import ClassificationRecipe, load_recipe, nested
-from hafabench.engines.classification.augmentation import criterion, eval_transform, mixing, train_transform
+from hafabench.engines.classification.augmentation import (
+    build_criterion,
+    build_mixup,
+    eval_transform,
+    train_transform,
+)
 from hafabench.engines.classification.optimization import build_optimizer, build_schedule, scaled_lr
 from hafabench.errors import UserError
 from tools.tiny_runs.classification import PLAIN
@@ -154,7 +159,7 @@ def test_unknown_policy_is_one_sentence(policy):
 
 
 def test_mixed_targets_are_smoothed_mixtures_with_the_reversed_batch():
-    mixup = mixing(recipe(mixup=0.8, label_smoothing=0.1), num_classes=4, per_process=2)
+    mixup = build_mixup(recipe(mixup=0.8, label_smoothing=0.1), num_classes=4, images_per_process=2)
     np.random.seed(0)  # noqa: NPY002 - the generator that timm's Mixup draws from
     images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
     mixed, targets = mixup(images, torch.tensor([1, 2]))
@@ -165,20 +170,20 @@ def test_mixed_targets_are_smoothed_mixtures_with_the_reversed_batch():
     assert torch.allclose(targets, share * one_hot + (1 - share) * one_hot.flip(0), atol=1e-6)
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     expected = -(targets * logits.log_softmax(1)).sum(1).mean()
-    assert criterion(recipe(mixup=0.8), mixup)(logits, targets) == pytest.approx(expected.item())
+    assert build_criterion(recipe(mixup=0.8), mixup)(logits, targets) == pytest.approx(expected.item())
 
 
 def test_without_mixing_the_loss_smooths_labels_itself():
-    assert mixing(recipe(), 4, 3) is None
+    assert build_mixup(recipe(), 4, 3) is None
     logits, labels = torch.tensor([[2.0, 0.0, 0.0, 0.0]]), torch.tensor([0])
     soft = torch.full((1, 4), 0.05).index_fill(1, labels, 0.85)
     expected = -(soft * logits.log_softmax(1)).sum()
-    assert criterion(recipe(label_smoothing=0.2), None)(logits, labels) == pytest.approx(expected.item())
+    assert build_criterion(recipe(label_smoothing=0.2), None)(logits, labels) == pytest.approx(expected.item())
 
 
 def test_mixing_an_odd_batch_is_refused():
     with pytest.raises(UserError, match="batch_size: mixup and CutMix need an even number of images"):
-        mixing(recipe(cutmix=1.0), 4, 7)
+        build_mixup(recipe(cutmix=1.0), 4, 7)
 
 
 def test_recipe_file_holds_the_papers_values(repository: Path):

@@ -11,8 +11,11 @@ from pycocotools.coco import COCO
 
 from hafabench.engines.dense import config as dense_config
 from hafabench.engines.dense.coco_ap import average_precisions
-from hafabench.engines.dense.engine import load_mm
+from hafabench.engines.dense.model import load_mm
 from hafabench.engines.dense.sampling import AspectSampler
+from hafabench.engines.dense.training import DenseTrainer
+from hafabench.engines.distributed import World
+from hafabench.engines.interrupt import StopRequest
 from hafabench.errors import UserError
 from tools.tiny_runs.dense import RECIPES, tiny_run
 
@@ -94,7 +97,7 @@ def test_detection_rate_steps_down_at_its_milestones():
 def test_a_recipe_that_cannot_be_carried_out(tmp_path, change, sentence):
     run = tiny_run(tmp_path, "segmentation", **change)
     with pytest.raises(UserError, match=sentence):
-        dense_config.total_steps(run, images=6)
+        DenseTrainer(run, World(0, 0, 1, torch.device("cpu")), StopRequest())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hafabench.engines.dense.engine import load_mm
+from hafabench.engines.dense.model import load_mm
 from hafabench.engines.dense.neck import TokenFPN
 from hafabench.models.hafa.tokens import CellTable, Tokens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hafabench.engines.progress import announced
+from hafabench.engines.progress import report_progress
 
 
 class Source:
@@ -19,13 +19,13 @@ class Source:
         finally:
             self.closed = True
 
-    def announced(self, images: int, batch_size: int):
-        return announced(iter(self), "the/run", images, batch_size, clock=lambda: self.now)
+    def report_progress(self, images: int, batch_size: int):
+        return report_progress(iter(self), "the/run", images, batch_size, clock=lambda: self.now)
 
 
 def test_a_long_evaluation_tells_rate_and_time_left(capsys):
     source = Source(batches=10, seconds=4)
-    assert list(source.announced(images=39, batch_size=4)) == list(range(10))
+    assert list(source.report_progress(images=39, batch_size=4)) == list(range(10))
     assert capsys.readouterr().err.splitlines() == [
         "the/run: evaluated 12 of 39 images, 1.0 images/s left 27.0 s",
         "the/run: evaluated 24 of 39 images, 1.0 images/s left 15.0 s",
@@ -35,13 +35,13 @@ def test_a_long_evaluation_tells_rate_and_time_left(capsys):
 
 
 def test_a_short_one_tells_nothing(capsys):
-    assert len(list(Source(batches=4, seconds=2).announced(images=16, batch_size=4))) == 4
+    assert len(list(Source(batches=4, seconds=2).report_progress(images=16, batch_size=4))) == 4
     assert capsys.readouterr().err == ""
 
 
 def test_it_closes_what_it_reads():
     source = Source(batches=4, seconds=1)
-    batches = source.announced(images=16, batch_size=4)
+    batches = source.report_progress(images=16, batch_size=4)
     assert next(batches) == 0
     batches.close()
     assert source.closed

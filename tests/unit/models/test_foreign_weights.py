@@ -17,7 +17,7 @@ from torch import nn
 from hafabench.cli import cli
 from hafabench.config.catalog import CATALOG
 from hafabench.config.experiment import load_experiment
-from hafabench.data.verify import prepare_dataset
+from hafabench.data.prepare import prepare_dataset
 from hafabench.errors import UserError
 from hafabench.models import create
 from hafabench.models.checkpoints.foreign import ForeignWeights

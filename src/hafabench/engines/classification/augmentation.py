@@ -1,14 +1,12 @@
-"""Images as a classification recipe wants them: transforms, mixing and the loss that goes with it (all timm's).
+"""The images of a classification recipe: transforms, mixing, and the matching loss, all of them timm's.
 
 The published training code follows DeiT (Touvron et al., ICML 2021), whose augmentation timm implements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-import torch
-from PIL import Image
 from timm.data import Mixup, create_transform
 from timm.loss import SoftTargetCrossEntropy
 from torch import nn
@@ -16,20 +14,20 @@ from torch import nn
 from hafabench.config.recipes import ClassificationRecipe
 from hafabench.errors import Problem, UserError
 
-Transform = Callable[[Image.Image], torch.Tensor]
 
+def train_transform(recipe: ClassificationRecipe) -> Any:
+    """Build the training transform: random resized crop, flip, colour changes, normalisation and random erasing.
 
-def train_transform(recipe: ClassificationRecipe) -> Transform:
-    """Random resized crop, flip, colour jitter or automatic augmentation, normalisation, random erasing by noise.
-
-    As in timm, and so in the published code, colour jitter is off wherever ``auto_augment`` is on.
+    As in timm, and so in the published code, ``color_jitter`` is ignored if ``auto_augment`` is set.
 
     Returns:
         A function from an RGB image to a tensor (3, ``image_size``, ``image_size``).
 
     Raises:
-        UserError: for an ``auto_augment`` policy that timm does not know.
+        UserError: If timm does not know the ``auto_augment`` policy.
     """
+    # timm accepts None for no colour jitter, which its annotation does not mention.
+    color_jitter: Any = recipe.color_jitter or None
     try:
         return create_transform(
             recipe.image_size,
@@ -37,7 +35,7 @@ def train_transform(recipe: ClassificationRecipe) -> Transform:
             scale=recipe.crop_scale,
             interpolation=recipe.interpolation,
             hflip=recipe.horizontal_flip,
-            color_jitter=recipe.color_jitter or None,
+            color_jitter=color_jitter,
             auto_augment=recipe.auto_augment,
             re_prob=recipe.random_erasing,
             re_mode="pixel",
@@ -47,25 +45,28 @@ def train_transform(recipe: ClassificationRecipe) -> Transform:
         raise UserError(Problem("recipe", "auto_augment", message)) from None
 
 
-def eval_transform(recipe: ClassificationRecipe) -> Transform:
-    """Resize the shorter side to ``image_size / eval_crop``, crop the centre, normalise.
+def eval_transform(recipe: ClassificationRecipe) -> Any:
+    """Build the evaluation transform: resize the shorter side to ``image_size / eval_crop``, crop, normalise.
 
-    Random interpolation is for training only; such recipes are evaluated with bicubic interpolation.
+    Random interpolation is for training only. Recipes that use it are evaluated with bicubic interpolation.
+
+    Returns:
+        A function from an RGB image to a tensor (3, ``image_size``, ``image_size``).
     """
     interpolation = "bicubic" if recipe.interpolation == "random" else recipe.interpolation
     return create_transform(recipe.image_size, interpolation=interpolation, crop_pct=recipe.eval_crop)
 
 
-def mixing(recipe: ClassificationRecipe, num_classes: int, per_process: int) -> Mixup | None:
-    """Mixup and CutMix of a batch with its own reverse, one choice per batch; None where the recipe has neither.
+def build_mixup(recipe: ClassificationRecipe, num_classes: int, images_per_process: int) -> Mixup | None:
+    """Build Mixup and CutMix, which mix a batch with its own reverse; None if the recipe uses neither.
 
     Raises:
-        UserError: where a process gets an odd number of images, whose middle one would be mixed with itself.
+        UserError: If a process gets an odd number of images, whose middle one would be mixed with itself.
     """
     if not recipe.mixup and not recipe.cutmix:
         return None
-    if per_process % 2:
-        message = f"mixup and CutMix need an even number of images per process, found {per_process}"
+    if images_per_process % 2:
+        message = f"mixup and CutMix need an even number of images per process, found {images_per_process}"
         raise UserError(Problem("recipe", "batch_size", message))
     return Mixup(
         mixup_alpha=recipe.mixup,
@@ -76,6 +77,6 @@ def mixing(recipe: ClassificationRecipe, num_classes: int, per_process: int) -> 
     )
 
 
-def criterion(recipe: ClassificationRecipe, mixup: Mixup | None) -> nn.Module:
-    """Cross entropy with label smoothing; with mixing, `Mixup` has already smoothed the soft targets."""
+def build_criterion(recipe: ClassificationRecipe, mixup: Mixup | None) -> nn.Module:
+    """Build the cross entropy with label smoothing; `Mixup` has already smoothed the soft labels it returns."""
     return SoftTargetCrossEntropy() if mixup else nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)

@@ -1,4 +1,4 @@
-"""What a classification training minimises, and what it does around each update of the weights."""
+"""The objective of a classification training: its loss, and actions before and after each update of the weights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from torch import nn
 
 
 class Objective(nn.Module):
-    """The criterion on a model's logits. Its forward pass is what several processes share.
+    """The criterion applied to a model's logits. With several processes, its forward pass is distributed.
 
     Args:
-        model: the classifier that learns.
-        criterion: of logits (B, classes) and labels.
+        model: The classifier that is trained.
+        criterion: Computes the loss from logits (B, classes) and labels.
 
     Attributes:
-        backbone: parameters that learn at ``backbone_lr_share`` of the learning rate.
-        average: a model with the moving average of the weights, where one is kept; not to be trained itself.
+        backbone: Parameters that are trained at ``backbone_lr_share`` of the learning rate.
     """
 
     backbone: tuple[nn.Parameter, ...] = ()
@@ -27,17 +26,18 @@ class Objective(nn.Module):
 
     @property
     def average(self) -> nn.Module | None:
+        """A model with the moving average of the weights, if one is kept; it is not trained itself."""
         return None
 
     def begin_step(self, epoch: int) -> None:
-        """Before the forward pass of a step in the 0-based ``epoch``."""
+        """Prepare the forward pass of a step in ``epoch``, counted from 0."""
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss of images (B, 3, H, W) and labels, (B,) or soft ones (B, classes)."""
+        """Compute the loss of images (B, 3, H, W) and labels, either (B,) or soft labels (B, classes)."""
         return self.criterion(self.model(images), labels)
 
     def before_update(self) -> None:
-        """With the gradients there, before they are clipped."""
+        """Change the gradients before they are clipped."""
 
     def after_update(self) -> None:
-        """With the weights updated."""
+        """Act on the updated weights."""

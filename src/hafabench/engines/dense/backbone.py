@@ -1,4 +1,4 @@
-"""A dense model's backbone from the checkpoint of its classification run."""
+"""The backbone of a dense model: this project's models as mmseg and mmdet use them, and their starting weights."""
 
 from __future__ import annotations
 
@@ -6,29 +6,69 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from hafabench.config.catalog import ModelSpec
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
+from hafabench.models import create
 from hafabench.models.checkpoints.classifier import load_classifier
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
+from hafabench.models.hafa.tokens import Tokens
 from hafabench.runs.run import Run
 
 
-def initialise_backbone(backbone: nn.Module, run: Run, *, announce: bool) -> dict[str, Any]:
+class TimmBackbone(nn.Module):
+    """A model of this project as a backbone of mmseg and mmdet.
+
+    Args:
+        spec: The fields of a `ModelSpec`.
+        drop_path: Stochastic depth rate of the last block.
+        as_tokens: Whether the stages are returned as `Tokens` (for `TokenFPN`) instead of maps (B, C, h, w).
+        frozen: Whether the stem, the first stage and all batch statistics stay fixed (ResNets in detection).
+    """
+
+    def __init__(self, spec: dict[str, Any], drop_path: float, as_tokens: bool, frozen: bool):
+        super().__init__()
+        body: Any = create(ModelSpec(**spec), dense=True, drop_path_rate=drop_path)
+        self.body = body
+        self.as_tokens, self.frozen = as_tokens, frozen
+        if frozen:
+            for name in ("conv1", "bn1", "layer1"):
+                body.body.get_submodule(name).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...] | list[Tokens]:
+        """Compute the features of the four stages from images (B, 3, H, W)."""
+        body: Any = self.body
+        stages = body.forward_tokens(x)
+        return stages if self.as_tokens else tuple(tokens.to_map() for tokens in stages)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Set training mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+def initialise_backbone(backbone: nn.Module, run: Run, *, verbose: bool) -> dict[str, Any]:
     """Copy the weights of ``run.parent``'s final checkpoint into ``backbone``.
 
     Args:
-        backbone: what `hafabench.models.create` makes with ``dense=True``.
-        run: the dense run.
-        announce: print what was and was not taken over.
+        backbone: A model made by `hafabench.models.create` with ``dense=True``.
+        run: The dense run.
+        verbose: Whether to print which weights were copied.
 
     Returns:
         ``run``, ``path`` and ``sha256`` of the checkpoint; ``missing``: names that only the backbone has;
         ``unexpected``: names that only the checkpoint has (the classifier's head).
 
     Raises:
-        UserError: for a checkpoint of another run or model, a tensor of another shape, or no tensor in common.
+        UserError: If the checkpoint belongs to another run or model, a tensor has another shape, or the two have no
+            tensor in common.
     """
     parent = run.parent
     if parent is None:
@@ -40,10 +80,10 @@ def initialise_backbone(backbone: nn.Module, run: Run, *, announce: bool) -> dic
         report = load_classifier(backbone, content["state_dict"])
     except UserError as error:
         raise UserError([Problem(str(path), "state_dict", str(problem)) for problem in error.problems]) from None
-    if announce:
+    if verbose:
         print(
-            f"{run.id}: backbone starts from {path}; missing there: {_listed(report.missing)}; "
-            f"not used here: {_listed(report.unexpected)}",
+            f"{run.id}: backbone starts from {path}; missing in the checkpoint: {_join(report.missing)}; "
+            f"not used: {_join(report.unexpected)}",
             file=sys.stderr,
         )
     return {
@@ -55,7 +95,7 @@ def initialise_backbone(backbone: nn.Module, run: Run, *, announce: bool) -> dic
     }
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     if not names:
         return "nothing"
     shown = ", ".join(names[:4])

@@ -1,4 +1,4 @@
-"""COCO's average precisions by pycocotools, under its own protocol, unrounded and without its printing."""
+"""COCO's average precisions, computed by pycocotools under its own protocol, unrounded and without its output."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAMES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
 
 
 def average_precisions(truth: COCO, detections: list[dict[str, Any]], kind: str) -> dict[str, float]:
-    """The six average precisions in percent; a size range without any object is left out.
+    """Compute the six average precisions in percent; a size range without any object is left out.
 
     Args:
-        truth: the annotated objects; all its images and categories count.
-        detections: in COCO's result format: ``image_id``, ``category_id``, ``score``, and ``bbox`` (x, y, width,
-            height in pixels) or ``segmentation`` (run lengths).
+        truth: The annotated objects. All its images and categories count.
+        detections: Detections in COCO's result format: ``image_id``, ``category_id``, ``score``, and ``bbox`` (x, y,
+            width, height in pixels) or ``segmentation`` (run lengths).
         kind: ``bbox`` or ``segm``.
     """
     return average_precisions_and_matches(truth, detections, kind)[0]
@@ -32,28 +32,31 @@ def average_precisions(truth: COCO, detections: list[dict[str, Any]], kind: str)
 def average_precisions_and_matches(
     truth: COCO, detections: list[dict[str, Any]], kind: str
 ) -> tuple[dict[str, float], Matches]:
-    """`average_precisions`, and which detection matched an object; images are numbered as ``truth.getImgIds()``."""
+    """Compute `average_precisions`, and which detections matched an object.
+
+    Images are numbered in the order of ``truth.getImgIds()``.
+    """
     if kind == "segm":
-        # With a box, pycocotools would take the box's area for the mask's in the size ranges.
+        # If a detection has a box, pycocotools uses the area of the box instead of the mask's for the size ranges.
         detections = [{key: value for key, value in item.items() if key != "bbox"} for item in detections]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, truth.loadRes(detections) if detections else _nothing(truth), kind)
+        evaluation = COCOeval(truth, truth.loadRes(detections) if detections else _no_detections(truth), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # pycocotools gives -1 for what is not defined.
+    # pycocotools returns -1 for values that are not defined.
     found = {name: 100 * float(value) for name, value in zip(NAMES, evaluation.stats[:6], strict=True) if value >= 0}
     return found, _matches(evaluation)
 
 
 def _matches(evaluation: COCOeval) -> Matches:
-    """pycocotools' matching of detections with objects, image by image, as arrays."""
+    """Return pycocotools' matching of detections with objects, image by image, as arrays."""
     parameters = evaluation.params
     shape = (len(parameters.catIds), len(parameters.areaRng), len(parameters.imgIds))
-    columns: dict[str, list] = {field.name: [] for field in fields(Matches)}
+    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Matches)}
     for category in range(shape[0]):
         for image in range(shape[2]):
-            # Per size range: the same detections in the same order, and the same objects in another one.
+            # All size ranges have the same detections in the same order, and the same objects in different orders.
             sizes = [
                 evaluation.evalImgs[np.ravel_multi_index((category, size, image), shape)] for size in range(SIZES)
             ]
@@ -71,16 +74,16 @@ def _matches(evaluation: COCOeval) -> Matches:
             columns["truth_ignored"].append(
                 np.array([[size[name] for size in ignored] for name in objects], bool).reshape(-1, SIZES)
             )
-    nothing = {
+    empty = {
         **dict.fromkeys(columns, np.zeros(0, np.int32)),
         "score": np.zeros(0),
         **dict.fromkeys(("matched", "ignored"), np.zeros((0, SIZES, THRESHOLDS), bool)),
         "truth_ignored": np.zeros((0, SIZES), bool),
     }
-    return Matches(**{name: np.concatenate([nothing[name], *parts]) for name, parts in columns.items()})
+    return Matches(**{name: np.concatenate([empty[name], *parts]) for name, parts in columns.items()})
 
 
-def _nothing(truth: COCO) -> COCO:
+def _no_detections(truth: COCO) -> COCO:
     empty = COCO()
     empty.dataset = {**truth.dataset, "annotations": []}
     empty.createIndex()

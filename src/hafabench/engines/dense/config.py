@@ -1,7 +1,7 @@
-"""A run as configuration of mmdet (Mask R-CNN) or mmseg (Semantic FPN): plain data, no mm package is imported here.
+"""The configuration of a run for mmdet (Mask R-CNN) or mmseg (Semantic FPN), as plain data without the mm packages.
 
-The models are the libraries' own base configurations (`mask-rcnn_r50_fpn.py`, `fpn_r50.py`) with this project's
-backbone, neck, class count and recipe in them; what is not named here is as the libraries ship it.
+The models are the base configurations of the libraries (`mask-rcnn_r50_fpn.py`, `fpn_r50.py`), in which this
+project's backbone, neck, class count and recipe are filled. Everything else is as the libraries ship it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.recipes import DenseRecipe, DetectionRecipe, SegmentationRecipe
-from hafabench.errors import Problem, UserError
 from hafabench.runs.run import Run
 
 Config = dict[str, Any]
 
 LEVELS = {"segmentation": 4, "detection": 5}
-"""Levels of the pyramid; the fifth of detection, P6, is a stride-2 max-pool."""
+"""Levels of the pyramid. The fifth level of detection, P6, is a stride-2 max-pool."""
 
 PYRAMID_CHANNELS = 256
 
 
+def dense_recipe(run: Run) -> DenseRecipe:
+    """Return the recipe of a dense run."""
+    if not isinstance(run.recipe, DenseRecipe):
+        raise TypeError(f"{run.id}: expected a dense recipe, found a {type(run.recipe).__name__}")
+    return run.recipe
+
+
 def uses_token_fpn(spec: ModelSpec, recipe: DenseRecipe | None) -> bool:
-    """Whether the neck gathers cluster tokens: as the recipe says, ``auto`` where the last stage is clustered."""
+    """Return whether the neck gathers cluster tokens. ``auto`` means: exactly if the last stage is clustered."""
     choice = recipe.neck if recipe else "auto"
     return spec.mergers[-1] == "sia" if choice == "auto" else choice == "token_fpn"
 
@@ -38,28 +44,26 @@ def fill_model(
     *,
     sync_norm: bool = False,
 ) -> Config:
-    """The configuration of the whole model.
+    """Fill the configuration of the whole model.
 
     Args:
-        stock: the library's base configuration; changed and returned.
-        spec: the backbone's model.
+        stock: The base configuration of the library, which is changed and returned.
+        spec: The model of the backbone.
         task: ``segmentation`` or ``detection``.
-        num_classes: classes of the head.
-        channels: of the backbone's four stages.
-        recipe: of a run; None takes the libraries' proposal counts and no drop path.
-        sync_norm: batch statistics of the segmentation head over all processes (several GPUs).
+        num_classes: Number of classes of the head.
+        channels: Channels of the backbone's four stages.
+        recipe: The recipe of a run. None keeps the proposal counts of the libraries and uses no drop path.
+        sync_norm: Whether the batch statistics of the segmentation head are shared by all processes (several GPUs).
     """
     token_fpn = uses_token_fpn(spec, recipe)
-    # Detection freezes a ResNet's stem and first stage and its batch statistics, as mmdet does and as Table 3 counts
-    # parameters. Segmentation trains all of it, as mmseg does.
-    frozen = task == "detection" and spec.family == "resnet"
-    drop_path = recipe.drop_path if recipe else 0.0
     stock["backbone"] = {
         "type": "TimmBackbone",
         "spec": asdict(spec),
-        "drop_path": drop_path,
+        "drop_path": recipe.drop_path if recipe else 0.0,
         "as_tokens": token_fpn,
-        "frozen": frozen,
+        # Detection freezes a ResNet's stem, first stage and batch statistics, as mmdet does and as Table 3 counts
+        # parameters. Segmentation trains the whole ResNet, as mmseg does.
+        "frozen": task == "detection" and spec.family == "resnet",
     }
     stock["neck"] = {
         "type": "TokenFPN" if token_fpn else "FPN",
@@ -68,42 +72,46 @@ def fill_model(
         "num_outs": LEVELS[task],
     }
     if task == "segmentation":
-        return _fill_segmentor(stock, num_classes, recipe, sync_norm)
-    return _fill_detector(stock, num_classes, recipe)
+        crop_size = recipe.crop_size if isinstance(recipe, SegmentationRecipe) else 512
+        return _fill_segmentor(stock, num_classes, crop_size, sync_norm)
+    _fill_detector_classes(stock, num_classes)
+    if isinstance(recipe, DetectionRecipe):
+        _fill_detector_recipe(stock, recipe)
+    return stock
 
 
-def _fill_segmentor(stock: Config, num_classes: int, recipe: SegmentationRecipe | None, sync_norm: bool) -> Config:
+def _fill_segmentor(stock: Config, num_classes: int, crop_size: int, sync_norm: bool) -> Config:
     stock["pretrained"] = None
     head = stock["decode_head"]
     head["num_classes"] = num_classes
     head["norm_cfg"] = {"type": "SyncBN" if sync_norm else "BN", "requires_grad": True}
-    # Crops smaller than the crop size (small images) are padded; in evaluation images keep their size.
-    crop = recipe.crop_size if recipe else 512
-    stock["data_preprocessor"]["size"] = (crop, crop)
+    # Crops of small images are padded to the crop size. In evaluation images keep their size.
+    stock["data_preprocessor"]["size"] = (crop_size, crop_size)
     return stock
 
 
-def _fill_detector(stock: Config, num_classes: int, recipe: DetectionRecipe | None) -> Config:
+def _fill_detector_classes(stock: Config, num_classes: int) -> None:
     roi_head = stock["roi_head"]
     roi_head["bbox_head"]["num_classes"] = roi_head["mask_head"]["num_classes"] = num_classes
-    if recipe:
-        stock["rpn_head"]["anchor_generator"]["scales"] = [recipe.anchor_scale]
-        stock["train_cfg"]["rpn_proposal"].update(
-            nms_pre=max(stock["train_cfg"]["rpn_proposal"]["nms_pre"], recipe.train_proposals),
-            max_per_img=recipe.train_proposals,
-        )
-        stock["train_cfg"]["rcnn"]["sampler"]["num"] = recipe.roi_samples
-        stock["test_cfg"]["rcnn"]["max_per_img"] = recipe.max_detections
-        stock["test_cfg"]["rpn"].update(
-            nms_pre=max(stock["test_cfg"]["rpn"]["nms_pre"], recipe.test_proposals),
-            max_per_img=recipe.test_proposals,
-        )
-    return stock
 
 
-def train_pipeline(task: str, recipe: DenseRecipe, num_classes: int) -> list[Config]:
-    """Transforms of a training image, in order (PVT's segmentation and mmdet's detection configurations)."""
-    if task == "segmentation":
+def _fill_detector_recipe(stock: Config, recipe: DetectionRecipe) -> None:
+    stock["rpn_head"]["anchor_generator"]["scales"] = [recipe.anchor_scale]
+    stock["train_cfg"]["rpn_proposal"].update(
+        nms_pre=max(stock["train_cfg"]["rpn_proposal"]["nms_pre"], recipe.train_proposals),
+        max_per_img=recipe.train_proposals,
+    )
+    stock["train_cfg"]["rcnn"]["sampler"]["num"] = recipe.roi_samples
+    stock["test_cfg"]["rcnn"]["max_per_img"] = recipe.max_detections
+    stock["test_cfg"]["rpn"].update(
+        nms_pre=max(stock["test_cfg"]["rpn"]["nms_pre"], recipe.test_proposals),
+        max_per_img=recipe.test_proposals,
+    )
+
+
+def train_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
+    """List the transforms of a training image (PVT's segmentation and mmdet's detection configurations)."""
+    if isinstance(recipe, SegmentationRecipe):
         crop = (recipe.crop_size, recipe.crop_size)
         distortion = [{"type": "PhotoMetricDistortion"}] if recipe.photometric_distortion else []
         return [
@@ -129,10 +137,10 @@ def train_pipeline(task: str, recipe: DenseRecipe, num_classes: int) -> list[Con
     ]
 
 
-def eval_pipeline(task: str, recipe: DenseRecipe, num_classes: int) -> list[Config]:
-    """Transforms of an evaluation image: resized whole, one scale, no flip; the truth stays at its own size."""
+def eval_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
+    """List the transforms of an evaluation image, which is resized as a whole; the truth keeps its size."""
     resize = {"type": "Resize", "scale": recipe.resize, "keep_ratio": True}
-    if task == "segmentation":
+    if isinstance(recipe, SegmentationRecipe):
         mask = {"type": "ReadClassMask", "num_classes": num_classes}
         return [{"type": "ReadImage"}, resize, mask, {"type": "PackSegInputs"}]
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
@@ -140,12 +148,12 @@ def eval_pipeline(task: str, recipe: DenseRecipe, num_classes: int) -> list[Conf
 
 
 def dataset_config(run: Run, split: str, classes: list[str]) -> Config:
-    """mmdet's or mmseg's data set over the files of the run's ``train`` or ``val`` split."""
-    pipeline = (train_pipeline if split == "train" else eval_pipeline)(run.task, run.recipe, run.dataset.num_classes)
+    """Configure mmdet's or mmseg's data set for the files of the run's ``train`` or ``val`` split."""
+    pipeline = train_pipeline if split == "train" else eval_pipeline
     common = {
         "data_root": str(run.dataset.root),
         "metainfo": {"classes": tuple(classes)},
-        "pipeline": pipeline,
+        "pipeline": pipeline(dense_recipe(run), run.dataset.num_classes),
         "test_mode": split == "val",
     }
     if run.task == "segmentation":
@@ -160,17 +168,17 @@ def dataset_config(run: Run, split: str, classes: list[str]) -> Config:
         "type": "CocoDataset",
         "ann_file": f"annotations/instances_{split}2017.json",
         "data_prefix": {"img": f"{split}2017/"},
-        # mmdet's own choice: images without objects are left out of training, as are those below 32 pixels.
+        # mmdet's default: training leaves out images without objects and images below 32 pixels.
         "filter_cfg": {"filter_empty_gt": True, "min_size": 32} if split == "train" else None,
         **common,
     }
 
 
 def optimizer_config(recipe: DenseRecipe, *, on_gpu: bool) -> Config:
-    """mmengine's optimiser wrapper: the recipe's optimiser on all parameters alike, as published."""
+    """Configure mmengine's optimiser wrapper: as published, all parameters share the recipe's settings."""
     optimizer: Config = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
-        # Three times as fast on CPU; GPUs have torch's own choice.
+        # Fused kernels are three times as fast on CPU. On GPU torch chooses.
         optimizer |= {"type": "AdamW", "fused": None if on_gpu else True}
     else:
         optimizer |= {"type": "SGD", "momentum": recipe.momentum}
@@ -181,28 +189,16 @@ def optimizer_config(recipe: DenseRecipe, *, on_gpu: bool) -> Config:
     return wrapper
 
 
-def total_steps(run: Run, images: int) -> int:
-    """Optimiser steps of the whole training.
-
-    Raises:
-        UserError: where a step takes more images than there are, or the warm-up outlasts the training.
-    """
-    problems = run.recipe.problems(images)
-    if problems:
-        raise UserError([Problem(run.id, key, message) for key, message in problems.items()])
-    return run.recipe.steps(images)
-
-
 def schedule_config(recipe: DenseRecipe, total: int, steps_per_epoch: int) -> list[Config]:
-    """mmengine's learning rate schedulers, all by optimiser step k (0-based).
+    """Configure mmengine's learning rate schedulers, all of them by optimiser step k, counted from 0.
 
-    Warm-up: ``lr * (f + (1 - f) * k / warmup)``. Segmentation: ``(lr - min) * (1 - k / total) ** power + min``, which
-    begins after the warm-up if there is one. Detection: ``lr_gamma`` at every milestone.
+    The warm-up is ``lr * (f + (1 - f) * k / warmup)``. Segmentation follows ``(lr - min) * (1 - k / total) ** power +
+    min``, which begins after the warm-up if there is one. Detection multiplies by ``lr_gamma`` at every milestone.
     """
     warmup = recipe.warmup_iterations
     schedulers: list[Config] = []
-    # mmengine comes to a schedule's last value at the step before its end. The published codes (mmcv 1) did at the
-    # end: hence the + 1, without which the last step of a training would have learning rate 0.
+    # mmengine reaches the last value of a schedule one step before its end, the published code (mmcv 1) at the end.
+    # Without the + 1, the last step of a training would have learning rate 0.
     if warmup:
         linear = {"type": "LinearLR", "start_factor": recipe.warmup_factor, "by_epoch": False}
         schedulers.append({**linear, "begin": 0, "end": warmup + 1})

@@ -1,8 +1,8 @@
-"""The seam to OpenMMLab: the only module that imports mmengine, mmcv, mmdet or mmseg.
+"""The connection to OpenMMLab: the only module that imports mmengine, mmcv, mmdet or mmseg.
 
-It takes 5-8 seconds to import and needs `hafabench.engines.dense.operators.install` to have run; `load_mm` of
-`hafabench.engines.dense.engine` does both. It registers this project's backbone, neck and transforms with the root
-registries of mmengine, where mmdet and mmseg both find them, and holds a runner that leaves no files behind.
+Its import takes 5-8 seconds and requires a call of `hafabench.engines.dense.operators.install`; `load_mm` of
+`hafabench.engines.dense.model` does both. The module registers this project's backbone, neck and transforms with the
+root registries of mmengine, where mmdet and mmseg find them. Its runner leaves no files behind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,20 +38,17 @@ from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from mmseg.datasets.transforms import LoadAnnotations as LoadClassMask
 from mmseg.evaluation.metrics import IoUMetric
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
-from hafabench.config.catalog import ModelSpec
 from hafabench.data.images import UnreadableImage, read_image
+from hafabench.engines.dense.backbone import TimmBackbone
 from hafabench.engines.dense.coco_ap import average_precisions_and_matches
 from hafabench.engines.dense.neck import TokenFPN
 from hafabench.engines.distributed import World
 from hafabench.errors import Problem, UserError
-from hafabench.models import create
-from hafabench.models.hafa.tokens import Tokens
 from hafabench.results.predictions import Areas, Detections, Matches
 
-# These libraries warn of each other's deprecated entry points and of loggers by name: nothing for a user here.
+# These libraries warn about deprecated functions of each other and about logger names. No user can act on that.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|cv|det|seg)\b")
 
 _LIBRARIES = {
@@ -59,27 +56,28 @@ _LIBRARIES = {
     "detection": (mmdet, "_base_/models/mask-rcnn_r50_fpn.py"),
 }
 
+MODELS.register_module(name="TimmBackbone", module=TimmBackbone)
 MODELS.register_module(name="TokenFPN", module=TokenFPN)
 
 
 @contextlib.contextmanager
 def scope(task: str) -> Iterator[None]:
-    """Look names up in mmseg's or mmdet's registries, whatever was built in this process before."""
+    """Look up names in mmseg's or mmdet's registries, regardless of what this process built before."""
     library, _ = _LIBRARIES[task]
-    # mmengine speaks through the logger made last; this one passes on errors only.
+    # mmengine writes to the logger that was made last. This logger shows errors only.
     MMLogger.get_instance("hafabench", log_level="ERROR")
     with DefaultScope.overwrite_default_scope(library.__name__):
         yield
 
 
 def stock_model(task: str) -> dict[str, Any]:
-    """The library's own base configuration of Semantic FPN or Mask R-CNN, as plain data."""
+    """Return the library's base configuration of Semantic FPN or Mask R-CNN as plain data."""
     library, file = _LIBRARIES[task]
     return Config.fromfile(Path(library.__file__).parent / ".mim/configs" / file).model.to_dict()
 
 
 def build_model(task: str, config: dict[str, Any]) -> nn.Module:
-    """The model of ``config``, its neck and heads initialised as the library does."""
+    """Build the model of ``config``, whose neck and heads are initialised by the library."""
     library, _ = _LIBRARIES[task]
     with scope(task):
         model = library.registry.MODELS.build(ConfigDict(config))
@@ -89,50 +87,16 @@ def build_model(task: str, config: dict[str, Any]) -> nn.Module:
 
 
 def build_dataset(task: str, config: dict[str, Any]) -> BaseDataset:
-    """The data set of ``config``, its annotations read."""
+    """Build the data set of ``config`` and read its annotations."""
     library, _ = _LIBRARIES[task]
-    # pycocotools reports its progress on standard output.
+    # pycocotools writes progress to standard output.
     with scope(task), contextlib.redirect_stdout(io.StringIO()):
         return library.registry.DATASETS.build(ConfigDict(config))
 
 
-@MODELS.register_module()
-class TimmBackbone(nn.Module):
-    """A model of this project as backbone of mmseg and mmdet.
-
-    Args:
-        spec: fields of a `ModelSpec`.
-        drop_path: stochastic depth rate of the last block.
-        as_tokens: hand on `Tokens` of the four stages (for `TokenFPN`) instead of maps (B, C, h, w).
-        frozen: never train stem and first stage, nor the statistics of any batch norm (ResNets in detection).
-    """
-
-    def __init__(self, spec: dict[str, Any], drop_path: float, as_tokens: bool, frozen: bool):
-        super().__init__()
-        self.body = create(ModelSpec(**spec), dense=True, drop_path_rate=drop_path)
-        self.as_tokens, self.frozen = as_tokens, frozen
-        if frozen:
-            for name in ("conv1", "bn1", "layer1"):
-                self.body.body.get_submodule(name).requires_grad_(False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...] | list[Tokens]:
-        """Features of the four stages of images (B, 3, H, W)."""
-        stages = self.body.forward_tokens(x)
-        return stages if self.as_tokens else tuple(tokens.to_map() for tokens in stages)
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        """Training mode, in which frozen batch norms stay in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-
 @TRANSFORMS.register_module()
 class ReadImage(LoadImageFromFile):
-    """mmcv's image reader over this project's decoder, which says what is wrong with a damaged file."""
+    """mmcv's image reader with this project's decoder, which describes what is wrong with a damaged file."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add ``img`` (H, W, 3), BGR, uint8, and its shape."""
@@ -144,10 +108,10 @@ class ReadImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class ReadClassMask(LoadClassMask):
-    """mmseg's mask reader, refusing values beyond the classes.
+    """mmseg's mask reader, which also rejects values beyond the classes.
 
     Args:
-        num_classes: masks hold 0 (unlabelled), then 1 to ``num_classes``; 255 is ignored.
+        num_classes: Number of classes. Masks hold 0 (unlabelled) and 1 to ``num_classes``; 255 is ignored.
     """
 
     def __init__(self, num_classes: int):
@@ -157,7 +121,7 @@ class ReadClassMask(LoadClassMask):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add ``gt_seg_map`` (H, W), classes from 0, 255 where ignored."""
         path = results["seg_map_path"]
-        # Decoded twice, once for the sentence that a damaged mask deserves: masks are small.
+        # This first decoding reports a damaged mask; masks are small enough to be decoded twice.
         read_image(path, mode=None)
         results = super().transform(results)
         labels = results["gt_seg_map"]
@@ -169,7 +133,7 @@ class ReadClassMask(LoadClassMask):
 
 
 class CocoAp(CocoMetric):
-    """mmdet's collection of boxes and masks; values ``box_ap`` ... ``mask_ap_l`` in percent, see `coco_ap`."""
+    """COCO's average precisions ``box_ap`` ... ``mask_ap_l`` in percent (see `coco_ap`), collected by mmdet."""
 
     default_prefix = None
 
@@ -178,9 +142,9 @@ class CocoAp(CocoMetric):
         self._matches: dict[str, Matches] = {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """COCO's average precisions for boxes and for masks."""
+        """Compute COCO's average precisions of boxes and of masks."""
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
-        found = {}
+        found: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
             files = self.results2json([detection for _, detection in results], str(Path(folder) / "detections"))
             for prefix, kind in (("box", "bbox"), ("mask", "segm")):
@@ -190,20 +154,20 @@ class CocoAp(CocoMetric):
         return found
 
     def predictions(self, _names: list[str]) -> Detections:
-        """What each image came to, after `compute_metrics`."""
+        """Return the results of the single images, after `compute_metrics`."""
         truth = self._coco_api
         names = [truth.imgs[image]["file_name"] for image in sorted(truth.get_img_ids())]
         return Detections(np.array(names), **self._matches)
 
 
 class MeanIoU(IoUMetric):
-    """mmseg's per-image areas; ``miou``, ``pixel_acc`` and ``mean_acc`` in percent, summed exactly and unrounded."""
+    """``miou``, ``pixel_acc`` and ``mean_acc`` in percent from mmseg's areas per image, summed exactly."""
 
     default_prefix = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Means over the classes that occur (in the truth or, for IoU, in the predictions)."""
-        # mmseg adds single-precision counts, which lose pixels beyond 2^24.
+        """Compute means over the classes that occur in the truth or, for IoU, in the predictions."""
+        # mmseg adds counts in single precision, which is exact only up to 2^24 pixels.
         self._areas = [torch.stack(column).double() for column in zip(*results, strict=True)]
         found = self.total_area_to_metrics(*(area.sum(0) for area in self._areas), metrics=self.metrics)
         return {
@@ -213,46 +177,46 @@ class MeanIoU(IoUMetric):
         }
 
     def predictions(self, names: list[str]) -> Areas:
-        """What each image came to, after `compute_metrics`, under the images' names in the data set's order."""
+        """Return the areas of the single images, after `compute_metrics`; ``names`` follow the data set's order."""
         intersection, union, _, truth = (area.numpy().astype(np.int64) for area in self._areas)
         return Areas(np.array(names), intersection, union, truth)
 
 
 class Training(Protocol):
-    """What mmengine asks for and tells, step by step."""
+    """The methods that mmengine calls during a training; `DenseTrainer` implements them."""
 
     def __len__(self) -> int:
-        """Optimiser steps of the whole training."""
+        """Return the number of optimiser steps of the whole training."""
 
-    def batches(self, start: int) -> Iterator[dict[str, Any]]:
-        """The batches from step ``start`` to the last one."""
+    def batches(self, start: int) -> Generator[dict[str, Any]]:
+        """Load the batches from step ``start`` to the last step."""
 
     def begin(self, runner: Runner) -> int:
-        """Before the first step: resume; returns the number of steps already done."""
+        """Resume before the first step; return the number of steps already done."""
 
     def before_step(self, runner: Runner) -> None:
-        """Before each step."""
+        """Prepare a step."""
 
     def after_step(self, losses: dict[str, Any]) -> None:
-        """After each step and its schedules, with what the model logs."""
+        """Count a step, after its schedules, with the values that the model logs."""
 
 
 @LOOPS.register_module()
 class StepLoop(BaseLoop):
-    """Optimiser steps over batches that begin where the training resumes: no data is skipped."""
+    """A loop over optimiser steps whose batches begin at the step where the training resumes."""
 
     def __init__(self, runner: Runner, dataloader: Training):
         super().__init__(runner, dataloader)
         self.iter, self.max_iters = 0, len(dataloader)
-        # mmengine asks for epochs too; here schedules and batches count steps.
+        # mmengine requires epochs too. Here schedules and batches count steps.
         self.epoch, self.max_epochs = 0, 1
 
     def run(self) -> nn.Module:
-        """Train; every hook is told before and after each step."""
+        """Train, and call every hook before and after each step."""
         runner = self.runner
         runner.call_hook("before_train")
         runner.model.train()
-        # Closed, so that an error's traceback keeps no loading process alive.
+        # The generator is closed, because an error's traceback would keep its loading processes alive.
         with contextlib.closing(self.dataloader.batches(self.iter)) as batches:
             for batch in batches:
                 runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=batch)
@@ -264,61 +228,45 @@ class StepLoop(BaseLoop):
 
 
 class StepCalls(Hook):
-    """Calls a `Training` at every step."""
+    """Calls a `Training` before and after every step."""
 
-    # After mmengine's scheduler hook (LOW): what is saved then includes the schedules' step.
+    # This runs after mmengine's scheduler hook (LOW), so that a saved state includes the step of the schedules.
     priority = "VERY_LOW"
 
     def __init__(self, training: Training):
         self._training = training
 
     def before_train(self, runner: Runner) -> None:
-        """Resume."""
+        """Resume the training."""
         runner.train_loop.iter = self._training.begin(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """A step begins."""
+        """Prepare a step."""
         self._training.before_step(runner)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """A step is done."""
-        self._training.after_step(outputs)
-
-
-class Schedules:
-    """The state of several learning rate schedulers as one."""
-
-    def __init__(self, schedulers: list):
-        self._schedulers = schedulers
-
-    def state_dict(self) -> dict[str, Any]:
-        """Numbers and containers of them."""
-        return {"schedulers": [scheduler.state_dict() for scheduler in self._schedulers]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
-            scheduler.load_state_dict(saved)
+        """Count a step."""
+        self._training.after_step(outputs or {})
 
 
 class QuietRunner(Runner):
-    """mmengine's runner without its files and its chatter; model and data loading come ready-made.
+    """mmengine's runner without its files and messages; it receives a finished model and loaded batches.
 
     Args:
-        task: gives the scope in which names are looked up.
-        training: gives the batches, and is called at every step.
-        world: the processes of this training.
-        folder: an empty folder for what mmengine insists on writing; to be removed afterwards.
-        options: those of `Runner`.
+        task: Determines the scope in which names are looked up.
+        training: Gives the batches and is called at every step.
+        world: The processes of the training.
+        folder: An empty folder for files that mmengine writes in any case; the caller removes it.
+        options: Options of `Runner`.
     """
 
     _count = 0
 
     def __init__(self, task: str, training: Training, world: World, folder: str, **options: Any):
         self._world = world
-        # mmengine keeps scopes, loggers and hubs by this name for as long as the process lives.
+        # mmengine keeps scopes, loggers and hubs by this name until the process ends.
         QuietRunner._count += 1
         name = f"hafabench-{QuietRunner._count}"
         super().__init__(
@@ -335,39 +283,39 @@ class QuietRunner(Runner):
         )
 
     def build_logger(self, log_level: str = "ERROR", **_options: Any) -> MMLogger:
-        """A logger to standard error, for errors only."""
+        """Return a logger that writes errors to standard error."""
         return MMLogger.get_instance(self._experiment_name, log_level="ERROR")
 
     def wrap_model(self, _config: dict | None, model: nn.Module) -> nn.Module:
-        """The model on its device, its gradients averaged over the processes."""
+        """Move the model to its device; with several processes, average its gradients."""
         device = self._world.device
         model = model.to(device)
         if self._world.size == 1:
             return model
-        # Without device_ids on CPU, where mmengine would name one; batch statistics stay each process's own.
+        # On CPU there are no device_ids, although mmengine would pass one. Batch statistics are not shared.
         devices = [device.index] if device.type == "cuda" else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
     def set_randomness(self, *_arguments: Any, **_options: Any) -> None:
-        """Nothing: randomness is seeded per step."""
+        """Do nothing, because random numbers are seeded at every step."""
         self._seed, self._deterministic = None, False
 
     def _init_model_weights(self) -> None:
-        # The model comes initialised, its backbone from the classification checkpoint.
+        # The model is already initialised, its backbone from the classification checkpoint.
         pass
 
     def _log_env(self, env_cfg: dict) -> None:
         pass
 
     def dump_config(self) -> None:
-        """Nothing: the run's configuration is kept by this project."""
+        """Do nothing, because this project stores the configuration of the run."""
 
 
 def same_size_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of evaluation samples, which have to be of one size.
+    """Make a batch of evaluation samples.
 
     Raises:
-        UserError: where they are not.
+        UserError: If the samples differ in size.
     """
     sizes = {tuple(sample["inputs"].shape[-2:]) for sample in samples}
     if len(sizes) > 1:
@@ -377,7 +325,7 @@ def same_size_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def metric(task: str, annotations: Path | None = None) -> BaseMetric:
-    """What a task is measured by: mean IoU, or COCO's average precisions against an annotation file."""
+    """Return the metric of a task: mean IoU, or COCO's average precisions for an annotation file."""
     if task == "segmentation":
         return MeanIoU(iou_metrics=["mIoU"])
     with contextlib.redirect_stdout(io.StringIO()):
@@ -385,8 +333,18 @@ def metric(task: str, annotations: Path | None = None) -> BaseMetric:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, dataset: BaseDataset, batches: Iterator[dict], metric: BaseMetric) -> dict[str, float]:
-    """The metric's values over all ``batches`` of ``dataset``; what is not defined is left out."""
+def evaluate(model: Any, dataset: BaseDataset, batches: Generator[Any], metric: BaseMetric) -> dict[str, float]:
+    """Evaluate a model on a data set.
+
+    Args:
+        model: A segmentor or detector in evaluation mode.
+        dataset: Gives the classes and the number of images.
+        batches: All batches of the data set; the generator is closed at the end.
+        metric: Computes the values.
+
+    Returns:
+        The metric's values, without those that are not defined.
+    """
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = dataset.metainfo
     with contextlib.closing(batches):
@@ -397,5 +355,5 @@ def evaluate(model: nn.Module, dataset: BaseDataset, batches: Iterator[dict], me
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model without its distributed wrapper."""
+    """Return the model without its distributed wrapper."""
     return model.module if isinstance(model, MMDistributedDataParallel) else model

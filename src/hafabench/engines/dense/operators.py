@@ -1,9 +1,9 @@
-"""The compiled operators that mmcv asks for, on torchvision's, where mmcv comes without its own (mmcv-lite).
+"""torchvision's operators in place of mmcv's compiled ones, which mmcv-lite does not contain.
 
-``import mmcv.ops`` looks up some hundred names in the extension module ``mmcv._ext``. Mask R-CNN calls three of them:
-``nms``, ``roi_align_forward`` and ``roi_align_backward``. `install` registers a module of that name which has these
-on torchvision's operators (CPU and CUDA) and, for every other name, a function that says what is missing. A really
-compiled ``mmcv._ext`` is left alone.
+``import mmcv.ops`` looks up about a hundred names in the extension module ``mmcv._ext``. Mask R-CNN calls three of
+them: ``nms``, ``roi_align_forward`` and ``roi_align_backward``. `install` registers a module of that name that
+implements these three by torchvision's operators (CPU and CUDA). Every other name is a function that raises a clear
+error. A compiled ``mmcv._ext`` is used unchanged.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ EXTENSION = "mmcv._ext"
 
 
 class TorchvisionOperators(ModuleType):
-    """Stands in for ``mmcv._ext``: functions of this class are its operators, any other name is a clear error."""
+    """A replacement of ``mmcv._ext`` with the functions of this class; any other name raises a clear error."""
 
     def __init__(self) -> None:
         super().__init__(EXTENSION, doc=__doc__)
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        # Reached only for names that are not defined below. Dunder names belong to Python's own machinery.
+        # Python calls this only for names that are not defined below, among them its own dunder names.
         if name.startswith("__"):
             raise AttributeError(name)
 
@@ -44,29 +44,29 @@ class TorchvisionOperators(ModuleType):
 
     @staticmethod
     def get_compiler_version() -> str:
-        """What answers instead of the C++ compiler's version."""
+        """Return the library that is used instead of a C++ compiler."""
         return f"torchvision {torchvision.__version__}"
 
     @staticmethod
     def get_compiling_cuda_version() -> str:
-        """The CUDA version that torch, and so torchvision's operators, were built with."""
+        """Return the CUDA version that torch and torchvision's operators were built with."""
         return torch.version.cuda or "not available"
 
     @staticmethod
     def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-        """Indices of the boxes that survive non-maximum suppression, highest score first.
+        """Return the indices of the boxes that non-maximum suppression keeps, highest score first.
 
         Args:
-            bboxes: (N, 4) corners x1, y1, x2, y2 in pixels.
-            scores: (N,).
-            iou_threshold: boxes that overlap a better one by more are dropped.
-            offset: 0: a side is x2 - x1; 1: it is x2 - x1 + 1, the legacy convention of integer corners.
+            bboxes: (N, 4), corners x1, y1, x2, y2 in pixels.
+            scores: (N,), one per box.
+            iou_threshold: Boxes whose IoU with a better box is above this are dropped.
+            offset: With 0 a side is x2 - x1, with 1 it is x2 - x1 + 1, the legacy convention of integer corners.
 
         Returns:
             (K,) int64 indices.
         """
         if offset:
-            # A pixel more to the right and down turns legacy areas and overlaps into the usual ones.
+            # One more pixel to the right and down turns legacy areas and overlaps into the usual ones.
             bboxes = bboxes + bboxes.new_tensor([0, 0, offset, offset])
         return torch.ops.torchvision.nms(bboxes, scores, iou_threshold)
 
@@ -85,22 +85,25 @@ class TorchvisionOperators(ModuleType):
         pool_mode: int,
         aligned: bool,
     ) -> None:
-        """Fill ``output`` (R, C, h, w) with the average of bilinear samples of ``input`` (B, C, H, W) in each bin.
+        """Fill ``output`` with the averages of bilinear samples of ``input`` in each bin.
 
         Args:
-            rois: (R, 5) image index, x1, y1, x2, y2 in pixels of the image.
-            argmax_y, argmax_x: used by maximum pooling only.
-            spatial_scale: cells per image pixel.
-            sampling_ratio: samples per bin and axis; 0 is one per cell.
-            pool_mode: 1, average; maximum (0) has no torchvision counterpart.
-            aligned: shift by half a cell, so that pixel centres are where they are in the image.
+            input: (B, C, H, W), feature maps.
+            rois: (R, 5), image index, x1, y1, x2, y2 in pixels of the image.
+            output: (R, C, ``aligned_height``, ``aligned_width``), filled in place.
+            argmax_y: Used by maximum pooling only.
+            argmax_x: Used by maximum pooling only.
+            aligned_height: Number of bins per column.
+            aligned_width: Number of bins per row.
+            spatial_scale: Positions of the map per image pixel.
+            sampling_ratio: Samples per bin and axis; 0 takes one per position.
+            pool_mode: 1 is the average. 0, the maximum, has no torchvision counterpart.
+            aligned: Whether regions are shifted by half a position, so that pixel centres agree with the image.
         """
         _average_only(pool_mode)
         size = (aligned_height, aligned_width)
-        cells, rois = _same_dtype(input, rois)
-        output.copy_(
-            torch.ops.torchvision.roi_align(cells, rois, spatial_scale, *size, sampling_ratio, bool(aligned))
-        )
+        maps, rois = _same_dtype(input, rois)
+        output.copy_(torch.ops.torchvision.roi_align(maps, rois, spatial_scale, *size, sampling_ratio, bool(aligned)))
 
     @staticmethod
     def roi_align_backward(
@@ -117,7 +120,21 @@ class TorchvisionOperators(ModuleType):
         pool_mode: int,
         aligned: bool,
     ) -> None:
-        """Fill ``grad_input`` (B, C, H, W) with the gradient of `roi_align_forward` under ``grad_output``."""
+        """Fill ``grad_input`` with the gradient of `roi_align_forward`.
+
+        Args:
+            grad_output: (R, C, ``aligned_height``, ``aligned_width``), gradient of the output.
+            rois: (R, 5), image index, x1, y1, x2, y2 in pixels of the image.
+            argmax_y: Used by maximum pooling only.
+            argmax_x: Used by maximum pooling only.
+            grad_input: (B, C, H, W), filled in place.
+            aligned_height: Number of bins per column.
+            aligned_width: Number of bins per row.
+            spatial_scale: Positions of the map per image pixel.
+            sampling_ratio: Samples per bin and axis; 0 takes one per position.
+            pool_mode: 1 is the average.
+            aligned: Whether regions are shifted by half a position.
+        """
         _average_only(pool_mode)
         size = (aligned_height, aligned_width)
         gradient, rois = _same_dtype(grad_output, rois)
@@ -137,7 +154,7 @@ def _average_only(pool_mode: int) -> None:
 
 
 def _same_dtype(values: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-    # Under mixed precision features are half while boxes stay single; torchvision's kernels want one type.
+    # Under mixed precision features are half and boxes single precision; torchvision's kernels require one type.
     dtype = torch.promote_types(values.dtype, rois.dtype)
     return values.to(dtype), rois.to(dtype)
 
@@ -145,7 +162,7 @@ def _same_dtype(values: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
 def install() -> ModuleType:
     """Make ``mmcv._ext`` importable and return it; call before the first import of ``mmcv.ops``.
 
-    A compiled extension, or a stand-in already installed, stays what it is.
+    A compiled extension, or a replacement that is already installed, is kept.
     """
     if EXTENSION in sys.modules:
         return sys.modules[EXTENSION]

@@ -1,4 +1,4 @@
-"""Batches of images of like orientation, for detection."""
+"""Batches of images with the same orientation, for detection."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from hafabench.engines.sampling import StepSampler
 
 
 class AspectSampler(StepSampler):
-    """A `StepSampler` whose batches hold only landscape or only portrait images, as mmdet's published recipes do.
+    """A `StepSampler` whose batches hold only landscape or only portrait images, as in mmdet's published recipes.
 
-    Images of a batch are padded to a common size; like ones waste less memory and time. Each process's batch is of
-    one kind; kinds alternate as the random order fills them. At most one batch of an epoch is mixed.
+    The images of a batch are padded to a common size; images of one orientation need less memory and time. The batch
+    of each process has one orientation; orientations alternate as the random order fills the batches. At most one
+    batch of an epoch is mixed.
 
     Args:
-        landscape: of each image, whether it is at least as wide as high.
-        batch_size: of a step, over all processes.
-        options: see `StepSampler`.
+        landscape: For each image, whether it is at least as wide as high.
+        batch_size: Images per step, over all processes.
+        size: Number of processes.
+        options: Other options of `StepSampler`.
     """
 
     def __init__(self, landscape: Sequence[bool], batch_size: int, *, size: int = 1, **options: int):
@@ -36,11 +38,11 @@ class AspectSampler(StepSampler):
             groups.append(places[:whole].reshape(-1, per_process))
             rest.append(places[whole:])
         grouped = np.concatenate(groups)
-        # A group's turn comes when its last image does.
+        # Groups are ordered by the position of their last image.
         grouped = grouped[np.argsort(grouped[:, -1])] if len(grouped) else grouped
         mixed = np.concatenate(rest)
         mixed = mixed[: len(mixed) // per_process * per_process].reshape(-1, per_process)
         steps = self._steps_per_epoch
-        turns = np.concatenate([grouped, mixed])[: steps * self._size]
-        # Processes take turns through a step's images: the p-th of each has to be in the p-th group.
-        return order[turns.reshape(steps, self._size, per_process).transpose(0, 2, 1).reshape(-1)]
+        batches = np.concatenate([grouped, mixed])[: steps * self._size]
+        # A step's images are dealt to the processes in turn, so that process p receives group p.
+        return order[batches.reshape(steps, self._size, per_process).transpose(0, 2, 1).reshape(-1)]

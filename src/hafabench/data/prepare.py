@@ -1,0 +1,58 @@
+"""The preparation of a data set: it is made, if it has a generator, and verified in any case."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from hafabench.config.experiment import DatasetConfig
+from hafabench.data import manifest
+from hafabench.data.paths import required_paths
+from hafabench.data.report import DatasetReport
+from hafabench.data.verify import describe_missing_root, verify_dataset
+from hafabench.files import write_text
+
+
+def prepare_dataset(dataset: DatasetConfig, report_path: Path) -> DatasetReport:
+    """Make the data set if it has a generator and is missing or changed; verify it; write the report.
+
+    Raises:
+        UserError: As in `verify_dataset` and `hafabench.data.digits.make_digits`. Then no report is written.
+    """
+    if dataset.generator is not None and not manifest.is_unchanged(dataset):
+        from hafabench.data.digits import make_digits
+
+        make_digits(dataset)
+    report = verify_dataset(dataset)
+    write_text(report_path, json.dumps(report.model_dump(by_alias=True), indent=2) + "\n")
+    return report
+
+
+def missing_datasets(datasets: Mapping[str, DatasetConfig]) -> list[str]:
+    """Describe every data set that is missing and has no generator; only names are checked.
+
+    Args:
+        datasets: The data sets by task, as in an experiment.
+
+    Returns:
+        One sentence per missing or incomplete data set.
+    """
+    sentences = []
+    for task, dataset in datasets.items():
+        if dataset.generator is not None:
+            continue
+        if not dataset.root.is_dir():
+            sentences.append(f"{task}: {dataset.name} is not at {dataset.root}: {describe_missing_root(dataset)}")
+            continue
+        missing = [path for path in required_paths(dataset) if _is_missing_or_empty(path)]
+        if missing:
+            names = ", ".join(str(path.relative_to(dataset.root)) for path in missing)
+            sentences.append(f"{task}: {dataset.name} at {dataset.root} is incomplete: missing or empty: {names}")
+    return sentences
+
+
+def _is_missing_or_empty(path: Path) -> bool:
+    if path.is_dir():
+        return next(path.iterdir(), None) is None
+    return not path.is_file()

@@ -1,0 +1,120 @@
+"""The verification of a whole data set.
+
+All files of embedded data are read. Of full-scale data every name and annotation is checked and a fixed sample of the
+images is decoded; its digest covers names and sizes.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeVar
+
+from hafabench.config.experiment import DatasetConfig
+from hafabench.data import manifest
+from hafabench.data.paths import required_paths
+from hafabench.data.report import SCHEMA, DatasetReport
+from hafabench.data.verify.ade20k import survey_ade20k
+from hafabench.data.verify.coco import survey_coco
+from hafabench.data.verify.findings import Findings, Survey
+from hafabench.data.verify.imagenet import survey_imagenet
+from hafabench.data.verify.images import check_image
+from hafabench.errors import Problem, UserError
+
+DECODED_PER_SPLIT = 512
+_SECONDS_BETWEEN_LINES = 10.0
+
+Item = TypeVar("Item")
+
+SURVEYS: dict[str, Callable[[DatasetConfig, Findings], Survey]] = {
+    "imagenet": survey_imagenet,
+    "ade20k": survey_ade20k,
+    "coco": survey_coco,
+}
+
+
+def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
+    """Check a data set against its configuration.
+
+    Raises:
+        UserError: With all problems: missing or empty folders and classes, wrong counts, images that cannot be
+            decoded, masks that do not fit their images or classes, annotations with undefined ids.
+    """
+    if not dataset.root.is_dir():
+        raise UserError(Problem(str(dataset.root), "", describe_missing_root(dataset)))
+    findings = Findings()
+    is_generated = dataset.generator is not None
+    digest, digest_of = "", _digest_of(dataset)
+    try:
+        survey = SURVEYS[dataset.data_format](dataset, findings)
+        decoded = {}
+        for split, samples in survey.samples.items():
+            if not is_generated and len(samples) > DECODED_PER_SPLIT:
+                samples = random.Random(0).sample(samples, DECODED_PER_SPLIT)
+            decoded[split] = len(samples)
+            for sample in _report_progress(samples, len(samples), f"{dataset.name}: decoding images of {split}"):
+                check_image(sample, dataset.num_classes, findings)
+        if digest_of == "content":
+            digest = _check_manifest(dataset, findings)
+        elif not findings:
+            files = _report_progress(sorted(survey.files), len(survey.files), f"{dataset.name}: listing files")
+            digest = manifest.listing_digest(dataset.root, files)
+    except OSError as error:
+        path = str(error.filename or dataset.root)
+        raise UserError(Problem(path, "", f"cannot be read: {error.strerror}")) from None
+    if findings:
+        raise UserError(findings.problems())
+    written = manifest.read_manifest(dataset.root) if is_generated else None
+    return DatasetReport(
+        schema=SCHEMA,
+        name=dataset.name,
+        layout=dataset.data_format,
+        identity=dataset.identity(),
+        root=str(dataset.root),
+        counts=survey.counts,
+        classes=written["classes"] if written else survey.classes,
+        digest=digest,
+        digest_of=digest_of,
+        decoded=decoded,
+        details=survey.details,
+    )
+
+
+def describe_missing_root(dataset: DatasetConfig) -> str:
+    """Describe what is expected in the folder of a data set that does not exist."""
+    if dataset.generator is not None:
+        return "no such folder; `hafabench data prepare` makes it"
+    needed = ", ".join(str(path.relative_to(dataset.root)) for path in required_paths(dataset))
+    return f"no such folder; expected the data format {dataset.data_format!r} in it: {needed}"
+
+
+def _digest_of(dataset: DatasetConfig) -> Literal["content", "listing"]:
+    return "content" if dataset.generator is not None else "listing"
+
+
+def _check_manifest(dataset: DatasetConfig, findings: Findings) -> str:
+    """Check that a generated data set is as configured and unchanged; return the digest of its content."""
+    written = manifest.read_manifest(dataset.root)
+    digest = manifest.content_digest(dataset.root)
+    file = dataset.root / manifest.NAME
+    advice = "`hafabench data prepare` makes the data set again"
+    if written is None:
+        findings.add("manifests", file, f"no manifest that can be read; {advice}")
+    elif written.get("parameters") != manifest.parameters(dataset):
+        findings.add("manifests", file, f"made with other parameters than configured; {advice}", "parameters")
+    elif written.get("digest") != digest:
+        message = f"files changed since they were made: expected {written.get('digest')}, found {digest}; {advice}"
+        findings.add("manifests", file, message, "digest")
+    return digest
+
+
+def _report_progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """Yield ``items`` and print a line every few seconds."""
+    last = time.monotonic()
+    for index, item in enumerate(items):
+        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"{label}: {index}/{total}", file=sys.stderr, flush=True)
+        yield item

@@ -1,0 +1,33 @@
+"""Checks of a data set in ImageNet's data format: class folders and their images."""
+
+from __future__ import annotations
+
+from hafabench.config.experiment import DatasetConfig
+from hafabench.data import listing, paths
+from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder
+
+
+def survey_imagenet(dataset: DatasetConfig, findings: Findings) -> Survey:
+    """Check that both splits have the same ``num_classes`` class folders, and that none is empty."""
+    survey = Survey()
+    for split in paths.SPLITS:
+        folder = paths.imagenet_folder(dataset, split)
+        if not check_folder(folder, findings):
+            continue
+        images_of = listing.imagenet_images(dataset, split)
+        names = [path.name for path in images_of]
+        if len(names) != dataset.num_classes:
+            findings.add("splits", folder, f"expected {dataset.num_classes} class folders, found {len(names)}")
+        if survey.classes is None:
+            survey.classes = names
+        for name in sorted(set(names) ^ set(survey.classes)):
+            findings.add("class folders", folder / name, "class folder in only one of train and val")
+        for path, own in images_of.items():
+            if not own:
+                findings.add("empty class folders", path, "class folder without images")
+        images = [image for own in images_of.values() for image in own]
+        check_count(dataset, split, len(images), folder, findings)
+        survey.counts[split] = len(images)
+        survey.samples[split] = [Sample(path) for path in images]
+        survey.files += images
+    return survey

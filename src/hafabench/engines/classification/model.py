@@ -1,0 +1,29 @@
+"""The classifier of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from hafabench import models
+from hafabench.config.recipes import ClassificationRecipe
+from hafabench.runs.run import Run
+
+
+def create_model(run: Run) -> nn.Module:
+    """Build the run's classifier with random weights, on the current device."""
+    recipe = classification_recipe(run)
+    # The rate is passed also where it is zero, because timm's Swin has another default.
+    options: dict[str, Any] = {"drop_path_rate": recipe.drop_path}
+    if run.model.family in ("swin", "dynamic_swin"):
+        # Swin's windows are made for one image size: on small images those of 224 pixels would be mostly padding.
+        options["img_size"] = recipe.image_size
+    return models.create(run.model, num_classes=run.dataset.num_classes, **options)
+
+
+def classification_recipe(run: Run) -> ClassificationRecipe:
+    """Return the recipe of a classification run."""
+    if not isinstance(run.recipe, ClassificationRecipe):
+        raise TypeError(f"{run.id}: expected a classification recipe, found a {type(run.recipe).__name__}")
+    return run.recipe

@@ -1,0 +1,62 @@
+"""The training and validation data of dense runs, read by mmseg's and mmdet's data sets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hafabench.data import paths
+from hafabench.data.classes import coco_classes, segmentation_classes
+from hafabench.engines.dense.config import dataset_config
+from hafabench.engines.dense.model import load_mm
+from hafabench.errors import Problem, UserError
+from hafabench.runs.run import Run
+
+
+def load_dataset(run: Run, split: str) -> Any:
+    """Load the annotations of a split of the run's data.
+
+    Args:
+        run: A dense run.
+        split: ``train`` or ``val``.
+
+    Returns:
+        mmengine's `BaseDataset`, whose images are read later.
+
+    Raises:
+        UserError: If the data is missing, unreadable or empty, or has other classes than configured.
+    """
+    advice = f"`hafabench data verify {run.task}` lists all problems of the data"
+    problems = [
+        Problem(str(path), "", f"not found; {advice}")
+        for path in paths.required_paths(run.dataset)
+        if not path.exists()
+    ]
+    if problems:
+        raise UserError(problems)
+    classes = _classes(run)
+    try:
+        dataset = load_mm().build_dataset(run.task, dataset_config(run, split, classes))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            Problem(str(run.dataset.root), split, f"annotations not readable: {error!r}; {advice}")
+        ) from None
+    if not len(dataset):
+        raise UserError(Problem(str(run.dataset.root), split, f"no image that can be used; {advice}"))
+    if run.task == "detection" and len(dataset.cat_ids) != len(classes):
+        message = f"expected the categories {', '.join(classes)}, found {len(dataset.cat_ids)} of them; {advice}"
+        raise UserError(Problem(str(run.dataset.root), split, message))
+    return dataset
+
+
+def _classes(run: Run) -> list[str]:
+    """Return the names of the classes in the order of their indices."""
+    expected = run.dataset.num_classes
+    if run.task == "detection":
+        names = coco_classes(run.dataset)
+    else:
+        names = segmentation_classes(run.dataset) or [f"class_{index}" for index in range(expected)]
+    if len(names) != expected:
+        message = f"expected {expected} classes, found {len(names)}: {', '.join(names[:20])}"
+        raise UserError(Problem(str(run.dataset.root), "num_classes", message))
+    return names

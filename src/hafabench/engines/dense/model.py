@@ -1,0 +1,53 @@
+"""The models of dense runs: Semantic FPN and Mask R-CNN on the backbones of the catalogue."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from hafabench.config.catalog import ModelSpec
+from hafabench.config.recipes import DenseRecipe
+from hafabench.engines.dense import operators
+from hafabench.engines.dense.config import dense_recipe, fill_model
+from hafabench.models import create
+from hafabench.runs.run import Run
+
+
+def load_mm() -> ModuleType:
+    """Import `hafabench.engines.dense.mm` after providing mmcv's operators; the first call takes seconds."""
+    operators.install()
+    from hafabench.engines.dense import mm
+
+    return mm
+
+
+def create_model(run: Run) -> nn.Module:
+    """Build the run's model with random weights, on the current device."""
+    return build_dense_model(run.model, run.task, run.dataset.num_classes, dense_recipe(run))
+
+
+def build_dense_model(
+    spec: ModelSpec, task: str, num_classes: int, recipe: DenseRecipe | None = None, *, sync_norm: bool = False
+) -> nn.Module:
+    """Build Semantic FPN or Mask R-CNN with random weights; under ``torch.device("meta")`` nothing is allocated.
+
+    Args:
+        spec: The model of the backbone.
+        task: ``segmentation`` or ``detection``.
+        num_classes: Number of classes of the head.
+        recipe: The recipe of a run. With None the heads are those of the libraries, without drop path.
+        sync_norm: Whether batch statistics are shared by all processes, where mmseg's configurations do that.
+
+    Raises:
+        UserError: If the model has no feature pyramid.
+    """
+    mm = load_mm()
+    with torch.device("meta"):
+        backbone: Any = create(spec, dense=True)
+    config = fill_model(
+        mm.stock_model(task), spec, task, num_classes, list(backbone.channels), recipe, sync_norm=sync_norm
+    )
+    return mm.build_model(task, config)

@@ -1,0 +1,80 @@
+"""Trained models: the identity that a final checkpoint records, and models filled with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hafabench.config.recipes import ClassificationRecipe
+from hafabench.engines.engine import engine_for
+from hafabench.models.checkpoints.storage import Fill, expect_meta, load_checkpoint, load_strict
+from hafabench.runs.run import Run
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Describe whose weights a final checkpoint holds. A checkpoint that differs in any entry is another run's."""
+    found = {
+        "run": run.id,
+        "task": run.task,
+        "model": run.model.name,
+        "architecture": run.model.architecture,
+        "mergers": list(run.model.mergers),
+        "variant": run.model.query_mode,
+        "fidelity": run.model.fidelity,
+        "num_classes": run.dataset.num_classes,
+        "dataset": run.dataset.name,
+        "seed": run.seed,
+        "fingerprint": run.fingerprint,
+    }
+    if isinstance(run.recipe, ClassificationRecipe):
+        found["image_size"] = run.recipe.image_size
+    return found
+
+
+def is_trained(run: Run) -> bool:
+    """Return whether the run's final checkpoint exists and belongs to the current configuration."""
+    if not run.checkpoint.exists():
+        return False
+    return load_checkpoint(run.checkpoint).get("meta", {}).get("fingerprint") == run.fingerprint
+
+
+def load_trained(run: Run, checkpoint: Path, fill: Fill | None = None) -> nn.Module:
+    """Return the run's model with its final weights, in evaluation mode, on the CPU.
+
+    Args:
+        run: The run whose model is built.
+        checkpoint: The run's final checkpoint, or the file that ``fill`` reads.
+        fill: Loads the weights into the model; `fill_trained` by default.
+
+    Raises:
+        UserError: If the checkpoint belongs to another run or does not fit the model.
+    """
+    model = engine_for(run.task).create_model(run)
+    (fill or fill_trained)(model, run, checkpoint)
+    return model.eval()
+
+
+def fill_trained(model: nn.Module, run: Run, checkpoint: Path) -> None:
+    """Load the weights of the run's own final checkpoint into ``model``.
+
+    Raises:
+        UserError: If the checkpoint belongs to another run or does not fit the model.
+    """
+    _fill(model, run, checkpoint, "state_dict")
+
+
+def fill_averaged(model: nn.Module, run: Run, checkpoint: Path) -> None:
+    """Load the moving average of the weights in the run's own final checkpoint into ``model``.
+
+    Raises:
+        UserError: If the checkpoint belongs to another run or does not fit the model.
+    """
+    _fill(model, run, checkpoint, "average")
+
+
+def _fill(model: nn.Module, run: Run, checkpoint: Path, key: str) -> None:
+    content = load_checkpoint(checkpoint)
+    expect_meta(checkpoint, content, **identity(run))
+    load_strict(model, content[key], checkpoint)
