@@ -1,4 +1,4 @@
-"""What a user did wrong, said in sentences: the only exception type that the command line turns into text."""
+"""Errors of the user's input. The command line prints them as text instead of a traceback."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with something the user gave us.
+    """A problem of something that the user provided.
 
     Attributes:
-        file: the file that holds the mistake (as the user wrote its path), or what stands for one.
-        key: the dotted key, annotation or item inside the file; empty where the whole file is meant.
-        message: what was found and what was expected.
-        line: 1-based line in ``file``, where known.
+        file: File with the problem, as the user wrote its path, or the name of another source of input.
+        key: Dotted key, annotation or item in the file; empty for a problem of the whole file.
+        message: What was found and what was expected.
+        line: Line in ``file``, starting at 1; None if it is unknown.
     """
 
     file: str
@@ -28,7 +28,7 @@ class Problem:
 
 
 class UserError(Exception):
-    """Bad input. Carries every problem found at once; ``str()`` gives one line per problem."""
+    """Invalid input, with every problem that was found. Its text has one line per problem."""
 
     def __init__(self, problems: Problem | str | Iterable[Problem | str]):
         if isinstance(problems, Problem | str):

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and digests of them."""
+"""Atomic writing of files and folders, and digests of files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hafabench.errors import Problem, UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what is written there becomes ``path`` on leaving, or nothing does.
+    """Yield a temporary path next to ``path``, and rename the file written there to ``path`` at the end.
 
-    The content is flushed to disk before the rename, so a crash leaves either the old file or the new one.
+    The content is flushed to disk before it is renamed, so that a crash leaves either the old file or the new one.
 
     Raises:
-        UserError: where the disk is full or the folder cannot be written; no partial file is left.
+        UserError: If the disk is full or the folder cannot be written. No partial file is left.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -38,12 +38,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``path``; what is written there replaces ``path`` on leaving, or nothing changes.
+    """Yield a new folder next to ``path``, and replace ``path`` by it at the end.
 
-    Files are not flushed to disk one by one: what must survive a power failure is verified by digest when reused.
+    The files are not flushed to disk. A folder that has to survive a power failure is verified by digest before it is
+    used again.
 
     Raises:
-        UserError: where the disk is full or the folder cannot be written; nothing half-made is left.
+        UserError: If the disk is full or the folder cannot be written. No partial folder is left.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -72,13 +73,13 @@ def write_text(path: Path, text: str) -> None:
 
 def _why_not_written(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return "not written: no space left on the device; free some and run the same command again"
+        return "not written: no space left on the device; free some space and run the same command again"
     if error.errno == errno.EDQUOT:
-        return "not written: disk quota exceeded; free some and run the same command again"
+        return "not written: disk quota exceeded; free some space and run the same command again"
     return f"not written: {error.strerror or error}"
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
