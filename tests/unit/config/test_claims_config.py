@@ -136,5 +136,6 @@ def test_rows_that_match_nothing_are_reported_under_the_key_that_the_file_uses(w
         content["readings"] = content.pop("row_conventions")
         content["readings"][0]["rows"].append("table9/*")
 
+    experiment = write_claims(change)
     with pytest.raises(UserError, match=r"claims\.yaml:\d+: readings\[0\]\.rows\[2\]: 'table9/\*' matches nothing"):
-        paper_claims(write_claims(change))
+        paper_claims(experiment, load_paper_values(experiment.paper_values))
