@@ -141,8 +141,9 @@ class JobList(Mapping[str, Job]):
 
     def __init__(self, experiment: Experiment, site: Site | None = None, speed: float = 1.0):
         self.experiment = experiment
+        self.site = site or Site()
         self.runs = expand(experiment)
-        self.requests = ResourceRequests(experiment, site, speed)
+        self.requests = ResourceRequests(experiment, self.site, speed)
         self.rules = _rules(experiment, self.runs)
         self.optional: dict[str, Job] = {}
         self._jobs: dict[str, Job] = {}
