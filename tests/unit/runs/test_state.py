@@ -1,0 +1,160 @@
+"""The states of jobs, from outputs, fingerprints and logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from hafabench.config.experiment import load_experiment
+from hafabench.files import write_text
+from hafabench.results.counts import Counts
+from hafabench.results.record import write_record
+from hafabench.runs.jobs import Job, JobList, job_id
+from hafabench.runs.run import expand
+from hafabench.runs.state import JobState, job_states, run_state
+from tests.support.experiments import evaluated, fixed_length
+from tools import synthetic_records
+
+RUN = "classification/pvt_tiny/seed0"
+
+
+@pytest.fixture
+def digits(write_experiment, tmp_path, monkeypatch):
+    """An experiment of one run with pictures of its own, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def only_one(content):
+        fixed_length(content)
+        content["train"] = {"classification": ["pvt_tiny_hafa"]}
+        content["overrides"] = [one for one in content["overrides"] if one["runs"].startswith("classification/*")]
+
+    return load_experiment(write_experiment(only_one))
+
+
+@pytest.fixture
+def finished(digits):
+    """The jobs of an experiment that has run completely."""
+    jobs = JobList(digits)
+    (run,) = jobs.runs.values()
+    dataset = digits.config.datasets["classification"]
+    write_text(jobs["prepare_dataset classification"].outputs[0], json.dumps({"identity": dataset.identity()}))
+    evaluated(run)
+    for job in jobs.values():
+        if job.rule in ("count_complexity", "measure_latency"):
+            numbers = {"pvt_tiny": {"params": 1.0}}
+            record = synthetic_records.complexity("classification", numbers, fingerprint=job.fingerprint)
+            write_record(job.outputs[0], record)
+    counts = Counts(
+        experiment=digits.name,
+        fingerprint=jobs["count_conventions"].fingerprint,
+        cells=[],
+        provenance=record.provenance,
+    )
+    write_text(jobs["count_conventions"].outputs[0], counts.model_dump_json(by_alias=True))
+    for position, job in enumerate(jobs.values()):
+        for path in job.outputs:
+            if not path.exists():
+                write_text(path, "made")
+        write_text(job.log, "it is done\n")
+        shift(job.outputs, position - len(jobs))
+        shift(job.logs, position - len(jobs))
+    return jobs
+
+
+def shift(paths, seconds: float) -> None:
+    """Set when files were modified, from now on."""
+    for path in paths:
+        os.utime(path, (time.time() + seconds, time.time() + seconds))
+
+
+def states(jobs: JobList, **options: float) -> dict[str, str]:
+    return {name: state.state for name, state in job_states(jobs, **options).items() if name in jobs}
+
+
+def state_of(jobs: JobList, job: Job) -> JobState:
+    return job_states(jobs)[job.id]
+
+
+def test_every_job_of_a_finished_experiment_is_done(finished):
+    assert set(states(finished).values()) == {"done"}
+    assert "draw_pictures" in finished
+
+
+def test_nothing_is_done_in_an_empty_folder(digits):
+    assert set(states(JobList(digits)).values()) == {"to do"}
+
+
+def test_an_old_success_is_no_failure_after_an_edit(finished, digits, write_experiment):
+    def edit(content):
+        fixed_length(content)
+        content["train"] = {"classification": ["pvt_tiny_hafa"]}
+        changed = {"runs": "classification/*", "why": "an edit", "set": {"lr": 5.0e-4}}
+        content["overrides"] = [content["overrides"][-1], changed]
+        content["complexity"]["num_classes"]["detection"] += 1
+
+    found = states(JobList(load_experiment(write_experiment(edit))), fresh_s=0)
+    run = "classification/pvt_tiny_hafa/seed0"
+    assert found[f"train_run {run}"] == found[f"evaluate_run {run}"] == "stale"
+    assert found["count_complexity detection"] == "stale"
+    assert found["draw_pictures"] == found["collect_records"] == found["write_report"] == "stale"
+    assert "failed" not in found.values()
+    assert found["prepare_dataset classification"] == found["count_complexity classification"] == "done"
+
+
+@pytest.mark.parametrize("rule", ["collect_records", "draw_pictures", "write_report", "count_conventions"])
+def test_a_job_has_failed_if_its_last_attempt_left_no_outputs(finished, rule):
+    job = finished[rule]
+    job.outputs[0].unlink()
+    write_text(job.log, "reading\nerror: no space left on device\n")
+    state = state_of(finished, job)
+    assert (state.state, state.log, state.last_line) == ("failed", job.log, "error: no space left on device")
+
+
+def test_a_job_runs_while_its_log_grows(finished):
+    job = finished["draw_pictures"]
+    job.outputs[0].unlink()
+    write_text(job.log, "1 of 4\n")
+    assert state_of(finished, job).state == "running"
+    assert job_states(finished, fresh_s=0)[job.id].state == "failed"
+
+
+def test_a_failure_before_the_inputs_were_made_again_counts_no_more(finished):
+    job = finished["draw_pictures"]
+    job.outputs[0].unlink()
+    write_text(job.log, "error: cannot read the checkpoint\n")
+    assert state_of(finished, job).state == "failed"
+    shift(job.inputs, 5)
+    assert state_of(finished, job).state == "to do"
+
+
+def test_a_report_on_older_records_is_stale(finished):
+    record = finished[job_id("count_complexity", "detection")].outputs[0]
+    shift([record], 0)
+    found = job_states(finished)
+    assert found["collect_records"].changes == (f"newer: {record}",)
+    assert found["collect_records"].state == found["write_report"].state == "stale"
+    assert found["draw_pictures"].state == "done"
+
+
+def test_a_training_repeated_under_the_present_configuration_is_not_stale(write_experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = expand(load_experiment(write_experiment(fixed_length)))[RUN]
+    evaluated(run)
+    record = json.loads(run.record.read_text())
+    run.record.write_text(json.dumps(record | {"fingerprint": "0" * 12}))
+    assert run_state(run).state == "trained"
+    run.checkpoint.unlink()
+    run.work.mkdir()
+    run.history.write_text('{"step": 96, "loss": 2.0}\n')
+    state = run_state(run)
+    assert (state.state, state.steps, state.record is not None) == ("interrupted", 96, True)
+
+
+def test_the_gate_is_never_up_to_date(finished):
+    gate = finished.optional["regression"]
+    write_text(Path(gate.log), "# Regression\n")
+    assert state_of(finished, gate).state == "to do"
