@@ -64,6 +64,32 @@ def test_one_module_imports_the_mm_packages(module):
         assert not used, f"{module} imports {used}; only engines/dense/mm.py may"
 
 
-def test_the_package_does_not_import_snakemake():
-    for module, path in MODULES.items():
-        assert not any(name.split(".")[0] == "snakemake" for name in imports_of(path)), module
+# What only runs/snakemake.py may spell out: programs, options, files, comments of Slurm jobs.
+SNAKEMAKE = re.compile(
+    r"snakemake|--(profile|configfiles?|forcerun|unlock)\b|\brule_(?=$|[a-z])|_wildcards_|logs/slurm"
+)
+# The list of packages whose versions every record keeps.
+NAMES_THE_PACKAGE = {"results.provenance": {"snakemake"}}
+
+
+def texts_of(path: Path) -> list[str]:
+    """The string constants of a file, parts of f-strings included, without docstrings."""
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None
+    }
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [node.value for node in constants if id(node) not in docstrings]
+
+
+@pytest.mark.parametrize("module", list(MODULES))
+def test_one_module_knows_snakemake(module):
+    assert not any(name.split(".")[0] == "snakemake" for name in imports_of(MODULES[module])), module
+    known = {text for text in texts_of(MODULES[module]) if SNAKEMAKE.search(text)}
+    known -= NAMES_THE_PACKAGE.get(module, set())
+    if module == "runs.snakemake":
+        assert known
+    else:
+        assert not known, f"{module} spells out {known}; only runs/snakemake.py may"

@@ -1,6 +1,7 @@
-"""The command line: thin verbs, the only thing that workflow rules call.
+"""The command line, the only part of the package that the rules of the workflow call.
 
-Every verb imports what it needs when it runs: ``--help`` and the verbs that only read configuration stay fast.
+Every command imports what it needs when it runs, so that ``--help`` and commands that only read configuration are
+fast.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ from hafabench.errors import UserError
     epilog="""
 \b
 A first look:
-  hafabench check                                  is the embedded experiment in order?
-  hafabench runs                                   what it trains, and what is there already
-  hafabench train classification/pvt_tiny/seed0    one run, by hand
-  hafabench complexity pvt_tiny_hafa --format csv  parameters and multiply-accumulates
-The whole of it:
-  snakemake all --profile workflow/profiles/local  train, evaluate, measure, make Tables 1-6
+  hafabench check                                  check the embedded experiment
+  hafabench runs                                   list its runs and their states
+  hafabench train classification/pvt_tiny/seed0    train one run
+  hafabench complexity pvt_tiny_hafa --format csv  count parameters and multiply-accumulates
+The whole experiment:
+  make demo                                        train, evaluate, measure, make Tables 1-6
 """,
 )
 @click.version_option(__version__, prog_name="hafabench")
 def cli() -> None:
     """Reproduce Tables 1-6 of "Building Vision Transformers with Hierarchy Aware Feature Aggregation" (ICCV 2023).
 
-    An experiment (configs/*.yaml) says which models train on which data; every verb takes it with --experiment.
-    A run is named task/model/seed. Its folder under results/ holds its checkpoint, history and records; tables are
-    made from records alone.
+    An experiment (configs/*.yaml) defines which models are trained on which data; every command takes its file with
+    --experiment. A run is named task/model/seed. Its folder under results/ contains its checkpoint, history and
+    records. Tables are made from records only.
     """
 
 

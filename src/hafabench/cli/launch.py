@@ -1,4 +1,4 @@
-"""Starting the processes of one training: torchrun on this node, or on each of several in a Slurm job."""
+"""Start the processes of one training by torchrun, on this node or on each of several nodes of a Slurm job."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import NoReturn
 
 from hafabench.errors import Problem, UserError
 
-# Where the processes of several nodes meet: by the job's number, so that two jobs on one node do not.
+# The ports at which the processes of several nodes connect. The port follows from the id of the Slurm job, so that
+# two jobs on one node use different ports.
 _PORTS = range(20000, 30000)
 
 
 def start_processes(processes: int, nodes: int) -> NoReturn:
     """Replace this process by torchrun, which starts the same command ``processes`` times on this node.
 
-    With several nodes the command has to be started once on each of them, by srun inside a Slurm job; they meet at
-    the node that srun was called from, which is the job's first.
+    With several nodes, srun must have started the command once on each of them inside a Slurm job. The processes
+    connect to the node that srun was called from, which is the first node of the job.
 
     Raises:
-        UserError: for several nodes outside such a job.
+        UserError: If there are several nodes and no such job.
     """
-    where = ["--standalone"] if nodes == 1 else _meeting_place(nodes)
+    where = ["--standalone"] if nodes == 1 else _rendezvous(nodes)
     launcher = [sys.executable, "-m", "torch.distributed.run", *where, f"--nproc-per-node={processes}"]
     os.execv(sys.executable, [*launcher, "-m", "hafabench", *sys.argv[1:]])
 
 
-def _meeting_place(nodes: int) -> list[str]:
+def _rendezvous(nodes: int) -> list[str]:
     started = int(_of_slurm("SLURM_STEP_NUM_NODES"))
     if started != nodes:
         raise UserError(Problem("--nodes", "", f"{nodes} nodes, but srun started this on {started}"))
@@ -42,8 +43,6 @@ def _meeting_place(nodes: int) -> list[str]:
 def _of_slurm(name: str) -> str:
     value = os.environ.get(name)
     if not value:
-        advice = (
-            "several nodes are started by srun, one task on each, inside a Slurm job: `snakemake --profile slurm`"
-        )
-        raise UserError(Problem("environment", name, f"not set; {advice} does it"))
+        message = "not set; several nodes need a Slurm job in which srun starts one task per node"
+        raise UserError(Problem("environment", name, message))
     return value

@@ -24,7 +24,7 @@ def test_help_shows_a_way_in():
     for word in (
         "A first look",
         "hafabench train classification/pvt_tiny/seed0",
-        "snakemake all --profile",
+        "make demo",
         "evaluate",
     ):
         assert word in done.output
@@ -56,9 +56,7 @@ def test_unknown_run_names_the_nearest():
 def test_several_nodes_outside_slurm_are_refused():
     done = hafabench("train", "classification/pvt_tiny/seed0", "--nodes", "2")
     assert done.returncode == 1
-    assert done.stderr.startswith(
-        "error: environment: SLURM_STEP_NUM_NODES: not set; several nodes are started by srun"
-    )
+    assert done.stderr.startswith("error: environment: SLURM_STEP_NUM_NODES: not set")
     assert len(done.stderr.splitlines()) == 1
 
 
