@@ -387,7 +387,7 @@ def test_weights_of_another_model_are_refused_with_their_names(experiment):
     assert "layer4.1.bn2.weight" in unknown
     assert not Path("results/digits/imported").exists()
     for options, says in (
-        (["--part", "model"], "which is not given"),
+        (["--part", "model"], "require --weights"),
         (["--weights", "resnet.pth", "--rename", "a"], "OLD=NEW"),
     ):
         done = CliRunner().invoke(cli, [*command, *options])
