@@ -15,8 +15,8 @@ from torch import nn
 
 from hafabench.config.catalog import CATALOG, ModelSpec
 from hafabench.config.experiment import LatencyConfig
-from hafabench.measure.instrument import Comparison, Protocol, compare
-from hafabench.measure.latency import timing
+from hafabench.measure.latency import latency_timer
+from hafabench.measure.timing import InterleavedTimes, Protocol, time_against_baseline
 
 THREADS = 1
 WANTED = 0.01
@@ -45,7 +45,7 @@ def quiet_process() -> Iterator[None]:
 
 def compare_models(
     specs: Mapping[str, ModelSpec | str], baseline: str, batch_size: int, rounds: int, quick: bool
-) -> Comparison:
+) -> InterleavedTimes:
     """Latency of models of the catalogue (by specification or name) at 224 x 224, by `hafabench latency`'s clock."""
     known = {name: CATALOG[spec] if isinstance(spec, str) else spec for name, spec in specs.items()}
     plan = protocol(rounds, quick)
@@ -59,26 +59,28 @@ def compare_models(
         threads=THREADS,
         interval=plan.interval,
     )
-    with timing(group, "cpu") as clock:
-        return clock.compare(known, baseline, batch_size, quiet=True)
+    with latency_timer(group, "cpu") as timer:
+        return timer.time_models(known, baseline, batch_size, quiet=True)
 
 
 def compare_modules(
     modules: Mapping[str, nn.Module], inputs: tuple, baseline: str, rounds: int, quick: bool
-) -> Comparison:
+) -> InterleavedTimes:
     """Forward passes of any modules on the same inputs; copies are renewed as in `compare_models`."""
 
     def renew() -> dict[str, Callable[[], object]]:
         return {name: partial(copy.deepcopy(module), *copy.deepcopy(inputs)) for name, module in modules.items()}
 
     with quiet_process():
-        return compare(renew, baseline, protocol(rounds, quick))
+        return time_against_baseline(renew, baseline, protocol(rounds, quick))
 
 
-def compare_calls(calls: Mapping[str, Callable[[], object]], baseline: str, rounds: int, quick: bool) -> Comparison:
+def compare_calls(
+    calls: Mapping[str, Callable[[], object]], baseline: str, rounds: int, quick: bool
+) -> InterleavedTimes:
     """Calls without models of their own."""
     with quiet_process():
-        return compare(lambda: dict(calls), baseline, protocol(rounds, quick))
+        return time_against_baseline(lambda: dict(calls), baseline, protocol(rounds, quick))
 
 
 def say(text: str) -> None:

@@ -18,7 +18,7 @@ from hafabench.engines import classification
 from hafabench.engines.classification import evaluation as classification_evaluation
 from hafabench.files import sha256_of
 from hafabench.measure import complexity, latency
-from hafabench.measure.instrument import compare
+from hafabench.measure.timing import time_against_baseline
 from hafabench.models.hafa.laa import LocalAdaptiveAggregation
 from hafabench.models.hafa.sia import SemanticInformationAggregation
 from hafabench.results.record import Metric, write_record
@@ -55,7 +55,7 @@ def twice(forward):
 @pytest.mark.timing
 def test_a_merger_that_does_its_work_twice_is_caught(tmp_path, monkeypatch):
     # By the CPU's time, which other processes of the machine disturb less than the clock on the wall.
-    monkeypatch.setattr(latency, "compare", partial(compare, clock=time.process_time))
+    monkeypatch.setattr(latency, "time_against_baseline", partial(time_against_baseline, clock=time.process_time))
     group = LatencyConfig(
         name="small",
         baseline="pvt_tiny",

@@ -39,7 +39,7 @@ def claims(experiment: Path, static: bool, verdict: tuple[str, ...], style: str)
     now, which takes half a minute.
     """
     set_threads(1)
-    from hafabench.measure.counts import counts_of
+    from hafabench.measure.counts import read_or_count
     from hafabench.reporting.claims.output import FORMATS as RENDERERS
     from hafabench.reporting.frame import empty_frame, read_frame
     from hafabench.reporting.report import Report
@@ -48,7 +48,7 @@ def claims(experiment: Path, static: bool, verdict: tuple[str, ...], style: str)
     loaded = load(experiment)
     file, _ = frame_files(loaded)
     frame = read_frame(file) if file.is_file() and not static else empty_frame()
-    ledger = Report(loaded, frame, counts_of(loaded, _report_progress)).ledger
+    ledger = Report(loaded, frame, read_or_count(loaded, _report_progress)).ledger
     ledger = ledger.static_only() if static else ledger
     shown = [found for found in ledger.verdicts if not verdict or found.verdict in verdict]
     click.echo(RENDERERS[style](ledger, shown).rstrip("\n"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from hafabench.cli.options import experiment_option, load, set_threads
+from hafabench.config.recipes import TASKS, Task
 from hafabench.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -18,42 +19,41 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option("--task", type=click.Choice(["classification", "segmentation", "detection"]), default="classification")
+@click.option("--task", type=click.Choice(TASKS), default="classification")
 @click.option("--format", "style", type=click.Choice(["text", "csv", "record"]), default="text", show_default=True)
 @experiment_option
-def complexity(names: tuple[str, ...], task: str, style: str, experiment: Path) -> None:
-    """Count parameters and multiply-accumulates (MACs) of models at the experiment's full sizes, heads included.
+def complexity(names: tuple[str, ...], task: Task, style: Literal["text", "csv", "record"], experiment: Path) -> None:
+    """Count parameters and multiply-accumulates (MACs) of models with their heads, at the experiment's full sizes.
 
-    Without MODEL, all models of the task's tables. ``--format record`` writes the experiment's complexity record.
+    Without MODEL, all models of the task's tables are counted. With ``--format record`` the complexity record of the
+    experiment is written.
     """
     set_threads(1)
-    from hafabench.measure.complexity import record_complexity
+    from hafabench.measure.complexity import record_complexity, table_rows
 
     loaded = load(experiment)
-    if style == "record":
-        if names:
-            raise UserError("--format record counts all models of the tables; leave the names out")
-        record = record_complexity(loaded, task)
-        click.echo(f"complexity/{task}: {len({metric.model for metric in record.metrics})} models")
+    if style != "record":
+        for line in table_rows(loaded, list(names), task, style):
+            click.echo(line)
         return
-    from hafabench.measure.complexity import table_rows
-
-    for line in table_rows(loaded, list(names), task, style):
-        click.echo(line)
+    if names:
+        raise UserError("--format record counts all models of the tables and accepts no MODEL")
+    record = record_complexity(loaded, task)
+    click.echo(f"complexity/{task}: {len({metric.model for metric in record.metrics})} models")
 
 
 @click.command()
 @click.argument("group")
 @experiment_option
+@click.option("--self-test", "self_test", is_flag=True, help="Time the group's baseline against itself (A/A).")
 @click.option(
-    "--self-test", "self_test", is_flag=True, help="Time the group's baseline against itself instead (A/A)."
+    "--trials", type=click.IntRange(min=1), default=100, show_default=True, help="Number of trials of the self-test."
 )
-@click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True, help="Of the self-test.")
 def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
-    """Measure one latency group: its models interleaved with their baseline in one process; writes a record.
+    """Measure the models of a latency group, interleaved with their baseline in one process, and write a record.
 
-    With ``--self-test`` no record is written: exit code 1 where a model differs from itself in more than 5 % of the
-    trials.
+    With ``--self-test`` no record is written. The exit code is 1 if a model differs from itself in more than 5 % of
+    the trials.
     """
     loaded = load(experiment)
     known = {entry.name: entry for entry in loaded.config.latency}
@@ -77,15 +77,15 @@ def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
 def _self_test(group: LatencyConfig, spec: ModelSpec, number: int) -> None:
     from hafabench.measure.self_test import SelfTest, trials
 
-    found = []
+    intervals = []
     for interval in trials(group, spec, number):
-        found.append(interval)
+        intervals.append(interval)
         click.echo(
-            f"trial {len(found)}/{number}: {spec.name} / {spec.name} = {interval.value:.4f} "
+            f"trial {len(intervals)}/{number}: {spec.name} / {spec.name} = {interval.value:.4f} "
             f"[{interval.low:.4f}, {interval.high:.4f}]",
             err=True,
         )
-    result = SelfTest(tuple(found))
+    result = SelfTest(tuple(intervals))
     click.echo(str(result))
     if not result.passed:
         sys.exit(1)

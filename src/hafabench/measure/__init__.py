@@ -1,1 +1,1 @@
-"""Numbers that depend on no training: parameters and multiply-accumulates, and latency (docs/measurement.md)."""
+"""Measurements that need no training: parameters, multiply-accumulates and latency (docs/measurement.md)."""

@@ -1,15 +1,15 @@
 """Parameters and multiply-accumulates (MACs) of every row of the tables, at full size, without allocating a model.
 
-Models are built and run on torch's meta device, where tensors have shapes and no memory. One convention serves every
-row, `CONVENTION`; docs/measurement.md says where the paper's printed figures follow another one.
+Models are built and run on torch's meta device, where tensors have shapes but no memory. All rows are counted by the
+same convention, `CONVENTION`. docs/measurement.md explains where the paper's printed figures follow another one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torchvision.ops  # noqa: F401 (registers torch.ops.torchvision.deform_conv2d)
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import Experiment, unknown_model
 from hafabench.config.metrics import METRICS
+from hafabench.config.recipes import Task
 from hafabench.errors import UserError
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Metric, Record, write_record
@@ -31,8 +32,8 @@ CONVENTION = (
     "(QK, AV); no bias, norms, softmax, distances, interpolation"
 )
 
-# What Mask R-CNN's heads are counted on, whatever the image: mmdet's test settings (proposals kept after the RPN,
-# detections kept per image and so masks predicted).
+# Numbers of regions on which Mask R-CNN's heads are counted, as in mmdet's test settings: proposals kept after the
+# RPN, and detections kept per image, for which masks are predicted.
 PROPOSALS = 1000
 MASKS = 100
 
@@ -42,9 +43,9 @@ class Complexity:
     """The size of a model.
 
     Attributes:
-        params: all parameters, heads included; buffers do not count.
-        params_trainable: those that training changes (mmdet freezes stem and first stage of a ResNet).
-        gmacs: 10^9 multiply-accumulates for one image, under `CONVENTION`.
+        params: All parameters including heads, without buffers.
+        params_trainable: Parameters that training changes (mmdet freezes stem and first stage of a ResNet).
+        gmacs: 10^9 multiply-accumulates for one image by `CONVENTION`.
     """
 
     params: int
@@ -55,13 +56,13 @@ class Complexity:
 def count(model: nn.Module, image_size: tuple[int, int], in_chans: int = 3) -> Complexity:
     """Count a model on one image, in evaluation mode.
 
-    The model may lie on any device; its weights are replaced by meta tensors during the count, so that nothing is
-    computed, and it is left as it was.
+    The model may be on any device. During the count its weights are replaced by meta tensors, so that nothing is
+    computed. Afterwards the model is as before.
 
     Args:
-        model: takes an image batch (B, ``in_chans``, H, W).
+        model: A model of image batches (B, ``in_chans``, H, W).
         image_size: (H, W), pixels.
-        in_chans: channels of the image.
+        in_chans: Channels of the image.
     """
     state = {name: tensor.to("meta") for name, tensor in _state(model)}
     image = torch.empty(1, in_chans, *image_size, device="meta")
@@ -86,8 +87,10 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _deform_conv2d_flops(_image, weight, *_arguments, out_shape, **_options) -> int:
-    """A deformable convolution multiplies as often as a plain one of the same kernel and output."""
+def _deform_conv2d_flops(
+    _image: Any, weight: Sequence[int], *_arguments: Any, out_shape: Sequence[int], **_options: Any
+) -> int:
+    """Count a deformable convolution like a plain one of the same kernel and output; arguments are shapes."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
@@ -98,32 +101,38 @@ def count_model(spec: ModelSpec, task: str, image_size: tuple[int, int], num_cla
     """Build a row of the tables on the meta device, with the task's head, and count it.
 
     Args:
-        spec: the model.
-        task: ``classification`` (the model with its classifier), ``segmentation`` (Semantic FPN: with neck and head)
-            or ``detection`` (Mask R-CNN: with neck, RPN and, on `PROPOSALS` and `MASKS` regions, the heads).
+        spec: The model.
+        task: ``classification`` (the model with its classifier), ``segmentation`` (Semantic FPN with neck and head)
+            or ``detection`` (Mask R-CNN with neck, RPN, and heads on `PROPOSALS` and `MASKS` regions).
         image_size: (H, W), pixels.
-        num_classes: classes that the head predicts.
+        num_classes: Number of classes of the head.
 
     Raises:
-        UserError: for a size that the model cannot take.
+        UserError: If the model does not accept the image size.
     """
     model = build_on_meta(spec, task, num_classes)
     try:
         return count(model, image_size)
     except (AssertionError, RuntimeError) as error:
-        # On the meta device there is nothing but shapes to go wrong.
+        # On the meta device only shapes can cause an error.
         size = " x ".join(str(side) for side in image_size)
         raise UserError(f"model {spec.name!r} cannot take images of {size} pixels: {error}") from error
 
 
 def build_on_meta(spec: ModelSpec, task: str, num_classes: int) -> nn.Module:
-    """A row of the tables with the task's head, without memory; a detector's forward pass has a fixed cost."""
+    """Build a row of the tables with the task's head on the meta device; detectors have a fixed number of regions.
+
+    Args:
+        spec: The model.
+        task: See `count_model`.
+        num_classes: Number of classes of the head.
+    """
     with torch.device("meta"):
         if task == "classification":
             from hafabench.models import create
 
             return create(spec, num_classes=num_classes)
-        # Seconds of import time that counting a classifier does not need.
+        # This import takes seconds, and classifiers do not need it.
         from hafabench.engines.dense.model import build_dense_model
 
         model = build_dense_model(spec, task, num_classes)
@@ -131,17 +140,19 @@ def build_on_meta(spec: ModelSpec, task: str, num_classes: int) -> nn.Module:
 
 
 class _DetectorForward(nn.Module):
-    """A two-stage detector's forward pass with a fixed number of regions, so that its cost does not depend on data.
+    """The forward pass of a two-stage detector with a fixed number of regions, whose cost does not depend on data.
 
-    RoIAlign is interpolation and costs nothing under `CONVENTION`: the heads get regions of the right shape instead.
+    RoIAlign is interpolation, which `CONVENTION` does not count. The heads receive regions of the right shape
+    instead.
     """
 
     def __init__(self, detector: nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, image: Tensor) -> tuple:
-        detector = self.detector
+    def forward(self, image: Tensor) -> tuple[Any, Any, Any]:
+        """Return the outputs of RPN, box head and mask head for an image (1, 3, H, W)."""
+        detector: Any = self.detector
         maps = detector.extract_feat(image)
         regions = detector.rpn_head(maps)
         roi_head = detector.roi_head
@@ -150,13 +161,13 @@ class _DetectorForward(nn.Module):
         return regions, boxes, masks
 
 
-def _regions(maps: tuple[Tensor, ...], number: int, extractor: nn.Module) -> Tensor:
+def _regions(maps: tuple[Tensor, ...], number: int, extractor: Any) -> Tensor:
     height, width = extractor.roi_layers[0].output_size
     return maps[0].new_empty(number, extractor.out_channels, height, width)
 
 
 def dead_weights(spec: ModelSpec, task: str) -> int:
-    """Weights that the authors' published class of this row holds beside the live ones, and Tables 2 and 3 count.
+    """Return the number of unused weights in the authors' published class of this row, which Tables 2 and 3 count.
 
     Only the class of SIA with its own key/value path has them (SIA after a grid, not after another SIA).
     """
@@ -168,16 +179,20 @@ def dead_weights(spec: ModelSpec, task: str) -> int:
     return family_of(spec).dead_weights.get(task, 0)
 
 
-def metrics(
-    specs: Iterable[ModelSpec],
-    task: Literal["classification", "segmentation", "detection"],
-    image_size: tuple[int, int],
-    num_classes: int,
-) -> list[Metric]:
-    """Complexity of several models as metrics of a record.
+def metrics(specs: Iterable[ModelSpec], task: Task, image_size: tuple[int, int], num_classes: int) -> list[Metric]:
+    """Count several models, as metrics of a record.
 
-    Per model ``params``, ``params_trainable``, ``params_with_dead_weights`` (unit 1) and ``gmacs`` (GMAC); arguments
-    and errors are those of `count_model`.
+    Args:
+        specs: The models.
+        task: See `count_model`.
+        image_size: (H, W), pixels.
+        num_classes: Number of classes of the head.
+
+    Returns:
+        For each model ``params``, ``params_trainable``, ``params_with_dead_weights`` (unit 1) and ``gmacs`` (GMAC).
+
+    Raises:
+        UserError: If a model does not accept the image size.
     """
     found = []
     for spec in specs:
@@ -186,7 +201,11 @@ def metrics(
         for name, value, convention in (
             ("params", size.params, "all parameters, heads included"),
             ("params_trainable", size.params_trainable, "parameters that training changes, heads included"),
-            ("params_with_dead_weights", size.params + dead, f"params and {dead} the published class never uses"),
+            (
+                "params_with_dead_weights",
+                size.params + dead,
+                f"params and {dead} the published class never uses",
+            ),
             ("gmacs", size.gmacs, _gmacs_convention(task, image_size)),
         ):
             unit = METRICS[name].unit
@@ -200,19 +219,19 @@ def _gmacs_convention(task: str, image_size: tuple[int, int]) -> str:
     return f"one image of {height}x{width} (height x width); {CONVENTION}{regions}"
 
 
-def table_rows(experiment: Experiment, names: list[str], task: str, style: Literal["csv", "text"]) -> Iterator[str]:
-    """Lines for the command line: a heading, then one line per model as soon as it is counted.
+def table_rows(experiment: Experiment, names: list[str], task: Task, style: Literal["csv", "text"]) -> Iterator[str]:
+    """Yield lines for the command line: a heading, then one line per model as soon as it is counted.
 
     Args:
-        experiment: gives sizes, class counts and the models known by name.
-        names: of the models; none means all that the tables need for ``task``.
-        task: see `count_model`.
+        experiment: Gives image sizes, class counts and models.
+        names: Names of the models. An empty list selects all models that the tables need for ``task``.
+        task: See `count_model`.
         style: ``csv`` (``model,params,gmacs``) or ``text`` (aligned, with the trainable parameters).
 
     Raises:
-        UserError: with every unknown name, before anything is counted.
+        UserError: If names are unknown; then nothing is counted.
     """
-    specs = _named(experiment, names) if names else complexity_models(experiment, task)
+    specs = _select_models(experiment, names) if names else complexity_models(experiment, task)
     config = experiment.config.complexity
     image_size, num_classes = config.image_size[task], config.num_classes[task]
     if style == "csv":
@@ -228,14 +247,14 @@ def table_rows(experiment: Experiment, names: list[str], task: str, style: Liter
             yield f"{spec.name:{width}}  {size.params:>11,}  {size.params_trainable:>11,}  {size.gmacs:8.3f}"
 
 
-def _named(experiment: Experiment, names: list[str]) -> list[ModelSpec]:
+def _select_models(experiment: Experiment, names: list[str]) -> list[ModelSpec]:
     problems = [unknown_model(name, experiment.models) for name in names if name not in experiment.models]
     if problems:
         raise UserError(problems)
     return [experiment.models[name] for name in names]
 
 
-def record_complexity(experiment: Experiment, task: str) -> Record:
+def record_complexity(experiment: Experiment, task: Task) -> Record:
     """Count every model that the tables need for ``task`` and write the record."""
     watch = Stopwatch()
     config = experiment.config.complexity

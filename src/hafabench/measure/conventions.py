@@ -1,7 +1,7 @@
-"""Counting conventions applied to models that were taken apart, and how counts become printed figures.
+"""Counts of parameters and operations under a counting convention, and their conversion to printed figures.
 
-Pure arithmetic, exact: counts are integers, and decimals are shortened as decimals. What conventions there are is
-data (`hafabench.config.claims`).
+All arithmetic is exact: counts are integers, and decimals are rounded as decimals. `hafabench.config.claims` defines
+the conventions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PRINTINGS: tuple[Printing, ...] = ("rounded", "rounded twice", "truncated")
 
 
 def count_by(convention: Convention, counted: Counted) -> Decimal:
-    """What ``convention`` counts of a model, in the unit that the paper prints (10^6 parameters, 10^9 operations)."""
+    """Count a model by ``convention``, in the unit that the paper prints (10^6 parameters, 10^9 operations)."""
     amounts = counted.amounts.parameters if convention.metric == "params_m" else counted.amounts.operations
     weights = convention.weights
     total = sum(
@@ -29,13 +29,23 @@ def count_by(convention: Convention, counted: Counted) -> Decimal:
 
 
 def count_row(convention: Convention, counts: Counts, task: str, model: str) -> Decimal | None:
-    """What ``convention`` counts of a row, of its other build where the convention has one; None if not counted."""
+    """Count the model of a table row by ``convention``.
+
+    Args:
+        convention: If it names another build of the row and that build was counted, the other build is used.
+        counts: The counts of all models.
+        task: The task of the row.
+        model: The model of the row.
+
+    Returns:
+        The count in the unit that the paper prints, or None if the model was not counted.
+    """
     counted = counts.of(task, model, convention.build) or counts.of(task, model)
     return None if counted is None else count_by(convention, counted)
 
 
 def printed(value: Decimal, decimals: int, printing: Printing) -> str:
-    """``value`` shortened to ``decimals``: ``printed(Decimal("15.446"), 1, "rounded twice")`` -> ``15.5``."""
+    """Shorten ``value`` to ``decimals``: ``printed(Decimal("15.446"), 1, "rounded twice")`` gives ``15.5``."""
     if printing == "rounded twice":
         value = _shorten(value, decimals + 1, ROUND_HALF_UP)
     return str(_shorten(value, decimals, ROUND_DOWN if printing == "truncated" else ROUND_HALF_UP))

@@ -1,8 +1,9 @@
-"""The models that static claims are about, taken apart one after another."""
+"""The parameters and operations of all models that static claims need, by part and kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import timm
 import torch
@@ -16,17 +17,20 @@ from hafabench.results.provenance import Stopwatch
 from hafabench.runs.paths import counts_record
 from hafabench.runs.static_models import StaticRow, counts_fingerprint, static_rows
 
+ReportProgress = Callable[[str], None]
 
-def count_rows(experiment: Experiment, announce: Callable[[str], None] = lambda _: None) -> list[Counted]:
-    """Take apart every model that the experiment's static claims are about, on the meta device.
+
+def count_rows(experiment: Experiment, report_progress: ReportProgress = lambda _: None) -> list[Counted]:
+    """Count every model that the experiment's static claims need, on the meta device.
 
     Args:
-        experiment: gives rows, sizes and class counts.
-        announce: called with each model's name before it is counted, ``3/41 segmentation/pvt_tiny``.
+        experiment: Gives rows, image sizes and class counts.
+        report_progress: Receives the name of each model before it is counted, such as ``3/41 segmentation/pvt_tiny``.
     """
     rows, counted = static_rows(experiment), []
     for number, row in enumerate(rows, start=1):
-        announce(f"{number}/{len(rows)} {row.task}/{row.model.name}{f' ({row.build})' if row.build else ''}")
+        build = f" ({row.build})" if row.build else ""
+        report_progress(f"{number}/{len(rows)} {row.task}/{row.model.name}{build}")
         counted.append(_count(experiment, row))
     return counted
 
@@ -45,31 +49,36 @@ def _count(experiment: Experiment, row: StaticRow) -> Counted:
     )
 
 
-def _deep_stem(model: nn.Module, architecture: str) -> None:
-    """Replace a ResNet's 7x7 convolution by mmseg's three of 3x3 (ResNetV1c, widths 32, 32, 64)."""
+def _deep_stem(model: Any, architecture: str) -> None:
+    """Replace a ResNet's 7x7 convolution by mmseg's three 3x3 ones (ResNetV1c, widths 32, 32, 64)."""
     with torch.device("meta"):
-        stem = timm.create_model(architecture, stem_type="deep", stem_width=32).conv1
-    model.backbone.body.body.conv1 = stem
+        stem: Any = timm.create_model(architecture, stem_type="deep", stem_width=32)
+    model.backbone.body.body.conv1 = stem.conv1
 
 
 _BUILDS: dict[str, Callable[[nn.Module, str], None]] = {"deep_stem": _deep_stem}
 
 
-def record_counts(experiment: Experiment, announce: Callable[[str], None]) -> Counts:
-    """Take apart every model that static claims are about and write the record; ``announce`` hears of each."""
-    counts = _count_all(experiment, announce)
+def record_counts(experiment: Experiment, report_progress: ReportProgress) -> Counts:
+    """Count every model that static claims need, and write the record."""
+    counts = _count_all(experiment, report_progress)
     write_counts(counts_record(experiment), counts)
     return counts
 
 
-def counts_of(experiment: Experiment, announce: Callable[[str], None]) -> Counts:
-    """The record of `record_counts` where it is there; else the same counted now, and not written."""
-    return read_current(counts_record(experiment), counts_fingerprint(experiment)) or _count_all(experiment, announce)
+def read_or_count(experiment: Experiment, report_progress: ReportProgress) -> Counts:
+    """Read the record of `record_counts`, or count the models if there is none. No record is written.
+
+    Raises:
+        UserError: If the record is invalid or was made under another configuration.
+    """
+    current = read_current(counts_record(experiment), counts_fingerprint(experiment))
+    return current or _count_all(experiment, report_progress)
 
 
-def _count_all(experiment: Experiment, announce: Callable[[str], None]) -> Counts:
+def _count_all(experiment: Experiment, report_progress: ReportProgress) -> Counts:
     watch = Stopwatch()
-    cells = count_rows(experiment, announce)
+    cells = count_rows(experiment, report_progress)
     return Counts(
         experiment=experiment.name,
         fingerprint=counts_fingerprint(experiment),

@@ -1,8 +1,8 @@
-"""A model taken apart in one pass on the meta device: parameters and operations by part and kind.
+"""The parameters and operations of a model by part and kind, counted in one pass on the meta device.
 
-`hafabench.measure.complexity` counts a model under one convention. Papers count under many: with or without norms and
-biases, blind to attention or to a custom convolution, without what is frozen. Here every number that such a
-convention may add up is kept apart: a convention is then a sum of kinds and needs no model any more.
+`hafabench.measure.complexity` counts a model by one convention. Papers use many conventions: with or without norms
+and biases, without attention, custom convolutions or frozen parameters. This module counts all these parts and kinds
+separately. A convention is then a sum of kinds, for which no model is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hafabench.results.decomposition import Amount, Decomposition
 aten = torch.ops.aten
 _DEFORMABLE = torch.ops.torchvision.deform_conv2d
 _BATCHED_PRODUCTS = (aten.bmm, aten.baddbmm)
-# What multiplies nothing under `complexity.CONVENTION`, by the tensor whose elements some counters count.
+# Operations that `complexity.CONVENTION` does not count, by the tensor whose elements other counters count.
 _BY_INPUT = {
     aten.native_batch_norm: "batch_norm",
     aten._native_batch_norm_legit_no_training: "batch_norm",
@@ -55,12 +55,12 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, _BatchNorm)
 
 
 def decompose(model: nn.Module, image_size: tuple[int, int] | None, in_chans: int = 3) -> Decomposition:
-    """Take a model apart, in evaluation mode; nothing is computed.
+    """Count the parameters and operations of a model by part and kind; nothing is computed.
 
     Args:
-        model: on the meta device; takes an image batch (B, ``in_chans``, H, W). It is put into evaluation mode.
-        image_size: (H, W), pixels; None takes apart the parameters alone.
-        in_chans: channels of the image.
+        model: A model of image batches (B, ``in_chans``, H, W) on the meta device. It is put into evaluation mode.
+        image_size: (H, W), pixels. With None only parameters are counted.
+        in_chans: Channels of the image.
     """
     roles = _Roles(model)
     if image_size is None:
@@ -79,23 +79,23 @@ def decompose(model: nn.Module, image_size: tuple[int, int] | None, in_chans: in
 
 
 class _Roles:
-    """Which part of a model each of its modules belongs to, and what it is."""
+    """The part and the kind of every module of a model."""
 
     def __init__(self, model: nn.Module):
         names, classifiers = {module: name.split(".") for name, module in model.named_modules()}, _classifiers(model)
-        # mmseg's and mmdet's models have it, the latter wrapped once more.
+        # mmseg's and mmdet's models have a backbone; the latter are wrapped once more.
         is_dense = not classifiers and any("backbone" in words[:2] for words in names.values())
         self.part = {
             module: _dense_part(words) if is_dense else _part(words, module in classifiers)
             for module, words in names.items()
         }
-        # What the authors' code calls a token convolution: on a map of tokens, with a skip past it.
+        # The authors' code calls these token convolutions: they act on a map of tokens and have a skip connection.
         self.token_convolutions = {module for module in model.modules() if isinstance(module, DepthwiseTokens)} | {
             module.map_conv for module in model.modules() if isinstance(module, SemanticInformationAggregation)
         }
 
     def kind(self, module: nn.Module) -> str:
-        """The kind of a module's weight; ``other`` for what is neither convolution, linear layer nor norm."""
+        """Return the kind of a module's weight; ``other`` if it is neither convolution, linear layer nor norm."""
         if module in self.token_convolutions:
             return "token_convolution"
         if isinstance(module, OffsetConv):
@@ -109,7 +109,7 @@ class _Roles:
         return "norm" if isinstance(module, _NORMS) else "other"
 
     def parameters(self) -> tuple[Amount, ...]:
-        """Parameters by part, kind and whether they are trained, and the statistics of batch norms."""
+        """Count parameters by part, kind and whether they are trained, and the statistics of batch norms."""
         found: Counter[tuple[str, str, bool]] = Counter()
         seen: set[nn.Parameter] = set()
         for module, part in self.part.items():
@@ -120,15 +120,16 @@ class _Roles:
                     found[part, "bias" if is_bias else kind, parameter.requires_grad] += parameter.numel()
                     seen.add(parameter)
             if isinstance(module, _BatchNorm) and module.track_running_stats:
-                found[part, BUFFERS, False] += module.running_mean.numel() + module.running_var.numel()
+                # The running mean and the running variance.
+                found[part, BUFFERS, False] += 2 * module.num_features
         return tuple(Amount(part, kind, count, trainable) for (part, kind, trainable), count in found.items())
 
 
 class _Recorder(TorchDispatchMode):
-    """Counts operations by what they are: by the weight that enters them, or by their operator where none does.
+    """Counts operations by the kind of the weight that they use, or by their operator if they use none.
 
-    The weight decides, not the operator: a convolution may run as a matrix product over windows, a linear layer as a
-    batched one. Hence the weights are followed through views and copies.
+    The weight matters more than the operator, because a convolution may be computed as a matrix product over windows,
+    and a linear layer as a batched product. The weights are therefore followed through views and copies.
     """
 
     def __init__(self, roles: _Roles):
@@ -136,20 +137,20 @@ class _Recorder(TorchDispatchMode):
         self.roles = roles
         self.running: list[nn.Module] = []
         self.found: Counter[tuple[str, str]] = Counter()
-        # By identity; the tensors are held, so that no identity is used twice.
+        # The keys are identities of tensors. Keeping the tensors prevents that an identity is used twice.
         self.owners: dict[int, tuple[Tensor, nn.Module]] = {
             id(parameter): (parameter, module)
             for module in roles.part
             for parameter in module.parameters(recurse=False)
         }
 
-    def enter(self, module: nn.Module, _inputs: tuple) -> None:
+    def enter(self, module: nn.Module, _inputs: tuple[Any, ...]) -> None:
         self.running.append(module)
 
-    def leave(self, _module: nn.Module, _inputs: tuple, _output: Any) -> None:
+    def leave(self, _module: nn.Module, _inputs: tuple[Any, ...], _output: Any) -> None:
         self.running.pop()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if self.running:
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -161,7 +162,9 @@ class _Recorder(TorchDispatchMode):
                 self.found[self.roles.part[module], kind] += count
         return out
 
-    def _amounts(self, operation, owner: nn.Module | None, args: tuple, out) -> Iterator[tuple[str, int]]:
+    def _amounts(
+        self, operation: Any, owner: nn.Module | None, args: tuple[Any, ...], out: Any
+    ) -> Iterator[tuple[str, int]]:
         pools = operation is aten.mean and isinstance(self.running[-1], _AdaptiveAvgPoolNd)
         if operation in _BY_INPUT or pools:
             yield _BY_INPUT.get(operation, "pooling"), args[0].numel()
@@ -173,11 +176,11 @@ class _Recorder(TorchDispatchMode):
         elif operation in flop_registry:
             kind = self._kind(operation, owner)
             yield kind, flop_registry[operation](*args, out_val=out) // 2
-            # Added along with the product or after it, as the operator has it.
+            # The bias is added by the same operator or by a later one.
             if getattr(owner, "bias", None) is not None:
                 yield f"{kind}{BIAS}", out.numel()
 
-    def _kind(self, operation, owner: nn.Module | None) -> str:
+    def _kind(self, operation: Any, owner: nn.Module | None) -> str:
         own = self.roles.kind(owner) if owner is not None else "other"
         if own not in ("norm", "other"):
             return own
@@ -187,7 +190,8 @@ class _Recorder(TorchDispatchMode):
 
 
 def _classifiers(model: nn.Module) -> set[nn.Module]:
-    found = model.get_classifier() if hasattr(model, "get_classifier") else ()
+    get_classifier: Any = getattr(model, "get_classifier", tuple)
+    found = get_classifier()
     return set(found) if isinstance(found, tuple | list) else {found}
 
 

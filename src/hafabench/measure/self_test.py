@@ -1,4 +1,4 @@
-"""The instrument measures itself: a model against itself has to come out as no difference (A/A)."""
+"""The self-test of the latency measurement: a model timed against itself has to show no difference (A/A)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from scipy import stats
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import LatencyConfig
-from hafabench.measure.latency import timing
+from hafabench.measure.latency import latency_timer
 from hafabench.stats.intervals import Interval
 
-WANTED = 0.95
+REQUIRED_RATE = 0.95
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What came of a number of A/A trials.
+    """The result of a number of A/A trials.
 
     Attributes:
-        intervals: of the ratio of two copies of one model, one per trial.
+        intervals: The interval of the ratio of two copies of one model, for each trial.
     """
 
     intervals: tuple[Interval, ...]
 
     @property
     def agreed(self) -> int:
-        """Trials whose interval holds 1: no difference, as is the truth. One without an interval claims nothing."""
+        """Number of trials whose interval contains the true ratio 1, or which have no interval."""
         return sum(not interval.excludes(1.0) for interval in self.intervals)
 
     @property
@@ -37,8 +37,8 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Whether it is what is wanted of the instrument, 95 %."""
-        return self.rate >= WANTED
+        """Whether enough trials agreed."""
+        return self.rate >= REQUIRED_RATE
 
     def __str__(self) -> str:
         bounds = stats.binomtest(self.agreed, len(self.intervals)).proportion_ci(0.95)
@@ -51,8 +51,18 @@ class SelfTest:
 
 
 def trials(group: LatencyConfig, spec: ModelSpec, number: int, device: str | None = None) -> Iterator[Interval]:
-    """The interval of the ratio of two copies of ``spec``, measured ``number`` times under the group's protocol."""
-    with timing(group, device) as clock:
+    """Measure the ratio of two copies of a model several times.
+
+    Args:
+        group: Gives the protocol and the image size.
+        spec: The model.
+        number: Number of trials.
+        device: Name of torch's device; None uses the first GPU, or the CPU if there is none.
+
+    Yields:
+        The interval of the ratio, for each trial.
+    """
+    with latency_timer(group, device) as timer:
         for trial in range(number):
-            found = clock.compare({"a": spec, "b": spec}, "a", group.batch_size, seed=trial, quiet=True)
-            yield found.ratio("b")
+            times = timer.time_models({"a": spec, "b": spec}, "a", group.batch_size, seed=trial, quiet=True)
+            yield times.ratio("b")

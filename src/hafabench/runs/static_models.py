@@ -10,7 +10,7 @@ from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import Experiment
-from hafabench.config.recipes import TASKS
+from hafabench.config.recipes import TASKS, Task
 from hafabench.runs.fingerprints import complexity_models, fingerprint
 
 
@@ -25,7 +25,7 @@ class StaticRow:
         build: another build of it (`hafabench.config.claims.BUILDS`); None for the project's own.
     """
 
-    task: str
+    task: Task
     model: ModelSpec
     counts_operations: bool
     build: str | None = None

@@ -16,9 +16,9 @@ from hafabench.config.experiment import LatencyConfig
 from hafabench.errors import UserError
 from hafabench.measure import latency
 from hafabench.measure import self_test as selftest
-from hafabench.measure.instrument import Comparison, Protocol, compare
 from hafabench.measure.latency import measure
 from hafabench.measure.self_test import SelfTest
+from hafabench.measure.timing import InterleavedTimes, Protocol, time_against_baseline
 from hafabench.stats.intervals import Interval
 from tools.checkout import REPOSITORY
 
@@ -27,7 +27,7 @@ def test_twenty_times_the_work_is_seen_on_a_real_clock():
     layer, image = nn.Conv2d(16, 16, 3, padding=1), torch.randn(1, 16, 64, 64)
     subjects = {"once": lambda: layer(image), "twenty": lambda: [layer(image) for _ in range(20)]}
     with torch.inference_mode():
-        found = compare(lambda: subjects, "once", Protocol(3, 15))
+        found = time_against_baseline(lambda: subjects, "once", Protocol(3, 15))
     assert found.ratio("twenty").value > 3
 
 
@@ -70,8 +70,8 @@ def small_group(**changes) -> LatencyConfig:
     return LatencyConfig(**{**values, "image_size": 64, "batch_size": 2, "warmup": 1, "repeats": 3, **changes})
 
 
-def fake_comparison(seconds: dict[str, list[float]], **changes) -> Comparison:
-    return Comparison(
+def fake_comparison(seconds: dict[str, list[float]], **changes) -> InterleavedTimes:
+    return InterleavedTimes(
         **{"seconds": seconds, "baseline": "small", "warmup": 10, "steady": True, "confidence": 0.99} | changes
     )
 
@@ -106,7 +106,7 @@ def test_models_run_with_the_groups_threads_in_inference_mode_and_without_garbag
 
 def test_medians_quartiles_and_intervals_in_their_units(monkeypatch):
     rounds = {"small": [0.010, 0.020, 0.030] * 20, "other": [0.020, 0.040, 0.060] * 20}
-    monkeypatch.setattr(latency, "compare", lambda *_, **__: fake_comparison(rounds))
+    monkeypatch.setattr(latency, "time_against_baseline", lambda *_, **__: fake_comparison(rounds))
     found = measure(small_group(throughput_batch=8), SMALL, device="cpu").metrics
     assert [(m.model, m.name, m.unit, (m.low, m.value, m.high)) for m in found] == [
         ("small", "latency_ms", "ms", pytest.approx((10.0, 20.0, 30.0))),
@@ -124,14 +124,14 @@ def test_medians_quartiles_and_intervals_in_their_units(monkeypatch):
 
 def test_a_machine_too_noisy_to_say_is_said(monkeypatch):
     noisy = {"small": [0.01] * 60, "other": [0.01, 0.02, 0.03] * 20}
-    monkeypatch.setattr(latency, "compare", lambda *_, **__: fake_comparison(noisy, steady=False))
+    monkeypatch.setattr(latency, "time_against_baseline", lambda *_, **__: fake_comparison(noisy, steady=False))
     settling, ratio, machine = measure(small_group(interval=0.02), SMALL, device="cpu").warnings
-    assert settling.endswith("the speed had not settled after 10 rounds of warm-up")
-    assert "too noisy to say: the ratio of other to small is known to 50.0 % after 60 rounds" in ratio
+    assert settling.endswith("the speed was not steady after 10 rounds of warm-up")
+    assert "too noisy: the ratio of other to small is known to 50.0 % after 60 rounds" in ratio
     assert "wanted 2.0 %" in ratio
     assert "cores" in machine
     quiet = {"small": [0.01] * 60, "other": [0.02] * 60}
-    monkeypatch.setattr(latency, "compare", lambda *_, **__: fake_comparison(quiet))
+    monkeypatch.setattr(latency, "time_against_baseline", lambda *_, **__: fake_comparison(quiet))
     assert measure(small_group(interval=0.02), SMALL, device="cpu").warnings == []
 
 
@@ -152,7 +152,7 @@ def test_a_self_test_times_one_model_twice_and_counts_agreement(monkeypatch):
         names.append((baseline, options["seed"]))
         return fake_comparison({"a": [1.0] * 60, "b": [1.0, 1.01] * 30}, baseline="a")
 
-    monkeypatch.setattr(latency, "compare", fake_compare)
+    monkeypatch.setattr(latency, "time_against_baseline", fake_compare)
     found = list(selftest.trials(small_group(), SMALL["small"], 3, device="cpu"))
     assert names == [("a", 0), ("a", 1), ("a", 2)]
     assert [interval.value for interval in found] == pytest.approx([1.005] * 3)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from hafabench.measure.instrument import FEWEST_ROUNDS, Protocol, compare, time_interleaved
+from hafabench.measure.timing import FEWEST_ROUNDS, Protocol, time_against_baseline, time_interleaved
 from tests.support.fake_machine import FakeMachine, NoisyNeighbours
 
 
@@ -18,7 +18,7 @@ def run(machine: FakeMachine, work: dict[str, float], warmup: int, repeats: int,
 
 def measured(machine: FakeMachine, work: dict[str, float], protocol: Protocol, **options):
     clocks = {"clock": machine.clock, "synchronize": machine.synchronize}
-    return compare(lambda: machine.subjects(work), next(iter(work)), protocol, **clocks, **options)
+    return time_against_baseline(lambda: machine.subjects(work), next(iter(work)), protocol, **clocks, **options)
 
 
 def test_every_round_times_every_model_once_in_changing_order():
@@ -58,7 +58,7 @@ def test_ratio_is_taken_within_rounds_so_that_drift_cancels():
     # The machine becomes slower with every round of two calls; within a round its speed is the same.
     machine = FakeMachine(speed=lambda call: 1.0 + call // 2)
     found = measured(machine, {"base": 2.0, "model": 5.0}, Protocol(0, 32))
-    time, ratio = found.time("model"), found.ratio("model")
+    time, ratio = found.median_time("model"), found.ratio("model")
     assert not time.is_bounded or time.half_width > 0.2
     assert (ratio.low, ratio.value, ratio.high) == pytest.approx((2.5, 2.5, 2.5))
 
@@ -69,7 +69,7 @@ def test_warm_up_goes_on_until_the_speed_is_steady_and_is_discarded():
     found = measured(machine, {"a": 1.0, "b": 1.0}, Protocol(5, 16))
     assert found.steady
     assert 25 <= found.warmup <= 45
-    assert found.time("a").value == pytest.approx(1.0, rel=0.05)
+    assert found.median_time("a").value == pytest.approx(1.0, rel=0.05)
 
 
 def test_warm_up_of_a_machine_that_never_settles_is_given_up_and_said():
@@ -105,7 +105,7 @@ def test_subjects_are_renewed_and_old_ones_never_called_again():
         return {name: machine.subject(f"{name}{copy}", 1.0) for name in "ab"}
 
     clocks = {"clock": machine.clock, "synchronize": machine.synchronize}
-    found = compare(renew, "a", Protocol(0, 20), **clocks)
+    found = time_against_baseline(renew, "a", Protocol(0, 20), **clocks)
     assert found.rounds == 20
     # Eight rounds of two calls with one copy; what serves the warm-up is never timed.
     assert [call[1] for call in machine.calls] == ["1"] * 16 + ["2"] * 16 + ["3"] * 8
