@@ -1,1 +1,1 @@
-"""What is promised of this project's speed, measured: ``python -m benchmarks`` prints every goal with its figure."""
+"""Benchmarks of the project's performance goals; ``python -m benchmarks`` prints each with its measured value."""

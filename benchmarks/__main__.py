@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every goal with its measured figure, as a table."""
+"""Run the benchmarks and print every goal with its measured value: ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hafabench.errors import UserError
 from hafabench.results.machine import MachineWatch
 from hafabench.results.provenance import Stopwatch
 
-# Module and function by name, in the order of the table; modules are imported when they run.
+# Benchmark name to (module, function), in the order of the table. A module is imported when its benchmark runs.
 BENCHMARKS = {
     "hafa_over_pvt": "modules",
     "variants_of_pvt_v2": "modules",
@@ -43,12 +43,12 @@ BENCHMARKS = {
 
 
 def function(name: str) -> Callable[[bool], Iterator[Row]]:
-    """The benchmark of that name."""
+    """Return the benchmark of this name."""
     return getattr(import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
 
 
 def measured(name: str, quick: bool) -> Iterator[Row]:
-    """The rows of one benchmark; where it fails, a row that says so: an hour's other figures are not lost to it."""
+    """Run one benchmark and yield its rows, or a row with the error, so that the other rows are kept."""
     try:
         yield from function(name)(quick)
     except Exception as error:
@@ -58,7 +58,7 @@ def measured(name: str, quick: bool) -> Iterator[Row]:
 
 
 def about_this(watch: MachineWatch, quick: bool) -> str:
-    """Where and when the figures were made, in a sentence."""
+    """Describe the machine, the load, the software and the commit in one sentence."""
     machine = watch.state()
     provenance = Stopwatch().provenance(device="cpu", threads=THREADS)
     commit, dirty = provenance.git_commit, provenance.git_dirty
@@ -70,13 +70,13 @@ def about_this(watch: MachineWatch, quick: bool) -> str:
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="NAME", help="Only this benchmark; may be given several times.")
-@click.option("--quick", is_flag=True, help="Fewer repeats, and without what takes many minutes.")
+@click.option("--only", multiple=True, metavar="NAME", help="Run only this benchmark. Can be given several times.")
+@click.option("--quick", is_flag=True, help="Use fewer repeats and leave out what takes many minutes.")
 @click.option("--list", "list_names", is_flag=True, help="Names and what they measure.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows as JSON, too.")
-@click.option("--update", type=click.Path(path_type=Path), help="Put the table between the markers of this page.")
+@click.option("--update", type=click.Path(path_type=Path), help="Write the table between this file's markers.")
 def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | None, update: Path | None) -> None:
-    """Measure every goal of this project's speed, and print them as a Markdown table."""
+    """Measure every performance goal of the project and print a Markdown table."""
     if list_names:
         for name in BENCHMARKS:
             click.echo(f"{name:20} {function(name).__doc__.splitlines()[0]}")
@@ -99,7 +99,7 @@ def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | 
     if update:
         update_page(update, table)
     if failed := sum(bool(row.failure) for row in rows):
-        raise UserError(f"{failed} of {len(only or BENCHMARKS)} benchmarks failed; the table says which")
+        raise UserError(f"{failed} of {len(only or BENCHMARKS)} benchmarks failed; the table names them")
 
 
 @friendly

@@ -1,4 +1,4 @@
-"""DPC-KNN against its plain formulation, and the memory that SIA takes at 3136 tokens."""
+"""Speed of DPC-KNN relative to the reference implementation, and the memory of SIA at 3136 tokens."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tools.checkout import REPOSITORY
 from tools.reference_dpc_knn import reference_dpc_knn
 
 NEIGHBOURS = 5
-# Tokens, channels, batch, rounds, and how many times faster than the plain formulation it has to be.
+# Tokens, channels, batch, rounds, and the required speed-up over the reference implementation.
 CASES = ((3136, 128, 1, 48, 2.0), (784, 320, 1, 96, None), (196, 512, 1, 512, 1.3), (196, 512, 16, 96, 1.3))
 ONE_MATRIX = 3136**2 * 4 / 1e6
-# Linux' own account, set back after the libraries are loaded and everything has run once.
+# The kernel's record of peak memory, reset after the libraries are loaded and everything has run once.
 _PEAK = """
 import pathlib, torch
 from hafabench.models.hafa import SemanticInformationAggregation, Tokens, sia
@@ -43,7 +43,7 @@ print(kilobytes("VmHWM") - before)
 
 
 def clustering(quick: bool) -> Iterator[Row]:
-    """DPC-KNN of noise, and of a smooth map, where fewer tokens find their centre among their neighbours."""
+    """Time DPC-KNN on noise and on a smooth map, where fewer tokens have their centre among their neighbours."""
     for tokens, channels, batch, rounds, limit in CASES:
         for kind in ("noise", "smooth map"):
             x = _tokens(tokens, channels, batch, smooth=kind == "smooth map")
@@ -56,14 +56,14 @@ def clustering(quick: bool) -> Iterator[Row]:
 
 
 def memory(quick: bool) -> Iterator[Row]:
-    """Growth of the process' peak memory when SIA goes from 196 to 3136 tokens, each in a fresh process."""
+    """Growth of the process's peak memory from 196 to 3136 tokens in SIA, each in a new process."""
     for plain, goal in ((False, ONE_MATRIX), (True, None)):
         program = _PEAK.format(plain=plain)
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
         )
         kilobytes = int(done.stdout)
-        what = f"SIA of 3136 tokens: peak memory{', with the plain clustering' if plain else ''}"
+        what = f"SIA of 3136 tokens: peak memory{', with the reference clustering' if plain else ''}"
         note = "" if plain else "goal: less than one 3136 x 3136 matrix in float32"
         yield Row("memory", what, kilobytes * 1024 / 1e6, at_most=goal, unit="MB", note=note)
 

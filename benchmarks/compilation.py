@@ -1,4 +1,4 @@
-"""torch.compile of HAFA: the same result, and how much faster."""
+"""Speed-up of HAFA by torch.compile, with the same result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ TOLERANCE = 1e-5
 
 
 def compilation(quick: bool) -> Iterator[Row]:
-    """Compiling takes minutes and, on a CPU, a C++ compiler; one without it is not asked for one."""
-    what = "PVT-Tiny with HAFA compiled / as it is, batch 1"
+    """Time PVT-Tiny with HAFA compiled and not compiled. On a CPU, this needs a C++ compiler."""
+    what = "PVT-Tiny with HAFA compiled / not compiled, batch 1"
     if not any(map(shutil.which, ("g++", "clang++"))):
         yield Row("compilation", what, None, note="torch.compile needs a C++ compiler on a CPU, and there is none")
         return

@@ -1,4 +1,4 @@
-"""COCO's average precisions and mean IoU: seconds an image, against one forward pass."""
+"""Time of COCO's average precision and of mean IoU per image, relative to one forward pass."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hafabench.engines.dense.coco_ap import average_precisions_and_matches
 from hafabench.engines.dense.model import build_dense_model, load_mm
 from hafabench.stats.intervals import Interval, median_interval
 
-# COCO has 7 objects an image; Mask R-CNN keeps up to 100 detections.
+# COCO has 7 objects per image; Mask R-CNN keeps up to 100 detections.
 CLASSES, OBJECTS, DETECTIONS, SIDE = 80, 7, 100, 480
 LIMIT = 0.1
 SEGMENTS = 150
 
 
 def evaluation(quick: bool) -> Iterator[Row]:
-    """Shares of the metrics in evaluating an image, on one thread; a GPU's forward pass takes less."""
+    """Share of the metrics in the time of evaluating one image, on one thread. A GPU's forward pass is faster."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     repeats = 2 if quick else 8
@@ -49,7 +49,7 @@ def _share(what: str, metric: list[float], forward: list[float], of: str) -> Row
 
 
 def _seconds(call: Callable[[], int], repeats: int) -> list[float]:
-    """Seconds per image; a call says how many images it has done."""
+    """Seconds per image. Each call returns the number of images that it processed."""
     found = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -124,7 +124,7 @@ def _mean_iou() -> Callable[[], int]:
 
 
 def _forward(task: str) -> Callable[[], int]:
-    """The model up to its heads, which is the least that evaluating an image takes."""
+    """The model without its heads: a lower bound of the time that evaluating an image takes."""
     size = {"segmentation": (512, 512), "detection": (800, 1280)}[task]
     model = build_dense_model(CATALOG["pvt_tiny_hafa"], task, {"segmentation": SEGMENTS, "detection": 80}[task])
     model.eval()

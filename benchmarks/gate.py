@@ -1,4 +1,4 @@
-"""The gate against planted regressions: its tests are the proof, this says how many of them hold."""
+"""Share of the gate's tests that pass: planted regressions that it catches and clean reruns that it accepts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PROOFS = (
 
 
 def gate(quick: bool) -> Iterator[Row]:
-    """Planted regressions that the gate catches, and clean reruns that raise no alarm, as tests."""
+    """Run the tests of the gate and count those that pass."""
     with TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        # Those that train and time are the slow ones.
+        # The tests that train or time models are the slow ones.
         marks = "not slow" if quick else "slow or not slow"
         command = [sys.executable, "-m", "pytest", "-q", "-m", marks, f"--junitxml={report}", *PROOFS]
         subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False)
         suite = ElementTree.parse(report).getroot().find("testsuite")
     counts = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
     passed = counts["tests"] - sum(counts[name] for name in ("failures", "errors", "skipped"))
-    what = "the gate: planted regressions caught, clean reruns let through"
+    what = "the gate: planted regressions caught, clean reruns accepted"
     note = f"{passed} of {counts['tests']} tests"
     yield Row("gate", what, 100 * passed / counts["tests"], at_least=100, unit="%", note=note)

@@ -1,4 +1,4 @@
-"""The instrument itself: a model against itself has to come out as no difference."""
+"""A/A trials: timing a model against itself must show no difference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hafabench.measure.self_test import REQUIRED_RATE, SelfTest, trials
 
 
 def instrument(quick: bool) -> Iterator[Row]:
-    """A/A trials of the latency protocol."""
+    """Run A/A trials of the latency protocol."""
     number = 10 if quick else 100
     group = LatencyConfig(
         name="aa", baseline="pvt_tiny", models=["pvt_tiny"], image_size=64, warmup=3, repeats=64, threads=THREADS

@@ -1,4 +1,4 @@
-"""How fast images come from JPEG files: decoders against each other, and the whole way with two processes."""
+"""Speed of reading JPEG files: decoders compared, and the whole loading pipeline with two processes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ WORKERS = 2
 
 
 def decoders(quick: bool) -> Iterator[Row]:
-    """From a JPEG file to the image that the augmentation takes: by Pillow, as the engines do it, and by others."""
+    """Compare Pillow, which the engines use, with other decoders, from JPEG file to Pillow image."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
         path.write_bytes(_photo(0))
         name = str(path)
-        # Both turn a photo as its EXIF data say unless told otherwise; the published training did not.
+        # Both rotate a photo by its EXIF orientation by default; the published training did not.
         as_stored = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         calls = {
             "ours": lambda: read_image(path),
@@ -59,7 +59,7 @@ def decoders(quick: bool) -> Iterator[Row]:
 
 
 def loading(quick: bool) -> Iterator[Row]:
-    """Images a second from JPEG to batches of 224 x 224, with the paper's augmentation, by two processes."""
+    """Images per second from JPEG files to batches of 224 x 224 with the paper's augmentation, by two processes."""
     recipe = _recipe()
     with TemporaryDirectory() as folder:
         root = Path(folder)

@@ -1,4 +1,4 @@
-"""HAFA's latency against its backbones on one CPU thread, 224 x 224."""
+"""Latency of HAFA relative to its backbones on one CPU thread at 224 x 224."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hafabench.config.catalog import CATALOG
 from hafabench.engines.dense import operators
 from hafabench.models import create
 
-# How often HAFA's time per image may be PVT's: at equal efficiency it is the ratio of multiply-accumulates.
+# Upper bounds of the ratio of HAFA's latency to PVT's. At equal efficiency it is the ratio of multiply-accumulates.
 SIZES = {"tiny": (1.06, 1.059), "small": (1.05, 1.029), "large": (1.02, 1.011)}
 # What the published structure needs of plain PVT-v2-B1, 397 ms against 95 ms on one CPU thread, halved.
 TCFORMER_LIMIT = 397 / 95 / 2
 
 
 def hafa_over_pvt(quick: bool) -> Iterator[Row]:
-    """PVT with HAFA against PVT, batch 1 and 16."""
+    """Compare PVT with HAFA to PVT at batch sizes 1 and 16."""
     for batch, most in ((1, {"tiny": 256, "small": 256, "large": 128}), (16, {"tiny": 48, "small": 32, "large": 24})):
         for size, (limit, macs) in SIZES.items():
             if quick and batch > 1 and size == "large":
@@ -34,7 +34,7 @@ def hafa_over_pvt(quick: bool) -> Iterator[Row]:
 
 
 def variants_of_pvt_v2(quick: bool) -> Iterator[Row]:
-    """PVT-v2-B1's rows of Table 4 against plain PVT-v2-B1, as this project builds it and as timm does."""
+    """Compare the rows of Table 4 on PVT-v2-B1 with plain PVT-v2-B1, both this project's and timm's."""
     plain = CATALOG["pvt_v2_b1"]
     limits = {("sia", "sia", "sia"): TCFORMER_LIMIT, ("laa", "sia", "sia"): None, ("laa", "laa", "sia"): None}
     specs = {"-".join(m).upper(): replace(plain, name="-".join(m), mergers=("grid", *m)) for m in limits}
@@ -51,7 +51,7 @@ def variants_of_pvt_v2(quick: bool) -> Iterator[Row]:
 
 
 class _Maps(nn.Module):
-    """A dense backbone of this project that gives its four maps."""
+    """A dense backbone of this project that returns its four feature maps."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -62,7 +62,7 @@ class _Maps(nn.Module):
 
 
 def pvt_over_mmdet(quick: bool) -> Iterator[Row]:
-    """The baselines themselves: PVT against mmdet's, PVT-v2 against timm's as timm hands it out."""
+    """Compare the baselines with other implementations: PVT with mmdet's, PVT-v2 with timm's."""
     operators.install()
     import timm
     from mmdet.models.backbones import PyramidVisionTransformer
@@ -84,6 +84,6 @@ def _images(batch: int) -> tuple[torch.Tensor]:
 
 
 def swin(quick: bool) -> Iterator[Row]:
-    """Swin with HAFA against Swin."""
+    """Compare Swin with HAFA to Swin."""
     found = compare_models({"swin": "swin_tiny", "hafa": "swin_tiny_hafa"}, "swin", 1, 128, quick)
     yield Row.of("swin", "Swin-T with HAFA / without, batch 1", found.ratio("hafa"))

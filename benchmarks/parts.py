@@ -1,4 +1,4 @@
-"""Where HAFA's extra time goes: its mergers and their parts, in per cent of the backbone's whole forward pass."""
+"""Time of HAFA's mergers and of their parts, as a percentage of the backbone's forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAGES = {2: "LAA of stage 2", 3: "LAA of stage 3", 4: "SIA"}
 
 
 def parts(quick: bool) -> Iterator[Row]:
-    """PVT-Tiny with HAFA, batch 1: each merger beyond the grid merger that it replaces, and the parts of SIA."""
+    """Time each merger of PVT-Tiny with HAFA relative to the grid merger, and the parts of SIA, at batch size 1."""
     torch.manual_seed(0)
     pvt, hafa = create("pvt_tiny").eval(), create("pvt_tiny_hafa").eval()
     for stage in STAGES.keys() - {4}:
@@ -34,7 +34,7 @@ def parts(quick: bool) -> Iterator[Row]:
     shares = {name: [100 * ratio for ratio in found.ratios(name)] for name in calls}
     for stage, what in STAGES.items():
         extra = [own - grid for own, grid in zip(shares[f"hafa {stage}"], shares[f"grid {stage}"], strict=True)]
-        what = f"{what} beyond the grid merger, share of PVT-Tiny's time"
+        what = f"{what} more than the grid merger, share of PVT-Tiny's time"
         yield Row.of("parts", what, median_interval(extra), unit="%")
     for name in calls:
         if name.startswith("SIA"):

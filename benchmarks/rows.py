@@ -1,4 +1,4 @@
-"""A goal, what was measured of it, and both as one line of a table."""
+"""A row of the benchmark table: a performance goal and its measured value."""
 
 from __future__ import annotations
 

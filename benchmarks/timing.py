@@ -24,13 +24,13 @@ WANTED = 0.01
 
 
 def protocol(rounds: int, quick: bool) -> Protocol:
-    """At most ``rounds`` rounds; an eighth of them (16 at least) where a rough figure is enough."""
+    """Protocol with at most ``rounds`` rounds; with ``quick``, an eighth of them and at least 16."""
     return Protocol(warmup=1 if quick else 3, repeats=max(16, rounds // 8) if quick else rounds, interval=WANTED)
 
 
 @contextmanager
 def quiet_process() -> Iterator[None]:
-    """One thread, no gradients, no garbage collection while the clock runs."""
+    """Use one thread, and no gradients or garbage collection while the clock runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     gc.collect()
@@ -84,5 +84,5 @@ def compare_calls(
 
 
 def say(text: str) -> None:
-    """Tell people on standard error what is going on."""
+    """Report progress on standard error."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

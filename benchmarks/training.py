@@ -1,7 +1,7 @@
-"""What the training loops add to forward, backward and optimiser step, with the data in memory.
+"""Overhead of the training loops over forward, backward and optimiser step, with the data in memory.
 
-The loops are the engines' own, from `train` down. Only their source of batches is replaced: by one batch in memory,
-beside which, before each step, a bare step on the same tensors is timed. Both see the machine in the same state.
+The loops are those of the engines. Only their batches are replaced by one batch in memory. Before each step a bare
+step on the same tensors is timed, so that both see the machine in the same state.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH = 8
 
 
 def training_loops(quick: bool) -> Iterator[Row]:
-    """Seconds of the engines' steps over seconds of bare ones."""
+    """Ratio of the time of the engines' steps to the time of bare steps."""
     for size, steps in ((64, 96), (224, 24)):
         ratio = _classification(size, max(12, steps // 4) if quick else steps)
         what = f"classification step / bare step, {MODEL}, {BATCH} images of {size}x{size}"
@@ -99,7 +99,7 @@ def _dense(task: str, steps: int) -> Interval:
 
 
 def _bare_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    # As fast as a bare step can be: fused, as in the engines.
+    # The fused optimiser is the fastest, and the engines use it too.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step() -> None:
@@ -111,7 +111,7 @@ def _bare_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Call
 
 
 class _Times:
-    """Gives one batch again and again, and times what happens to it and, before that, the bare step."""
+    """Yields one batch repeatedly, and times a bare step before it and the engine's step after it."""
 
     def __init__(self, bare: Callable[[], None] | None = None, batch: Callable[[], Any] | None = None):
         self._ratios: list[float] = []

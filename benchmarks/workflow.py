@@ -1,4 +1,4 @@
-"""What a user waits for besides training: plans, second runs, tables, imports."""
+"""Time of everything that a user waits for besides training: imports, dry runs, second runs, tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METRICS = {
 
 
 def imports(quick: bool) -> Iterator[Row]:
-    """Whole processes: the interpreter's start is in it."""
+    """Time whole processes, with the start of the interpreter."""
     for what, limit, command in (
         ("import hafabench", 0.3, [sys.executable, "-c", "import hafabench"]),
         ("hafabench --help", 0.5, [str(BIN / "hafabench"), "--help"]),
@@ -47,7 +47,7 @@ def imports(quick: bool) -> Iterator[Row]:
 
 
 def plans(quick: bool) -> Iterator[Row]:
-    """Parse and DAG: a dry run of the paper's matrix, and of 10 and 100 times as many runs (by seeds)."""
+    """Time dry runs of the paper's experiment, and of 10 and 100 times as many runs (by more seeds)."""
     for times, limit in ((1, 3.0), (10, None)) if quick else ((1, 3.0), (10, None), (100, None)):
         with TemporaryDirectory() as folder:
             experiment = enlarged(Path(folder), times)
@@ -60,7 +60,7 @@ def plans(quick: bool) -> Iterator[Row]:
 
 
 def second_run(quick: bool) -> Iterator[Row]:
-    """Everything is there and nothing is to be done: outputs of the embedded experiment, made empty."""
+    """Time a run that has nothing to do: every output of the embedded experiment exists as an empty file."""
     with TemporaryDirectory() as folder:
         workspace = Path(folder)
         listed = snakemake(workspace, DIGITS, "--summary", "all").stdout
@@ -79,7 +79,7 @@ def second_run(quick: bool) -> Iterator[Row]:
 
 
 def records(quick: bool) -> Iterator[Row]:
-    """Records to frame to six tables, read and written; a tenth of them as well, for the growth."""
+    """Time the way from records to the frame and the six tables, for all records and for a tenth of them."""
     for number, limit in ((RECORDS // 10, None), (RECORDS, 5.0)):
         with TemporaryDirectory() as folder:
             experiment, paths = _results(Path(folder), number)
@@ -99,7 +99,7 @@ def records(quick: bool) -> Iterator[Row]:
 
 
 def demo(quick: bool) -> Iterator[Row]:
-    """The embedded experiment from nothing, on all cores; not where a rough answer is wanted."""
+    """Time the embedded experiment from scratch on all cores. Left out with ``--quick``."""
     what = "make demo, after installation"
     if quick:
         yield Row("demo", what, None, at_most=10.0, unit="min", note="left out by --quick")
@@ -122,7 +122,7 @@ def _repeated(call: Callable[[], object], number: int) -> Interval:
 
 
 def _nothing_planned(quick: bool) -> Interval:
-    """What Snakemake takes for itself."""
+    """Time of a dry run of a Snakefile with one empty rule."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "Snakefile").write_text("rule all:\n", encoding="utf-8")
         command = [str(BIN / "snakemake"), "--dry-run", "--quiet", "all", "--cores", "2", "--directory", folder]
@@ -141,9 +141,9 @@ def _dry_run(folder: Path, experiment: Path) -> None:
 
 
 def enlarged(folder: Path, times: int) -> Path:
-    """The paper's experiment with ``times`` as many seeds."""
+    """Write the paper's experiment with ``times`` as many seeds and return its path."""
     content = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
-    # Files that an experiment names lie beside it, also where it leaves them at their defaults.
+    # Paths in an experiment file are relative to it, defaults included.
     for key, about in ExperimentConfig.model_fields.items():
         if about.annotation is Path:
             content[key] = str(PAPER.parent / content.get(key, about.default))
@@ -154,7 +154,7 @@ def enlarged(folder: Path, times: int) -> Path:
 
 
 def _results(folder: Path, number: int) -> tuple[Experiment, list[Path]]:
-    """The paper's experiment with so many seeds that its evaluations are about ``number`` records."""
+    """The paper's experiment with so many seeds that it has about ``number`` evaluations, and their records."""
     experiment = load_experiment(PAPER)
     seeds = -(-number // len(expand(experiment)))
     experiment = replace(experiment, config=experiment.config.model_copy(update={"seeds": list(range(seeds))}))

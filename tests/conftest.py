@@ -12,7 +12,7 @@ import yaml
 
 from tools.checkout import REPOSITORY
 
-# One thread per process, set before torch is imported: small tensors gain nothing from more, and xdist runs several.
+# One thread per process, set before torch is imported. Small tensors need no more, and xdist runs several processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

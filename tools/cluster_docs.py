@@ -1,4 +1,4 @@
-"""What docs/cluster.md says of the paper's matrix; ``python -m tools.cluster_docs`` writes it anew."""
+"""Update the numbers of the paper's experiment in docs/cluster.md: ``python -m tools.cluster_docs``."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tools.checkout import REPOSITORY, snakemake
 PAGE = REPOSITORY / "docs/cluster.md"
 PAPER = REPOSITORY / "configs/paper.yaml"
 GPUS = 64
-STALE = "docs/cluster.md is behind: `python -m tools.cluster_docs` writes its numbers anew"
+STALE = "docs/cluster.md is out of date; `python -m tools.cluster_docs` updates it"
 _BLOCK = r"(<!-- {name}: [^\n]*-->\n).*?(<!-- end -->)"
 _LISTING = re.compile(r"^job +count\n[- ]+\n(?:[a-z_]+ +\d+\n)+", re.MULTILINE)
 
 
 def block(name: str) -> str:
-    """A part of the page as it stands there."""
+    """Return a generated part of the page."""
     found = re.search(_BLOCK.format(name=name), PAGE.read_text(), re.DOTALL)
     assert found, f"{PAGE}: no part '{name}'"
     return found.group(0).removeprefix(found.group(1)).removesuffix(found.group(2))
 
 
 def plan_text() -> str:
-    """Sizes and hours of the paper's matrix, from nothing, on the default site."""
+    """Describe the sizes and hours of the paper's experiment, from scratch, on the default site."""
     with tempfile.TemporaryDirectory() as empty, chdir(empty):
         return _plan_text(make_plan(load_experiment(PAPER), gpus=GPUS))
 
@@ -56,7 +56,7 @@ def _plan_text(plan: Plan) -> str:
 
 
 def listing(output: str) -> str:
-    """The statistics of jobs in the output of a dry run."""
+    """Return the job statistics in the output of a dry run."""
     found = _LISTING.search(output)
     assert found, output
     return f"```\n{found.group(0)}```\n"

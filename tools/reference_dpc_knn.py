@@ -1,6 +1,6 @@
-"""DPC-KNN as it is usually written: all distances by `cdist`, then `topk`, masks and `gather` over whole matrices.
+"""Reference implementation of DPC-KNN with `cdist`, `topk`, masks and `gather` over whole matrices.
 
-What `hafabench.models.hafa.dpc_knn` is tested and timed against.
+`hafabench.models.hafa.dpc_knn` is tested and timed against it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 
 
 def reference_dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
-    """(B, N, C) tokens to (B, N) cluster labels; tokens of equal density are taken as equally dense."""
+    """Cluster (B, N, C) tokens into (B, N) labels. Ties of density are not broken."""
     batch, tokens, channels = x.shape
     distances = torch.cdist(x, x) / math.sqrt(channels)
     nearest = distances.topk(k, dim=-1, largest=False).values

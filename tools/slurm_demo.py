@@ -1,8 +1,8 @@
-"""The embedded experiment, all of it, on a real Slurm: ``python -m tools.slurm_demo``, or ``make demo-slurm``.
+"""Run the embedded experiment on a real Slurm: ``python -m tools.slurm_demo`` or ``make demo-slurm``.
 
-As a user does it: in a fresh clone of this checkout's last commit, by ``snakemake all --profile slurm``, with a site
-file of its own. Checks the six tables and the costs, compares every number with those of a local run on this machine
-where there is one (``make demo``), and prints how long each phase took.
+``snakemake all --profile slurm`` runs in a new clone of this checkout's last commit, with its own site file. The
+program checks the six tables and the costs, compares every number with those of ``make demo`` on this machine if they
+exist, and prints how long each phase took.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ EXPERIMENT = "configs/digits.yaml"
 SITE = {"account": ACCOUNT, "cpu": {"partition": "cpu"}}
 TIMEOUT_S = 3 * 3600
 _DONE = re.compile(r"(\d+) of (\d+) steps .* done")
-# What makes two rows of a frame the same measurement of the same thing.
+# Columns that identify one measurement in a frame.
 _CELL = ["verb", "id", "task", "model", "seed", "name", "fingerprint", "threads", "host"]
 
 
 class Unexpected(Exception):
-    """The experiment ran, and what it left is not what it should be; ``str()`` says what."""
+    """The experiment ran and its results are not as expected; the message describes the difference."""
 
 
 class Phases:
-    """Names and seconds of what was done."""
+    """Durations of the phases by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -62,25 +62,31 @@ class Phases:
 
 
 def clone(folder: Path) -> Path:
-    """A fresh clone of this checkout's last commit."""
+    """Clone this checkout's last commit into ``folder``."""
     subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(folder)], check=True)
     return folder
 
 
 def run_experiment(cluster: SlurmCluster, checkout: Path, experiment: str, timeout: float = TIMEOUT_S) -> int:
-    """Run ``snakemake all --profile slurm`` in a checkout whose package is used, and print how far it is.
+    """Run ``snakemake all --profile slurm`` with the package of a checkout, and print the progress.
+
+    Args:
+        cluster: Running cluster.
+        checkout: Clone in which the experiment runs.
+        experiment: Path of the experiment file in the clone.
+        timeout: Seconds after which the run counts as failed.
 
     Returns:
-        The number of jobs that it submitted.
+        The number of submitted jobs.
 
     Raises:
-        Unexpected: where it fails.
+        Unexpected: If it fails.
     """
     site = checkout / "site.yaml"
     site.write_text(yaml.safe_dump(SITE))
     path = os.pathsep.join([str(checkout / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {"HAFABENCH_SITE": str(site), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    # Targets come first: an option that takes several values would swallow them.
+    # Targets come first, because an option with several values would take them.
     arguments = ["all", "--profile", "slurm", "--configfile", experiment, *QUICK]
     started, seen = time.monotonic(), 0
     with Driver(cluster, checkout, *arguments, env=env) as driver:
@@ -92,17 +98,17 @@ def run_experiment(cluster: SlurmCluster, checkout: Path, experiment: str, timeo
                 minutes, seconds = divmod(round(time.monotonic() - started), 60)
                 print(f"{minutes:3d}:{seconds:02d}  {steps[-1][0]} of {steps[-1][1]} jobs done", flush=True)
         if driver.process.poll() is None:
-            raise Unexpected(f"not over after {timeout:g} s; {driver.log} says how far it came")
+            raise Unexpected(f"not finished after {timeout:g} s; see {driver.log}")
         if driver.process.returncode:
             raise Unexpected(f"snakemake failed:\n{driver.output[-6000:]}")
         return len(driver.submitted())
 
 
 def nothing_to_do_after_an_update(cluster: SlurmCluster, checkout: Path, experiment: str) -> None:
-    """A workflow or a site file that changed meanwhile, as by `git pull`: what is there means the same.
+    """Check that changes of shell commands and of the site file, as by `git pull`, make no result stale.
 
     Raises:
-        Unexpected: where anything would be made again.
+        Unexpected: If any job would run again.
     """
     rule = checkout / "workflow/rules/train.smk"
     rule.write_text(
@@ -115,14 +121,14 @@ def nothing_to_do_after_an_update(cluster: SlurmCluster, checkout: Path, experim
     with Driver(cluster, checkout, *arguments, env=env) as driver:
         code = driver.finished(120)
         if code or "Nothing to be done" not in driver.output:
-            raise Unexpected(f"another shell line and another site make work:\n{driver.output[-6000:]}")
+            raise Unexpected(f"a changed shell command and site file make jobs run again:\n{driver.output[-6000:]}")
 
 
 def check_results(checkout: Path, experiment: str) -> AccountingRecord:
-    """The six tables in their three formats, and the costs of every job, in a table and in the report.
+    """Check the six tables in their three formats, and the costs of every job in a table and in the report.
 
     Raises:
-        Unexpected: where one is missing, or Slurm did not see every job, and see it end well.
+        Unexpected: If one is missing, or if Slurm's accounting lacks a job or shows one that did not complete.
     """
     loaded = load_experiment(checkout / experiment)
     name = loaded.name
@@ -138,7 +144,9 @@ def check_results(checkout: Path, experiment: str) -> AccountingRecord:
     found = {job.id for job in record.jobs}
     with_job = {job.id for job in JobList(loaded).values() if not job.is_local}
     if found != with_job:
-        raise Unexpected(f"accounted for, or not, by mistake: {', '.join(sorted(found ^ with_job))}")
+        raise Unexpected(
+            f"jobs that differ between the experiment and Slurm's accounting: {', '.join(sorted(found ^ with_job))}"
+        )
     ill = [f"{job.id}: {job.state}" for job in record.jobs if job.state != "COMPLETED"]
     ill += [f"{job.id}: no memory, node or time" for job in record.jobs if not _is_measured(job)]
     if ill:
@@ -151,25 +159,24 @@ def _is_measured(job: JobCost) -> bool:
 
 
 def compare(frame: pd.DataFrame, local: pd.DataFrame) -> int:
-    """Compare what does not depend on the clock: accuracies and counts.
+    """Compare all metrics that do not depend on the clock: accuracies and counts.
 
     Returns:
-        How many values both frames hold, made on the same machine, from the same configuration and seed, with the
-        same number of threads.
+        The number of values in both frames with the same machine, configuration, seed and number of threads.
 
     Raises:
-        Unexpected: where any of them differ, by however little.
+        Unexpected: If any of them differ.
     """
     ours, theirs = (f[f["verb"] != "latency"].set_index(_CELL)["value"] for f in (frame, local))
     both = pd.concat({"slurm": ours, "local": theirs}, axis=1, join="inner")
     different = both[both["slurm"] != both["local"]]
     if len(different):
-        raise Unexpected(f"other values than locally:\n{different.reset_index().to_string()}")
+        raise Unexpected(f"values differ from the local run:\n{different.reset_index().to_string()}")
     return len(both)
 
 
 def machine_cluster() -> SlurmCluster:
-    """Two nodes that share this machine's cores and memory: as many trainings at once as a local run has."""
+    """Return a cluster of two nodes that share this machine's cores and memory, for two trainings at once."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     return SlurmCluster(
         nodes=2, cpus=max(1, (os.cpu_count() or 2) // 2), memory_mb=int(0.45 * memory), accounting=True, patience=1200
@@ -186,7 +193,7 @@ def main() -> None:
     try:
         with phases.phase("clone"):
             checkout = clone(folder / "checkout")
-            # What is tracked there is a sample of another run.
+            # The tracked reports are those of another run.
             shutil.rmtree(checkout / "reports" / name, ignore_errors=True)
         try:
             with phases.phase("cluster start"):
@@ -199,13 +206,13 @@ def main() -> None:
             with phases.phase("cluster stop"):
                 cluster.stop()
         record = check_results(checkout, options.experiment)
-        print(f"Tables 1-6 are there; {submitted} jobs went through Slurm, {len(record.jobs)} jobs are accounted for")
+        print(f"Tables 1-6 exist; {submitted} jobs were submitted, {len(record.jobs)} are in Slurm's accounting")
         local = REPOSITORY / "results" / name / "frame.parquet"
         if local.is_file():
             equal = compare(read_frame(checkout / "results" / name / "frame.parquet"), read_frame(local))
-            print(f"{equal} values are those of {local.relative_to(REPOSITORY)}, to the last bit")
+            print(f"{equal} values are bit for bit those of {local.relative_to(REPOSITORY)}")
         else:
-            print(f"no {local.relative_to(REPOSITORY)} to compare with; `make demo` makes it")
+            print(f"no {local.relative_to(REPOSITORY)} to compare with; `make demo` creates it")
     except (Unexpected, UserError, ClusterUnavailable) as error:
         sys.exit(f"error: {error}\nkept for a look: {folder}")
     print(phases)

@@ -1,6 +1,7 @@
-"""How long trivial jobs take under Slurm and locally: ``python -m tools.slurm_overhead [JOBS [ROUNDS]]``.
+"""Time trivial jobs under Slurm and locally: ``python -m tools.slurm_overhead [JOBS [ROUNDS]]``.
 
-Rounds alternate between them, so that what else the machine does falls on all. Prints every round, then medians.
+Each round runs all variants, so that other work of the machine affects them equally. Every round is printed, then the
+medians.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ rule make:
 ARGUMENTS = {
     "local": ("all", "--cores", "2"),
     "slurm": ("all", "--profile", "slurm"),
-    # Told of an end after a second instead of the profile's twenty.
+    # The first status check comes after one second instead of the profile's twenty.
     "slurm, polled quickly": ("all", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1"),
 }
 
 
 def measure(cluster: SlurmCluster, jobs: int, arguments: tuple[str, ...]) -> float:
-    """Seconds that Snakemake takes for ``jobs`` jobs in a new folder."""
+    """Return the seconds that Snakemake takes for ``jobs`` jobs in a new folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "configs").mkdir()

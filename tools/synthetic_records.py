@@ -1,4 +1,4 @@
-"""Records and frames made up for tests of what is made of records."""
+"""Synthetic records, and frames collected from them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def provenance(**changes) -> Provenance:
 
 
 def evaluation(task: str, model: str, seed: int | None, values: dict[str, float], **changes) -> Record:
-    """The record of one run's evaluation; ``changes`` are fields of the record or of its provenance."""
+    """Return the evaluation record of one run; ``changes`` are fields of the record or of its provenance."""
     about = {key: changes.pop(key) for key in list(changes) if key in Provenance.model_fields}
     fields = {
         "experiment": "digits",
@@ -54,7 +54,7 @@ def evaluation(task: str, model: str, seed: int | None, values: dict[str, float]
 
 
 def complexity(task: str, values: dict[str, dict[str, float]], convention: str | None = None, **changes) -> Record:
-    """The complexity record of a task: ``{model: {metric: value}}``."""
+    """Return the complexity record of a task from ``{model: {metric: value}}``."""
     metrics = [
         Metric(task=task, model=model, name=name, value=value, unit="1", convention=convention)
         for model, numbers in values.items()
@@ -64,7 +64,7 @@ def complexity(task: str, values: dict[str, dict[str, float]], convention: str |
 
 
 def latency(name: str, values: dict[str, tuple[float, float, float]], **changes) -> Record:
-    """The record of a latency group: ``{model: (first quartile, median, third quartile)}``."""
+    """Return the record of a latency group from ``{model: (first quartile, median, third quartile)}``."""
     metrics = [
         Metric(
             task="classification",
@@ -84,7 +84,7 @@ def latency(name: str, values: dict[str, tuple[float, float, float]], **changes)
 
 
 def write_records(folder: Path, records: list[Record]) -> list[Path]:
-    """Write each record where its kind lies in an experiment's results."""
+    """Write each record to its path in an experiment's results."""
     paths = []
     for record in records:
         path = folder / record.id / "evaluate.json" if record.verb == "evaluate" else folder / f"{record.id}.json"
@@ -94,5 +94,5 @@ def write_records(folder: Path, records: list[Record]) -> list[Path]:
 
 
 def frame_of(folder: Path, *records: Record) -> pd.DataFrame:
-    """The frame collected from ``records``."""
+    """Return the frame collected from ``records``."""
     return collect(write_records(folder, list(records)))

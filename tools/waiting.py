@@ -1,4 +1,4 @@
-"""Bounded waits: poll until something holds, or fail saying what did not come about."""
+"""Polling with a time limit and a descriptive error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class NeverHappened(AssertionError):
-    """What was waited for did not come about in time."""
+    """A condition was not met in time."""
 
 
 def wait_until(
@@ -21,16 +21,17 @@ def wait_until(
     every: float = 0.2,
     give_up: Callable[[], str | None] = lambda: None,
 ) -> Value:
-    """The first true value of ``probe``.
+    """Call ``probe`` until it returns a true value, and return this value.
 
     Args:
-        probe: called at least once, and again after the deadline, so that a slow machine gets its chance.
-        what: what is waited for, for the message; a function of it may describe the state of things.
-        timeout, every: seconds.
-        give_up: says why waiting on makes no sense, or None while it does.
+        probe: Called at least once, and once more after the deadline.
+        what: Description of the condition for the error message, or a function that returns it.
+        timeout: Time limit in seconds.
+        every: Seconds between calls.
+        give_up: Returns a reason to stop waiting, or None.
 
     Raises:
-        NeverHappened: after ``timeout``, or as soon as ``give_up`` gives a reason.
+        NeverHappened: After ``timeout``, or when ``give_up`` returns a reason.
     """
     deadline = time.monotonic() + timeout
     while True:

@@ -119,7 +119,7 @@ def test_a_configuration_of_the_machine_is_left_alone(tmp_path, monkeypatch):
     existing.write_text("ClusterName=production\n")
     monkeypatch.setattr(machine, "SYSTEM_CONF", existing)
     as_root_with_programs(monkeypatch, tmp_path, machine.PROGRAMS)
-    assert "has a Slurm of its own" in why_unavailable()
+    assert "has its own Slurm" in why_unavailable()
     with pytest.raises(ClusterUnavailable):
         SlurmCluster().start()
     assert existing.read_text() == "ClusterName=production\n"

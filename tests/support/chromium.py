@@ -1,4 +1,4 @@
-"""A headless Chromium spoken to through its DevTools protocol over a pipe: no driver, no port, no package."""
+"""A headless Chromium, controlled with the DevTools protocol over a pipe, without a driver or Python package."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ NAMES = ("chromium-headless-shell", "chrome-headless-shell", "chromium", "chromi
 
 
 def find_browser() -> str | None:
-    """The first browser of this machine that can be driven, or None."""
+    """Return the first installed browser that can be controlled, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def browser() -> Iterator[Tab]:
-    """A browser with one empty tab, ended on leaving.
+    """Start a browser with one empty tab and end it on exit.
 
-    It is asked for nothing but files: without a network service it could load nothing else.
+    The browser only opens files; it runs without a network service.
     """
     commands, to_browser = os.pipe()
     from_browser, answers = os.pipe()
 
     def connect() -> None:
-        # The protocol's file descriptors are 3 and 4; the pipe's own might be among them.
+        # The protocol uses file descriptors 3 and 4, which the pipe itself may have got.
         ours = os.dup(commands), os.dup(answers)
         os.dup2(ours[0], 3)
         os.dup2(ours[1], 4)
@@ -62,10 +62,10 @@ def browser() -> Iterator[Tab]:
 
 
 class Tab:
-    """One tab: load a file, look at it as a reader with a given window and theme would.
+    """One tab of the browser, with a given window size and colour theme.
 
     Attributes:
-        complaints: errors and warnings of the console, exceptions, and everything that was loaded besides the file.
+        complaints: Console errors and warnings, exceptions, and every URL that was loaded besides the file.
     """
 
     def __init__(self, sink: Any, source: Any):
@@ -80,7 +80,7 @@ class Tab:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the protocol and return its result; events on the way are noted."""
+        """Call a method of the protocol and return its result. Events that arrive meanwhile are recorded."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         if self._session is not None:
@@ -94,7 +94,7 @@ class Tab:
                 return answer["result"]
 
     def load(self, file: Path, *, width: int, height: int = 844, dark: bool = False) -> None:
-        """Open a file in a window of ``width`` x ``height`` CSS pixels and wait until it is there."""
+        """Open a file in a window of ``width`` x ``height`` CSS pixels and wait until it is loaded."""
         self.complaints = []
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -107,7 +107,7 @@ class Tab:
             self._receive()
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
+        """Evaluate a JavaScript expression in the page and return its value."""
         result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
             raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
@@ -128,7 +128,7 @@ class Tab:
             )
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """Write what the window shows, or the whole page, as PNG."""
+        """Write a PNG of the visible part of the page, or of the whole page."""
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 

@@ -1,4 +1,4 @@
-"""Changes of the embedded experiment, and finished runs without training them."""
+"""Changes of the embedded experiment for tests, and finished runs that were never trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools import synthetic_records
 
 
 def fixed_length(content: dict[str, Any]) -> None:
-    """Classification of 4 epochs of 32 steps of 32 images, whatever the embedded experiment's budget is."""
+    """Train classification for 4 epochs of 32 steps of 32 images, independent of the embedded experiment's budget."""
     content["datasets"]["classification"]["images"]["train"] = 1024
     length = {"epochs": 4, "warmup_epochs": 0, "batch_size": 32}
     content["overrides"].append({"runs": "classification/*", "why": "tests", "set": length})

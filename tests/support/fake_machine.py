@@ -1,4 +1,4 @@
-"""A clock that only work moves, for tests of what times: no test knows absolute times."""
+"""A simulated clock that advances only with the simulated work, for tests of timing code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class FakeMachine:
-    """A clock, and a queue like a GPU's: calls enqueue, waiting does the work."""
+    """A clock and a queue like a GPU's: calls enqueue work, and `synchronize` performs it."""
 
     def __init__(self, speed: Callable[[int], float] = lambda call: 1.0):
         self.now = 0.0
@@ -34,7 +34,7 @@ class FakeMachine:
 
 
 class NoisyNeighbours:
-    """How much longer a call takes: jitter of 4 %, a clock that drifts by half, bursts of 1.2 to 3 times."""
+    """Slowdown of each call by other processes: 4 % jitter, a drift of one half, and bursts of 1.2 to 3 times."""
 
     def __init__(self, seed: int, bursts: bool = True, drift: float = 0.5):
         self._draw, self._bursts, self._drift = random.Random(seed), bursts, drift
@@ -42,7 +42,7 @@ class NoisyNeighbours:
 
     def __call__(self, call: int) -> float:
         draw = self._draw
-        # A burst lasts about three calls and begins in one of twenty.
+        # A burst lasts three calls on average and starts at one call in twenty.
         self._busy = draw.random() < (0.7 if self._busy else 0.05) if self._bursts else False
         burst = draw.uniform(1.2, 3) if self._busy else 1.0
         return draw.gauss(1, 0.04) * burst * (1 + self._drift * min(call / 500, 1))

@@ -1,4 +1,4 @@
-"""Records and predictions made up for tests of the gate."""
+"""Synthetic records and predictions for tests of the regression gate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def hits(rng: np.random.Generator, images: int, share: float) -> Hits:
 
 
 def changed(kept: Hits, rng: np.random.Generator, lost: float, won: float) -> Hits:
-    """Some right answers become wrong, some wrong ones right: shares of all images."""
+    """Flip correct predictions of a share ``lost`` of all images, and wrong ones of a share ``won``."""
     top1 = kept.top1.copy()
     right, wrong = rng.permutation(np.flatnonzero(top1)), rng.permutation(np.flatnonzero(~top1))
     top1[right[: round(lost * len(top1))]] = False
@@ -52,7 +52,7 @@ def write_evaluation(
     kept: Predictions | None = None,
     **changes,
 ) -> None:
-    """One run's record; from predictions, its metrics are those that follow from them."""
+    """Write the record of one run. With predictions, its metrics are computed from them."""
     place = folder / f"{task}/{model}/seed{seed}"
     if kept is not None:
         write_predictions(place / "predictions.npz", kept)
@@ -68,7 +68,7 @@ def write_complexity(folder: Path, values: dict[str, dict[str, float]]) -> None:
 
 
 def write_ratio(folder: Path, value: float, half: float = 0.01, **changes) -> None:
-    """A latency record of one model; ``half`` is the half width of its interval, relative."""
+    """Write the latency record of one model; ``half`` is the relative half width of its interval."""
     metric = Metric(
         task="classification",
         model="pvt_tiny_hafa",

@@ -12,19 +12,19 @@ TOLERANCE = 1e-5
 
 
 def load(name: str) -> dict[str, torch.Tensor]:
-    """Every array of ``golden_<name>.npz``; half-precision inputs are cast to float32."""
+    """Load every array of ``golden_<name>.npz``; half-precision inputs are cast to float32."""
     with np.load(REPOSITORY / f"tests/golden/data/golden_{name}.npz") as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files}
     return {key: value.float() if value.dtype == torch.float16 else value for key, value in arrays.items()}
 
 
 def weights(arrays: dict[str, torch.Tensor], prefix: str = "param.") -> dict[str, torch.Tensor]:
-    """The arrays that are weights, by the names of the model's state."""
+    """Return the arrays that are weights, with the names of the model's state dict."""
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def dimensions(arrays: dict[str, torch.Tensor]) -> Dimensions:
-    """Those of a narrow backbone."""
+    """Return the dimensions of a narrow backbone."""
     names = ("depths", "embed_dims", "num_heads", "mlp_ratios", "sr_ratios")
     return Dimensions(**{name: tuple(arrays[name].tolist()) for name in names})
 

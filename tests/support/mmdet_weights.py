@@ -1,4 +1,4 @@
-"""The weights of mmdet's PVT, made from those of ours."""
+"""Conversion of this project's PVT weights to those of mmdet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def mmdet_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of our dense PVT under the names of mmdet's."""
+    """Return the weights of this project's dense PVT under mmdet's names."""
     state = {}
     for name, value in model.state_dict().items():
         stage, rest = re.fullmatch(r"stage(\d)\.(.*)", name).groups()
@@ -17,7 +17,7 @@ def mmdet_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
             part = {"proj": "projection", "norm": "norm"}[rest.split(".")[1]]
             state[f"{prefix}.0.{part}.{rest.split('.')[2]}"] = value
         elif rest == "pos_embed":
-            # mmdet's backbone has no row for the class token.
+            # mmdet's position embedding has no row for the class token.
             state[f"{prefix}.1.0.pos_embed"] = value[:, 1:] if stage == "4" else value
         else:
             index, rest = re.fullmatch(r"blocks\.(\d+)\.(.*)", rest).groups()

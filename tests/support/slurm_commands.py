@@ -1,4 +1,4 @@
-"""Slurm's commands for machines without Slurm: each program answers with a recorded output."""
+"""A replacement of Slurm's commands that returns recorded outputs, for machines without Slurm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hafabench.cluster.commands import CommandFailed
 
 @dataclass
 class Answers:
-    """Stands in for Slurm's commands: the recorded output of each program."""
+    """Runs no program, but returns the recorded output of each."""
 
     outputs: dict[str, str]
     asked: list[list[str]] = field(default_factory=list)

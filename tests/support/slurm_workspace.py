@@ -1,4 +1,4 @@
-"""A checkout of its own, as a user has one on the cluster's shared file system, with an experiment of minutes."""
+"""A working folder like a user's on a cluster's shared file system, with an experiment that takes minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL = "resnet18"
 
 
 def shrink(content: dict[str, Any], epochs: int) -> None:
-    """One small classification model, trained for ten steps an epoch with a state every ten."""
+    """Train one small classification model for ten steps per epoch, with a checkpoint every ten steps."""
     content["experiment"] = "faults"
     content["seeds"] = [0, 1]
     content["train"] = {"classification": [MODEL]}
@@ -36,11 +36,11 @@ class Workspace:
     """A folder with the checkout's workflow and configuration, where ``snakemake --profile slurm`` works.
 
     Args:
-        folder: made here.
-        site: content of its site file; the test cluster's account is added.
-        scale: ``full`` makes its trainings ask for GPUs.
-        epochs: of a training, ten steps each.
-        template: a workspace whose data set is used, prepared and verified.
+        folder: Path of the folder, which is created.
+        site: Content of its site file. The account of the test cluster is added.
+        scale: Scale of the experiment; trainings of ``full`` request GPUs.
+        epochs: Number of epochs of ten steps each.
+        template: Another workspace, whose prepared and verified data set is used.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Workspace:
         return self.folder / f"results/faults/classification/{MODEL}/seed{seed}"
 
     def is_training(self, seed: int = 0) -> bool:
-        """Whether a first state is written and the final checkpoint is not."""
+        """Whether a work checkpoint exists and the final checkpoint does not."""
         folder = self.run_folder(seed)
         return (folder / "work/state.pth").exists() and not (folder / "checkpoint.pth").exists()
 
@@ -81,7 +81,7 @@ class Workspace:
         """Start ``snakemake --profile slurm`` on the records of the runs with ``seeds``."""
         records = [str((self.run_folder(seed) / "evaluate.json").relative_to(self.folder)) for seed in seeds]
         command = ["--profile", "slurm", "--configfile", EXPERIMENT, *QUICK, *arguments]
-        # Targets come first: an option that takes several values would swallow them.
+        # Targets come first, because an option with several values would take them.
         return Driver(cluster, self.folder, *records, *command)
 
     def slurm_logs(self, rule: str = "train_run") -> list[str]:

@@ -1,6 +1,6 @@
-"""A pair of runs small enough to train in a test: a classifier, and a model that learns from it to drop tokens.
+"""A pair of runs that are small enough to train in a test: a teacher, and a token-dropping model that learns from it.
 
-As a program it trains the second run of an existing pair, so that tests can start several processes of it:
+The module is also a program that trains the second run of a pair, so that tests can start several processes:
 ``python -m tests.support.tiny_pruning FOLDER IMAGES FAMILY '{"epochs": 2}'``.
 """
 

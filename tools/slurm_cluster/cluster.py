@@ -1,8 +1,7 @@
-"""A real Slurm on this machine: controller, several virtual nodes with counted GPUs, accounting on request.
+"""A real Slurm on this machine: a controller, virtual nodes with GPU devices, and optionally accounting.
 
-Loopback only, own state folder, own munge key and socket; nothing of an existing installation is touched. The
-packages come from `packages.sh`. For people: ``python -m tools.slurm_cluster up``, then
-``eval "$(python -m tools.slurm_cluster env)"``, and ``down`` in the end.
+It listens on loopback only and has its own state folder, munge key and socket, so that an existing installation is
+not touched. `packages.sh` installs the Debian packages. `python -m tools.slurm_cluster` starts and stops a cluster.
 """
 
 from __future__ import annotations
@@ -56,15 +55,16 @@ class Job:
 
 
 class SlurmCluster:
-    """A cluster of ``nodes`` virtual nodes; a context manager that leaves nothing behind.
+    """A cluster of ``nodes`` virtual nodes. As a context manager, it starts and stops the cluster.
 
     Partitions: ``gpu`` (default) and ``cpu`` up to 24 h, ``short`` up to 5 min, and ``preemptible``, whose jobs are
-    requeued when the others need the room. Nodes have the features ``fast`` and ``only_node1``, ``only_node2``, ...
+    requeued when the others need resources. Nodes have the features ``fast`` and ``only_node1``, ``only_node2``, ...
 
     Args:
-        nodes, gpus, cpus, memory_mb: virtual nodes and what each counts, whatever the machine has.
-        accounting: with slurmdbd and a data base (seconds more to start).
-        patience: seconds to wait for the end of another session's cluster.
+        nodes: Number of virtual nodes.
+        gpus, cpus, memory_mb: Resources of each node, independent of the machine.
+        accounting: Whether to run slurmdbd and a data base; the start takes some seconds more.
+        patience: Seconds to wait for the end of another session's cluster.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class SlurmCluster:
     # -- starting and stopping ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Bring everything up and wait until every node is idle.
+        """Start everything and wait until every node is idle.
 
         Raises:
-            ClusterUnavailable: where this machine cannot run it, or it did not come up; nothing is left of it.
+            ClusterUnavailable: If this machine cannot run it or it does not come up; nothing is left behind.
         """
         reason = why_unavailable(accounting=self._wanted["accounting"])
         if reason:
@@ -133,7 +133,7 @@ class SlurmCluster:
             raise
 
     def stop(self) -> None:
-        """Stop jobs and daemons and remove every trace. Harmless where nothing runs."""
+        """Stop jobs and daemons and remove all files. Does nothing if nothing runs."""
         try:
             if hasattr(self, "settings"):
                 stop_daemons(self.daemons)
@@ -149,7 +149,7 @@ class SlurmCluster:
             time.sleep(0.5)
 
     def _other_cluster(self) -> str | None:
-        """Take the machine for this cluster, or say which other one has it."""
+        """Take the lock of the machine, or return which other cluster holds it."""
         if not self._lock.take():
             return HELD
         folder = linked_folder()
@@ -162,7 +162,7 @@ class SlurmCluster:
         settings, folder = self.settings, self.settings.folder
         for name in ("log", "run", "state", "munge", "devices", *(f"spool.{node}" for node in settings.node_names)):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        # munged refuses a socket in a folder that others cannot enter.
+        # munged refuses a socket in a folder that other users cannot enter.
         folder.chmod(0o755)
         settings.slurm_conf.write_text(configuration.slurm_conf(settings))
         (folder / "gres.conf").write_text(configuration.gres_conf(settings))
@@ -171,7 +171,7 @@ class SlurmCluster:
         (folder / "cgroup.conf").write_text(configuration.cgroup_conf(settings))
         for node in settings.node_names:
             for gpu in range(settings.gpus):
-                # The numbers of /dev/null: a device that every machine has, under a name that Slurm can count.
+                # These are the device numbers of /dev/null, which every machine has.
                 os.mknod(settings.device(node, gpu), stat.S_IFCHR | 0o600, os.makedev(1, 3))
 
     def _start_munge(self) -> None:
@@ -212,7 +212,7 @@ class SlurmCluster:
         self._wait_for("slurmctld answers", "scontrol", "ping")
 
     def _start_node(self, node: str) -> None:
-        # SLURMD_NODENAME is Slurm's own name for it: with it slurmd, its step managers and its jobs are one node's.
+        # The variable marks slurmd, its step managers and its jobs as those of one node.
         self.daemons.start(node, ["slurmd", "-D", "-N", node], {**self.env, "SLURMD_NODENAME": node})
 
     def _wait_for(self, what: str, *command: str) -> None:
@@ -232,14 +232,18 @@ class SlurmCluster:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of its users: its configuration, and the mark by which its processes are found."""
+        """Environment variables for commands of this cluster: its configuration, and the variable that marks its processes."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "SRUN"))}
         path = os.pathsep.join([kept.get("PATH", os.defpath), "/usr/sbin"])
         folder = self.settings.folder
         return {**kept, "PATH": path, "SLURM_CONF": str(self.settings.slurm_conf), MARK: str(folder)}
 
     def run(self, *command: str, timeout: float = 30) -> str:
-        """Standard output of a command in the cluster's environment; raises where it fails, with what it said."""
+        """Run a command in the cluster's environment and return its standard output.
+
+        Raises:
+            subprocess.SubprocessError: If the command fails, with its standard error.
+        """
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False)
         if done.returncode:
             raise subprocess.SubprocessError(
@@ -248,32 +252,32 @@ class SlurmCluster:
         return done.stdout
 
     def sbatch(self, script: str, *options: str) -> str:
-        """Submit a shell command; returns the job's id."""
+        """Submit a shell command and return the job's id."""
         return self.run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}").strip()
 
     def jobs(self, *, live: bool = True) -> list[Job]:
-        """Jobs that are pending or running; with ``live=False`` also those that ended within minutes."""
+        """Return the pending and running jobs; with ``live=False`` also those that ended within the last minutes."""
         states = [] if live else ["--states=all"]
         lines = self.run("squeue", "--noheader", *states, "--format=%i|%T|%r|%P|%N|%k|%Z|%l").splitlines()
         return [Job(*(field.strip() for field in line.split("|"))) for line in lines]
 
     def job(self, job_id: str) -> Job:
-        """One job, ended or not."""
+        """Return a job that is pending, running or ended."""
         return next(job for job in self.jobs(live=False) if job.id == job_id)
 
     def details(self, job_id: str) -> dict[str, str]:
-        """What ``scontrol show job`` says about a job (``Restarts``, ``ExitCode``, ``TRES``, ...)."""
+        """Return the fields of ``scontrol show job`` (``Restarts``, ``ExitCode``, ``TRES``, ...)."""
         words = self.run("scontrol", "--oneliner", "show", "job", job_id).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def sacct(self, *fields: str, jobs: str | None = None) -> list[dict[str, str]]:
-        """Accounting rows of all attempts and steps (``JobID``, ``State``, ...); they lag by seconds."""
+        """Return the accounting rows of all attempts and steps, which appear after some seconds."""
         options = ["--jobs", jobs] if jobs else ["--starttime=now-1hour"]
         command = ["sacct", "--parsable2", "--noheader", "--duplicates", f"--format={','.join(fields)}", *options]
         return [dict(zip(fields, line.split("|"), strict=True)) for line in self.run(*command).splitlines()]
 
     def nodes(self) -> dict[str, str]:
-        """State of every node (``idle``, ``mixed``, ``allocated``, ``down``, ...), without Slurm's marks."""
+        """Return the state of every node (``idle``, ``mixed``, ``allocated``, ``down``, ...) without Slurm's suffixes."""
         lines = self.run("sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%N|%T").splitlines()
         return {name: state.rstrip("*~#!%$@^-") for name, state in (line.split("|") for line in lines)}
 
@@ -281,16 +285,17 @@ class SlurmCluster:
         self.run("scancel", *arguments)
 
     def cancel_all(self) -> None:
-        """Cancel every job and wait until none is left: what a test does for the next one."""
+        """Cancel every job and wait until none is left."""
         for job in self.jobs():
             self.scancel(job.id)
         wait_until(lambda: not self.jobs(), lambda: f"no job is left ({self.jobs()})", timeout=60)
 
     def node_down(self, name: str, *, announce: bool = True) -> None:
-        """Let a node die: its daemon and all that runs on it end at once.
+        """Kill a node: its daemon and everything that runs on it.
 
         Args:
-            announce: tell the controller too, as an operator would; else it finds out by itself, in half a minute.
+            name: Name of the node.
+            announce: Whether to set the node down in the controller, which otherwise notices after half a minute.
         """
         self.daemons.stop(name, number=signal.SIGKILL)
         kill_marked(self.settings.folder, SLURMD_NODENAME=name)
@@ -301,14 +306,14 @@ class SlurmCluster:
         wait_until(lambda: self.nodes()[name] == "down", lambda: f"{name} is down ({self.nodes()})", timeout=90)
 
     def node_up(self, name: str) -> None:
-        """Bring a dead node back into service. Harmless for one that runs."""
+        """Bring a killed node back into service. Does nothing for a running node."""
         if self.daemons.pid(name) is None:
             self._start_node(name)
 
         def in_service() -> bool:
             if self.nodes()[name] in UP:
                 return True
-            # A node that registers in this moment comes back by itself, and Slurm refuses to resume it.
+            # Slurm refuses to resume a node that is just registering and comes back by itself.
             with suppress(subprocess.SubprocessError):
                 self.run("scontrol", "update", f"nodename={name}", "state=resume")
             return False
@@ -316,6 +321,6 @@ class SlurmCluster:
         wait_until(in_service, lambda: f"{name} is up ({self.nodes()})", timeout=60)
 
     def restart_controller(self) -> None:
-        """Stop slurmctld in good order and start it again; jobs go on meanwhile."""
+        """Restart slurmctld. Jobs continue meanwhile."""
         self.daemons.stop("slurmctld")
         self._start_controller()

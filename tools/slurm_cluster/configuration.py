@@ -15,15 +15,15 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a test may choose, and what follows from the machine.
+    """Settings of a test cluster: those that a test chooses and those that the machine determines.
 
     Attributes:
-        folder: everything about the cluster lies here.
-        host: this machine's short name.
-        port: first of ``nodes + 3`` consecutive free TCP ports.
-        nodes, gpus, cpus, memory_mb: virtual nodes, and what each of them counts.
-        accounting: whether slurmdbd runs.
-        cgroups: hierarchies (v1) in which groups can be made: ``freezer``, ``memory``.
+        folder: Folder of all files of the cluster.
+        host: Short name of this machine.
+        port: First of ``nodes + 3`` consecutive free TCP ports.
+        nodes, gpus, cpus, memory_mb: Number of virtual nodes, and the resources of each.
+        accounting: Whether slurmdbd runs.
+        cgroups: Hierarchies (v1) in which control groups can be created: ``freezer``, ``memory``.
     """
 
     folder: Path
@@ -57,13 +57,13 @@ class Settings:
         return self.folder / "task_prolog"
 
     def device(self, node: str, gpu: int) -> Path:
-        """The device node that stands for a GPU: Slurm sets CUDA_VISIBLE_DEVICES for devices only."""
+        """Path of the device node that represents a GPU. Slurm sets CUDA_VISIBLE_DEVICES only for device nodes."""
         return self.folder / "devices" / f"{node}-gpu{gpu}"
 
 
 def slurm_conf(s: Settings) -> str:
-    """``slurm.conf``: loopback only, quick to notice and to schedule, jobs of a partition preempted by requeue."""
-    # Without cgroups a process that outlives its parent escapes scancel; with them it does not.
+    """Text of ``slurm.conf``: loopback only, short intervals, one partition with preemption by requeueing."""
+    # Without control groups, a process that outlives its parent escapes scancel.
     process_tracking = "proctrack/cgroup" if "freezer" in s.cgroups else "proctrack/linuxproc"
     task_plugin = "task/cgroup" if {"freezer", "memory"} <= s.cgroups else "task/none"
     accounting = "AccountingStorageType=accounting_storage/none"
@@ -139,7 +139,7 @@ PartitionName=preemptible MaxTime=24:00:00 PriorityTier=1 PreemptMode=REQUEUE
 
 
 def gres_conf(s: Settings) -> str:
-    """``gres.conf``: one device per counted GPU."""
+    """Text of ``gres.conf``: one device node per GPU."""
     return "".join(
         f"NodeName={node} Name=gpu Type={GPU_TYPE} File={s.device(node, gpu)}\n"
         for node in s.node_names
@@ -148,7 +148,7 @@ def gres_conf(s: Settings) -> str:
 
 
 def cgroup_conf(s: Settings) -> str:
-    """``cgroup.conf``: memory is constrained where that can be done, so that a job that takes too much is killed."""
+    """Text of ``cgroup.conf``: where possible, a job that takes too much memory is killed."""
     return f"""\
 CgroupPlugin=cgroup/v1
 CgroupMountpoint={CGROUP_ROOT}
@@ -160,12 +160,12 @@ ConstrainRAMSpace={"yes" if "memory" in s.cgroups else "no"}
 
 
 def task_prolog(s: Settings) -> str:
-    """A script whose output Slurm adds to every task's environment: the mark of the cluster, whoever submitted."""
+    """Text of the prolog that adds the variable of this cluster to the environment of every task."""
     return f"#!/bin/sh\necho export {MARK}={s.folder}\n"
 
 
 def slurmdbd_conf(s: Settings) -> str:
-    """``slurmdbd.conf``: the data base is reached by its socket, without a password."""
+    """Text of ``slurmdbd.conf``: the data base is reached through its socket, without a password."""
     return f"""\
 AuthType=auth/munge
 AuthInfo=socket={s.munge_socket}

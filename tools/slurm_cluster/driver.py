@@ -1,4 +1,4 @@
-"""Snakemake as a user starts it on a login node: ``snakemake --profile slurm ...``, in the background."""
+"""Snakemake in the background, started as a user does on a login node: ``snakemake --profile slurm ...``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
 
 
 class Driver:
-    """One Snakemake process with its output; a context manager that never leaves it behind.
+    """A Snakemake process and its output. As a context manager, it kills the process on exit.
 
     Args:
-        cluster: whose environment it gets.
-        folder: where it runs; its output goes to ``driver.log`` there.
-        arguments: of snakemake, the profile included.
-        env: more environment variables.
+        cluster: Cluster whose environment variables are used.
+        folder: Working directory; the output is written to ``driver.log`` in it.
+        arguments: Arguments of snakemake, with the profile.
+        env: Additional environment variables.
     """
 
     def __init__(self, cluster: SlurmCluster, folder: Path, *arguments: str, env: dict[str, str] | None = None):
@@ -54,30 +54,30 @@ class Driver:
         return self.log.read_text(errors="replace")
 
     def submitted(self) -> list[str]:
-        """Slurm ids of the jobs that it submitted, in order."""
+        """Return the Slurm ids of the submitted jobs, in order."""
         return [slurm for _, slurm in SUBMITTED.findall(self.output)]
 
     def finished(self, timeout: float) -> int:
-        """Wait for its end; returns the exit code."""
+        """Wait for the end of the process and return its exit code."""
         code = wait_until(
             lambda: [] if self.process.poll() is None else [self.process.returncode],
-            lambda: f"snakemake ends; it said:\n{self.output[-4000:]}",
+            lambda: f"snakemake ends; its output:\n{self.output[-4000:]}",
             timeout=timeout,
         )
         return code[0]
 
     def succeeds(self, timeout: float) -> str:
-        """Wait for its end, which must be good; returns its output."""
+        """Wait until the process succeeds and return its output."""
         code = self.finished(timeout)
         assert code == 0, self.output[-6000:]
         return self.output
 
     def interrupt(self) -> None:
-        """What Ctrl-C does: SIGINT to Snakemake."""
+        """Send SIGINT to Snakemake, as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL it, with all processes that it started on this side of Slurm."""
+        """Kill Snakemake and all processes that it started outside Slurm."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

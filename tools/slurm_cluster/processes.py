@@ -1,4 +1,4 @@
-"""Daemons that are surely stopped again: each is known by its process id and the moment it started."""
+"""Background processes that are identified by process id and start time, so that the right ones are stopped."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from tools.waiting import NeverHappened, wait_until
 
-# Every process of a cluster has this variable, jobs included; its value is the cluster's folder.
+# Every process and job of a cluster has this environment variable; its value is the cluster's folder.
 MARK = "HAFABENCH_TEST_CLUSTER"
 
 
 class Daemons:
-    """Processes that run in the background, with their records in ``folder/run`` and output in ``folder/log``."""
+    """Background processes, with their ids in ``folder/run`` and their output in ``folder/log``."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: list[str], env: dict[str, str]) -> None:
-        """Start ``command`` in a session of its own; it must stay in the foreground of it."""
+        """Start ``command``, which must stay in the foreground, in a new session."""
         with (self.folder / f"log/{name}.out").open("ab") as output:
             child = subprocess.Popen(
                 command,
@@ -38,9 +38,9 @@ class Daemons:
         (self.folder / f"run/{name}").write_text(f"{child.pid} {_started(child.pid)}")
 
     def pid(self, name: str) -> int | None:
-        """Process id of a running daemon, else None."""
+        """Return the process id of a running daemon, or None."""
         if name in self._children:
-            # Collects the exit of our own child, which would else stay as a zombie.
+            # Collect the exit status of a child process, which would otherwise stay as a zombie.
             self._children[name].poll()
         try:
             pid, started = (self.folder / f"run/{name}").read_text().split()
@@ -49,11 +49,11 @@ class Daemons:
         return int(pid) if _started(int(pid)) == started else None
 
     def running(self) -> list[str]:
-        """Names of the daemons that run."""
+        """Return the names of the running daemons."""
         return [path.name for path in sorted((self.folder / "run").glob("*")) if self.pid(path.name)]
 
     def stop(self, name: str, *, number: signal.Signals = signal.SIGTERM, patience: float = 15) -> None:
-        """Stop a daemon if it runs: by ``number``, and by SIGKILL where that does not help."""
+        """Stop a running daemon with the signal ``number``, and with SIGKILL if that does not end it."""
         for attempt in (number, signal.SIGKILL):
             pid = self.pid(name)
             if pid is None:
@@ -69,7 +69,7 @@ class Daemons:
         (self.folder / f"run/{name}").unlink(missing_ok=True)
 
     def output(self, lines: int = 15) -> str:
-        """The last lines of every log, for error messages."""
+        """Return the last lines of every log, for error messages."""
         parts = []
         for path in sorted((self.folder / "log").glob("*")):
             tail = path.read_text(errors="replace").splitlines()[-lines:]
@@ -79,7 +79,7 @@ class Daemons:
 
 
 def marked_processes(folder: Path, **variables: str) -> list[int]:
-    """Processes whose environment names the cluster in ``folder`` and holds ``variables``; never this one."""
+    """Return the other processes whose environment names the cluster in ``folder`` and contains ``variables``."""
     wanted = {f"{name}={value}".encode() for name, value in {MARK: str(folder), **variables}.items()}
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -93,7 +93,7 @@ def marked_processes(folder: Path, **variables: str) -> list[int]:
 
 
 def kill_marked(folder: Path, **variables: str) -> None:
-    """SIGKILL the processes that `marked_processes` finds, until there are none."""
+    """Kill the processes that `marked_processes` finds until there are none."""
 
     def none_left() -> bool:
         left = marked_processes(folder, **variables)
@@ -104,14 +104,14 @@ def kill_marked(folder: Path, **variables: str) -> None:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """SIGKILL processes, some of which may be gone by now."""
+    """Kill processes, of which some may have ended."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def _started(pid: int) -> str | None:
-    """When a process started (clock ticks since boot); None for one that is gone or only waits to be collected."""
+    """Return when a process started, in clock ticks since boot, or None for one that has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

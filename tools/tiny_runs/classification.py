@@ -1,6 +1,6 @@
-"""A classification run small enough to train in a test, in this process or another.
+"""A classification run that is small enough to train in a test.
 
-As a program it trains the run described by its arguments, so that tests can kill it or start several of it:
+The module is also a program that trains a run, so that tests can kill it or start several processes:
 ``python -m tools.tiny_runs.classification FOLDER '{"epochs": 2}'``.
 """
 
@@ -59,7 +59,7 @@ PLAIN = {
     "random_erasing": 0.0,
     "repeated_augmentation": 1,
 }
-# Every source of randomness that the paper's recipe has.
+# Every source of randomness in the paper's recipe.
 RANDOM = {
     "drop_path": 0.3,
     "interpolation": "random",
@@ -76,7 +76,7 @@ RANDOM = {
 
 
 def make_images(root: Path) -> None:
-    """Two splits of random images in ImageNet's layout: `CLASSES` classes of `IMAGES` images each."""
+    """Write two splits of random images in ImageNet's format: `CLASSES` classes of `IMAGES` images each."""
     random = np.random.default_rng(0)
     for split in ("train", "val"):
         for label in range(CLASSES):
@@ -97,7 +97,15 @@ def tiny_run(
     num_classes: int = CLASSES,
     **changes: Any,
 ) -> Run:
-    """A run in ``folder`` on the images under ``images``; ``changes`` are values of the recipe."""
+    """Return a run on a few images.
+
+    Args:
+        folder: Folder of the run.
+        images: Folder of the images, made by `make_images`.
+        model: Name of a model in `ALL_MODELS`.
+        seed: Seed of the training.
+        num_classes: Number of classes.
+        changes: Values of the recipe that differ from `PLAIN`."""
     recipe = ClassificationRecipe.model_validate({**PLAIN, **changes})
     counts = {"train": CLASSES * IMAGES, "val": CLASSES * IMAGES}
     dataset = DatasetConfig(name="tiny", data_format="imagenet", root=images, num_classes=num_classes, images=counts)
@@ -116,7 +124,14 @@ def tiny_run(
 
 
 def start(folder: Path, images: Path, *, processes: int = 1, env: dict[str, str] | None = None, **changes: Any):
-    """Start the training of a run in a process of its own, or under torchrun; returns the `Popen`."""
+    """Start the training of a run in another process, or in several with torchrun, and return the `Popen`.
+
+    Args:
+        folder: Folder of the run.
+        images: Folder of the images.
+        processes: Number of processes.
+        env: Additional environment variables.
+        changes: Values of the recipe that differ from `PLAIN`."""
     program = ["-m", "tools.tiny_runs.classification", str(folder), str(images), json.dumps(changes)]
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -1,6 +1,6 @@
-"""Dense runs small enough to train in a test, in this process or another.
+"""Detection and segmentation runs that are small enough to train in a test.
 
-As a program it trains the run described by its arguments, so that tests can kill it or start several of it:
+The module is also a program that trains a run, so that tests can kill it or start several processes:
 ``python -m tools.tiny_runs.dense FOLDER segmentation '{"iterations": 4}'``.
 """
 
@@ -69,11 +69,14 @@ RECIPES = {
 
 
 def tiny_run(folder: Path, task: str, model: str = TINY.name, seed: int = 0, **changes: Any) -> Run:
-    """A run on a few random images, with the classification checkpoint that it starts from.
+    """Return a run on a few random images, with the classification checkpoint that it starts from.
 
     Args:
-        folder: of data and results; written once.
-        changes: of the recipe.
+        folder: Folder of data and results; existing files are kept.
+        task: ``segmentation`` or ``detection``.
+        model: Name of a model in `MODELS`.
+        seed: Seed of the training.
+        changes: Values of the recipe that differ from `RECIPES`.
     """
     spec = MODELS[model]
     dataset = _dataset(folder / "data" / task, task)
@@ -100,11 +103,11 @@ def _dataset(root: Path, task: str) -> DatasetConfig:
 
 
 def _scenes(split: str) -> list[tuple[np.ndarray, list[tuple[int, list[int]]]]]:
-    """Noisy images with two to three coloured rectangles each: (class, [x, y, width, height])."""
+    """Noisy images with two or three coloured rectangles each: (class, [x, y, width, height])."""
     random = np.random.default_rng(len(split))
     scenes = []
     for index in range(IMAGES[split]):
-        # Sizes differ; every other image is portrait.
+        # Every other image is portrait.
         height, width = (64, 80) if index % 2 else (80, 64)
         image = random.integers(0, 90, (height, width, 3))
         objects = []
