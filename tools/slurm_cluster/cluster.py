@@ -232,7 +232,7 @@ class SlurmCluster:
 
     @property
     def env(self) -> dict[str, str]:
-        """Environment variables for commands of this cluster: its configuration, and the variable that marks its processes."""
+        """Environment variables for commands of this cluster, with the variable that marks its processes."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "SRUN"))}
         path = os.pathsep.join([kept.get("PATH", os.defpath), "/usr/sbin"])
         folder = self.settings.folder
@@ -277,7 +277,7 @@ class SlurmCluster:
         return [dict(zip(fields, line.split("|"), strict=True)) for line in self.run(*command).splitlines()]
 
     def nodes(self) -> dict[str, str]:
-        """Return the state of every node (``idle``, ``mixed``, ``allocated``, ``down``, ...) without Slurm's suffixes."""
+        """Return the state of every node (``idle``, ``mixed``, ``down``, ...) without Slurm's suffixes."""
         lines = self.run("sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%N|%T").splitlines()
         return {name: state.rstrip("*~#!%$@^-") for name, state in (line.split("|") for line in lines)}
 
