@@ -66,7 +66,7 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
         origins=found,
         runs=[_explain_run(experiment, state, digest) for state in states],
         accounting=_accounting(report.costs, place, runs) if report.costs else [],
-        cost=None if done else cost_left(jobs, place, runs),
+        cost=None if done else cost_left(jobs, place, runs, {state.run.id: state for state in states}),
         remake=remake(jobs, place, runs, found, done=done),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment, load_experiment
@@ -14,7 +14,7 @@ from hafabench.explain.locate import Place
 from hafabench.plan.hours import planned_jobs
 from hafabench.runs.jobs import Job, JobList, hafabench_command, job_id
 from hafabench.runs.run import Run
-from hafabench.runs.state import job_states
+from hafabench.runs.state import RunState, job_states
 
 
 def remake(jobs: JobList, place: Place, runs: Sequence[Run], found: Sequence[Origin], *, done: bool) -> Remake | None:
@@ -40,18 +40,19 @@ def remake(jobs: JobList, place: Place, runs: Sequence[Run], found: Sequence[Ori
     return remake_record(jobs, job) if job is not None else None
 
 
-def cost_left(jobs: JobList, place: Place, runs: Sequence[Run]) -> str | None:
+def cost_left(jobs: JobList, place: Place, runs: Sequence[Run], states: Mapping[str, RunState]) -> str | None:
     """What the number of the cell still costs.
 
     Args:
         jobs: The jobs of the experiment on the site where it will run.
         place: The cell.
         runs: The runs behind a cell of trained numbers.
+        states: Their states, by the ids of the runs.
 
     Returns:
         A sentence, or None if nothing is left to do or this experiment cannot make the number.
     """
-    planned = planned_jobs(jobs, job_states(jobs))
+    planned = planned_jobs(jobs, job_states(jobs, known=states))
     wanted = [job_id(rule, run.id) for run in runs for rule in ("train_run", "evaluate_run")]
     wanted += [job_id("train_run", run.parent.id) for run in runs if run.parent]
     measurement = _measurement(jobs, place)

@@ -166,14 +166,17 @@ class JobState:
         return self.attempt or self.outputs
 
 
-def job_states(jobs: JobList, fresh_s: float = FRESH_S) -> dict[str, JobState]:
+def job_states(
+    jobs: JobList, fresh_s: float = FRESH_S, known: Mapping[str, RunState] | None = None
+) -> dict[str, JobState]:
     """Read the states of all jobs, optional ones included, by their ids.
 
     Args:
         jobs: The jobs of an experiment.
         fresh_s: A job whose files grew within so many seconds is taken to run; 0 where nothing can run any more.
+        known: States of runs that were read already, by the ids of the runs.
     """
-    runs = {run.id: run_state(run) for run in jobs.runs.values()}
+    runs = {run.id: (known or {}).get(run.id) or run_state(run) for run in jobs.runs.values()}
     found: dict[str, JobState] = {}
     for job in (*jobs.values(), *jobs.optional.values()):
         state = _output_state(job, jobs.experiment, runs, found)

@@ -26,6 +26,7 @@ from hafabench.results.record import write_record
 from hafabench.runs.fingerprints import complexity_fingerprint, latency_fingerprint
 from hafabench.runs.paths import complexity_record, latency_record
 from hafabench.runs.run import expand
+from tests.support.opened_files import files_read
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import COMMIT, complexity, evaluation, latency
 
@@ -63,7 +64,7 @@ def plain(body: str) -> Path:
 
 
 def text_of(experiment: Experiment, locator: str) -> str:
-    """As printed, line breaks within facts undone."""
+    """As printed, line breaks within texts undone."""
     return re.sub(r"\n {8,}", " ", to_text(explain(experiment, locator)))
 
 
@@ -131,6 +132,18 @@ def test_trained_cell(experiment):
     assert f"sha256 {sha256_of(run.checkpoint)}" in text
     # Both seeds share a configuration, which is told once.
     assert text.count("Configuration of ") == 1
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_every_record_is_read_once(experiment, done):
+    for seed in (0, 1) if done else (0,):
+        for model in ("pvt_tiny", "pvt_tiny_hafa"):
+            trained(experiment, f"segmentation/{model}/seed{seed}", 30.0 + seed)
+    with files_read("results") as read:
+        explain(experiment, "table2/pvt_tiny_hafa/miou_delta")
+    records = {str(run.record) for run in expand(experiment).values() if run.record.is_file()}
+    assert {path for path in read if path.endswith("evaluate.json")} == records
+    assert set(read.values()) == {1}, read
 
 
 def test_a_checkpoint_that_changed_is_told(experiment):

@@ -14,6 +14,8 @@ from hafabench.reporting.write import write_report
 from hafabench.results.record import write_record
 from hafabench.runs.run import expand
 from tests.support.markdown import table_rows
+from tests.support.opened_files import files_read
+from tests.support.synthetic_experiment import fill_results
 from tools.synthetic_records import evaluation
 
 
@@ -48,3 +50,14 @@ def test_report_of_what_has_run_so_far(experiment):
     rows = table_rows((experiment.reports / "tables.md").read_text())
     assert ["PVT-Tiny", "\u2013", "13.2"] in [row[:3] for row in rows]
     assert "| 91.2 " in (experiment.reports / "tables/table1.md").read_text()
+
+
+def test_every_file_is_read_once(experiment):
+    fill_results(experiment, share=0.2)
+    with files_read("results") as read:
+        write_report(build_report(experiment))
+    histories = [str(run.history) for run in expand(experiment).values() if run.history.is_file()]
+    assert histories and set(histories) <= set(read)
+    assert set(read.values()) == {1}, read
+    # Everything else comes from the frame.
+    assert not [path for path in read if path.endswith("evaluate.json")]
