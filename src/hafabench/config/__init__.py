@@ -1,1 +1,1 @@
-"""The files that a user writes: one schema per file, read with line numbers and checked whole."""
+"""The schemas of the files that a user writes, and the readers that report every problem with its line."""

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, model_validator
 
 from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import CATALOG, ModelSpec, derive
-from hafabench.config.keep_rates import KeepRates, rates_problem, scheduled
+from hafabench.config.keep_rates import KeepRates, keep_rates_problem, scheduled
 from hafabench.config.operation_kinds import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, Part
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
@@ -220,7 +220,7 @@ def load_claims_config(path: Path) -> ClaimsConfig:
     for index, stand_in in enumerate(config.stand_ins):
         if stand_in.base not in CATALOG:
             problems.append(source.problem(("stand_ins", index, "base"), f"unknown model {stand_in.base!r}"))
-        elif stand_in.keep_rates and (wrong := rates_problem(stand_in.keep_rates)):
+        elif stand_in.keep_rates and (wrong := keep_rates_problem(stand_in.keep_rates)):
             problems.append(source.problem(("stand_ins", index, "keep"), wrong))
     covered: set[str] = set()
     for index, tolerance in enumerate(config.tolerances):

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 
 from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import ModelSpec, derive, merger_problem
-from hafabench.config.keep_rates import KeepRates, rates_problem, scheduled
+from hafabench.config.keep_rates import KeepRates, keep_rates_problem, scheduled
 
 
 class KeepConfig(StrictModel):
@@ -58,7 +58,7 @@ class ModelConfig(RenamedKeysModel):
             return "keep", f"{base.name!r} drops no tokens; expected a base that does"
         if self.model_fields_set != {"base", "keep"} or self.rates is None:
             return "keep", f"a model derived from {base.name!r} can differ in its keep rates only"
-        wrong = rates_problem(self.rates)
+        wrong = keep_rates_problem(self.rates)
         return ("keep", wrong) if wrong else None
 
     def derived(self, base: ModelSpec, name: str) -> ModelSpec:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hafabench.config.keep_rates import KeepRates, rates_problem
+from hafabench.config.keep_rates import KeepRates, keep_rates_problem
 from hafabench.errors import UserError
 from hafabench.models.pyramid import initialise_linear
 
@@ -87,7 +87,7 @@ def check_rates(rates: KeepRates) -> KeepRates:
         UserError: If they are not three shares between 0 and 1.
     """
     rates = tuple(rates)
-    if problem := rates_problem(rates):
+    if problem := keep_rates_problem(rates):
         raise UserError(f"token pruning: {problem}")
     return rates
 

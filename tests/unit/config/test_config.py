@@ -104,8 +104,8 @@ def test_keep_rates_of_an_experiments_model(write_experiment):
     assert found.keep == (0.5, 0.25, 0.125)
     assert load_experiment(write_experiment(change([0.75, 0.5, 0.25]))).models["mine"].keep == (0.75, 0.5, 0.25)
     for wrong, expected in (
-        (change({"schedule": "steps", "rate": 0.25}), "models.mine.keep: rate 3 is -0.15, but a share"),
-        (change([0.5, 0.5, 1.5]), "models.mine.keep: rate 3 is 1.5, but a share of the tokens lies between 0 and 1"),
+        (change({"schedule": "steps", "rate": 0.25}), "models.mine.keep: rate 3 is -0.15, but a keep rate"),
+        (change([0.5, 0.5, 1.5]), "models.mine.keep: rate 3 is 1.5, but a keep rate is between 0 and 1"),
         (change([0.5, 0.5, 0.5], base="pvt_tiny"), "models.mine.keep: 'pvt_tiny' drops no tokens"),
         (change([0.5, 0.5, 0.5], query_mode="qkv"), "can differ in its keep rates only"),
     ):

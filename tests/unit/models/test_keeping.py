@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hafabench.config.catalog import CATALOG
-from hafabench.config.keep_rates import describe_rates, kept, rates_problem, scheduled
+from hafabench.config.keep_rates import describe_rates, kept, keep_rates_problem, scheduled
 from hafabench.errors import UserError
 from hafabench.measure.complexity import count
 from hafabench.models import create
@@ -66,8 +66,8 @@ def test_schedules_by_name():
 
 
 def test_the_published_schedule_at_a_quarter_is_refused():
-    assert "rate 3 is -0.15" in rates_problem(scheduled("steps", 0.25))
-    with pytest.raises(UserError, match=r"rate 3 is -0\.15, but a share of the tokens lies between 0 and 1"):
+    assert "rate 3 is -0.15" in keep_rates_problem(scheduled("steps", 0.25))
+    with pytest.raises(UserError, match=r"rate 3 is -0\.15, but a keep rate is between 0 and 1"):
         create(SWIN, keep=scheduled("steps", 0.25), **SMALL[SWIN])
     with pytest.raises(UserError, match="expected 3 rates, one per predictor, found 2"):
         create(LV, keep=(0.5, 0.5), **SMALL[LV])
