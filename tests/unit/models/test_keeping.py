@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hafabench.config.catalog import CATALOG
-from hafabench.config.keep_rates import describe_rates, kept, keep_rates_problem, scheduled
+from hafabench.config.keep_rates import describe_rates, keep_rates_problem, kept, scheduled
 from hafabench.errors import UserError
 from hafabench.measure.complexity import count
 from hafabench.models import create
