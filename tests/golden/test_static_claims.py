@@ -151,7 +151,7 @@ def test_counting_again_gives_the_same(experiment):
     said: list[str] = []
     found = count_rows(experiment, said.append)
     known = read_counts(COUNTS)
-    assert len(said) == len(found) == len(known.cells)
+    assert len(said) == len(found) == len(known.models)
     for cell in found:
         expected = known.of(cell.task, cell.model, cell.build)
         assert cell.dead_weights == expected.dead_weights

@@ -24,7 +24,7 @@ def count(experiment: Path) -> None:
     from hafabench.measure.counts import record_counts
 
     counts = record_counts(load(experiment), _report_progress)
-    click.echo(f"{len(counts.cells)} models")
+    click.echo(f"{len(counts.models)} models")
 
 
 @click.command()

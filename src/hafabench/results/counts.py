@@ -1,7 +1,7 @@
-"""The record of models taken apart: what every counting convention adds up, in one JSON file per experiment.
+"""The counts record: a JSON file per experiment with the parameters and operations of each model, by part and kind.
 
-It stands beside the records of `hafabench.results.record`: not one number per metric but dozens per model, none of
-which stands in a table by itself.
+Counting conventions add them up. It is not a record of `hafabench.results.record`, because it contains dozens of
+numbers per model, none of which is a metric.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from hafabench.files import write_text
 from hafabench.results.decomposition import Decomposition
 from hafabench.results.record import Provenance
 
-SCHEMA = "hafabench.counts/1"
-
 
 class Counted(StrictModel, populate_by_name=True):
-    """One model taken apart.
+    """The parameters and operations of one model.
 
     Attributes:
-        task, model: what was counted, with the task's head.
-        build: another build of the same row (`hafabench.config.claims.BUILDS`); None for the project's own.
-        dead_weights: weights that the authors' published class of this row holds beside the live ones.
-        amounts: its parameters and operations.
+        task: The task whose head the model has.
+        model: The model's name.
+        build: Another build of the same row (`hafabench.config.claims.BUILDS`); None for the project's own.
+        dead_weights: The number of weights that the authors' published class has but never uses.
+        amounts: The parameters and operations by part and kind.
     """
 
     task: str
@@ -40,45 +39,47 @@ class Counted(StrictModel, populate_by_name=True):
 
 
 class Counts(StrictModel):
-    """Every model that the static claims of an experiment are settled with.
+    """The models that the static claims of an experiment need.
 
     Attributes:
-        fingerprint: of what was to be counted, see `hafabench.runs.run.counts_fingerprint`.
-        cells: one per task, model and build.
-        provenance: of the counting.
+        experiment: The name of the experiment.
+        fingerprint: The fingerprint of the models and sizes (`hafabench.runs.static_models.counts_fingerprint`).
+        models: The counts of each task, model and build.
+        provenance: The provenance of the counts.
     """
 
-    schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
+    schema_: Literal["hafabench.counts/1"] = Field("hafabench.counts/1", alias="schema")
     experiment: str
     fingerprint: str
-    cells: list[Counted]
+    models: list[Counted] = Field(alias="cells")
     provenance: Provenance
 
     def of(self, task: str, model: str, build: str | None = None) -> Counted | None:
-        """The cell of a model, or None where it was not counted."""
+        """Return the counts of a model; None if it was not counted."""
         key = (task, model, build)
-        return next((cell for cell in self.cells if (cell.task, cell.model, cell.build) == key), None)
+        return next((found for found in self.models if (found.task, found.model, found.build) == key), None)
 
 
 def write_counts(path: Path, counts: Counts) -> None:
-    """Write ``counts`` to ``path``: whole or not at all."""
+    """Write a counts record to a file, as a whole or not at all."""
     write_text(path, json.dumps(counts.model_dump(mode="json", by_alias=True), indent=1) + "\n")
 
 
 def read_counts(path: Path) -> Counts:
-    """Read and validate a record of counts.
+    """Read and validate a counts record.
 
     Raises:
-        UserError: for a missing file, invalid JSON, another schema, or wrong content (all problems at once).
+        UserError: If the file is missing, is not valid JSON, has another schema, or its content is wrong (every
+            problem is listed).
     """
     return read_json_model(path, Counts, missing="no such record; `hafabench count` makes it")
 
 
 def read_current(path: Path, fingerprint: str) -> Counts | None:
-    """The record at ``path``, or None where there is none.
+    """Read a counts record that must have a fingerprint; None if the file does not exist.
 
     Raises:
-        UserError: as `read_counts`, and for one made under another configuration than ``fingerprint``'s.
+        UserError: As `read_counts`, and if the record has another fingerprint.
     """
     if not path.is_file():
         return None
@@ -90,7 +91,7 @@ def read_current(path: Path, fingerprint: str) -> Counts | None:
 
 
 def is_current(path: Path, fingerprint: str) -> bool | None:
-    """Whether the record at ``path`` carries ``fingerprint``; None where there is no readable record."""
+    """Return whether a counts record has a fingerprint; None if there is no readable record."""
     try:
         return read_counts(path).fingerprint == fingerprint
     except UserError:

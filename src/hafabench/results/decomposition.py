@@ -1,6 +1,6 @@
-"""What a model's parameters and operations are taken apart into: names and plain data, no torch.
+"""The parameters and operations of a model by part and kind, as plain data without torch.
 
-A `Decomposition` is made by `hafabench.measure.decompose`; `hafabench.measure.conventions` adds it up again.
+`hafabench.measure.decompose` makes a `Decomposition`, and `hafabench.measure.conventions` adds it up.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from hafabench.config.operation_kinds import MULTIPLICATIONS, PARAMETERS, PARTS
 
 @dataclass(frozen=True)
 class Amount:
-    """So much of one kind in one part.
+    """The amount of one kind in one part of a model.
 
     Attributes:
-        part: one of `PARTS`.
-        kind: one of `PARAMETERS`, `BUFFERS` or `OPERATIONS`.
-        count: parameters, multiply-accumulates, additions or elements.
+        part: One of `PARTS`.
+        kind: One of `PARAMETERS`, `BUFFERS` or `OPERATIONS`.
+        count: The number of parameters, multiply-accumulates, additions or elements.
         trainable: False for frozen parameters.
     """
 
@@ -30,22 +30,22 @@ class Amount:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A model's parameters (buffers among them) and its operations on one image; no pair of part and kind twice."""
+    """A model's parameters, with its buffers, and its operations on one image. Each part and kind occurs once."""
 
     parameters: tuple[Amount, ...]
     operations: tuple[Amount, ...] = ()
 
     @property
     def params(self) -> int:
-        """All parameters, as `hafabench.measure.complexity` counts them."""
+        """The number of parameters, counted as in `hafabench.measure.complexity`."""
         return total(self.parameters, PARAMETERS)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates, as `hafabench.measure.complexity` counts them."""
+        """The number of multiply-accumulates, counted as in `hafabench.measure.complexity`."""
         return total(self.operations, MULTIPLICATIONS)
 
 
 def total(amounts: Collection[Amount], kinds: Collection[str], parts: Collection[str] = PARTS) -> int:
-    """Sum of the counts of the given kinds in the given parts."""
+    """Return the sum of the counts of the given kinds in the given parts."""
     return sum(amount.count for amount in amounts if amount.kind in kinds and amount.part in parts)

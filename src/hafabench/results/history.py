@@ -1,4 +1,4 @@
-"""The history of a training: one JSON object per report, as `hafabench.engines.progress` writes it."""
+"""The history of a training: a JSON object per line, written by `hafabench.engines.progress`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Entries of a history file; a torn last line (the process was killed) is left out."""
+    """Read the entries of a history file, without a last line that a killed process left incomplete."""
     entries = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:

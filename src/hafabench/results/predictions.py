@@ -1,8 +1,8 @@
-"""What each image came to: the part of an evaluation that comparing two of them image by image needs.
+"""The outcome of each image in an evaluation, which two evaluations need to be compared image by image.
 
-Not the predictions themselves but what the metrics are made of: hits (classification), areas of intersection and
-union per class (segmentation), detections matched with the truth (COCO). From it the metrics follow for any
-resampling of the images, without data, model or ground truth. The file lies beside the record, which holds its
+A file contains what the metrics are computed from: hits (classification), areas of intersection and union per class
+(segmentation), or detections matched with the ground truth as in COCO (detection). The metrics of any resample of the
+images follow from it without data, model or ground truth. The file is stored beside the record, which contains its
 SHA-256.
 """
 
@@ -12,9 +12,10 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path, sha256_of
@@ -23,93 +24,102 @@ PREDICTIONS_FILE = "predictions.npz"
 # COCO's: IoU 0.50, 0.55 ... 0.95; areas all, small, medium, large; recalls 0, 0.01 ... 1.
 THRESHOLDS, SIZES, RECALLS = 10, 4, np.linspace(0, 1, 101)
 
+Bools: TypeAlias = NDArray[np.bool_]
+Floats: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.integer[Any]]
+Names: TypeAlias = NDArray[np.str_]
+
 
 class Predictions(Protocol):
-    """Of one run's evaluation.
+    """The predictions of one run's evaluation."""
 
-    Attributes:
-        images: their names, in order.
-        metrics: names of what follows from them.
-    """
-
-    images: np.ndarray
     metrics: ClassVar[tuple[str, ...]]
+    """The names of the metrics that follow from them."""
 
-    def resampled(self, metric: str, counts: np.ndarray) -> np.ndarray:
-        """The metric, in percent, on resampled images.
+    @property
+    def images(self) -> Names:
+        """(N,) the names of the images, in order."""
+
+    def resampled(self, metric: str, counts: Integers) -> Floats:
+        """Return a metric, in percent, on resampled images.
 
         Args:
-            metric: one of ``metrics``.
-            counts: (resamples, images), how often each image occurs in each of them.
+            metric: One of ``metrics``.
+            counts: (resamples, N) how often each resample contains each image.
 
         Returns:
-            (resamples,); NaN where a resample leaves it undefined.
+            (resamples,) the metric; NaN where a resample leaves it undefined.
         """
 
 
 def identical(one: Predictions, other: Predictions) -> bool:
-    """Whether both keep the same of the same images."""
+    """Return whether two evaluations have the same outcome on the same images."""
     if type(one) is not type(other):
         return False
-    ours, theirs = dict(_arrays(one)), dict(_arrays(other))
-    return all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    arrays, others = dict(_arrays(one)), dict(_arrays(other))
+    return all(np.array_equal(arrays[name], others[name]) for name in arrays)
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Classification: for each of N images whether its class was the first, or among the first five, (N,) bool."""
+    """Classification: (N,) whether the right class is the most probable one, and whether it is one of five."""
 
-    images: np.ndarray
-    top1: np.ndarray
-    top5: np.ndarray
+    images: Names
+    top1: Bools
+    top5: Bools
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5")
 
-    def resampled(self, metric: str, counts: np.ndarray) -> np.ndarray:
-        """Share of hits."""
-        return 100 * (counts @ getattr(self, metric)) / counts.sum(1)
+    def resampled(self, metric: str, counts: Integers) -> Floats:
+        """Return the share of hits."""
+        hits: Bools = getattr(self, metric)
+        return np.asarray(100 * (counts @ hits) / counts.sum(1))
 
 
 @dataclass(frozen=True)
 class Areas:
-    """Segmentation: pixels per image and class, (N, classes) integers."""
+    """Segmentation: (N, classes) the pixels of intersection, union and ground truth."""
 
-    images: np.ndarray
-    intersection: np.ndarray
-    union: np.ndarray
-    truth: np.ndarray
+    images: Names
+    intersection: Integers
+    union: Integers
+    truth: Integers
 
     metrics: ClassVar[tuple[str, ...]] = ("miou", "pixel_acc", "mean_acc")
 
-    def resampled(self, metric: str, counts: np.ndarray) -> np.ndarray:
-        """Means over the classes that occur: in the truth or, for IoU, in the predictions."""
+    def resampled(self, metric: str, counts: Integers) -> Floats:
+        """Return the mean over the classes that occur in the ground truth or, for IoU, in the predictions."""
         hit = counts @ self.intersection.astype(np.float64)
         if metric == "pixel_acc":
-            return 100 * hit.sum(1) / (counts @ self.truth.astype(np.float64)).sum(1)
+            return np.asarray(100 * hit.sum(1) / (counts @ self.truth.astype(np.float64)).sum(1))
         whole = counts @ (self.union if metric == "miou" else self.truth).astype(np.float64)
         return 100 * _mean_where(whole > 0, hit / np.maximum(whole, 1))
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Detection, boxes or masks: detections matched with the truth as COCO's protocol does, per size range.
+    """Detection, boxes or masks: detections matched with the ground truth as in COCO's protocol, per size range.
 
     Attributes:
-        category, image, score: (detections,): index of category and of image, and score; in COCO's order: by
-            category, then image, then falling score.
-        matched, ignored: (detections, `SIZES`, `THRESHOLDS`) bool.
-        truth_category, truth_image: (objects,) indices.
-        truth_ignored: (objects, `SIZES`) bool.
+        category: (detections,) the index of the category. Detections are in COCO's order: by category, then image,
+            then falling score.
+        image: (detections,) the index of the image.
+        score: (detections,) the score.
+        matched: (detections, `SIZES`, `THRESHOLDS`) whether a detection matches an object.
+        ignored: (detections, `SIZES`, `THRESHOLDS`) whether a detection does not count.
+        truth_category: (objects,) the index of the category.
+        truth_image: (objects,) the index of the image.
+        truth_ignored: (objects, `SIZES`) whether an object does not count.
     """
 
-    category: np.ndarray
-    image: np.ndarray
-    score: np.ndarray
-    matched: np.ndarray
-    ignored: np.ndarray
-    truth_category: np.ndarray
-    truth_image: np.ndarray
-    truth_ignored: np.ndarray
+    category: Integers
+    image: Integers
+    score: Floats
+    matched: Bools
+    ignored: Bools
+    truth_category: Integers
+    truth_image: Integers
+    truth_ignored: Bools
 
     metrics: ClassVar[dict[str, tuple[int, slice]]] = {
         "ap": (0, slice(None)),
@@ -120,8 +130,8 @@ class Matches:
         "ap_l": (3, slice(None)),
     }
 
-    def average_precision(self, metric: str, counts: np.ndarray) -> np.ndarray:
-        """COCO's average precision on resampled images, as in `Predictions.resampled`."""
+    def average_precision(self, metric: str, counts: Integers) -> Floats:
+        """Return COCO's average precision on resampled images; see `Predictions.resampled`."""
         size, thresholds = self.metrics[metric]
         found = [
             self._of_category(category, size, thresholds, counts)
@@ -132,9 +142,9 @@ class Matches:
         per_category = np.stack(found, axis=1)
         return 100 * _mean_where(np.isfinite(per_category), np.nan_to_num(per_category))
 
-    def _of_category(self, category: int, size: int, thresholds: slice, counts: np.ndarray) -> np.ndarray:
-        real = (self.truth_category == category) & ~self.truth_ignored[:, size]
-        objects = counts[:, self.truth_image[real]].sum(1)
+    def _of_category(self, category: int, size: int, thresholds: slice, counts: Integers) -> Floats:
+        counted = (self.truth_category == category) & ~self.truth_ignored[:, size]
+        objects = counts[:, self.truth_image[counted]].sum(1)
         chosen = np.flatnonzero(self.category == category)
         chosen = chosen[np.argsort(-self.score[chosen], kind="stable")]
         weight = counts[:, self.image[chosen]].astype(np.float64)
@@ -142,25 +152,26 @@ class Matches:
         right = self.matched[chosen, size, thresholds] & considered
         precision = np.zeros((len(counts), right.shape[1]))
         for threshold in range(right.shape[1]):
-            # Detections of the same image count as often as it occurs. Recall and the highest precision change at
-            # right ones alone.
+            # Detections of an image count as often as the image occurs. Recall and the highest precision change only
+            # at right detections.
             at = np.flatnonzero(right[:, threshold])
             hits = np.cumsum(weight[:, at], axis=1)
-            said = np.cumsum(weight * considered[:, threshold], axis=1)[:, at]
-            precision[:, threshold] = _mean_precision(hits, said, objects)
+            detections = np.cumsum(weight * considered[:, threshold], axis=1)[:, at]
+            precision[:, threshold] = _mean_precision(hits, detections, objects)
         return np.where(objects > 0, precision.mean(1), np.nan)
 
 
-def _mean_precision(hits: np.ndarray, said: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Mean over 101 recalls of the highest precision at that recall or a greater one.
+def _mean_precision(hits: Floats, detections: Floats, objects: Integers) -> Floats:
+    """Return the mean over 101 recalls of the highest precision at that recall or a greater one.
 
     Args:
-        hits, said: (resamples, right detections) running numbers of right detections and of all.
-        objects: (resamples,) number of objects.
+        hits: (resamples, right detections) the number of right detections so far.
+        detections: (resamples, right detections) the number of all detections so far.
+        objects: (resamples,) the number of objects.
     """
-    precision = hits / (said + np.spacing(1))
+    precision = hits / (detections + np.spacing(1))
     highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # A last column stands for recalls that are never reached.
+    # The last column stands for recalls that are never reached.
     highest = np.concatenate([highest, np.zeros((len(highest), 1))], axis=1)
     recall = hits / np.maximum(objects, 1)[:, None]
     at = (np.searchsorted(row, RECALLS, side="left") for row in recall)
@@ -171,7 +182,7 @@ def _mean_precision(hits: np.ndarray, said: np.ndarray, objects: np.ndarray) -> 
 class Detections:
     """Detection: `Matches` of boxes and of masks."""
 
-    images: np.ndarray
+    images: Names
     box: Matches
     mask: Matches
 
@@ -179,58 +190,67 @@ class Detections:
         f"{kind}_{name}" for kind in ("box", "mask") for name in Matches.metrics
     )
 
-    def resampled(self, metric: str, counts: np.ndarray) -> np.ndarray:
-        """COCO's average precisions."""
+    def resampled(self, metric: str, counts: Integers) -> Floats:
+        """Return COCO's average precision of boxes or masks."""
         kind, _, name = metric.partition("_")
-        return getattr(self, kind).average_precision(name, counts)
+        matches = self.box if kind == "box" else self.mask
+        return matches.average_precision(name, counts)
 
 
-_KINDS: dict[str, type] = {"hits": Hits, "areas": Areas, "detections": Detections}
+_KINDS: dict[str, type[Hits] | type[Areas] | type[Detections]] = {
+    "hits": Hits,
+    "areas": Areas,
+    "detections": Detections,
+}
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write ``predictions``: whole or not at all; the same content gives the same bytes."""
+    """Write predictions to a file, as a whole or not at all. The same content gives the same bytes."""
     [kind] = [name for name, cls in _KINDS.items() if isinstance(predictions, cls)]
+    arrays: dict[str, Any] = dict(_arrays(predictions))
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, kind=kind, **dict(_arrays(predictions)))
+        np.savez_compressed(handle, kind=kind, **arrays)
 
 
 def read_predictions(path: Path, sha256: str | None = None) -> Predictions:
-    """Read predictions back.
+    """Read predictions.
 
     Args:
-        path: the file.
-        sha256: that it has to have, where known.
+        path: The file.
+        sha256: The SHA-256 that the file must have, if known.
 
     Raises:
-        UserError: for a missing or damaged file, or other content than ``sha256`` says.
+        UserError: If the file is missing, damaged, or has another SHA-256.
     """
     if not path.is_file():
-        raise UserError(Problem(str(path), "", "not there, but the record beside it counts on it"))
+        raise UserError(Problem(str(path), "", "no such file, but the record beside it needs it"))
     if sha256 is not None and sha256_of(path) != sha256:
         raise UserError(Problem(str(path), "", "not the predictions that the record beside it was made with"))
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         cls = _KINDS[str(arrays.pop("kind"))]
-        if cls is not Detections:
-            return cls(**arrays)
-        shape = {"matched": (SIZES, THRESHOLDS), "ignored": (SIZES, THRESHOLDS), "truth_ignored": (SIZES,)}
-        parts = {}
-        for part in ("box", "mask"):
-            own = {field.name: arrays[f"{part}.{field.name}"] for field in fields(Matches)}
-            for name, tail in shape.items():
-                length = len(own["truth_image" if name == "truth_ignored" else "image"])
-                own[name] = (
-                    np.unpackbits(own[name], count=length * int(np.prod(tail))).reshape(length, *tail).astype(bool)
-                )
-            parts[part] = Matches(**own)
-        return Detections(arrays["images"], **parts)
+        if issubclass(cls, Detections):
+            return Detections(arrays["images"], _read_matches(arrays, "box"), _read_matches(arrays, "mask"))
+        return cls(**arrays)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(Problem(str(path), "", f"not readable predictions: {error}")) from None
 
 
-def _arrays(predictions: Predictions) -> Iterator[tuple[str, np.ndarray]]:
+def _read_matches(arrays: dict[str, NDArray[Any]], kind: str) -> Matches:
+    found = {field.name: arrays[f"{kind}.{field.name}"] for field in fields(Matches)}
+    shapes = {
+        "matched": (len(found["image"]), SIZES, THRESHOLDS),
+        "ignored": (len(found["image"]), SIZES, THRESHOLDS),
+        "truth_ignored": (len(found["truth_image"]), SIZES),
+    }
+    for name, shape in shapes.items():
+        found[name] = np.unpackbits(found[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
+    return Matches(**found)
+
+
+def _arrays(predictions: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Return the arrays of a dataclass of predictions by name; those of `Matches` are packed."""
     for field in fields(predictions):
         value = getattr(predictions, field.name)
         if isinstance(value, Matches):
@@ -240,8 +260,8 @@ def _arrays(predictions: Predictions) -> Iterator[tuple[str, np.ndarray]]:
             yield field.name, value
 
 
-def _mean_where(defined: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of each row's defined values; NaN where there is none."""
+def _mean_where(defined: Bools, values: Floats) -> Floats:
+    """Return the mean of each row's defined values; NaN where there are none."""
     number = defined.sum(1)
     total = np.where(defined, values, 0).sum(1)
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)

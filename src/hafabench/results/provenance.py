@@ -1,4 +1,4 @@
-"""Facts about the machine, the code and the process that made a number."""
+"""The provenance of a number: the machine, the code and the process that made it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,24 @@ PACKAGES = (
 
 
 class Stopwatch:
-    """Starts at creation; `provenance` stops it."""
+    """Measures the time from its creation to the call of `provenance`."""
 
     def __init__(self) -> None:
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds since creation."""
+        """Return the seconds since the creation of this object."""
         return time.perf_counter() - self._clock
 
     def provenance(self, *, device: str, threads: int, **known: str | None) -> Provenance:
-        """The provenance of what was done since creation; ``known`` are optional fields of `Provenance`."""
+        """Return the provenance of what was done since the creation of this object.
+
+        Args:
+            device: The device that was used.
+            threads: The number of threads.
+            known: Optional fields of `Provenance`.
+        """
         commit, dirty = _git_state()
         return Provenance(
             command=shlex.join(["hafabench", *sys.argv[1:]]),
@@ -65,7 +71,7 @@ class Stopwatch:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that can change a number."""
+    """Return the installed versions of the packages that can change a number."""
     found = {}
     for name in PACKAGES:
         try:
@@ -83,7 +89,10 @@ def peak_memory_mb() -> float:
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the checkout that this package runs from; (None, None) outside one."""
+    """Return the commit of the checkout that this package runs from, and whether it has uncommitted changes.
+
+    Both are None outside a checkout.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -99,7 +108,7 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 
 def device_facts() -> dict[str, Any]:
-    """The device that torch computes on and its number of threads, as fields of `Provenance`."""
+    """Return the device that torch computes on and its number of threads, as fields of `Provenance`."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,7 +1,7 @@
-"""A record: one JSON file with the numbers of one measurement and where they came from.
+"""A record: a JSON file with the numbers of one measurement and their provenance.
 
-Records are written atomically, validated whenever they are read, and never edited. Everything in the tables comes
-from them.
+Records are written atomically, validated whenever they are read, and never edited. All numbers in the tables come
+from records.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from hafabench.config.json_file import read_json_model
 from hafabench.config.metrics import Verb
 from hafabench.files import write_text
 
-SCHEMA = "hafabench.record/1"
 _ALWAYS_KNOWN = ("python", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 
 
@@ -25,14 +24,17 @@ class Metric(StrictModel):
     """One number.
 
     Attributes:
-        task, model, seed: what it was measured on; ``seed`` is None for numbers that depend on no training.
-        name: ``top1``, ``miou``, ``box_ap``, ``params``, ``gmacs``, ``latency_ms``, ...
-        value: in ``unit``.
-        unit: ``%``, ``1``, ``GMAC``, ``ms``, ``s``, ``images/s``, ``MB``, ...
-        low, high: first and third quartile of repeated measurements, where there were any.
-        interval: bounds of ``value`` with probability ``confidence``, where they are known.
-        repeats: number of repeated measurements behind ``value``.
-        convention: how it was counted or measured, where there is more than one way.
+        task: The task.
+        model: The model's name.
+        seed: The seed of the training; None for numbers that do not depend on a training.
+        name: The name in `hafabench.config.metrics`.
+        value: The value in ``unit``.
+        unit: The unit, ``1`` for numbers without one.
+        low, high: The first and third quartile of repeated measurements; None without repetition.
+        repeats: The number of repeated measurements.
+        convention: How it was counted or measured, if there is more than one way.
+        interval: The interval that contains the true value with probability ``confidence``; None if unknown.
+        confidence: The probability of ``interval``.
     """
 
     task: Literal["classification", "segmentation", "detection"]
@@ -50,19 +52,20 @@ class Metric(StrictModel):
 
 
 class Machine(StrictModel):
-    """The machine, and its state where something was timed; unknown stays None.
+    """The machine, and its state while something was timed. Unknown values are None.
 
     Attributes:
-        cpu: its model name.
-        cores: logical ones.
-        affinity: those that the process may use.
-        governors: of the clock, those in use.
-        clock_mhz: slowest and fastest core's, after the measurement.
-        load: the system's one-minute load average, before and after.
-        busy_percent, steal_percent: of all CPU time meanwhile: at work, and taken away by the hypervisor.
-        others_percent: of all CPU time meanwhile, used by other processes or taken away.
-        preemptions: how often the scheduler took the CPU from this process.
-        gpu: what nvidia-smi says of it.
+        cpu: The CPU's model name.
+        cores: The number of logical CPUs.
+        affinity: The logical CPUs that the process may use.
+        governors: The frequency governors in use.
+        clock_mhz: The clock of the slowest and of the fastest core after the measurement.
+        load: The one-minute load average before and after the measurement.
+        busy_percent: The share of all CPU time during the measurement that was not idle.
+        steal_percent: The share that the hypervisor took away.
+        others_percent: The share that other processes or the hypervisor took.
+        preemptions: How often the scheduler took the CPU from this process.
+        gpu: The output of nvidia-smi.
     """
 
     cpu: str
@@ -79,9 +82,9 @@ class Machine(StrictModel):
 
 
 class Provenance(StrictModel):
-    """Where and how a record was made; unknown stays None.
+    """Where and how a record was made. Unknown values are None.
 
-    Only an imported record may leave open what every measurement here knows: interpreter, device, host, times.
+    Interpreter, device, host, times and memory are always known, except for an imported record.
     """
 
     command: str
@@ -101,15 +104,15 @@ class Provenance(StrictModel):
 
 
 class ImportSource(StrictModel):
-    """What an imported record was read from.
+    """The source of an imported record.
 
     Attributes:
-        kind: of the file; ``weights``: a checkpoint from elsewhere that was evaluated here.
-        file: as the user named it.
-        sha256: of the file.
-        read: what was read of it (which epoch, which part), a clause.
-        imported: when (ISO 8601).
-        also: further files that were read, each with its SHA-256.
+        kind: The format of the file. ``weights`` is a foreign checkpoint that was evaluated in this project.
+        file: The path of the file as the user gave it.
+        sha256: The SHA-256 of the file.
+        read: The part of the file that was read (the epoch, the line), a clause.
+        imported: The time of the import (ISO 8601).
+        also: Other files that were read, each with its SHA-256.
     """
 
     kind: Literal["timm", "mmengine", "csv", "weights"]
@@ -124,19 +127,23 @@ class Record(StrictModel):
     """The numbers of one run and verb, or of one measurement over several models.
 
     Attributes:
-        id: the run's id (``classification/pvt_tiny/seed0``) or the measurement's (``complexity/segmentation``).
-        origin: ``imported``: numbers, or the weights behind them, were made outside this project.
-        fingerprint: of the resolved configuration that was measured; of an imported record, of what its numbers are
-            said to be about (`hafabench.runs.fingerprints.imported_fingerprint`), since no recipe of ours made them.
-        provenance: of this record.
-        training: provenance of the weights behind it (steps, seconds, device, commit), from their checkpoint.
-        source: what an imported record was read from.
-        predictions_sha256: of the file beside the record that keeps what each image came to.
-        machine: that measured, with its state where something was timed.
-        warnings: sentences without which the numbers would say more than was measured.
+        experiment: The name of the experiment.
+        scale: The scale of the experiment.
+        origin: ``imported`` if the numbers or the weights were made outside this project.
+        verb: The verb that made the record.
+        id: The id of the run (``classification/pvt_tiny/seed0``) or of the measurement (``complexity/segmentation``).
+        fingerprint: The fingerprint of the resolved configuration. For an imported record, that of the data and sizes
+            that its numbers are about (`hafabench.runs.fingerprints.imported_fingerprint`).
+        metrics: The numbers.
+        provenance: The provenance of this record.
+        training: The provenance of the weights (steps, seconds, device, commit), from their checkpoint.
+        source: The source of an imported record.
+        predictions_sha256: The SHA-256 of the predictions that are stored beside the record.
+        machine: The machine, with its state if something was timed.
+        warnings: Sentences that a reader of the numbers must know.
     """
 
-    schema_: Literal[SCHEMA] = Field(SCHEMA, alias="schema")
+    schema_: Literal["hafabench.record/1"] = Field("hafabench.record/1", alias="schema")
     experiment: str
     scale: Literal["embedded", "full"]
     origin: Literal["measured", "imported"] = "measured"
@@ -152,28 +159,29 @@ class Record(StrictModel):
     warnings: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _origin_says_what_must_be_known(self) -> Record:
+    def _provenance_is_complete(self) -> Record:
         if self.origin == "imported":
             if self.source is None:
-                raise ValueError("an imported record has a source")
+                raise ValueError("an imported record needs a source")
             return self
         if self.source is not None:
-            raise ValueError("a measured record has no source to be imported from")
+            raise ValueError("a measured record must not have a source")
         unknown = [name for name in _ALWAYS_KNOWN if getattr(self.provenance, name) is None]
         if unknown:
-            raise ValueError(f"a measured record knows its {', '.join(unknown)}")
+            raise ValueError(f"a measured record needs {', '.join(unknown)}")
         return self
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write ``record`` to ``path``: whole or not at all."""
+    """Write a record to a file, as a whole or not at all."""
     write_text(path, json.dumps(record.model_dump(by_alias=True), indent=2) + "\n")
 
 
 def read_record(path: Path) -> Record:
-    """Read and validate one record.
+    """Read and validate a record.
 
     Raises:
-        UserError: for a missing file, invalid JSON, another schema, or wrong content (all problems at once).
+        UserError: If the file is missing, is not valid JSON, has another schema, or its content is wrong (every
+            problem is listed).
     """
     return read_json_model(path, Record, missing="no such record")

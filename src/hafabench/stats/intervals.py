@@ -1,8 +1,8 @@
-"""How well a median is known, from readings that follow each other in time.
+"""The confidence interval of a median of times that were measured one after the other.
 
-Readings of one machine are neither normal nor independent: there are bursts, and what was slow a moment ago is
-likely to be slow still. The interval of the median is therefore taken between order statistics, and how far apart
-they lie follows from how much the number of readings below the median varies between blocks of successive readings.
+Such times are neither normally distributed nor independent: slow phases come in bursts. The bounds of the interval
+are therefore order statistics. Their distance follows from the variation of the number of times below the median
+between blocks of successive times.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MOST_BLOCKS = 16
 
 @dataclass(frozen=True)
 class Interval:
-    """A median and where it may lie.
+    """A median and its confidence interval.
 
     Attributes:
-        value: the median of the readings, in their unit.
-        low, high: bounds that hold the true median with ``confidence``; infinite where the readings are too few.
-        confidence: two-sided.
+        value: The median, in the unit of the values.
+        low, high: The bounds; infinite if there are too few values.
+        confidence: The two-sided confidence.
     """
 
     value: float
@@ -35,7 +35,7 @@ class Interval:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether there were enough readings for an interval."""
+        """Whether there were enough values for an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
@@ -44,33 +44,32 @@ class Interval:
         return (self.high - self.low) / 2 / abs(self.value)
 
     def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside the interval."""
+        """Return whether a value is outside the interval."""
         return not self.low <= value <= self.high
 
 
-def median_interval(readings: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Median of successive readings with its interval.
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Return the median of successive values with its confidence interval.
 
-    Among n independent readings the number below the true median has variance n / 4, which gives the ranks between
-    which the median lies. Here that variance is estimated from the sums over up to 16 blocks of successive readings
-    and never taken as smaller than n / 4; the quantile is Student's t with as many degrees of freedom as blocks, less
-    one.
+    For n independent values, the number of those below the true median has variance n / 4, which gives the ranks of
+    the bounds. Here the variance is estimated from the sums over up to 16 blocks of successive values, and n / 4 is
+    its lower limit. The quantile is that of Student's t with one degree of freedom less than there are blocks.
 
     Args:
-        readings: in the order in which they were taken, at least one.
-        confidence: two-sided, below 1.
+        values: The values in the order of their measurement, at least one.
+        confidence: The two-sided confidence, below 1.
     """
-    values = np.asarray(readings, dtype=float)
-    n, median = len(values), float(np.median(values))
+    numbers = np.asarray(values, dtype=float)
+    n, median = len(numbers), float(np.median(numbers))
     blocks = min(MOST_BLOCKS, n // 2)
     if blocks < 2:
         return Interval(median, -math.inf, math.inf, confidence)
-    above = np.sign(values - median) / 2
+    above = np.sign(numbers - median) / 2
     sums = np.array([part.sum() for part in np.array_split(above, blocks)])
     variance = max(float((sums**2).sum()) * blocks / (blocks - 1), n / 4)
-    reach = float(stats.t.ppf((1 + confidence) / 2, blocks - 1)) * math.sqrt(variance)
-    ordered = np.sort(values)
-    low, high = math.floor(n / 2 - reach), math.ceil(n / 2 + reach) - 1
+    half_width = float(stats.t.ppf((1 + confidence) / 2, blocks - 1)) * math.sqrt(variance)
+    ordered = np.sort(numbers)
+    low, high = math.floor(n / 2 - half_width), math.ceil(n / 2 + half_width) - 1
     if low < 0 or high >= n:
         return Interval(median, -math.inf, math.inf, confidence)
     return Interval(median, float(ordered[low]), float(ordered[high]), confidence)

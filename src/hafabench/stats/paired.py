@@ -1,15 +1,16 @@
-"""Means over seeds, and one model against another on the same seeds: intervals, p values, what could have been seen.
+"""Means over seeds, and paired comparisons of two models with intervals, p values and detectable differences.
 
-All of it is Student's t on the seeds' values or on their differences, two-sided. A seed is one training: the spread
-is that of repeating the training, not of drawing other data. Values that do not vary at all (one seed twice, or a
-metric with few steps) get neither interval nor p value: a width of zero would claim a certainty that no t test gives.
+All tests and intervals are two-sided and use Student's t on the values of the seeds or on their differences. A seed
+is one training, so that the spread is that of repeating the training, not of drawing other data. Values that do not
+vary have neither an interval nor a p value, because a width of zero would suggest a certainty that a t test does not
+give.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, stats
@@ -18,19 +19,19 @@ from hafabench.errors import UserError
 
 CONFIDENCE = 0.95
 POWER = 0.80
-# Below this part of the largest value a spread is rounding in the last bits of a double.
 _ROUNDING = 1e-12
+"""A spread below this share of the largest value is the rounding error of a double."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Values of several seeds, in their unit.
+    """The summary of the values of several seeds, in their unit.
 
     Attributes:
-        mean: arithmetic mean.
-        sd: sample standard deviation (n - 1); None for one value.
-        n: number of values.
-        low, high: confidence interval of the mean; None for one value or where the values do not vary.
+        mean: The arithmetic mean.
+        sd: The sample standard deviation (n - 1); None for one value.
+        n: The number of values.
+        low, high: The confidence interval of the mean; None for one value, or if the values do not vary.
     """
 
     mean: float
@@ -44,43 +45,46 @@ class Summary:
 class PairedComparison:
     """Candidate minus baseline over the seeds that both have, in the values' unit.
 
-    Attributes:
-        difference: mean of the differences per seed.
-        sd: their sample standard deviation; None for one pair.
-        low, high: confidence interval of ``difference``.
-        p: two-sided p value of a paired t test of no difference; not corrected for other tests.
-        n: number of pairs.
-        detectable: the smallest true difference that ``n`` pairs of this spread find with 80 % power. The spread is
-            estimated from the same pairs: it says what the runs could show, and nothing more about the difference.
-        seeds: the common seeds, ascending.
-        differences: candidate minus baseline, one per seed.
+    ``low``, ``high``, ``p`` and ``detectable`` are None for one pair, or if the differences do not vary.
 
-    ``low``, ``high``, ``p`` and ``detectable`` are None for one pair or where the differences do not vary.
+    Attributes:
+        seeds: The common seeds in ascending order.
+        differences: Candidate minus baseline for each seed.
+        difference: The mean of the differences.
+        sd: Their sample standard deviation; None for one pair.
+        low, high: The confidence interval of ``difference``.
+        p: The two-sided p value of a paired t test of no difference, without correction for other tests.
+        detectable: The smallest true difference that ``n`` pairs with this spread find with 80 % power. The spread is
+            estimated from the same pairs, so that this adds no information about the difference itself.
     """
 
-    difference: float
-    sd: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    n: int
-    detectable: float | None
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
+    difference: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    detectable: float | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of pairs."""
+        return len(self.seeds)
 
 
 def summarize(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary:
-    """Mean, spread and confidence interval of the values of several seeds.
+    """Return the mean, spread and confidence interval of the values of several seeds.
 
     Raises:
-        UserError: for no values, or one that is not a finite number.
+        UserError: If there are no values, or one is not finite.
     """
     numbers = _finite(values, "a summary")
     n, mean = len(numbers), float(numbers.mean())
     if n < 2:
         return Summary(mean, None, n, None, None)
     sd = float(numbers.std(ddof=1))
-    if _constant(numbers, sd):
+    if _is_constant(numbers, sd):
         return Summary(mean, 0.0, n, None, None)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(mean, sd, n, mean - half, mean + half)
@@ -92,15 +96,16 @@ def compare_paired(
     confidence: float = CONFIDENCE,
     power: float = POWER,
 ) -> PairedComparison:
-    """Compare two models on the seeds that both have; seeds of one alone are left out.
+    """Compare two models on the seeds that both have.
 
     Args:
-        candidate, baseline: seed -> value.
-        confidence: of the interval; ``1 - confidence`` is the level at which ``detectable`` counts as found.
-        power: probability of finding ``detectable``.
+        candidate: The candidate's values by seed.
+        baseline: The baseline's values by seed.
+        confidence: The confidence of the interval. ``1 - confidence`` is the level of the test behind ``detectable``.
+        power: The probability of finding the difference ``detectable``.
 
     Raises:
-        UserError: without a common seed, or for a value that is not a finite number.
+        UserError: If there is no common seed, or a value is not finite.
     """
     seeds = tuple(sorted(candidate.keys() & baseline.keys()))
     if not seeds:
@@ -112,50 +117,49 @@ def compare_paired(
     theirs = _finite([baseline[seed] for seed in seeds], "a comparison")
     differences = ours - theirs
     n, difference = len(seeds), float(differences.mean())
-    pairs = {"n": n, "seeds": seeds, "differences": tuple(differences.tolist())}
+    found = PairedComparison(seeds, tuple(differences.tolist()), difference)
     if n < 2:
-        return PairedComparison(difference, None, None, None, None, detectable=None, **pairs)
+        return found
     sd = float(differences.std(ddof=1))
-    if _constant(np.concatenate([ours, theirs]), sd):
-        return PairedComparison(difference, 0.0, None, None, None, detectable=None, **pairs)
+    if _is_constant(np.concatenate([ours, theirs]), sd):
+        return replace(found, sd=0.0)
     error = sd / math.sqrt(n)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    return PairedComparison(
-        difference=difference,
+    half_width = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    return replace(
+        found,
         sd=sd,
-        low=difference - half,
-        high=difference + half,
+        low=difference - half_width,
+        high=difference + half_width,
         p=float(2 * stats.t.sf(abs(difference) / error, n - 1)),
         detectable=smallest_detectable(n, sd, 1 - confidence, power),
-        **pairs,
     )
 
 
 def smallest_detectable(n: int, sd: float, level: float = 1 - CONFIDENCE, power: float = POWER) -> float:
-    """The true mean difference that a two-sided paired t test of ``n`` pairs finds with probability ``power``.
+    """Return the true mean difference that a two-sided paired t test of ``n`` pairs finds with a given probability.
 
-    Exact: solved on the noncentral t distribution by its square, the noncentral F.
+    The result is exact: the noncentral t distribution is solved by its square, the noncentral F.
 
     Args:
-        n: number of pairs, at least 2.
-        sd: standard deviation of the differences, in their unit.
-        level: of the test.
-        power: wanted, above ``level``.
+        n: The number of pairs, at least 2.
+        sd: The standard deviation of the differences, in their unit.
+        level: The level of the test.
+        power: The probability, above ``level``.
     """
     critical = float(stats.t.ppf(1 - level / 2, n - 1))
 
     def missing(shift: float) -> float:
-        # Both tails at once: the square of a noncentral t is a noncentral F. scipy's nct gives NaN in its far tail.
+        # The square of a noncentral t is a noncentral F, which covers both tails. scipy's nct is NaN in its far tail.
         return float(stats.ncf.sf(critical**2, 1, n - 1, shift**2)) - power
 
-    # Sought between no shift (found as often as the level says) and one that even a single degree of freedom finds.
+    # A shift of 0 is found with the probability of the level; the upper bound suffices for one degree of freedom.
     return float(optimize.brentq(missing, 0.0, 4 * critical + 10)) * sd / math.sqrt(n)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for being a family of tests (Holm 1979), in the given order; None where there was no test.
+    """Return p values corrected for a family of tests (Holm 1979), in the given order; None stays None.
 
-    Controls the probability of one false finding or more, whatever the dependence between the tests.
+    The correction bounds the probability of any false finding, also for tests that depend on each other.
     """
     order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
@@ -176,7 +180,7 @@ def _finite(values: Sequence[float], what: str) -> np.ndarray:
     return numbers
 
 
-def _constant(values: np.ndarray, sd: float) -> bool:
+def _is_constant(values: np.ndarray, sd: float) -> bool:
     return sd <= _ROUNDING * float(np.abs(values).max())
 
 

@@ -388,7 +388,7 @@ def test_a_measured_record_still_knows_where_it_was_made(tmp_path, name):
     content = json.loads(path.read_text())
     content["provenance"][name] = None
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"a measured record knows its {name}"):
+    with pytest.raises(UserError, match=f"a measured record needs {name}"):
         read_record(path)
     del content["provenance"][name]
     path.write_text(json.dumps(content))
@@ -410,7 +410,7 @@ def test_an_imported_record_says_what_it_was_read_from(tmp_path):
     path = tmp_path / "evaluate.json"
     write_record(path, evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": "imported"}))
-    with pytest.raises(UserError, match="an imported record has a source"):
+    with pytest.raises(UserError, match="an imported record needs a source"):
         read_record(path)
 
 

@@ -140,7 +140,7 @@ def test_what_is_written_is_read_back_and_its_bytes_are_its_content(kept, tmp_pa
 
 def test_missing_changed_and_damaged_files_are_refused(tmp_path):
     path = tmp_path / "predictions.npz"
-    with pytest.raises(UserError, match="not there, but the record beside it counts on it"):
+    with pytest.raises(UserError, match="no such file, but the record beside it needs it"):
         read_predictions(path)
     write_predictions(path, areas())
     with pytest.raises(UserError, match="not the predictions that the record beside it was made with"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hafabench.errors import UserError
-from hafabench.results.record import SCHEMA, read_record, write_record
+from hafabench.results.record import read_record, write_record
 from tools.synthetic_records import complexity, evaluation
 
 RECORD = evaluation("classification", "pvt_tiny", 0, {"top1": 91.25, "top5": 99.5})
@@ -30,7 +30,7 @@ def change(path: Path, **changes) -> None:
 
 def test_round_trip(written):
     assert read_record(written) == RECORD
-    assert json.loads(written.read_text())["schema"] == SCHEMA
+    assert json.loads(written.read_text())["schema"] == "hafabench.record/1"
 
 
 def test_numbers_survive_to_the_last_bit(tmp_path):
@@ -44,7 +44,7 @@ def test_record_of_another_schema_is_refused_by_that_alone(written, schema):
     change(written, schema=schema, metrics="nonsense")
     with pytest.raises(UserError) as caught:
         read_record(written)
-    assert str(caught.value) == f"{written}: schema: expected {SCHEMA!r}, found {schema!r}"
+    assert str(caught.value) == f"{written}: schema: expected 'hafabench.record/1', found {schema!r}"
 
 
 def test_all_wrong_values_are_reported_at_once(written):
