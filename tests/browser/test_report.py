@@ -43,7 +43,7 @@ def tab():
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WINDOWS.values(), ids=WINDOWS)
-def test_the_page_fits_the_window_and_nothing_complains(report, tab, width, dark):
+def test_the_page_fits_the_window_without_errors(report, tab, width, dark):
     tab.load(report, width=width, dark=dark)
     tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
@@ -60,7 +60,7 @@ def test_the_page_fits_the_window_and_nothing_complains(report, tab, width, dark
     assert (background == "rgb(20, 22, 26)") == dark
 
 
-def test_letters_of_charts_stay_readable_on_a_phone(report, tab):
+def test_chart_labels_are_readable_on_a_phone(report, tab):
     tab.load(report, width=WINDOWS["phone"])
     smallest = "Math.min(...[...document.querySelectorAll('.chart text')].map(t => t.getBoundingClientRect().height))"
     # The height of a line: letters of 9 pixels stand in one of about 11.

@@ -142,7 +142,7 @@ def test_the_seed_decides(tmp_path, images):
     assert not set(losses[0]) & set(losses[2])
 
 
-def test_sigterm_saves_the_state_and_says_so(tmp_path, images):
+def test_sigterm_saves_the_state_and_is_reported(tmp_path, images):
     changes = {**RANDOM, "epochs": 200, "checkpoint_every": 10**6, "workers": 1}
     run = tiny_run(tmp_path / "run", images=images, **changes)
     process = start(run.folder, images, **changes)
@@ -230,7 +230,7 @@ def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(tmp_path, images, monk
     assert_same_training(run, through)
 
 
-def test_a_trained_run_is_left_alone(tmp_path, images, capsys):
+def test_a_trained_run_is_not_trained_again(tmp_path, images, capsys):
     run = tiny_run(tmp_path / "run", images=images)
     classification.train(run)
     written = run.checkpoint.stat().st_mtime_ns
@@ -261,7 +261,7 @@ def test_fewer_images_than_a_batch_are_refused(tmp_path, images):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_truncated_image_is_one_sentence(tmp_path, workers):
+def test_a_truncated_image_is_one_error(tmp_path, workers):
     make_images(tmp_path)
     broken = tmp_path / "train" / "class1" / "3.png"
     broken.write_bytes(broken.read_bytes()[:200])
@@ -271,7 +271,7 @@ def test_truncated_image_is_one_sentence(tmp_path, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_final_checkpoint_says_whose_it_is(tmp_path, images):
+def test_final_checkpoint_names_its_run(tmp_path, images):
     run = tiny_run(tmp_path / "run", images=images)
     classification.train(run)
     content = load_checkpoint(run.checkpoint)
@@ -348,7 +348,7 @@ def test_every_value_of_the_recipe_reaches_the_training(tmp_path, images):
             assert not torch.equal(mine, theirs), f"{change} trains like {other}"
 
 
-def test_accuracy_is_that_of_a_plain_loop(tmp_path, images):
+def test_accuracy_equals_a_simple_loop(tmp_path, images):
     run = tiny_run(tmp_path / "run", images=images, model="tiny_resnet", epochs=1, warmup_epochs=0)
     classification.train(run)
     model = classification.create_model(run)

@@ -245,7 +245,7 @@ def test_state_of_another_configuration_is_not_resumed(tmp_path, monkeypatch, ca
     assert load_checkpoint(changed.checkpoint)["meta"]["training"]["resumes"] == 0
 
 
-def test_a_trained_run_is_left_alone(finished, capfd):
+def test_a_trained_run_is_not_trained_again(finished, capfd):
     run = finished("segmentation").run
     written = run.checkpoint.stat().st_mtime_ns
     dense.train(run)

@@ -93,7 +93,7 @@ def test_checkpoint_loads_strictly(name, classifier):
         assert torch.equal(other.eval()(x), expected)
 
 
-def test_convolution_weights_lie_channels_last_and_stay_so(name):
+def test_convolution_weights_are_channels_last_and_stay_so(name):
     """As tokens do: otherwise a CPU brings every map into another order, and back."""
     model = small(name)
     model.load_state_dict({key: value.contiguous() for key, value in model.state_dict().items()})
@@ -192,7 +192,7 @@ def test_features_only(pyramid):
 
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 16)])
-def test_too_small_an_input_is_one_sentence(classifier, size):
+def test_too_small_an_input_is_refused(classifier, size):
     with pytest.raises(UserError, match=f"input of {size[0]} x {size[1]} pixels is too small"):
         classifier(image(1, *size))
 

@@ -151,7 +151,7 @@ def test_another_architecture_is_no_teacher(tmp_path, images):
         classification.train(replace(run, parent=other))
 
 
-def test_a_teacher_that_is_not_trained_is_one_sentence(tmp_path, images):
+def test_an_untrained_teacher_is_refused(tmp_path, images):
     run = tiny_pair(tmp_path, "dynamicvit", images=images)
     run.parent.checkpoint.unlink()
     with pytest.raises(UserError, match="no such checkpoint"):

@@ -55,7 +55,7 @@ def test_pvt(name, mergers):
     ],
     ids=["more clusters", "fewer clusters", "fewer neighbours", "no density"],
 )
-def test_pvt_hafa_tells_another_clustering(module, name, value, monkeypatch):
+def test_another_clustering_of_pvt_hafa_is_detected(module, name, value, monkeypatch):
     arrays = load("pvt_hafa_narrow")
     monkeypatch.setattr(module, name, value)
     assert relative_error(pvt(arrays, HAFA)(arrays["input"]), arrays["logits"]) > 10 * TOLERANCE
@@ -77,7 +77,7 @@ def test_tcformer(tcformer_arrays):
 
 @torch.no_grad()
 @pytest.mark.parametrize("ratio", [0.24, 0.26])
-def test_tcformer_tells_another_ratio(ratio, tcformer_arrays, monkeypatch):
+def test_another_ratio_of_tcformer_is_detected(ratio, tcformer_arrays, monkeypatch):
     monkeypatch.setattr(sia, "RATIO", ratio)
     tokens = tcformer(tcformer_arrays).forward_tokens(tcformer_arrays["input"])[1]
     assert not torch.equal(tokens.cells, tcformer_arrays["assignment2"])

@@ -35,7 +35,7 @@ class TestClustering:
         monkeypatch.setattr(clustering_module, "MAX_BLOCK", 49 * 7)
         assert torch.equal(clusters_of(arrays), arrays["assignment"])
 
-    def test_array_tells_another_number_of_neighbours(self, name):
+    def test_another_number_of_neighbours_is_detected(self, name):
         arrays = load(name)
         assert not torch.equal(clusters_of(arrays, k=4), arrays["assignment"])
 
@@ -48,7 +48,7 @@ class TestClustering:
         ],
         ids=["constant", "sum instead of mean", "without itself, unscaled"],
     )
-    def test_array_tells_another_density(self, name, density, monkeypatch):
+    def test_another_density_is_detected(self, name, density, monkeypatch):
         arrays = load(name)
         monkeypatch.setattr(clustering_module, "_density", density)
         assert not torch.equal(clusters_of(arrays), arrays["assignment"])
@@ -79,14 +79,14 @@ class TestSia:
 
     @torch.no_grad()
     @pytest.mark.parametrize("ratio", [0.2, 0.26])
-    def test_array_tells_another_ratio(self, ratio, monkeypatch):
+    def test_another_ratio_is_detected(self, ratio, monkeypatch):
         arrays, module, tokens = semantic_aggregation()
         monkeypatch.setattr(sia_module, "RATIO", ratio)
         # 48 tokens: 10 or 13 clusters instead of 12.
         assert module(tokens).tokens.x.shape != arrays["q"].shape
 
     @torch.no_grad()
-    def test_array_tells_another_number_of_neighbours(self, monkeypatch):
+    def test_another_number_of_neighbours_is_detected(self, monkeypatch):
         arrays, module, tokens = semantic_aggregation()
         monkeypatch.setattr(sia_module, "NEIGHBOURS", 2)
         assert not torch.equal(module(tokens).tokens.cells, arrays["assignment"])

@@ -56,7 +56,7 @@ def test_every_static_figure_is_settled(ledger, verdicts):
     assert ledger.totals() == {"reproduced": 40, "reproduced under a convention": 25, "contradicted": 8}
 
 
-def test_whoever_is_reproduced_under_a_convention_names_it(ledger):
+def test_verdicts_under_a_convention_name_the_convention(ledger):
     for verdict in ledger.verdicts:
         if verdict.verdict.startswith("reproduced"):
             assert verdict.convention in verdict.matches, verdict.claim.locator
@@ -86,7 +86,7 @@ def test_findings(verdicts, locator, convention, value):
     assert verdicts[locator].value == pytest.approx(value, abs=6e-4)
 
 
-def test_contradictions_say_what_the_figure_might_be(verdicts):
+def test_contradictions_suggest_what_the_figure_might_be(verdicts):
     assert "8.0 G is the count of ResNeXt101-32x4d" in verdicts["table1/resnext50_32x4d/gflops"].because
     assert "published rate of 0.7" in verdicts["table6/dynamic_swin_tiny_0.25/gflops"].because
     assert "no convention gives the printed figure" in verdicts["table6/swin_tiny/params_m"].because

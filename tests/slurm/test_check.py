@@ -25,14 +25,14 @@ def paper(write_experiment):
     return load_experiment(write_experiment(base="paper"))
 
 
-def test_a_right_site_has_no_problem_and_a_node_is_looked_at(cluster, workspace, write_experiment):
+def test_a_correct_site_file_has_no_problem_and_a_node_is_probed(cluster, workspace, write_experiment):
     digits = load_experiment(write_experiment())
     assert findings(digits, "problem", probe=True) == []
     said = findings(digits, "ok", probe=True)
     assert any(line.startswith("cpu node: node") and line.endswith("runs hafabench") for line in said)
 
 
-def test_the_largest_request_of_the_paper_is_put_to_slurm(cluster, workspace, paper):
+def test_the_largest_request_of_the_paper_is_tested_with_slurm(cluster, workspace, paper):
     assert findings(paper, "problem") == []
     assert any("Slurm takes the largest request (train_run" in line for line in findings(paper, "ok"))
 
@@ -70,7 +70,7 @@ def test_data_that_a_node_does_not_see(cluster, workspace, paper):
         ({"account": "nobody"}, "account: user root has no association with 'nobody', only with"),
     ],
 )
-def test_each_mistake_is_one_sentence(cluster, workspace, paper, changes, expected):
+def test_each_error_is_one_message(cluster, workspace, paper, changes, expected):
     said = findings(paper, "problem", **changes)
     assert any(line.startswith(expected) for line in said), said
     assert not any("\n" in line for line in said)

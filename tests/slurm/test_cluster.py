@@ -44,7 +44,7 @@ def own_cluster():
     return partial(SlurmCluster, nodes=1, patience=PATIENCE)
 
 
-def test_nothing_is_left_of_a_cluster_stopped_while_a_job_runs(own_cluster, tmp_path):
+def test_stopping_removes_everything_while_a_job_runs(own_cluster, tmp_path):
     with own_cluster() as running:
         folder = running.settings.folder
         # A process without the submitter's environment that outlives its parent: the hardest to find again.
@@ -61,7 +61,7 @@ def test_nothing_is_left_of_a_cluster_stopped_while_a_job_runs(own_cluster, tmp_
         os.kill(int(pid), signal.SIGKILL)
 
 
-def test_nothing_is_left_of_a_cluster_that_does_not_come_up(own_cluster, monkeypatch):
+def test_a_failed_start_removes_everything(own_cluster, monkeypatch):
     def broken(settings):
         return "NodeName=nonsense\n"
 
@@ -84,7 +84,7 @@ def test_stopping_twice_is_harmless(own_cluster):
     nothing_is_left(running.settings.folder)
 
 
-def test_one_cluster_at_a_time_and_a_killed_one_is_cleared_away(own_cluster):
+def test_only_one_cluster_runs_and_a_killed_one_is_removed(own_cluster):
     first = own_cluster()
     first.start()
     try:
@@ -114,7 +114,7 @@ def as_root_with_programs(monkeypatch: pytest.MonkeyPatch, folder: Path, names: 
     monkeypatch.setattr("os.geteuid", lambda: 0)
 
 
-def test_a_configuration_of_the_machine_is_left_alone(tmp_path, monkeypatch):
+def test_an_existing_slurm_configuration_is_not_touched(tmp_path, monkeypatch):
     existing = tmp_path / "slurm.conf"
     existing.write_text("ClusterName=production\n")
     monkeypatch.setattr(machine, "SYSTEM_CONF", existing)
@@ -191,7 +191,7 @@ def test_a_job_sees_the_gpus_it_was_given(cluster, tmp_path):
     assert (tmp_path / "gpus").read_text() == "0,1\n"
 
 
-def test_a_dead_node_takes_its_jobs_with_it_and_comes_back(cluster):
+def test_a_killed_node_ends_its_jobs_and_returns(cluster):
     job = cluster.sbatch("sleep 600", "--requeue", "--nodelist=node1")
     state_of(cluster, job, "RUNNING")
     cluster.node_down("node1")
@@ -202,7 +202,7 @@ def test_a_dead_node_takes_its_jobs_with_it_and_comes_back(cluster):
     assert cluster.details(job)["Restarts"] == "1"
 
 
-def test_a_node_that_dies_in_silence_is_found_out(cluster):
+def test_an_unannounced_node_failure_is_detected(cluster):
     cluster.node_down("node2", announce=False)
     assert [name for name, state in cluster.nodes().items() if state == "down"] == ["node2"]
 
@@ -215,7 +215,7 @@ def test_jobs_survive_a_restart_of_the_controller(cluster):
     assert cluster.details(job)["Restarts"] == "0"
 
 
-def test_preemptible_jobs_make_room_and_are_requeued(cluster):
+def test_preemptible_jobs_are_requeued(cluster):
     weak = cluster.sbatch("sleep 600", "--partition=preemptible", "--exclusive", "--nodelist=node3")
     state_of(cluster, weak, "RUNNING")
     strong = cluster.sbatch("sleep 600", "--gpus=2", "--nodelist=node3", "--constraint=only_node3")
@@ -251,7 +251,7 @@ def test_accounting_keeps_comment_and_every_attempt(cluster):
     assert all(row["Comment"] == "rule_train" and "gres/gpu=1" in row["AllocTRES"] for row in attempts())
 
 
-def test_a_wait_ends(capsys):
+def test_a_wait_has_a_time_limit(capsys):
     with pytest.raises(NeverHappened, match=r"^the sky falls: not within 0\.05 s$"):
         wait_until(lambda: False, "the sky falls", timeout=0.05, every=0.01)
     with pytest.raises(NeverHappened, match=r"^the sky falls: it is up there$"):

@@ -241,7 +241,7 @@ def test_a_running_job_outlives_its_driver_and_is_not_trained_again(sessions, un
     assert before not in fourth.submitted()
 
 
-def test_jobs_do_not_notice_a_restart_of_the_controller(sessions, undisturbed):
+def test_jobs_continue_over_a_restart_of_the_controller(sessions, undisturbed):
     session = sessions["controller restart"]
     assert session.seen["state"] == "RUNNING"
     session.driver.finished(PATIENCE)

@@ -69,7 +69,7 @@ def toys(tmp_path) -> Path:
     return tmp_path
 
 
-def test_what_the_site_file_says_reaches_slurm(cluster, toys):
+def test_settings_of_the_site_file_reach_slurm(cluster, toys):
     with Driver(cluster, toys, "all", "--profile", "slurm", *QUICK) as driver:
         driver.succeeds(200)
         ids = driver.submitted()
@@ -117,7 +117,7 @@ def test_it_works_verbatim_in_a_checkout(tmp_path, arguments, experiment):
     assert {rule: counts[rule] for rule in by_rule} == by_rule
 
 
-def test_a_mistake_in_the_site_file_is_told_before_anything_is_submitted(cluster, tmp_path):
+def test_an_error_in_the_site_file_is_reported_before_any_submission(cluster, tmp_path):
     workspace = Workspace(tmp_path / "checkout", {"gpu": {"partitions": "a100"}})
     with workspace.start(cluster) as driver:
         assert driver.finished(60) != 0

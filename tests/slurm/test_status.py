@@ -70,7 +70,7 @@ def locked(folder: Path) -> Path:
 SNAKEFILE = 'rule all:\n    output: "results/checkpoint.pth"\n    shell: "touch {output}"\n'
 
 
-def test_recover_leaves_live_jobs_alone_until_told(cluster, workspace, write_experiment):
+def test_recover_cancels_live_jobs_only_on_request(cluster, workspace, write_experiment):
     lock = locked(workspace)
     job = submit(cluster, workspace, "sleep 300", TRAINING)
     other = submit(cluster, workspace, "sleep 300", "someone-else's")

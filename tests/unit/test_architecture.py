@@ -52,7 +52,7 @@ def test_imports_run_downwards(module):
             assert known[parts[1]] < known[here], f"{module} imports {name}, which is not in a lower layer"
 
 
-def test_only_errors_and_files_stand_at_the_root():
+def test_only_errors_and_files_are_at_the_root():
     found = {path.name for path in PACKAGE.iterdir() if path.suffix == ".py"}
     assert found == {"__init__.py", "__main__.py", "errors.py", "files.py"}
 

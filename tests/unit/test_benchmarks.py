@@ -53,7 +53,7 @@ def test_table():
     ]
 
 
-def test_the_page_keeps_what_stands_around_the_table(tmp_path):
+def test_the_page_keeps_the_text_around_the_table(tmp_path):
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{BEGIN}\nold \\1\n{END}\nafter\n")
     update_page(page, "new \\1\n")
@@ -100,10 +100,10 @@ def test_an_enlarged_experiment_is_in_order(tmp_path):
     assert len(thrice) == 3 * len(once)
 
 
-def test_the_proofs_of_the_gate_are_there():
+def test_the_tests_of_the_gate_exist():
     assert [name for name in PROOFS if not (REPOSITORY / name).is_file()] == []
 
 
-def test_an_unknown_name_is_one_sentence():
+def test_an_unknown_name_is_refused():
     with pytest.raises(UserError, match="unknown benchmark 'speed'; expected one of hafa_over_pvt, "):
         command.cli(["--only", "speed"], standalone_mode=False)

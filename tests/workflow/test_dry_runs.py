@@ -28,7 +28,7 @@ def test_digits(tmp_path):
     }
 
 
-def test_paper_without_its_data_says_what_is_missing_and_plans(tmp_path):
+def test_paper_without_its_data_lists_missing_data_and_plans(tmp_path):
     done = snakemake(tmp_path, REPOSITORY / "configs/paper.yaml", "--dry-run", "all")
     assert done.returncode == 0, done.stdout
     assert job_counts(done.stdout) == {
@@ -58,7 +58,7 @@ def test_paper_without_its_data_starts_no_job(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_bad_configuration_is_refused_before_the_dag(tmp_path, write_experiment):
+def test_an_invalid_configuration_is_refused_before_the_dag(tmp_path, write_experiment):
     path = write_experiment(lambda c: c["train"]["classification"].append("pvt_gigantic"))
     done = snakemake(tmp_path, path, "--dry-run", "all")
     assert done.returncode != 0

@@ -47,7 +47,7 @@ def planned(command: str) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_cells_that_were_never_made(workspace):
+def test_jobs_without_outputs(workspace):
     experiment = load_experiment(Path("configs/digits.yaml"))
     one = {"prepare_dataset": 2, "train_run": 2, "evaluate_run": 1, "total": 5}
     assert planned(explain(experiment, "table2/pvt_tiny_hafa/miou").remake.command) == one
@@ -64,7 +64,7 @@ def test_cells_that_were_never_made(workspace):
     assert planned(explain(study, "table2/pvt_tiny_hafa/miou").remake.command) == seeds
 
 
-def test_cells_that_are_there_are_made_again_and_nothing_they_rest_on(workspace):
+def test_existing_outputs_are_made_again_without_their_inputs(workspace):
     experiment = load_experiment(Path("configs/digits.yaml"))
     runs = expand(experiment)
     for task in ("classification", "segmentation"):
@@ -98,7 +98,7 @@ def test_cells_that_are_there_are_made_again_and_nothing_they_rest_on(workspace)
     assert planned(counted.remake.command) == {"count_complexity": 1, "total": 1}
 
 
-def test_full_scale_cells_go_to_the_cluster(workspace):
+def test_full_scale_jobs_run_on_the_cluster(workspace):
     experiment = load_experiment(Path("configs/paper.yaml"))
     found = explain(experiment, "table3/pvt_small_hafa/box_ap")
     assert "--profile slurm" in found.remake.command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tools.checkout import REPOSITORY, snakemake
 
 
-def test_the_last_lines_name_the_cell_its_log_and_the_command_to_repeat_it(tmp_path):
+def test_the_last_lines_name_the_job_its_log_and_the_command_to_repeat_it(tmp_path):
     (tmp_path / "data").write_text("a file where a folder should be")
     done = snakemake(tmp_path, REPOSITORY / "configs/digits.yaml", "results/digits/data/classification.json")
     assert done.returncode != 0

@@ -153,7 +153,7 @@ def test_a_deleted_record_is_made_again_alone(finished, experiment, record, rule
         os.utime(path, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
 
 
-def test_a_failing_job_leaves_the_others_and_is_repeatable(finished, experiment):
+def test_a_failing_job_does_not_stop_the_others_and_can_be_repeated(finished, experiment):
     image = next((finished / "data/digits/imagenet/val").rglob("*.JPEG"))
     record = finished / "results/digits/classification/resnet18/seed0/evaluate.json"
     whole = image.read_bytes()

@@ -73,7 +73,7 @@ def test_models_are_listed():
     assert any("dynamic_swin_tiny_0.25 " in line and "keeps constant 0.25" in line for line in lines)
 
 
-def test_missing_checkpoint_is_one_sentence(write_experiment, tmp_path):
+def test_a_missing_checkpoint_is_one_message(write_experiment, tmp_path):
     done = hafabench("evaluate", "classification/pvt_tiny/seed0", "-e", str(write_experiment()), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: results/digits/classification/pvt_tiny/seed0/checkpoint.pth: no such checkpoint\n"

@@ -119,7 +119,7 @@ def test_gpus_of_trackable_resources(text, gpus):
 # -- which Slurm job is which job ----------------------------------------------
 
 
-def test_comments_are_what_the_executor_writes(digits):
+def test_comments_equal_those_of_the_executor(digits):
     found = jobs_by_comment(JobList(digits))
     assert found[TRAINING].subject == "classification/pvt_tiny/seed0"
     # Recorded from the executor: `rule_<name>_wildcards_<wildcards joined by underscores>`.
@@ -176,7 +176,7 @@ def test_costs_sum_over_attempts_and_requeues(digits, tmp_path):
     assert read_accounting(accounting_file(digits)) == record
 
 
-def test_what_the_data_base_forgets_stays_in_the_file(digits, tmp_path):
+def test_purged_accounting_is_kept_in_the_file(digits, tmp_path):
     lines = here(SACCT, tmp_path).splitlines(keepends=True)
     full = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines)})), SINCE)
     later = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines[4:])})), SINCE)
@@ -354,7 +354,7 @@ def stand_in(version: str, filter_name: str, jobs, asked: list | None = None) ->
         ("25.11.2", "JobFilter", {2: job(Job2511, gpus={"gpu:fake": GPU(1, "fake"), "gpu": GPU(1)})}),
     ],
 )
-def test_both_interfaces_give_what_sacct_gives(version, filter_name, loaded):
+def test_both_interfaces_equal_sacct(version, filter_name, loaded):
     asked: list = []
     backend = PySlurm(stand_in(version, filter_name, loaded, asked), Answers({"sacct": ""}))
     (found,) = backend.attempts(SINCE)
@@ -369,7 +369,7 @@ def test_both_interfaces_give_what_sacct_gives(version, filter_name, loaded):
 
 
 @pytest.mark.parametrize("kind", [Job22, Job2511])
-def test_earlier_turns_of_requeued_jobs_come_from_sacct(kind):
+def test_earlier_attempts_of_requeued_jobs_come_from_sacct(kind):
     changes = {"id": 1, "state": "CANCELLED", "elapsed_time": 20, "start_time": moment("2026-11-23T15:38:42")}
     if kind is Job2511:
         changes |= {"requeue_count": 1, "gpus": {"gpu": GPU(2)}}
@@ -397,7 +397,7 @@ def test_states_and_empty_values_of_pyslurm():
     assert found.nodes == ""
 
 
-def test_a_data_base_that_is_down_is_a_sentence():
+def test_an_unavailable_data_base_is_one_message():
     with pytest.raises(CommandFailed, match="pyslurm: no connection"):
         PySlurm(stand_in("x", "JobFilter", RPCError("no connection")), Answers({})).attempts(SINCE)
 

@@ -113,7 +113,7 @@ def test_done_jobs(digits, tiny):
     assert found[f"train_run {RUN}"] == found[f"evaluate_run {RUN}"] == ("done", "")
 
 
-def test_failed_jobs_say_why_and_how_to_repeat(digits, tiny):
+def test_failed_jobs_show_the_reason_and_the_command_to_repeat(digits, tiny):
     begin(tiny)
     (tiny.folder / "train.log").write_text("32/128 loss 2\nerror: data/digits: no such folder\nTraining ended\n")
     status = experiment_status(digits, runner=queue())
@@ -124,7 +124,7 @@ def test_failed_jobs_say_why_and_how_to_repeat(digits, tiny):
     assert f"again: hafabench train {RUN} --experiment {digits.file}" in text
 
 
-def test_what_slurm_wrote_about_the_end_counts(digits, tiny):
+def test_the_end_of_a_job_is_read_from_slurms_log(digits, tiny):
     begin(tiny)
     (tiny.folder / "train.log").write_text(f"{RUN} 32/128 loss 2\n")
     folder = Path("logs/slurm/rule_train_run/classification_pvt_tiny_0")
@@ -234,7 +234,7 @@ def unlocking(lock: Path) -> list[str]:
     return [sys.executable, "-c", f"import pathlib; pathlib.Path({str(lock)!r}).unlink()"]
 
 
-def test_a_driver_of_this_folder_is_seen(tmp_path, digits, lock):
+def test_a_driver_of_this_folder_is_found(tmp_path, digits, lock):
     program = tmp_path / "snakemake"
     program.write_text(f"#!{sys.executable}\nimport sys; print('up', flush=True); sys.stdin.read()\n")
     program.chmod(0o755)
@@ -274,7 +274,7 @@ def test_recover_shows_and_leaves_everything(tmp_path, lock):
 
 
 @pytest.mark.parametrize("mode", ["wait", "cancel"])
-def test_recover_unlocks_only_when_nothing_lives(tmp_path, lock, mode):
+def test_recover_unlocks_only_without_live_jobs(tmp_path, lock, mode):
     both = f"{line(7, 'RUNNING', tmp_path)}\n{line(9, 'COMPLETING', tmp_path)}"
     looks = [both, line(9, "COMPLETING", tmp_path), line(9, "COMPLETING", tmp_path), ""]
     cancelled, said = [], []
@@ -293,7 +293,7 @@ def test_recover_unlocks_only_when_nothing_lives(tmp_path, lock, mode):
     assert said[-1].startswith("no live jobs; unlocked")
 
 
-def test_recover_does_nothing_where_the_queue_cannot_be_seen(tmp_path, lock):
+def test_recover_does_nothing_without_the_queue(tmp_path, lock):
     with pytest.raises(CommandFailed, match="squeue: not found"):
         recover(tmp_path, unlocking(lock), "cancel", print, Answers({}))
     assert lock.exists()
@@ -434,7 +434,7 @@ def test_a_constraint_beyond_names_is_left_to_slurm(paper):
     assert problems(paper, gpu=pool(GPU, constraint="[rack1|rack2]")) == []
 
 
-def test_what_slurm_refuses_is_repeated(paper):
+def test_refusals_by_slurm_are_quoted(paper):
     class Refusing(Cluster):
         def __call__(self, arguments, timeout):
             if arguments[0] == "sbatch":
@@ -484,7 +484,7 @@ def answered(ran: str = "ok", cuda: str = "True", seen: int = 12) -> str:
         (answered(cuda=""), None),
     ],
 )
-def test_what_a_compute_node_sees(paper, answer, expected):
+def test_problems_found_on_a_compute_node(paper, answer, expected):
     said = problems(paper, Cluster(srun=answer), probe=True)
     if expected is None:
         assert said == []

@@ -187,7 +187,7 @@ def test_digits_stay_readable_in_a_crowd():
             assert instance.visible.sum() >= 0.75 * instance.glyph.silhouette.sum()
 
 
-def test_no_digit_lies_in_the_middle_of_another():
+def test_no_digit_covers_the_middle_of_another():
     """Its outline would be a hole in the other's mask, which polygons cannot say."""
     pool = split_scans(0)["train"]
     for seed in range(16):
@@ -283,7 +283,7 @@ def test_a_folder_that_was_not_made_here_is_not_overwritten(tmp_path):
     assert (dataset.root / "holiday.jpg").read_bytes() == b"mine"
 
 
-def test_what_the_generator_cannot_make_is_refused_all_at_once(tmp_path):
+def test_impossible_settings_of_the_generator_are_reported_together(tmp_path):
     dataset = config("imagenet", tmp_path / "data", val=9, num_classes=12)
     with pytest.raises(UserError) as caught:
         make_digits(dataset)
@@ -294,7 +294,7 @@ def test_what_the_generator_cannot_make_is_refused_all_at_once(tmp_path):
     assert not dataset.root.exists()
 
 
-def test_the_manifest_says_what_was_made(made):
+def test_the_manifest_describes_the_data(made):
     content = json.loads((made["ade20k"].root / "manifest.json").read_text())
     assert content["classes"][-1] == "background"
     assert content["files"] == 2 * (16 + 10)

@@ -79,7 +79,7 @@ def truncate(file: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_truncated_image_is_one_sentence_also_from_a_loading_process(spoilable, workers):
+def test_a_truncated_image_is_one_error_also_in_a_loading_process(spoilable, workers):
     dataset = classification_dataset(spoilable, "train", to_tensor)
     file = Path(dataset.samples[3][0])
     truncate(file)

@@ -73,7 +73,7 @@ def annotations_of_first_image(dataset: DatasetConfig, **first: Any) -> Iterator
         file.write_text(original)
 
 
-def test_boxes_stand_where_the_annotations_say(made, tmp_path):
+def test_boxes_are_drawn_at_the_annotated_places(made, tmp_path):
     dataset = made["coco"]
     with annotations_of_first_image(dataset, bbox=[10, 20, 30, 35], segmentation=[], category_id=4):
         draw_preview(dataset, tmp_path / "preview.png", columns=1, count=1)
@@ -117,7 +117,7 @@ def test_run_length_masks_are_drawn_too(made, tmp_path):
     assert changed[:, TILE // 2 + 3 :].mean() < 0.05
 
 
-def test_nothing_to_draw_is_a_sentence(made, tmp_path):
+def test_nothing_to_draw_is_refused(made, tmp_path):
     absent = made["coco"].model_copy(update={"root": tmp_path / "absent"})
     with pytest.raises(UserError, match="no such file or folder; nothing to draw"):
         draw_preview(absent, tmp_path / "preview.png")

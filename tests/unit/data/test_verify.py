@@ -263,7 +263,7 @@ def test_many_problems_of_a_kind_are_counted(copied, tmp_path):
     assert found[-1] == "and 10 more unreadable images"
 
 
-def test_changed_embedded_data_is_noticed_and_made_anew(copied, tmp_path, capsys):
+def test_changed_embedded_data_is_detected_and_made_again(copied, tmp_path, capsys):
     dataset = copied("coco", generator={"kind": "digits", "seed": 0, "image_size": 64, "max_objects": 3})
     report = prepare_dataset(dataset, tmp_path / "report.json")
     assert "made" not in capsys.readouterr().err
@@ -275,7 +275,7 @@ def test_changed_embedded_data_is_noticed_and_made_anew(copied, tmp_path, capsys
     assert "made 4 images" in capsys.readouterr().err
 
 
-def test_other_parameters_are_made_anew(copied, tmp_path):
+def test_data_with_other_parameters_is_made_again(copied, tmp_path):
     dataset = copied("ade20k", generator={"kind": "digits", "seed": 5, "image_size": 64, "max_objects": 3})
     assert "made with other parameters" in problems_of(dataset)[0]
     report = prepare_dataset(dataset, tmp_path / "report.json")

@@ -48,7 +48,7 @@ def decays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, floa
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_decay_spares_vectors_biases_class_tokens_and_what_the_model_names(optimizer):
+def test_weight_decay_excludes_vectors_biases_class_tokens_and_listed_parameters(optimizer):
     model = nn.ModuleDict({"stage4": Toy()})
     toy = Toy()
     expected = {"linear.weight": 0.05, "pos_embed": 0.05, "table": 0.0, "cls_token": 0.0}
@@ -153,7 +153,7 @@ def test_erasing_fills_with_noise_and_not_a_constant():
 
 
 @pytest.mark.parametrize("policy", ["rand-q9", "nonsense", "rand-m9-zzz1"])
-def test_unknown_policy_is_one_sentence(policy):
+def test_an_unknown_policy_is_refused(policy):
     with pytest.raises(UserError, match="auto_augment: timm knows no policy"):
         train_transform(recipe(auto_augment=policy))
 

@@ -47,11 +47,11 @@ def test_a_deadline_that_is_no_duration_is_refused(monkeypatch, text):
         StopRequest()
 
 
-def test_the_exit_code_says_try_again():
+def test_the_exit_code_is_that_of_a_temporary_failure():
     assert EXIT_CODE == 75
 
 
-def test_workers_outlive_what_is_meant_for_their_parent_but_not_for_ever():
+def test_workers_ignore_signals_for_their_parent_for_a_limited_time():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         leave_signals_to_parent()

@@ -23,7 +23,7 @@ class Source:
         return report_progress(iter(self), "the/run", images, batch_size, clock=lambda: self.now)
 
 
-def test_a_long_evaluation_tells_rate_and_time_left(capsys):
+def test_a_long_evaluation_reports_rate_and_time_left(capsys):
     source = Source(batches=10, seconds=4)
     assert list(source.report_progress(images=39, batch_size=4)) == list(range(10))
     assert capsys.readouterr().err.splitlines() == [
@@ -34,12 +34,12 @@ def test_a_long_evaluation_tells_rate_and_time_left(capsys):
     ]
 
 
-def test_a_short_one_tells_nothing(capsys):
+def test_a_short_evaluation_reports_nothing(capsys):
     assert len(list(Source(batches=4, seconds=2).report_progress(images=16, batch_size=4))) == 4
     assert capsys.readouterr().err == ""
 
 
-def test_it_closes_what_it_reads():
+def test_the_iterator_is_closed():
     source = Source(batches=4, seconds=1)
     batches = source.report_progress(images=16, batch_size=4)
     assert next(batches) == 0

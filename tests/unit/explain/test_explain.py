@@ -92,7 +92,7 @@ def test_a_row_goes_by_its_model_too(experiment):
         ("", "names no cell of the tables; expected table/row/column, for instance table1/"),
     ],
 )
-def test_bad_locators_get_one_sentence_with_the_nearest(experiment, locator, says):
+def test_unknown_locators_are_refused_with_the_nearest(experiment, locator, says):
     with pytest.raises(UserError, match=says) as caught:
         explain(experiment, locator)
     assert len(caught.value.problems) == 1
@@ -146,7 +146,7 @@ def test_every_record_is_read_once(experiment, done):
     assert set(read.values()) == {1}, read
 
 
-def test_a_checkpoint_that_changed_is_told(experiment):
+def test_a_changed_checkpoint_is_reported(experiment):
     trained(experiment, "segmentation/pvt_tiny/seed0", 30.0)
     checkpoint = expand(experiment)["segmentation/pvt_tiny/seed0"].checkpoint
     checkpoint.write_bytes(b"another")
@@ -265,7 +265,7 @@ def test_imported_cell(experiment):
     assert "device    unknown" in text
 
 
-def test_an_import_beside_a_measured_number_is_told_apart(experiment):
+def test_an_import_beside_a_measured_number_is_distinguished(experiment):
     trained(experiment, "segmentation/pvt_tiny/seed0", 30.0)
     store_import(experiment, read_import(plain("segmentation,pvt_tiny,,miou,35.7,%\n"), experiment))
     found = explain(experiment, "table2/pvt_tiny/miou")
@@ -309,7 +309,7 @@ def test_accounting_of_the_cells_own_jobs(experiment):
 # Formats and the verb.
 
 
-def test_json_holds_every_setting_and_reads_back(experiment):
+def test_json_contains_every_setting_and_can_be_read_back(experiment):
     trained(experiment, "segmentation/pvt_tiny/seed0", 30.0)
     content = json.loads(to_json(explain(experiment, "table2/pvt_tiny/miou")))
     assert content["locator"] == "table2/pvt_tiny/miou"
@@ -326,7 +326,7 @@ def test_json_holds_every_setting_and_reads_back(experiment):
     }
 
 
-def test_markdown_escapes_what_it_did_not_write(experiment):
+def test_markdown_escapes_text_of_the_user(experiment):
     text = to_markdown(explain(experiment, "table2/pvt_tiny_hafa/miou"))
     assert text.startswith(
         "# Table 2: PVT-Tiny(HAFA), mIoU (%)\n\n`table2/pvt_tiny_hafa/miou` of experiment digits\n"

@@ -71,7 +71,7 @@ def stored(experiment: Experiment, file: Path, *, replace: bool = False, **optio
 # timm.
 
 
-def test_timm_gives_its_last_epoch_and_what_its_arguments_say(experiment):
+def test_timm_imports_its_last_epoch_and_arguments(experiment):
     (made,) = stored(experiment, summary())
     record = read_record(made.path)
     assert made.path == Path("results/digits/imported/evaluate/classification/resnet18") / made.path.name
@@ -214,7 +214,7 @@ def test_plain_csv(experiment):
     assert (third.verb, third.metrics[0].value, third.metrics[0].unit) == ("complexity", 26.9e6, "1")
 
 
-def test_all_problems_of_a_csv_are_said_at_once_with_their_lines(experiment):
+def test_all_problems_of_a_csv_are_reported_at_once_with_their_lines(experiment):
     file = plain(
         "segmentation,pvt_tinny,0,miou,40,%\n"
         "counting,pvt_tiny,0,miou,40,%\n"
@@ -406,7 +406,7 @@ def test_a_record_of_before_imports_is_still_read(tmp_path):
     assert read_record(path) == record
 
 
-def test_an_imported_record_says_what_it_was_read_from(tmp_path):
+def test_an_imported_record_names_its_source(tmp_path):
     path = tmp_path / "evaluate.json"
     write_record(path, evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": "imported"}))
@@ -417,7 +417,7 @@ def test_an_imported_record_says_what_it_was_read_from(tmp_path):
 # The verb.
 
 
-def test_the_verb_writes_the_record_and_says_so(experiment):
+def test_the_command_writes_the_record_and_reports_it(experiment):
     done = CliRunner().invoke(cli, ["import", str(summary()), "-e", str(experiment.file), "--epoch", "best"])
     assert done.exit_code == 0, done.output
     assert "imported/classification/resnet18/seed42 top1 62.25 %" in done.output

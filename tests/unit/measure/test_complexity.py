@@ -126,13 +126,13 @@ def test_cost_follows_the_input_size_and_parameters_do_not():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "pvt_tiny_hafa", "hrnet_w32", "pvt_v2_b1"])
-def test_an_image_size_that_a_model_cannot_take_is_one_sentence(name):
+def test_an_invalid_image_size_is_one_error(name):
     with pytest.raises(UserError) as caught:
         count_model(CATALOG[name], "classification", (1, 0), 1000)
     assert len(caught.value.problems) == 1
 
 
-def test_the_sentence_about_an_image_size_names_model_and_size():
+def test_the_error_about_an_image_size_names_model_and_size():
     expected = "model 'hrnet_w32' cannot take images of 225 x 230 pixels: "
     with pytest.raises(UserError, match=expected):
         count_model(CATALOG["hrnet_w32"], "classification", (225, 230), 1000)
@@ -186,7 +186,7 @@ def experiment(write_experiment):
     return load_experiment(write_experiment())
 
 
-def test_csv_rows_are_what_a_spreadsheet_expects(experiment):
+def test_csv_rows(experiment):
     rows = list(table_rows(experiment, ["resnet18", "deit_tiny"], "classification", "csv"))
     assert rows == ["model,params,gmacs", "resnet18,11689512,1.814073", "deit_tiny,5717416,1.253683"]
 
@@ -204,7 +204,7 @@ def test_without_names_the_rows_are_those_of_the_tables(experiment, monkeypatch)
     assert "swin_tiny" not in names
 
 
-def test_all_wrong_names_are_told_before_anything_is_counted(experiment):
+def test_all_unknown_names_are_reported_before_counting(experiment):
     rows = table_rows(experiment, ["resnet18", "pvt_tiny_haffa", "pvt_tinny"], "classification", "csv")
     with pytest.raises(UserError) as caught:
         next(rows)

@@ -134,7 +134,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("task", "name"), MODELS, ids=lambda value: str(value))
-def test_sums_are_those_of_the_plain_count(task, name):
+def test_sums_equal_the_complexity_count(task, name):
     model = build_on_meta(CATALOG[name], task, 10)
     found, plain = decompose(model, SIZES[task]), count(model, SIZES[task])
     assert found.params == plain.params
@@ -148,7 +148,7 @@ def test_sums_are_those_of_the_plain_count(task, name):
     assert len(counts(found.operations)) == len(found.operations)
 
 
-def test_custom_convolutions_are_told_apart():
+def test_custom_convolutions_are_distinguished():
     """LAA's two convolutions and SIA's strided map, as the golden classes have them, at 64x96."""
     found = decompose(build_on_meta(CATALOG["pvt_tiny_hafa"], "classification", 10), (64, 96))
     cells = {2: 8 * 12, 3: 4 * 6, 4: 2 * 3}

@@ -23,7 +23,7 @@ from hafabench.stats.intervals import Interval
 from tools.checkout import REPOSITORY
 
 
-def test_twenty_times_the_work_is_seen_on_a_real_clock():
+def test_twenty_times_the_work_is_measured_on_a_real_clock():
     layer, image = nn.Conv2d(16, 16, 3, padding=1), torch.randn(1, 16, 64, 64)
     subjects = {"once": lambda: layer(image), "twenty": lambda: [layer(image) for _ in range(20)]}
     with torch.inference_mode():
@@ -122,7 +122,7 @@ def test_medians_quartiles_and_intervals_in_their_units(monkeypatch):
     assert {m.confidence for m in found} == {0.99}
 
 
-def test_a_machine_too_noisy_to_say_is_said(monkeypatch):
+def test_a_machine_that_is_too_noisy_is_reported(monkeypatch):
     noisy = {"small": [0.01] * 60, "other": [0.01, 0.02, 0.03] * 20}
     monkeypatch.setattr(latency, "time_against_baseline", lambda *_, **__: fake_comparison(noisy, steady=False))
     settling, ratio, machine = measure(small_group(interval=0.02), SMALL, device="cpu").warnings
@@ -198,7 +198,7 @@ def test_unknown_models_are_all_named():
         assert expected in text
 
 
-def test_an_image_size_that_a_model_cannot_take_is_refused_before_anything_is_timed(capsys):
+def test_an_invalid_image_size_is_refused_before_timing(capsys):
     with pytest.raises(UserError, match="'hrnet_w32' cannot take images of 200 x 200 pixels"):
         measure(small_group(baseline="hrnet_w32", models=["hrnet_w32"], image_size=200), CATALOG, device="cpu")
     assert "round" not in capsys.readouterr().err

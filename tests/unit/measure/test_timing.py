@@ -72,7 +72,7 @@ def test_warm_up_goes_on_until_the_speed_is_steady_and_is_discarded():
     assert found.median_time("a").value == pytest.approx(1.0, rel=0.05)
 
 
-def test_warm_up_of_a_machine_that_never_settles_is_given_up_and_said():
+def test_warm_up_of_an_unsteady_machine_ends_and_is_reported():
     machine = FakeMachine(speed=lambda call: 1.02**call)
     found = measured(machine, {"a": 1.0, "b": 1.0}, Protocol(3, 4))
     assert (found.steady, found.warmup) == (False, 30)
@@ -122,7 +122,7 @@ def test_a_subject_against_itself_is_no_difference_in_95_of_100_trials(wanted):
     assert agreed >= 95
 
 
-def test_a_difference_of_five_per_cent_is_seen_through_the_same_noise():
+def test_a_difference_of_five_per_cent_is_detected_in_the_same_noise():
     seen = 0
     for trial in range(40):
         machine = FakeMachine(NoisyNeighbours(trial))

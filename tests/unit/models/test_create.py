@@ -145,7 +145,7 @@ class TestRefusals:
             (lambda: create("pvt_tiny", fidelity="code"), "unknown fidelity 'code'"),
         ],
     )
-    def test_one_sentence(self, build, sentence):
+    def test_one_message(self, build, sentence):
         with pytest.raises(UserError, match=sentence) as caught:
             build()
         assert len(caught.value.problems) == 1

@@ -234,7 +234,7 @@ def test_nothing_is_dead_where_something_is_missing_or_where_the_class_has_no_su
 # Refusals.
 
 
-def test_every_misfit_is_listed_in_one_error():
+def test_every_mismatch_is_listed_in_one_error():
     model = create("pvt_tiny", **SMALL)
     weights = published(model.state_dict())
     del weights["cls_token"], weights["block2.1.mlp.fc1.bias"]
@@ -306,13 +306,13 @@ def test_files_that_are_no_checkpoint(tmp_path, content):
         ({"state_dict": {"a": torch.zeros(1)}, "args": argparse.Namespace(lr=0.1)}, "state_dict"),
     ],
 )
-def test_where_weights_lie(tmp_path, content, part):
+def test_where_weights_are_found(tmp_path, content, part):
     torch.save(content, tmp_path / "weights.pth")
     weights = ForeignWeights(tmp_path / "weights.pth")
     assert (weights.part, list(weights.tensors)) == (part, ["a"])
 
 
-def test_two_sets_of_weights_are_told_apart_by_name_only(tmp_path):
+def test_two_sets_of_weights_are_distinguished_by_name(tmp_path):
     file = tmp_path / "last.pth.tar"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "state_dict_ema": {"a": torch.ones(1)}, "epoch": 3}, file)
     with pytest.raises(UserError, match="weights in state_dict and state_dict_ema: say which with --part"):

@@ -223,7 +223,7 @@ def test_a_batch_of_two_is_two_images(name):
 
 
 @torch.no_grad()
-def test_dropped_tokens_are_seen_by_themselves_alone():
+def test_dropped_tokens_attend_only_to_themselves():
     attention = MaskedAttention(16, 2)
     x, keep = 3 * torch.randn(1, 6, 16), torch.tensor([[1.0, 1, 0, 1, 0, 1]])
     masked = attention(x, keep)

@@ -149,7 +149,7 @@ def best_by_hand(asked, costs, parents, budget):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_choice_is_the_best_there_is(seed):
+def test_the_choice_is_optimal(seed):
     rng = random.Random(seed)
     runs = [f"r{index}" for index in range(9)]
     parents = {
@@ -168,7 +168,7 @@ def test_the_choice_is_the_best_there_is(seed):
         assert found == pytest.approx(best_by_hand(asked, costs, parents, budget))
 
 
-def test_what_runs_can_settle(paper):
+def test_claims_that_runs_can_settle(paper):
     asked = questions(paper, expand(paper))
     differences = {question.id: question for question in asked if question.kind == "difference"}
     # 3 + 3 + 6 + 4 + 3 printed differences of Tables 1, 2, 3, 5, 6, and 4 of section 4.4.
@@ -279,7 +279,7 @@ def test_an_interrupted_training_has_less_to_go(digits):
     assert unrated.hours - startup == pytest.approx((fresh.hours - startup) / 4)
 
 
-def test_what_was_not_saved_counts_for_nothing(digits):
+def test_unsaved_steps_are_not_counted(digits):
     run = expand(digits)["classification/pvt_tiny/seed0"]
     run.folder.mkdir(parents=True)
     (run.folder / "config.json").write_text(json.dumps(run.resolved()))
@@ -320,7 +320,7 @@ def test_a_torn_record_counts_as_none(digits):
 # -- renderings ----------------------------------------------
 
 
-def test_markdown_and_json_say_the_same(paper):
+def test_markdown_and_json_contain_the_same(paper):
     plan = make_plan(paper, gpus=64, budget=2000)
     content = json.loads(to_json(plan))
     assert len(content["jobs"]) == 118

@@ -38,7 +38,7 @@ def segmented(rng: np.random.Generator, truth: np.ndarray, quality: float) -> Ar
     return Areas(names, (truth * share).astype(np.int64), truth + wrong, truth)
 
 
-def test_the_bootstrap_errs_as_rarely_as_its_level_says_and_sees_what_is_there():
+def test_error_rate_and_power_of_the_bootstrap():
     rng = np.random.default_rng(1)
     alarms = seen = 0
     for _ in range(120):

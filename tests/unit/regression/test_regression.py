@@ -69,7 +69,7 @@ def test_two_lost_points_are_caught_by_seeds(folders):
     assert "5 seeds" in change.effect.method
 
 
-def test_two_lost_points_on_few_images_cannot_be_told(folders):
+def test_two_lost_points_on_few_images_are_cannot_tell(folders):
     rng = np.random.default_rng(0)
     before = hits(rng, 200, 0.7)
     write_hits(folders[0], before)
@@ -137,7 +137,7 @@ def test_timed_beside_other_work_ratios_may_differ_more(folders):
     assert verdicts(judged(*folders)) == {RATIO: "worse"}
 
 
-def test_noisy_ratios_cannot_be_told(folders):
+def test_noisy_ratios_are_cannot_tell(folders):
     write_ratio(folders[0], 1.10, half=0.10)
     write_ratio(folders[1], 1.25, half=0.10)
     assert verdicts(judged(*folders)) == {RATIO: "cannot tell"}
@@ -176,7 +176,7 @@ def test_the_level_is_shared_out_among_comparisons_with_an_error(folders):
     assert judged(*folders).level == LIMITS.false_alarms / 2
 
 
-def test_retrained_with_few_seeds_the_images_decide_and_a_note_says_so(folders):
+def test_with_few_seeds_the_images_decide_and_a_note_is_added(folders):
     rng = np.random.default_rng(0)
     before = hits(rng, 500, 0.7)
     write_hits(folders[0], before)
@@ -186,7 +186,7 @@ def test_retrained_with_few_seeds_the_images_decide_and_a_note_says_so(folders):
     assert any("not of repeating the training" in note for note in change.notes)
 
 
-def test_without_predictions_or_seeds_nothing_is_told(folders):
+def test_without_predictions_or_seeds_the_verdict_is_cannot_tell(folders):
     write_seeds(folders[0], [70.0])
     write_seeds(folders[1], [10.0])
     [change] = judged(*folders).changes
@@ -207,7 +207,7 @@ def test_missing_metrics_fail_the_gate_and_new_ones_do_not(folders):
     assert changes.failed()
 
 
-def test_lost_seeds_are_said(folders):
+def test_lost_seeds_are_reported(folders):
     write_seeds(folders[0], [70.0, 71.0, 72.0, 73.0])
     write_seeds(folders[1], [70.1, 71.0, 72.1])
     [change] = judged(*folders).changes
@@ -234,7 +234,7 @@ def test_sides_that_cannot_be_compared_are_refused(folders):
         judged(*folders)
 
 
-def test_the_same_data_set_with_other_bytes_is_compared_and_said(folders):
+def test_the_same_data_set_with_other_bytes_is_compared_and_reported(folders):
     kept = hits(np.random.default_rng(0), 50, 0.7)
     for folder, digest in zip(folders, "12", strict=True):
         write_hits(folder, kept, dataset_digest=digest * 64)
@@ -296,7 +296,7 @@ def test_exit_codes_and_reports(folders, tmp_path):
 
 
 @pytest.mark.parametrize("options", [(), ("--reason", "why"), ("--limits", "nowhere.yaml")])
-def test_misuse_has_an_exit_code_of_its_own(folders, options):
+def test_wrong_usage_has_its_own_exit_code(folders, options):
     write_ratio(folders[0], 1.10)
     done = invoke(folders, *options)
     assert done.exit_code == 2

@@ -58,7 +58,7 @@ def test_every_printed_figure_and_difference_is_a_claim(claims):
     assert Counter(claim.kind for claim in claims.values()) == {"accuracy": 138, "static": 73, "latency": 12}
 
 
-def test_a_claim_says_what_it_is_about(claims):
+def test_a_claim_names_what_it_compares(claims):
     gain = claims["table2/pvt_small_hafa/miou_delta"]
     assert (gain.printed, gain.text, gain.unit, gain.kind) == (4.0, "+4.0", "points", "accuracy")
     assert gain.models == ("pvt_small_hafa", "pvt_small")
@@ -82,7 +82,7 @@ def test_tolerances_and_their_reasons(claims):
     assert all(claim.reason for claim in claims.values())
 
 
-def test_what_others_report_stands_beside_the_gain(claims):
+def test_reported_baselines_are_shown_beside_the_gain(claims):
     assert "PVT's repository, Semantic FPN: 41.9" in claims["table2/pvt_small/miou"].notes
     gains = [claims[f"table2/pvt_{size}_hafa/miou_delta"].notes[-1] for size in ("tiny", "small", "large")]
     assert [gain.rsplit(" ", 1)[-1] for gain in gains] == ["+3.5", "+1.9", "+0.1"]
@@ -264,7 +264,7 @@ def test_three_in_four_rows_are_enough(experiment, claims):
     assert verdicts == ["reproduced under a convention"] * 3 + ["contradicted"]
 
 
-def test_what_was_not_counted_is_not_run(experiment, claims):
+def test_claims_without_counts_are_not_run(experiment, claims):
     found = static_verdicts(experiment, claims, PLAIN_ONLY, resnet18=11_700_000)
     assert found["table1/vit_base/params_m"].verdict == "not run"
     nothing = Report(experiment, empty_frame(), None).ledger.static_only()
@@ -300,7 +300,7 @@ def test_the_terminal_shows_every_claim_and_the_sum(digits):
     assert all(" contradicted " in line for line in static[:-1])
 
 
-def test_formats_say_the_same(digits):
+def test_formats_contain_the_same(digits):
     content = json.loads(invoke("--format", "json").stdout)
     rows = list(csv.DictReader(io.StringIO(invoke("--format", "csv").stdout)))
     assert list(rows[0]) == CLAIM_COLUMNS

@@ -110,7 +110,7 @@ def test_a_difference_that_passes_alone_may_fail_in_its_family(experiment, tmp_p
     assert "Taken alone it would pass; among 5 comparisons it does not." in miou.sentence
 
 
-def test_sentences_say_verdict_interval_and_what_could_have_been_seen(experiment, frame):
+def test_sentences_contain_verdict_interval_and_detectable_difference(experiment, frame):
     top1, miou, _ = compared(experiment, frame)
     assert top1.sentence == (
         "PVT-Tiny(HAFA) against PVT-Tiny, Top-1 (%): better (difference +2.84, 95 % interval +0.90 to +4.78, "
@@ -150,7 +150,7 @@ def test_imported_numbers_take_no_part(experiment, tmp_path):
 
 
 @pytest.mark.parametrize("measured", [False, True])
-def test_one_seed_makes_no_claim_in_one_sentence(experiment, tmp_path, measured):
+def test_one_seed_makes_no_claim(experiment, tmp_path, measured):
     one = [evaluation("classification", m, 0, {"top1": 90.0}) for m in ("pvt_tiny", "pvt_tiny_hafa")]
     frame = frame_of(tmp_path / "results", *one) if measured else empty_frame()
     report = Report(experiment, frame, None)
@@ -163,7 +163,7 @@ def test_one_seed_makes_no_claim_in_one_sentence(experiment, tmp_path, measured)
     assert "nothing is compared" in (tmp_path / "c.svg").read_text()
 
 
-def test_page_says_what_is_embedded_what_was_left_out_and_aligns(experiment, frame):
+def test_page_marks_embedded_numbers_lists_omissions_and_aligns_columns(experiment, frame):
     text = comparisons_page(Report(experiment, frame, None))
     assert "**EMBEDDED DATA: these verdicts hold for these data and budgets" in text
     assert "fewer than two common seeds: PVT-Small(HAFA) against PVT-Small (Top-1 (%))." in text

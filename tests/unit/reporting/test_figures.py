@@ -86,7 +86,7 @@ def test_torn_last_line_of_a_running_training_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("content", ['{"step": 1, "loss": 2.0}\n', "[1]\n", None])
-def test_what_is_no_history_is_refused(tmp_path, content):
+def test_an_invalid_history_is_refused(tmp_path, content):
     path = tmp_path / "history.jsonl"
     if content is not None:
         path.write_text(content)
@@ -108,7 +108,7 @@ def test_unknown_kind_of_figure_is_refused(histories, tmp_path):
         learning_curves(histories, tmp_path / "curves.bmpx")
 
 
-def test_figures_without_anything_to_show_say_so(tmp_path):
+def test_empty_figures_contain_an_explanation(tmp_path):
     learning_curves({}, tmp_path / "curves.svg")
     assert texts(tmp_path / "curves.svg") == ["no training has a history yet"]
     accuracy_vs_complexity(empty_frame(), tmp_path / "complexity.svg")

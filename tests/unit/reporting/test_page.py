@@ -336,7 +336,7 @@ def test_the_same_results_give_the_same_bytes(digits):
     assert pages[0] == pages[1]
 
 
-def test_curves_are_thinned_to_what_can_be_seen():
+def test_curves_are_thinned():
     steps = list(range(1, 5001))
     history = {"step": steps, "loss": [5.0 - step / 1000 for step in steps]}
     chart = charts.curves("classification", {"pvt_tiny": [history]}, {"pvt_tiny": 0})

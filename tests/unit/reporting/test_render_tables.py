@@ -104,7 +104,7 @@ def test_markdown_overview_holds_all_tables(table):
     assert text.count("**EMBEDDED DATA") == 2
 
 
-def test_markdown_keeps_its_columns_whatever_a_label_holds(table):
+def test_markdown_keeps_its_columns_with_any_label(table):
     row = replace(table.rows[0], label="a|b*c_<d>`e`\\")
     line = markdown.render_table(replace(table, rows=(row,))).splitlines()[6]
     assert line.startswith(r"| a\|b\*c\_\<d\>\`e\`\\ |")
@@ -257,7 +257,7 @@ def write(frame, folder, layouts=LAYOUTS, **changes):
     return written
 
 
-def test_every_file_is_written_and_says_that_its_data_are_embedded(frame, tmp_path):
+def test_every_file_is_written_and_marks_embedded_data(frame, tmp_path):
     written = write(frame, tmp_path)
     names = {f"tables/{layout.id}.{suffix}" for layout in LAYOUTS for suffix in ("md", "tex", "csv")}
     names |= {"paper.tex", "tables.md"}

@@ -57,7 +57,7 @@ def test_every_printed_cell_has_its_place_and_every_place_is_printed():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_rows_stand_in_the_papers_order_under_its_labels(layout: TableLayout):
+def test_rows_have_the_papers_order_and_labels(layout: TableLayout):
     aliases = {row.row: row.model for known in LAYOUTS.values() for row in known.rows if row.row}
     in_paper = {}
     for value in PAPER.values():
@@ -74,7 +74,7 @@ def test_columns_with_differences_are_those_where_the_paper_prints_some(layout: 
     assert {column.change or column.key for column in layout.columns if column.delta} == with_delta
 
 
-def test_figures_told_in_the_text_of_a_section(tmp_path):
+def test_figures_from_the_text_of_a_section(tmp_path):
     """Latencies of each pair from its own measurement; section 4.4 prints differences without the numbers."""
     records = [
         latency("pvt_tiny", {"pvt_tiny": (4.9, 5.0, 5.1), "pvt_tiny_hafa": (6.4, 6.5, 6.6)}),
@@ -213,7 +213,7 @@ def test_the_best_of_a_group_is_of_its_group_and_of_one_kind(tmp_path):
     assert not cell(fast, "pvt_v2_b1_laa_sia_sia", "latency_ms").best
 
 
-def test_nothing_measured_is_not_run_beside_the_papers_value():
+def test_unmeasured_cells_are_not_run_beside_the_papers_value():
     table = build(empty_frame())
     hafa = cell(table, "pvt_tiny_hafa", "top1")
     assert (hafa.value, hafa.delta, hafa.mark) == (None, None, "not run")
@@ -227,7 +227,7 @@ def test_variant_without_its_baseline_has_no_difference(tmp_path):
     assert printed(table, "pvt_tiny_hafa", "top1") == "93.0"
 
 
-def test_what_the_paper_leaves_empty_is_not_what_was_not_run(tmp_path):
+def test_cells_that_the_paper_leaves_empty_differ_from_not_run(tmp_path):
     empty = cell(build(empty_frame(), "table4"), "pvt_v2_b1_laa_laa_laa", "top1")
     assert (empty.ours(1), empty.cited(1), empty.paper_mark) == ((NOT_RUN, ""), ("", ""), "not printed")
     frame = frame_of(tmp_path, evaluation("detection", "resnet18", 0, {"box_ap_s": 3.0}))
@@ -323,7 +323,7 @@ def test_numbers_of_another_experiment_are_refused(tmp_path):
         Report(DIGITS, frame, None)
 
 
-def test_row_said_to_be_the_papers_has_to_be(tmp_path):
+def test_a_row_marked_as_the_papers_must_match_it(tmp_path):
     layout = LAYOUTS["table4"].model_copy(
         update={"rows": [LAYOUTS["table4"].rows[0].model_copy(update={"row": "pvt_v2_b1_sia"})]}
     )
@@ -331,7 +331,7 @@ def test_row_said_to_be_the_papers_has_to_be(tmp_path):
         build_table(TableMetrics(layout, empty_frame()), PAPER, **ABOUT)
 
 
-def test_a_row_of_ones_own_needs_nothing_of_the_paper(tmp_path):
+def test_a_new_row_needs_no_values_of_the_paper(tmp_path):
     own = LAYOUTS["table1"].rows[3].model_copy(update={"model": "mine", "label": "Mine"})
     layout = LAYOUTS["table1"].model_copy(update={"rows": [*LAYOUTS["table1"].rows, own]})
     frame = frame_of(
@@ -346,7 +346,7 @@ def test_a_row_of_ones_own_needs_nothing_of_the_paper(tmp_path):
 # The legend.
 
 
-def test_legend_says_what_stands_in_the_table_and_where_it_comes_from(tmp_path):
+def test_legend_explains_the_marks_and_sources_of_the_table(tmp_path):
     frame = frame_of(
         tmp_path,
         complexity("classification", {"pvt_tiny": {"params": 13e6}}, "at 224x224, 1000 classes"),

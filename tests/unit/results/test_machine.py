@@ -23,7 +23,7 @@ def clock(monkeypatch):
     return times
 
 
-def test_shares_of_cpu_time_tell_other_processes_from_this_one(clock):
+def test_shares_of_cpu_time_separate_other_processes_from_this_one(clock):
     clock["machine"] = LINUX(300, 50, 100, 400, 100, 10, 10, 30, 20, 20)
     watch = MachineWatch()
     clock["machine"] = LINUX(400, 55, 120, 450, 110, 12, 13, 40, 60, 20)

@@ -62,7 +62,7 @@ def only(content: dict, found: list[dict], images: set[int]) -> tuple[dict, list
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_average_precisions_follow_from_the_matches_as_pycocotools_says(seed):
+def test_average_precisions_from_matches_equal_pycocotools(seed):
     rng = np.random.default_rng(seed)
     content, found = scene(rng)
     values, matches = average_precisions_and_matches(coco(content), found, "bbox")
@@ -123,7 +123,7 @@ def kinds():
 
 
 @pytest.mark.parametrize("kept", kinds(), ids=lambda kept: type(kept).__name__)
-def test_what_is_written_is_read_back_and_its_bytes_are_its_content(kept, tmp_path):
+def test_predictions_are_read_back_and_their_bytes_depend_on_content_only(kept, tmp_path):
     one, other = tmp_path / "predictions.npz", tmp_path / "again.npz"
     write_predictions(one, kept)
     again = read_predictions(one, sha256_of(one))

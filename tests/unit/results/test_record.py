@@ -76,7 +76,7 @@ def test_record_without_metrics_is_refused(written):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"schema": ', b"[1, 2]", b"\xff\xfe\x00"])
-def test_what_is_no_record_at_all(tmp_path, content):
+def test_files_that_are_no_records_are_refused(tmp_path, content):
     path = tmp_path / "evaluate.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=str(path)):

@@ -64,7 +64,7 @@ def test_how_a_run_is_operated_does_not_change_it(write_experiment):
     assert fingerprints(write_experiment(elsewhere)) == before
 
 
-def test_what_came_later_does_not_change_earlier_runs(repository):
+def test_later_additions_do_not_change_earlier_runs(repository):
     """A run that uses no key or field added since the first records has the fingerprint that it had before."""
     run = expand(load_experiment(repository / "configs/paper.yaml"))["classification/pvt_tiny_hafa/seed0"]
     model = {"family": "pvt", "size": "tiny", "architecture": "pvt_tiny", "mergers": ["grid", "laa", "laa", "sia"]}

@@ -75,7 +75,7 @@ def test_detection_reproduces_the_training_that_its_rate_comes_from(paper):
     assert total_steps(run) == 12 * (118287 // 16)
 
 
-def test_mergers_cost_what_the_paper_measured(paper):
+def test_mergers_take_the_time_that_the_paper_measured(paper):
     throughput, runs = Throughput(paper), expand(paper)
     hafa = throughput.train(runs["classification/pvt_large_hafa/seed0"], 8)
     plain = throughput.train(runs["classification/pvt_large/seed0"], 8)

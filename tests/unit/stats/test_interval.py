@@ -33,7 +33,7 @@ NOISES = [independent, heavy_tails, one_sided_bursts, autocorrelated]
 
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.__name__)
 @pytest.mark.parametrize("n", [20, 64, 200])
-def test_the_true_median_lies_in_it(noise, n):
+def test_the_interval_covers_the_true_median(noise, n):
     rng = np.random.default_rng(0)
     held = sum(not median_interval(10 + noise(rng, n)).excludes(10) for _ in range(400))
     # 99 % is said; autocorrelation of 0.5, far more than pairs of readings show, may take it down to 95.
@@ -65,7 +65,7 @@ def test_too_few_readings_give_no_interval(n):
     assert not interval.excludes(1000)
 
 
-def test_it_lies_around_the_median_between_readings():
+def test_the_interval_contains_the_median():
     readings = [float(value) for value in np.random.default_rng(1).permutation(101)]
     interval = median_interval(readings)
     assert interval.value == 50

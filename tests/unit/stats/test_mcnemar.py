@@ -22,7 +22,7 @@ def test_mcnemars_interval_excludes_nothing_exactly_when_its_test_rejects(lost, 
     assert (found.low > 0 or found.high < 0) == (p < 0.01)
 
 
-def test_mcnemar_finds_what_it_says_it_could_have_seen():
+def test_mcnemar_has_the_stated_power_at_its_detectable_difference():
     rng = np.random.default_rng(0)
     images, noise = 5000, 0.04
     before = hits(rng, images, 0.7)
@@ -41,7 +41,7 @@ def test_mcnemar_finds_what_it_says_it_could_have_seen():
     assert 0.7 * 200 < found < 0.9 * 200
 
 
-def test_no_difference_is_certain_but_says_what_it_would_take():
+def test_no_difference_still_has_a_detectable_difference():
     right = np.arange(512) % 2 == 0
     found = exact_mcnemar(right, right, 0.01)
     assert (found.difference, found.low, found.high) == (0, 0, 0)

@@ -70,7 +70,7 @@ def test_differences_that_do_not_vary_give_no_certainty(step):
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
-def test_what_is_no_number_is_refused(wrong):
+def test_values_that_are_not_finite_are_refused(wrong):
     with pytest.raises(UserError, match="finite numbers, found"):
         summarize([1.0, wrong])
     with pytest.raises(UserError, match="finite numbers, found"):
@@ -80,7 +80,7 @@ def test_what_is_no_number_is_refused(wrong):
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 12])
-def test_interval_covers_the_truth_and_the_detectable_effect_is_found_as_often_as_said(n):
+def test_coverage_of_the_interval_and_power_at_the_detectable_effect(n):
     """20,000 experiments of n pairs each: 95 % of the intervals hold the truth, 80 % of the tests find the effect."""
     rng = np.random.default_rng(n)
     sd, trials = 1.7, 20_000
