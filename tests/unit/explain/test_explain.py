@@ -146,6 +146,15 @@ def test_every_record_is_read_once(experiment, done):
     assert set(read.values()) == {1}, read
 
 
+def test_only_the_cells_own_records_have_to_be_readable(experiment):
+    own = trained(experiment, "segmentation/pvt_tiny/seed0", 30.0)
+    trained(experiment, "segmentation/resnet18/seed0", 30.0).write_text("not a record")
+    assert explain(experiment, "table2/pvt_tiny/miou").value.mean == 30.0
+    own.write_text("not a record")
+    with pytest.raises(UserError, match=str(own)):
+        explain(experiment, "table2/pvt_tiny/miou")
+
+
 def test_a_changed_checkpoint_is_reported(experiment):
     trained(experiment, "segmentation/pvt_tiny/seed0", 30.0)
     checkpoint = expand(experiment)["segmentation/pvt_tiny/seed0"].checkpoint

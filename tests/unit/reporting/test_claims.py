@@ -195,7 +195,7 @@ def test_a_latency_is_of_its_device(experiment, tmp_path):
 
 
 def counted(experiment, **parameters: int) -> Counts:
-    """Counts of classifiers that have nothing but so many parameters in linear layers."""
+    """Counts of classifiers whose linear layers have the given numbers of parameters."""
     cells = [
         Counted(
             task="classification",
@@ -243,7 +243,7 @@ def test_a_row_convention_settles_the_rows_that_it_prints(experiment, claims):
 
 
 def test_a_row_convention_that_mostly_fails_settles_nothing(experiment, claims):
-    """One row of two is a coincidence, however it is named."""
+    """One row of two may be a coincidence."""
     row_convention = RowConvention(
         convention="plain", printed="truncated", rows=("table1/resnet*/params_m",), because="a test"
     )
@@ -276,7 +276,7 @@ def test_claims_without_counts_are_not_run(experiment, claims):
 
 @pytest.fixture
 def digits(write_experiment, tmp_path, monkeypatch):
-    """The digits experiment in a folder of its own, its models counted."""
+    """The digits experiment in a temporary folder, with its record of counts."""
     monkeypatch.chdir(tmp_path)
     loaded = load_experiment(write_experiment())
     golden = Counts.model_validate(json.loads(GOLDEN.read_text()))
@@ -298,6 +298,13 @@ def test_the_terminal_shows_every_claim_and_the_sum(digits):
     assert len(static) == 8 + 1
     assert static[-1].startswith("73 of 73 claims settled")
     assert all(" contradicted " in line for line in static[:-1])
+
+
+def test_static_claims_need_no_frame(digits):
+    (digits.results / "frame.parquet").write_text("not a frame")
+    assert invoke("--static").stdout.splitlines()[-1].startswith("73 of 73 claims settled")
+    with pytest.raises(UserError, match="not a readable frame"):
+        invoke()
 
 
 def test_formats_contain_the_same(digits):

@@ -41,7 +41,7 @@ def compared(experiment, frame):
 
 @pytest.fixture
 def frame(tmp_path):
-    """Better in top-1, worse in box AP, and nothing to tell in mIoU."""
+    """Records that are better in top-1, worse in box AP and inconclusive in mIoU."""
     return frame_of(
         tmp_path / "results",
         *records("classification", "pvt_tiny", "top1", PLAIN),

@@ -1,4 +1,4 @@
-"""The report as one HTML file: all is there, nothing is loaded from elsewhere, no text of a user's is markup."""
+"""The HTML page: it is complete, loads nothing from elsewhere and escapes all texts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "met
 
 @dataclass
 class Parsed(HTMLParser):
-    """What a page consists of; `feed` fails where tags are not balanced."""
+    """The elements of a page; `feed` fails if the tags are not balanced."""
 
     ids: list[str] = field(default_factory=list)
     attributes: list[tuple[str, str, str]] = field(default_factory=list)
@@ -79,7 +79,7 @@ def parsed(html: str) -> Parsed:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory) -> Path:
-    """A folder with the made-up results of the embedded experiment and of the study."""
+    """A folder with synthetic results of the embedded experiment and of the study."""
     folder = tmp_path_factory.mktemp("filled")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -105,7 +105,7 @@ def digits(load):
 
 @pytest.fixture
 def fresh(write_experiment, monkeypatch, tmp_path):
-    """A changed copy of the embedded experiment of which nothing has run."""
+    """A function that makes a changed copy of the embedded experiment without results."""
 
     def fresh(change=None):
         path = write_experiment(change)

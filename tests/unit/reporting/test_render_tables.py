@@ -223,7 +223,7 @@ DETECTION = [
 
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory):
-    """Two seeds of a few models on all tasks, with long numbers, so that the tables are as wide as they get."""
+    """Two seeds of a few models on all tasks, with long numbers, which make the tables as wide as possible."""
     records = [latency("table4", {"pvt_v2_b1_sia_sia_sia": (1119.0, 1120.0, 1122.0)})]
     for task in ("classification", "segmentation", "detection"):
         names = {row.model for layout in LAYOUTS for row in layout.rows}
@@ -315,7 +315,7 @@ PDFLATEX = pytest.mark.skipif(
 
 
 def compile_twice(folder, name):
-    """Compile as a user does, the second time with all references known: no error, no overfull box, no warning."""
+    """Compile twice, so that references are resolved, and expect no error, overfull box or warning."""
     for _ in range(2):
         done = subprocess.run(
             ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name],

@@ -1,4 +1,4 @@
-"""The report of an experiment: every file that its rule promises, from the collected frame alone."""
+"""The report of an experiment: all files of its rule, built from the collected frame."""
 
 from __future__ import annotations
 

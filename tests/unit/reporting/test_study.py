@@ -1,4 +1,4 @@
-"""The embedded study's report comes from its tracked records alone: a fresh clone needs neither weights nor data."""
+"""The embedded study's report can be built from its tracked records, without weights or data."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_columns_with_differences_are_those_where_the_paper_prints_some(layout: 
 
 
 def test_figures_from_the_text_of_a_section(tmp_path):
-    """Latencies of each pair from its own measurement; section 4.4 prints differences without the numbers."""
+    """Each pair has its own latency measurement; section 4.4 prints differences without the values."""
     records = [
         latency("pvt_tiny", {"pvt_tiny": (4.9, 5.0, 5.1), "pvt_tiny_hafa": (6.4, 6.5, 6.6)}),
         latency("table4", {"pvt_tiny": (80.0, 90.0, 95.0)}),

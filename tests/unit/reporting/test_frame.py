@@ -1,4 +1,4 @@
-"""Records become a frame: its rows, types, order, files, and what is refused."""
+"""The frame of an experiment's records: its rows, types, order and files, and what is refused."""
 
 from __future__ import annotations
 
