@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -50,8 +51,9 @@ def plan(
 def status(experiment: Path, everything: bool, failed: bool) -> None:
     """Show the state of every job: progress and node, or why it waits, or why it failed and how to repeat it."""
     from hafabench.cluster.status import experiment_status, render, render_failed
+    from hafabench.runs.state import FRESH_S
 
-    found = experiment_status(load(experiment), **({"fresh_s": 0} if failed else {}))
+    found = experiment_status(load(experiment), fresh_s=0 if failed else FRESH_S)
     click.echo(render_failed(found) if failed else render(found, everything=everything))
 
 
@@ -106,7 +108,7 @@ def cluster_account(experiment: Path, days: int, wait: float) -> None:
 @experiment_option
 @click.option("--wait", "mode", flag_value="wait", help="Wait until the live jobs have ended, then unlock.")
 @click.option("--cancel", "mode", flag_value="cancel", help="Cancel the live jobs, then unlock.")
-def cluster_recover(experiment: Path, mode: str | None) -> None:
+def cluster_recover(experiment: Path, mode: Literal["wait", "cancel"] | None) -> None:
     """Recover from a killed driver: show its live jobs, wait for them or cancel them on request, then unlock."""
     from hafabench.cluster.recover import recover
     from hafabench.runs.snakemake import unlock_command

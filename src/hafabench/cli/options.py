@@ -16,7 +16,7 @@ class ExperimentPath(click.Path):
     """An experiment's file; a bare name stands for the file of that name in ``configs/``."""
 
     def convert(self, value, param, ctx) -> Path:
-        path = Path(super().convert(value, param, ctx))
+        path = Path(str(super().convert(value, param, ctx)))
         bare = len(path.parts) == 1 and not path.suffix and not path.exists()
         return Path("configs") / f"{path}.yaml" if bare else path
 

@@ -40,8 +40,8 @@ def remake_runs(jobs: JobList, runs: Sequence[Run], *, again: bool) -> Remake:
         trained[run.id] = run
     wanted = {run.id for run in runs}
     steps = [job_id("prepare_dataset", task) for task in dict.fromkeys(run.task for run in trained.values())]
-    for run in trained:
-        steps += [job_id("train_run", run), *([job_id("evaluate_run", run)] if run in wanted else [])]
+    for name in trained:
+        steps += [job_id("train_run", name), *([job_id("evaluate_run", name)] if name in wanted else [])]
     by_hand = [jobs[step].command for step in steps]
     if forced:
         # The command leaves a finished training alone.

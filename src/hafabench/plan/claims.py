@@ -68,9 +68,10 @@ def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]
     values: dict[str, Question] = {}
     for claim in paper_claims(experiment, load_paper_values(experiment.paper_values)):
         found = [_runs(experiment, runs, claim.column.task, model) for model in claim.models]
-        if claim.kind != "accuracy" or None in found:
+        available = [names for names in found if names is not None]
+        if claim.kind != "accuracy" or len(available) < len(found):
             continue
-        needed = frozenset().union(*found)
+        needed = frozenset[str]().union(*available)
         if claim.is_difference:
             differences.append(Question(claim.locator, "difference", (claim.locator,), needed))
             continue

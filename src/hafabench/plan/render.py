@@ -85,7 +85,7 @@ def targets(plan: Plan, results: Path) -> list[str]:
 def _summary(plan: Plan) -> str:
     rules = Counter(planned.job.rule for planned in plan.jobs.values())
     undone = [job for job in plan.jobs.values() if job.state != "done"]
-    states = Counter(state.state for state in plan.runs.values())
+    states: Counter[str] = Counter(state.state for state in plan.runs.values())
     speed = "" if plan.speed == 1 else f", taken as {plan.speed:g} times as fast"
     scheduled = plan.schedule
     shortest = format_duration(3600 * scheduled.critical_hours)

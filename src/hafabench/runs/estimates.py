@@ -1,7 +1,7 @@
-"""How long trainings take, from the sizes of models and stated rates: pure arithmetic on two tracked files.
+"""Estimates of how long trainings take, from the sizes of models and from published rates.
 
-``throughput.yaml`` holds rates with their sources, ``complexity.csv`` the counted size of every model; both lie
-beside the tables' layout. What an experiment has counted or measured itself wins.
+``throughput.yaml`` contains rates with their sources, ``complexity.csv`` the counted size of every model. Both are
+stored in the folder of the tables file. What the experiment has counted or measured itself takes precedence.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import Experiment
-from hafabench.config.recipes import TASKS
+from hafabench.config.recipes import TASKS, ClassificationRecipe, DetectionRecipe, SegmentationRecipe
 from hafabench.config.throughput import Rates
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
@@ -23,14 +22,14 @@ from hafabench.runs.fingerprints import complexity_fingerprint
 from hafabench.runs.paths import complexity_record
 from hafabench.runs.run import Run
 
-# A step is a forward pass and a backward pass of twice its cost.
+# A training step costs three forward passes: the backward pass costs two.
 PASSES = 3
 _COLUMNS = ["task", "model", "params", "gmacs"]
 
 
 @dataclass(frozen=True)
 class Size:
-    """A counted model: parameters, and 10^9 multiply-accumulates of one image at the task's full size."""
+    """A counted model: parameters, and 10^9 multiply-accumulates for one image at the task's full size."""
 
     params: int
     gmacs: float
@@ -39,12 +38,13 @@ class Size:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A duration and what it rests on.
+    """An estimated duration.
 
     Attributes:
-        hours: wall-clock hours with ``gpus`` GPUs (0: on CPU).
-        images_per_s: over all GPUs; 0 where images are not what takes the time.
-        sources: where the numbers behind it come from, clauses.
+        hours: Wall-clock hours.
+        gpus: The number of GPUs; 0 for a CPU core.
+        images_per_s: Images per second over all GPUs.
+        sources: Where the numbers behind it come from, as clauses.
     """
 
     hours: float
@@ -59,10 +59,13 @@ class Estimate:
 
 
 class Throughput:
-    """Rates and sizes of an experiment's models.
+    """The rates and the sizes of an experiment's models.
+
+    Args:
+        experiment: A checked experiment.
 
     Raises:
-        UserError: with every problem of the two files.
+        UserError: With every problem of the two files.
     """
 
     def __init__(self, experiment: Experiment):
@@ -73,13 +76,13 @@ class Throughput:
 
     @property
     def startup_minutes(self) -> float:
-        """Minutes before a job does its work."""
+        """The minutes that a job takes before it does its work."""
         embedded = self.experiment.config.scale == "embedded"
         return (self.rates.embedded_startup_minutes if embedded else self.rates.startup_minutes).value
 
     @cached_property
     def _counted(self) -> dict[tuple[str, str], Size]:
-        """What the experiment has counted itself; a record that cannot be read will be made again by the workflow."""
+        """What the experiment has counted itself, without records that cannot be read."""
         found: dict[tuple[str, str], dict[str, float]] = {}
         for task in self.experiment.config.complexity.image_size:
             path = complexity_record(self.experiment, task)
@@ -97,8 +100,8 @@ class Throughput:
     def size(self, task: str, model: ModelSpec) -> Size:
         """The size of a model with the task's head.
 
-        A variant that nobody has counted is taken for the largest known model of its base architecture, a model of
-        an unknown architecture for the largest of the task.
+        A model that has not been counted gets the size of the largest known model of its architecture, or of the
+        largest model of the task if no model of its architecture is known.
         """
         for sizes in (self._counted, self._tracked):
             if (task, model.name) in sizes:
@@ -116,7 +119,7 @@ class Throughput:
         return Size(nearest.params, nearest.gmacs, "not counted: taken for the task's largest model")
 
     def gmacs(self, run: Run) -> float:
-        """10^9 multiply-accumulates of one of the run's training images: the counted ones, scaled by image area."""
+        """10^9 multiply-accumulates for one training image of the run: the counted ones, scaled by image area."""
         height, width = self.experiment.config.complexity.image_size[run.task]
         return self.size(run.task, run.model).gmacs * image_area(run) / (height * width)
 
@@ -124,9 +127,9 @@ class Throughput:
         """How long the run's training takes from its first step.
 
         Args:
-            run: any run of the experiment.
-            gpus: GPUs that share each batch; 0 trains on one CPU core.
-            speed: of one GPU, relative to the one that the rates are for.
+            run: Any run of the experiment.
+            gpus: The number of GPUs that share each batch; 0 trains on one CPU core.
+            speed: The speed of one GPU, relative to the GPU that the rates hold for.
         """
         images = total_steps(run) * run.recipe.batch_size
         if not gpus:
@@ -139,7 +142,13 @@ class Throughput:
         return _estimate(images, rate, gpus, sources)
 
     def evaluate(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
-        """How long the evaluation takes on ``gpus`` (0 or 1) GPUs: a third of a training step's work per image."""
+        """How long the evaluation takes; an image takes a third of the work of a training step.
+
+        Args:
+            run: Any run of the experiment.
+            gpus: 0 or 1.
+            speed: The speed of one GPU, relative to the GPU that the rates hold for.
+        """
         images = run.dataset.images["val"]
         train = self.train(run, gpus, speed)
         if not gpus:
@@ -148,11 +157,13 @@ class Throughput:
         if run.task == "classification":
             rate = min(rate, self._loader_rate(run, 1))
         else:
-            # Images one by one, each at least as long as the least step.
+            # Images are evaluated one by one, and none takes less time than the shortest step.
             rate = min(rate, 1 / self.rates.dense_seconds_per_step.value)
         return _estimate(images, rate, 1, train.sources)
 
     def _classification_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, tuple[str, ...]]:
+        assert isinstance(run.recipe, ClassificationRecipe)
+        sources: tuple[str, ...]
         published = self.rates.images_per_s.get(run.model.architecture)
         if published is not None:
             area = (224 / run.recipe.image_size) ** 2
@@ -196,17 +207,18 @@ def _estimate(images: int, rate: float, gpus: int, sources: tuple[str, ...]) -> 
 
 
 def total_steps(run: Run) -> int:
-    """Optimiser steps of the whole training, as the engines count them."""
+    """The optimiser steps of the whole training, as the engines count them."""
     return max(run.recipe.steps(run.dataset.images["train"]), 1)
 
 
 def image_area(run: Run) -> int:
-    """Pixels of a training image; for detection of the usual 4:3 to 8:5 image within the limits."""
-    recipe: Any = run.recipe
-    if run.task == "classification":
+    """The pixels of a training image; for detection, of an image of the usual aspect ratio, 4:3 to 8:5."""
+    recipe = run.recipe
+    if isinstance(recipe, ClassificationRecipe):
         return recipe.image_size**2
-    if run.task == "segmentation":
+    if isinstance(recipe, SegmentationRecipe):
         return recipe.crop_size**2
+    assert isinstance(recipe, DetectionRecipe)
     long, short = max(recipe.resize), min(recipe.resize)
     return short * min(long, round(1.6 * short))
 

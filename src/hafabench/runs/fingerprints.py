@@ -1,6 +1,6 @@
 """Fingerprints: what a run or a measurement computes, as twelve hexadecimal digits.
 
-Equal fingerprints mean equal work. They are public interface: records carry them, and a changed fingerprint makes
+Equal fingerprints mean equal work. They are public interface: records contain them, and a changed fingerprint makes
 results stale.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import DatasetConfig, Experiment, LatencyConfig
+from hafabench.config.recipes import Task
 
 
 def fingerprint(content: dict[str, Any]) -> str:
@@ -21,17 +22,18 @@ def fingerprint(content: dict[str, Any]) -> str:
 
 
 def model_identity(model: ModelSpec) -> dict[str, Any]:
-    # The name is a label; what is computed follows from the rest. Keep rates came after the first records.
+    """The properties of a model that determine what it computes."""
+    # The name is only a label. Keep rates came after the first records.
     ignored = {"name"} if model.keep is not None else {"name", "keep"}
     return {k: v for k, v in model.as_record().items() if k not in ignored}
 
 
 def dataset_fingerprint(dataset: DatasetConfig) -> str:
-    """Fingerprint of what a data set has to be."""
+    """Fingerprint of the configuration of a data set."""
     return fingerprint(dataset.identity())
 
 
-def complexity_models(experiment: Experiment, task: str) -> list[ModelSpec]:
+def complexity_models(experiment: Experiment, task: Task) -> list[ModelSpec]:
     """The models whose complexity the tables need for ``task``, in the tables' order."""
     names: dict[str, None] = {}
     for layout in experiment.table_layouts:
@@ -41,7 +43,7 @@ def complexity_models(experiment: Experiment, task: str) -> list[ModelSpec]:
     return [experiment.models[name] for name in names]
 
 
-def complexity_fingerprint(experiment: Experiment, task: str) -> str:
+def complexity_fingerprint(experiment: Experiment, task: Task) -> str:
     """Fingerprint of one task's complexity measurement."""
     config = experiment.config.complexity
     return fingerprint(
@@ -61,10 +63,15 @@ def latency_fingerprint(experiment: Experiment, group: LatencyConfig) -> str:
     return fingerprint({"latency": group.identity(), "models": models})
 
 
-def imported_fingerprint(experiment: Experiment, verb: str, task: str) -> str:
-    """Fingerprint of what imported numbers are said to be about: the task's data set, or the sizes of counting.
+def imported_fingerprint(experiment: Experiment, verb: str, task: Task) -> str:
+    """Fingerprint of what imported numbers were obtained on: the task's data set, or the sizes used for counting.
 
-    It goes stale with them, and not with recipes, which had no part in the numbers.
+    Recipes have no part in imported numbers and therefore none in this fingerprint.
+
+    Args:
+        experiment: The experiment that the numbers are imported into.
+        verb: ``evaluate`` or ``complexity``.
+        task: The task that the numbers belong to.
     """
     if verb == "evaluate":
         return fingerprint({"imported": task, "dataset": experiment.config.datasets[task].identity()})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import TASKS
@@ -186,24 +187,26 @@ class JobList(Mapping[str, Job]):
         for task in TASKS:
             if config.train.get(task):
                 request = partial(self.requests.prepare_dataset, task)
-                self._add("prepare_dataset", [], dataset_fingerprint(config.datasets[task]), request, task=task)
+                self._add("prepare_dataset", [], dataset_fingerprint(config.datasets[task]), request, {"task": task})
         for run in self.runs.values():
             wildcards = {"task": run.task, "model": run.model.name, "seed": str(run.seed)}
             data = paths.dataset_report(self.experiment, run.task)
             inputs = [data, run.parent.checkpoint] if run.parent else [data]
-            self._add("train_run", inputs, run.fingerprint, partial(self.requests.train, run), run, **wildcards)
+            self._add("train_run", inputs, run.fingerprint, partial(self.requests.train, run), wildcards, run)
             inputs = [run.checkpoint, data]
-            self._add("evaluate_run", inputs, run.fingerprint, partial(self.requests.evaluate, run), run, **wildcards)
+            self._add("evaluate_run", inputs, run.fingerprint, partial(self.requests.evaluate, run), wildcards, run)
 
     def _add_measurements(self) -> None:
         experiment, requests = self.experiment, self.requests
         for task in TASKS:
             expected = complexity_fingerprint(experiment, task)
-            self._add("count_complexity", [], expected, requests.count_models, task=task)
+            self._add("count_complexity", [], expected, requests.count_models, {"task": task})
         self._add("count_conventions", [], counts_fingerprint(experiment), requests.count_models)
         for group in experiment.config.latency:
             expected = latency_fingerprint(experiment, group)
-            self._add("measure_latency", [], expected, partial(requests.measure_latency, group), group=group.name)
+            self._add(
+                "measure_latency", [], expected, partial(requests.measure_latency, group), {"group": group.name}
+            )
 
     def _add_reports(self) -> None:
         experiment, requests = self.experiment, self.requests
@@ -228,9 +231,9 @@ class JobList(Mapping[str, Job]):
         inputs: list[Path],
         expected: str | None,
         request: Callable[[int], Resources],
+        wildcards: Mapping[str, str] = MappingProxyType({}),
         run: Run | None = None,
         is_optional: bool = False,
-        **wildcards: str,
     ) -> None:
         rule = self.rules[name]
         job = Job(

@@ -1,7 +1,7 @@
-"""An experiment becomes runs: pure data, no torch, the same order every time.
+"""The runs of an experiment, as pure data in a fixed order. Imports no torch.
 
-A run is (task, model, data set, seed) with a resolved recipe. Its fingerprint covers everything that can change its
-numbers, its starting weights' run included, so that equal fingerprints mean equal work.
+A run is one (task, model, data set, seed) with a resolved recipe. Its fingerprint covers everything that can change
+its numbers, including the run whose weights it starts from, so that equal fingerprints mean equal work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import DatasetConfig, Experiment
-from hafabench.config.recipes import RECIPE_TYPES, TASKS, Recipe, key_of, nested
+from hafabench.config.recipes import RECIPE_TYPES, TASKS, ClassificationRecipe, Recipe, Task, key_of, nested
 from hafabench.config.yaml_file import describe
 from hafabench.errors import Problem, UserError
 from hafabench.runs.fingerprints import fingerprint, model_identity
@@ -27,17 +27,17 @@ class Run:
     """One training with its evaluation.
 
     Attributes:
-        task, model, seed: what is trained; ``id`` is made of them.
-        dataset: what it is trained and evaluated on.
-        recipe: resolved values; a subclass of `Recipe` by task.
-        sources: where each recipe value is written down.
-        parent: the classification run whose weights initialise a dense run's backbone, or a model that learns to drop
-            tokens and imitates it.
-        fingerprint: of all of the above that can change a number.
-        folder: everything about the run lies here.
+        task, model, seed: What is trained; the id consists of them.
+        dataset: The data set that it is trained and evaluated on.
+        recipe: The resolved values; a subclass of `Recipe` that depends on the task.
+        sources: Where each value of the recipe is defined.
+        parent: The classification run whose weights initialise the backbone of a dense run, or the teacher of a model
+            that learns to drop tokens.
+        fingerprint: The fingerprint of everything above that can change a number.
+        folder: Where all files of the run are stored.
     """
 
-    task: str
+    task: Task
     model: ModelSpec
     seed: int
     dataset: DatasetConfig
@@ -54,31 +54,31 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Final weights with their provenance."""
+        """The final weights with their provenance."""
         return self.folder / CHECKPOINT
 
     @property
     def record(self) -> Path:
-        """Record of the evaluation."""
+        """The record of the evaluation."""
         return self.folder / EVALUATION
 
     @property
     def predictions(self) -> Path:
-        """What each image came to in the evaluation; beside the record, which holds its SHA-256."""
+        """The predictions for each image of the evaluation; the record contains the SHA-256 of this file."""
         return self.record.with_name("predictions.npz")
 
     @property
     def history(self) -> Path:
-        """Loss, learning rate and throughput along the training, one JSON object a line."""
+        """Loss, learning rate and throughput during the training, one JSON object per line."""
         return self.folder / "history.jsonl"
 
     @property
     def work(self) -> Path:
-        """Periodic checkpoints; not an output of any rule, so that a failed job keeps them."""
+        """The folder of periodic checkpoints. It is no output of a rule, so that a failed job keeps it."""
         return self.folder / "work"
 
     def resolved(self) -> dict[str, Any]:
-        """The resolved configuration as plain data, as it is kept beside the run."""
+        """The resolved configuration as plain data, as it is stored in the folder of the run."""
         return {
             "id": self.id,
             "fingerprint": self.fingerprint,
@@ -99,15 +99,15 @@ def expand(experiment: Experiment) -> dict[str, Run]:
     """Every run of an experiment by id: parents before the runs that start from them.
 
     Raises:
-        UserError: for recipe values that do not fit together, a run without the classification run that it starts
-            from, or an override that matches no run.
+        UserError: If values of a recipe do not fit together, the classification run that a run starts from is
+            missing, or an override matches no run.
     """
     config = experiment.config
     runs: dict[str, Run] = {}
     problems: list[Problem | str] = []
     matched = [False] * len(config.overrides)
     for task in TASKS:
-        # A model that drops tokens starts from another run of its task: those come last.
+        # A model that drops tokens starts from another run of its task and therefore comes last.
         for name in sorted(config.train.get(task, []), key=lambda name: experiment.models[name].keep is not None):
             for seed in config.seeds:
                 try:
@@ -127,7 +127,7 @@ def expand(experiment: Experiment) -> dict[str, Run]:
 
 
 def _resolve(
-    experiment: Experiment, task: str, name: str, seed: int, runs: dict[str, Run], matched: list[bool]
+    experiment: Experiment, task: Task, name: str, seed: int, runs: dict[str, Run], matched: list[bool]
 ) -> Run:
     model = experiment.models[name]
     identifier = run_id(task, name, seed)
@@ -183,8 +183,8 @@ def _resolve(
 
 
 def _teacher(experiment: Experiment, identifier: str, model: ModelSpec, recipe: Recipe) -> str | None:
-    """The model that a classification run starts from and learns from, None where it starts from nothing."""
-    pruning = recipe.token_pruning
+    """The model whose run a classification run starts from; None if it is trained from scratch."""
+    pruning = recipe.token_pruning if isinstance(recipe, ClassificationRecipe) else None
     if (pruning is None) != (model.keep is None):
         message = "expected for models that drop tokens, and for them alone"
         raise UserError(Problem(str(experiment.file), f"{identifier}: token_pruning", message))

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hafabench.config.experiment import Experiment
 from hafabench.config.json_file import read_json_object
 from hafabench.errors import UserError
 from hafabench.results import counts
 from hafabench.results.history import read_history
 from hafabench.results.record import Record, read_record
 from hafabench.runs.estimates import total_steps
+from hafabench.runs.fingerprints import fingerprint
 from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.run import Run
 from hafabench.runs.snakemake import slurm_log
@@ -179,14 +179,12 @@ def job_states(
     runs = {run.id: (known or {}).get(run.id) or run_state(run) for run in jobs.runs.values()}
     found: dict[str, JobState] = {}
     for job in (*jobs.values(), *jobs.optional.values()):
-        state = _output_state(job, jobs.experiment, runs, found)
+        state = _output_state(job, runs, found)
         found[job.id] = state if state.outputs == "done" else _with_attempt(state, found, fresh_s)
     return found
 
 
-def _output_state(
-    job: Job, experiment: Experiment, runs: Mapping[str, RunState], needed: Mapping[str, JobState]
-) -> JobState:
+def _output_state(job: Job, runs: Mapping[str, RunState], needed: Mapping[str, JobState]) -> JobState:
     """The state of a job's outputs; the last attempt is not looked at."""
     if job.run is not None:
         run = runs[job.run.id]
@@ -197,7 +195,7 @@ def _output_state(
         return JobState(job, "to do" if run.record is None else "stale", run=run)
     if job.rule in _RECORDED:
         is_current, what = _RECORDED[job.rule]
-        current = is_current(job, experiment)
+        current = is_current(job)
         if current is None:
             return JobState(job, "to do")
         return JobState(job, "done") if current else JobState(job, "stale", changes=(what,))
@@ -210,18 +208,17 @@ def _output_state(
     return JobState(job, "stale", changes=(f"newer: {newer[0]}",)) if newer else JobState(job, "done")
 
 
-def _dataset_is_current(job: Job, experiment: Experiment) -> bool | None:
+def _dataset_is_current(job: Job) -> bool | None:
     report = read_json_object(job.outputs[0])
-    dataset = experiment.config.datasets[job.subject]
-    return None if report is None else report.get("identity") == dataset.identity()
+    return None if report is None else fingerprint(report.get("identity", {})) == job.fingerprint
 
 
-def _record_is_current(job: Job, experiment: Experiment) -> bool | None:
+def _record_is_current(job: Job) -> bool | None:
     record = _record(job.outputs[0])
     return None if record is None else record.fingerprint == job.fingerprint
 
 
-def _counts_are_current(job: Job, experiment: Experiment) -> bool | None:
+def _counts_are_current(job: Job) -> bool | None:
     return counts.is_current(job.outputs[0], job.fingerprint or "")
 
 
