@@ -12,7 +12,7 @@ from hafabench.runs.snakemake import workflow_command
 
 
 @dataclass(frozen=True)
-class Remake:
+class Reproduction:
     """How to make the number of a cell again.
 
     Attributes:
@@ -24,7 +24,7 @@ class Remake:
     by_hand: tuple[str, ...]
 
 
-def remake_runs(jobs: JobList, runs: Sequence[Run], *, again: bool) -> Remake:
+def reproduce_runs(jobs: JobList, runs: Sequence[Run], *, again: bool) -> Reproduction:
     """Train and evaluate runs.
 
     Args:
@@ -47,11 +47,11 @@ def remake_runs(jobs: JobList, runs: Sequence[Run], *, again: bool) -> Remake:
         # The command leaves a finished training alone.
         by_hand.insert(0, shlex.join(["rm", *forced]))
     records = [run.record for run in runs]
-    return Remake(workflow_command(jobs.experiment, records, forced), tuple(by_hand))
+    return Reproduction(workflow_command(jobs.experiment, records, forced), tuple(by_hand))
 
 
-def remake_record(jobs: JobList, job: Job) -> Remake:
+def reproduce_record(jobs: JobList, job: Job) -> Reproduction:
     """Make the record of one job, also if it is up to date."""
     (record,) = job.outputs
     forced = [str(record)] if record.is_file() else []
-    return Remake(workflow_command(jobs.experiment, [record], forced), (job.command,))
+    return Reproduction(workflow_command(jobs.experiment, [record], forced), (job.command,))

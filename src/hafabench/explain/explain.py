@@ -13,7 +13,7 @@ from hafabench.explain.configuration import settings
 from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Value, Verdict
 from hafabench.explain.locate import Place, locate
 from hafabench.explain.origins import origins
-from hafabench.explain.steps import cost_left, remake, why_nothing
+from hafabench.explain.steps import cost_left, reproduce, why_empty
 from hafabench.reporting import legend
 from hafabench.reporting.frame import make_frame
 from hafabench.reporting.report import Report, current_counts
@@ -62,12 +62,12 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
             for verdict in report.ledger.verdicts
             if verdict.claim.row is place.row and verdict.claim.column is place.column
         ],
-        notes=why_nothing(experiment, place, runs, found),
+        notes=why_empty(experiment, place, runs, found),
         origins=found,
         runs=[_explain_run(experiment, state, digest) for state in states],
         accounting=_accounting(report.costs, place, runs) if report.costs else [],
         cost=None if done else cost_left(jobs, place, runs, {state.run.id: state for state in states}),
-        remake=remake(jobs, place, runs, found, done=done),
+        remake=reproduce(jobs, place, runs, found, done=done),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hafabench.explain.commands import Remake
+from hafabench.explain.commands import Reproduction
 from hafabench.explain.configuration import Setting
 
 Details = dict[str, Any]
@@ -158,4 +158,4 @@ class Explanation:
     runs: list[ExplainedRun]
     accounting: list[Details]
     cost: str | None
-    remake: Remake | None
+    remake: Reproduction | None

@@ -8,7 +8,7 @@ from pathlib import Path
 from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import UserError
-from hafabench.explain.commands import Remake, remake_record, remake_runs
+from hafabench.explain.commands import Reproduction, reproduce_record, reproduce_runs
 from hafabench.explain.explanation import Origin
 from hafabench.explain.locate import Place
 from hafabench.plan.hours import planned_jobs
@@ -17,7 +17,9 @@ from hafabench.runs.run import Run
 from hafabench.runs.state import RunState, job_states
 
 
-def remake(jobs: JobList, place: Place, runs: Sequence[Run], found: Sequence[Origin], *, done: bool) -> Remake | None:
+def reproduce(
+    jobs: JobList, place: Place, runs: Sequence[Run], found: Sequence[Origin], *, done: bool
+) -> Reproduction | None:
     """How to make the number of the cell again.
 
     Args:
@@ -33,11 +35,11 @@ def remake(jobs: JobList, place: Place, runs: Sequence[Run], found: Sequence[Ori
     imported = [origin for origin in found if origin.shown and origin.origin == "imported"]
     if imported and not runs:
         commands = list(dict.fromkeys(origin.command for origin in imported))
-        return Remake(" && ".join(commands), ())
+        return Reproduction(" && ".join(commands), ())
     if place.column.verb == "evaluate":
-        return remake_runs(jobs, runs, again=done) if runs else None
+        return reproduce_runs(jobs, runs, again=done) if runs else None
     job = _measurement(jobs, place)
-    return remake_record(jobs, job) if job is not None else None
+    return reproduce_record(jobs, job) if job is not None else None
 
 
 def cost_left(jobs: JobList, place: Place, runs: Sequence[Run], states: Mapping[str, RunState]) -> str | None:
@@ -80,7 +82,7 @@ def _measurement(jobs: JobList, place: Place) -> Job | None:
     return None
 
 
-def why_nothing(experiment: Experiment, place: Place, runs: Sequence[Run], found: Sequence[Origin]) -> list[str]:
+def why_empty(experiment: Experiment, place: Place, runs: Sequence[Run], found: Sequence[Origin]) -> list[str]:
     """Sentences on the runs and measurements that the cell needs and the experiment does not have.
 
     Args:
