@@ -16,8 +16,7 @@ def create_model(run: Run) -> nn.Module:
     recipe = classification_recipe(run)
     # The rate is passed also where it is zero, because timm's Swin has another default.
     options: dict[str, Any] = {"drop_path_rate": recipe.drop_path}
-    if run.model.family in ("swin", "dynamic_swin"):
-        # Swin's windows are made for one image size: on small images those of 224 pixels would be mostly padding.
+    if models.family_of(run.model).img_size_from_recipe:
         options["img_size"] = recipe.image_size
     return models.create(run.model, num_classes=run.dataset.num_classes, **options)
 

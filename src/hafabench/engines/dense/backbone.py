@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hafabench.config.catalog import ModelSpec
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
-from hafabench.models import create
+from hafabench.models import DenseBackbone, create
 from hafabench.models.checkpoints.classifier import load_classifier
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.models.hafa.tokens import Tokens
@@ -26,23 +26,21 @@ class TimmBackbone(nn.Module):
         spec: The fields of a `ModelSpec`.
         drop_path: Stochastic depth rate of the last block.
         as_tokens: Whether the stages are returned as `Tokens` (for `TokenFPN`) instead of maps (B, C, h, w).
-        frozen: Whether the stem, the first stage and all batch statistics stay fixed (ResNets in detection).
+        frozen: Modules of timm's model that are not trained. If there are any, all batch norms keep their statistics.
     """
 
-    def __init__(self, spec: dict[str, Any], drop_path: float, as_tokens: bool, frozen: bool):
+    body: DenseBackbone
+
+    def __init__(self, spec: dict[str, Any], drop_path: float, as_tokens: bool, frozen: Sequence[str] = ()):
         super().__init__()
-        body: Any = create(ModelSpec(**spec), dense=True, drop_path_rate=drop_path)
-        self.body = body
-        self.as_tokens, self.frozen = as_tokens, frozen
-        if frozen:
-            for name in ("conv1", "bn1", "layer1"):
-                body.body.get_submodule(name).requires_grad_(False)
+        self.body = create(ModelSpec(**spec), dense=True, drop_path_rate=drop_path)
+        self.as_tokens, self.frozen = as_tokens, bool(frozen)
+        for name in frozen:
+            self.get_submodule(f"body.body.{name}").requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | list[Tokens]:
         """Compute the features of the four stages from images (B, 3, H, W)."""
-        body: Any = self.body
-        stages = body.forward_tokens(x)
-        return stages if self.as_tokens else tuple(tokens.to_map() for tokens in stages)
+        return self.body.forward_tokens(x) if self.as_tokens else tuple(self.body.forward_maps(x))
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """Set training mode; frozen batch norms stay in evaluation mode."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.recipes import DenseRecipe, DetectionRecipe, SegmentationRecipe
+from hafabench.models import family_of
 from hafabench.runs.run import Run
 
 Config = dict[str, Any]
@@ -56,14 +57,13 @@ def fill_model(
         sync_norm: Whether the batch statistics of the segmentation head are shared by all processes (several GPUs).
     """
     token_fpn = uses_token_fpn(spec, recipe)
+    timm_models = family_of(spec).timm
     stock["backbone"] = {
         "type": "TimmBackbone",
         "spec": asdict(spec),
         "drop_path": recipe.drop_path if recipe else 0.0,
         "as_tokens": token_fpn,
-        # Detection freezes a ResNet's stem, first stage and batch statistics, as mmdet does and as Table 3 counts
-        # parameters. Segmentation trains the whole ResNet, as mmseg does.
-        "frozen": task == "detection" and spec.family == "resnet",
+        "frozen": list(timm_models.frozen_in_detection) if timm_models and task == "detection" else [],
     }
     stock["neck"] = {
         "type": "TokenFPN" if token_fpn else "FPN",

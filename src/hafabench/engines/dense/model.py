@@ -1,9 +1,8 @@
-"""The models of dense runs: Semantic FPN and Mask R-CNN on the backbones of the catalogue."""
+"""The models of dense runs: Semantic FPN and Mask R-CNN on the backbones of the catalog."""
 
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import nn
@@ -46,7 +45,7 @@ def build_dense_model(
     """
     mm = load_mm()
     with torch.device("meta"):
-        backbone: Any = create(spec, dense=True)
+        backbone = create(spec, dense=True)
     config = fill_model(
         mm.stock_model(task), spec, task, num_classes, list(backbone.channels), recipe, sync_norm=sync_norm
     )

@@ -20,6 +20,7 @@ from hafabench.engines.interrupt import StopRequest
 from hafabench.engines.sampling import StepSampler, Stream, seed_everything
 from hafabench.engines.training import Trainer, run_training
 from hafabench.engines.training_state import TrainingState
+from hafabench.models import family_of
 from hafabench.runs.run import Run
 
 
@@ -45,8 +46,8 @@ class DenseTrainer(Trainer):
         sync_norm = on_gpu and self.world.size > 1
         model: Any = build_dense_model(run.model, run.task, run.dataset.num_classes, recipe, sync_norm=sync_norm)
         initialised_from = initialise_backbone(model.backbone.body, run, verbose=self.world.is_first)
-        if sync_norm and run.task == "segmentation" and run.model.family == "resnet":
-            # mmseg's ResNets share batch statistics too.
+        timm_models = family_of(run.model).timm
+        if sync_norm and run.task == "segmentation" and timm_models and timm_models.sync_batch_norm:
             model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
         with self.mm.scope(run.task), tempfile.TemporaryDirectory(prefix="hafabench-") as folder:
             runner = self.mm.QuietRunner(
