@@ -12,6 +12,7 @@ from hafabench.config.experiment import Experiment
 from hafabench.config.paper_values import PaperValues, load_paper_values
 from hafabench.errors import UserError
 from hafabench.pictures.index import PictureIndex, read_index
+from hafabench.reporting.charts.report_charts import ReportCharts, draw_charts
 from hafabench.reporting.claims.ledger import Ledger, settle_claims
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
 from hafabench.reporting.curves import Curve, read_curve
@@ -100,6 +101,11 @@ class Report:
         """The learning curve of every run that has reported progress, by run id."""
         found = {run.id: read_curve(run.history) for run in self.runs.values() if run.history.is_file()}
         return {run_id: curve for run_id, curve in found.items() if curve["step"]}
+
+    @cached_property
+    def charts(self) -> ReportCharts:
+        """All charts, for the figure files and for the page."""
+        return draw_charts(self.experiment, self.frame, self.curves, self.comparisons)
 
     @cached_property
     def costs(self) -> AccountingRecord | None:

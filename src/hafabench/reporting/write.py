@@ -7,8 +7,7 @@ from pathlib import Path
 from hafabench.cluster.costs import write_costs
 from hafabench.files import write_text
 from hafabench.reporting import csv, latex, markdown
-from hafabench.reporting.comparison_figure import draw_comparisons
-from hafabench.reporting.figures import accuracy_vs_complexity, learning_curves
+from hafabench.reporting.charts.report_charts import figure_files
 from hafabench.reporting.html import page
 from hafabench.reporting.report import Report
 
@@ -25,18 +24,8 @@ def write_report(report: Report) -> list[Path]:
         UserError: If a part of the report cannot be built or a file cannot be written.
     """
     files = markdown.files(report) | latex.files(report) | csv.files(report) | page.files(report)
+    files |= figure_files(report.experiment, report.charts)
     for path, text in files.items():
         write_text(path, text)
     costs = write_costs(report.costs, report.experiment.reports) if report.costs else []
-    return [*files, *costs, *_draw_figures(report)]
-
-
-def _draw_figures(report: Report) -> list[Path]:
-    experiment = report.experiment
-    folder = experiment.reports / "figures"
-    curves, complexity = folder / "learning_curves.svg", folder / "accuracy_vs_complexity.svg"
-    compared = folder / "comparisons.svg"
-    learning_curves(report.curves, curves)
-    accuracy_vs_complexity(report.frame, complexity, experiment.models)
-    draw_comparisons(report.comparisons, compared, experiment=experiment.name, scale=experiment.config.scale)
-    return [curves, complexity, compared]
+    return [*files, *costs]

@@ -6,12 +6,11 @@ import csv
 import re
 from dataclasses import replace
 
-import matplotlib as mpl
 import pytest
 from scipy import stats
 
 from hafabench.config.experiment import load_experiment
-from hafabench.reporting.comparison_figure import draw_comparisons
+from hafabench.reporting.charts.comparison_charts import comparison_charts
 from hafabench.reporting.csv import render_comparisons
 from hafabench.reporting.frame import empty_frame
 from hafabench.reporting.legend import NO_COMPARISON
@@ -20,7 +19,6 @@ from hafabench.reporting.report import Report
 from tests.support.markdown import table_rows
 from tools.synthetic_records import evaluation, frame_of
 
-ABOUT = {"experiment": "digits", "scale": "embedded"}
 PLAIN, HAFA = [57.7, 60.3, 61.5, 57.0, 58.1], [61.2, 61.3, 63.0, 60.4, 62.9]
 
 
@@ -131,7 +129,7 @@ def test_differences_without_spread_claim_nothing(experiment, tmp_path):
     assert (found[0].verdict, found[0].p_holm) == ("cannot tell", None)
     assert found[0].sentence.endswith("(difference +1.00 on each of 3 seeds: without spread there is no test).")
     assert " +1.00 |" in comparisons_page(Report(experiment, frame, None))
-    draw_comparisons(found, tmp_path / "c.svg", **ABOUT)
+    assert "cannot tell" in comparison_charts(found)[0].svg
 
 
 def test_imported_numbers_take_no_part(experiment, tmp_path):
@@ -154,13 +152,10 @@ def test_one_seed_makes_no_claim(experiment, tmp_path, measured):
     one = [evaluation("classification", m, 0, {"top1": 90.0}) for m in ("pvt_tiny", "pvt_tiny_hafa")]
     frame = frame_of(tmp_path / "results", *one) if measured else empty_frame()
     report = Report(experiment, frame, None)
-    found = report.comparisons
-    assert found == []
+    assert report.comparisons == []
     assert comparisons_page(report).endswith(f" embedded scale.\n\n{NO_COMPARISON}\n")
     assert len(render_comparisons(report).splitlines()) == 1
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        draw_comparisons(found, tmp_path / "c.svg", **ABOUT)
-    assert "nothing is compared" in (tmp_path / "c.svg").read_text()
+    assert report.charts.comparisons == []
 
 
 def test_page_marks_embedded_numbers_lists_omissions_and_aligns_columns(experiment, frame):
@@ -186,14 +181,11 @@ def test_csv_is_unrounded_and_holds_every_seed(experiment, frame):
     assert float(top1["p_holm"]) > float(top1["p"])
 
 
-def test_figure_shows_every_seed_and_is_the_same_every_time(experiment, frame, tmp_path):
-    found = compared(experiment, frame)
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        for name in ("one.svg", "two.svg"):
-            draw_comparisons(found, tmp_path / name, **ABOUT)
-    svg = (tmp_path / "one.svg").read_text()
-    assert svg == (tmp_path / "two.svg").read_text()
-    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
-    assert texts.count("better") == texts.count("worse") == texts.count("cannot tell") == 1
-    assert texts.index("classification") < texts.index("segmentation") < texts.index("detection")
-    assert "EMBEDDED DATA (digits)" in texts
+def test_charts_show_the_verdict_of_every_comparison(experiment, frame):
+    report = Report(experiment, frame, None)
+    charts = report.charts.comparisons
+    assert [chart.name.partition("-")[2] for chart in charts] == ["classification", "segmentation", "detection"]
+    for chart, verdict in zip(charts, ("better", "cannot tell", "worse"), strict=True):
+        texts = re.findall(r"<text[^>]*>([^<]+)</text>", chart.svg)
+        assert sum(text.endswith(f": {verdict}") for text in texts) == 1
+    assert " ".join(chart.description for chart in charts) == " ".join(c.sentence for c in report.comparisons)

@@ -18,8 +18,9 @@ from hafabench.errors import UserError
 from hafabench.files import sha256_of
 from hafabench.pictures.index import PictureIndex, Sheet, SheetRow, Tile, Weights, write_index
 from hafabench.pictures.tiles import save_tile
+from hafabench.reporting.charts.chart import PALETTE
+from hafabench.reporting.charts.report_charts import figure_files
 from hafabench.reporting.frame import collect_experiment
-from hafabench.reporting.html import charts
 from hafabench.reporting.html.claims import claim_groups, marks_of_cell
 from hafabench.reporting.html.page import build_page, page_file, render
 from hafabench.reporting.report import build_report
@@ -232,11 +233,6 @@ def test_a_page_needs_the_collected_frame(fresh):
 def test_several_seeds_have_spread_intervals_and_a_value_each(load):
     page = make_page(load("digits_study"))
     assert len(page.report.comparisons) == 4
-    assert page.forest is not None
-    for row in page.forest.rows:
-        low, high = row.interval
-        assert low < row.mean < high
-        assert len(row.seeds) == 5
     cell = page.tables[0].groups[0][3].cells[-1]
     assert cell.cell.n == 5
     assert "±" in cell.value
@@ -246,9 +242,9 @@ def test_several_seeds_have_spread_intervals_and_a_value_each(load):
     # What the seeds share is said once, what they do not with each.
     assert "Commit" in dict(cell.shared)
     assert all({"Checkpoint", "Record"} <= set(dict(source.details)) for source in cell.sources)
-    classification = page.curves[0]
-    assert sum(line.thin for line in classification.lines) == 10
-    assert sum(not line.thin for line in classification.lines) == 2
+    classification = page.report.charts.learning_curves[0].svg
+    assert classification.count(", one seed</title>") == 10
+    assert classification.count(", mean of 5 seeds</title>") == 2
     text = parsed(render(page)).text
     for comparison in page.report.comparisons:
         assert comparison.sentence in text
@@ -336,26 +332,18 @@ def test_the_same_results_give_the_same_bytes(digits):
     assert pages[0] == pages[1]
 
 
-def test_curves_are_thinned():
-    steps = list(range(1, 5001))
-    history = {"step": steps, "loss": [5.0 - step / 1000 for step in steps]}
-    chart = charts.curves("classification", {"pvt_tiny": [history]}, {"pvt_tiny": 0})
-    vertices = [tuple(map(float, vertex.split(","))) for vertex in chart.lines[0].vertices.split()]
-    assert len(vertices) <= charts.MOST_VERTICES
-    assert vertices[-1][0] == pytest.approx(chart.x.at(5000), abs=0.1)
-    # Averaging neighbours of a straight line stays on it.
-    for x, y in vertices[1:-1]:
-        step = chart.x.low + (x - chart.x.start) / (chart.x.end - chart.x.start) * (chart.x.high - chart.x.low)
-        assert y == pytest.approx(chart.y.at(5.0 - step / 1000), abs=1.0)
-
-
-def test_a_training_that_still_runs_does_not_cut_the_mean_short():
-    whole = [{"step": [10, 20, 30], "loss": [3.0, 2.0, 1.0]}, {"step": [10, 20, 30], "loss": [3.0, 2.0, 2.0]}]
-    running = {"step": [10], "loss": [9.0]}
-    chart = charts.curves("classification", {"pvt_tiny": [*whole, running]}, {"pvt_tiny": 0})
-    assert [line.thin for line in chart.lines] == [True, True, True, False]
-    assert chart.lines[-1].title == "pvt_tiny, mean of 2 seeds"
-    assert chart.key == ((0, 0, "pvt_tiny 1.50"),)
+def test_the_page_contains_every_chart_of_the_figure_files(digits):
+    page = make_page(digits)
+    charts = page.report.charts
+    shown = [*charts.comparisons, *charts.learning_curves, *(c for row in charts.accuracy_cost.values() for c in row)]
+    assert len(shown) >= 9
+    html = render(page)
+    described = [value for tag, name, value in parsed(html).attributes if (tag, name) == ("svg", "aria-label")]
+    assert sorted(described) == sorted(chart.description for chart in shown)
+    files = figure_files(digits, charts)
+    for chart in shown:
+        assert html.count(f'id="{chart.name}-') > 0
+        assert sum(f'id="{chart.name}-' in text for text in files.values()) == 1
 
 
 def luminance(colour: str) -> float:
@@ -373,9 +361,10 @@ def contrast(one: str, other: str) -> float:
 def test_colours_have_the_contrast_that_wcag_asks_for(theme):
     block = re.findall(r":root \{(.*?)\n\s*\}", STYLE.read_text(), re.DOTALL)[theme]
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
-    for name in ("ink", "muted", "plugin", "baseline", "good", "bad", "open"):
+    for name in ("ink", "muted", "merger", "baseline", "good", "bad", "open"):
         for ground in ("bg", "panel"):
             assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
     assert contrast(colours["warn-ink"], colours["warn-bg"]) >= 4.5
-    for look in range(charts.LOOKS):
-        assert contrast(colours[f"look{look}"], colours["bg"]) >= 3, look
+    for name in PALETTE:
+        if name.startswith("series"):
+            assert contrast(colours[name], colours["bg"]) >= 3, name

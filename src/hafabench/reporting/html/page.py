@@ -10,12 +10,7 @@ from markupsafe import Markup
 
 from hafabench import __version__
 from hafabench.cluster.costs import COLUMNS, AccountingRecord, cost_rows
-from hafabench.config.metrics import METRICS, main_metric
-from hafabench.config.recipes import TASKS
 from hafabench.reporting import legend
-from hafabench.reporting.curves import Curve
-from hafabench.reporting.figures import headline_points
-from hafabench.reporting.html import charts
 from hafabench.reporting.html.claims import ClaimGroup, claim_groups
 from hafabench.reporting.html.gallery import Gallery, read_gallery
 from hafabench.reporting.html.overview import RecordLine, experiment_details, record_lines
@@ -40,11 +35,8 @@ class Page:
     report: Report
     warning: str
     details: Details
-    forest: charts.Forest | None
     claims: list[ClaimGroup]
     tables: list[TableView]
-    scatters: list[tuple[str, list[charts.Chart]]]
-    curves: list[charts.Chart]
     gallery: Gallery
     costs: Costs | None
     records: list[RecordLine]
@@ -64,16 +56,6 @@ class Page:
             *costs,
             ("records", "Records"),
         ]
-
-    @property
-    def has_spread(self) -> bool:
-        """Whether any chart shows a spread over seeds."""
-        return any(dot.bar for _, panels in self.scatters for chart in panels for dot in chart.dots)
-
-    @property
-    def has_several_seeds(self) -> bool:
-        """Whether any model has the learning curves of several seeds."""
-        return any(line.thin for chart in self.curves for line in chart.lines)
 
 
 def page_file(report: Report) -> Path:
@@ -97,13 +79,10 @@ def build_page(report: Report) -> Page:
         report=report,
         warning=legend.warning(experiment.config.title, experiment.config.scale),
         details=experiment_details(report),
-        forest=charts.forest(report.comparisons) if report.comparisons else None,
         claims=claim_groups(report.ledger),
         tables=[
             table_view(table, report.metrics[name], report.ledger.by_locator) for name, table in report.tables.items()
         ],
-        scatters=_scatters(report),
-        curves=_curves(report),
         gallery=read_gallery(
             report.pictures,
             picture_index(experiment).parent,
@@ -122,51 +101,8 @@ def render(page: Page) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style, _, _ = loader.get_source(environment, "style.css")
-    sizes = {"chart_width": charts.WIDTH, "chart_height": charts.HEIGHT}
     template = environment.get_template("report.html.j2")
-    return template.render(
-        page=page, report=page.report, style=Markup(style), no_comparison=legend.NO_COMPARISON, **sizes
-    )
-
-
-def _scatters(report: Report) -> list[tuple[str, list[charts.Chart]]]:
-    """For each task, the headline metric against parameters, multiply-accumulates and each latency measurement."""
-    costs = [
-        ("parameters", "params", None, METRICS["params"].factor, METRICS["params"].label),
-        ("multiply-accumulates", "gmacs", None, METRICS["gmacs"].factor, METRICS["gmacs"].label),
-    ]
-    latencies = [
-        (
-            f"latency, group {group.name}",
-            "latency_ms",
-            f"latency/{group.name}",
-            1.0,
-            f"ms for {group.batch_size} image{'s' if group.batch_size > 1 else ''} of {group.image_size} pixels",
-        )
-        for group in report.experiment.config.latency
-    ]
-    found: list[tuple[str, list[charts.Chart]]] = []
-    for task in TASKS:
-        panels = []
-        for title, cost, source, factor, x_label in [*costs, *latencies]:
-            points = headline_points(report.frame, task, cost, source)
-            if points:
-                labels = {"x_label": x_label, "y_label": main_metric(task).label}
-                panels.append(charts.scatter(title, points, report.experiment.models, factor=factor, **labels))
-        if panels:
-            found.append((task, panels))
-    return found
-
-
-def _curves(report: Report) -> list[charts.Chart]:
-    """For each task, the learning curves of its models."""
-    by_task: dict[str, dict[str, list[Curve]]] = {}
-    for run_id, curve in report.curves.items():
-        run = report.runs[run_id]
-        by_task.setdefault(run.task, {}).setdefault(run.model.name, []).append(curve)
-    # A model has the same colour in all panels.
-    colours = {name: i for i, name in enumerate(dict.fromkeys(n for of_task in by_task.values() for n in of_task))}
-    return [charts.curves(task, of_task, colours) for task, of_task in by_task.items()]
+    return template.render(page=page, report=page.report, style=Markup(style), no_comparison=legend.NO_COMPARISON)
 
 
 def _costs(record: AccountingRecord) -> Costs:

@@ -1,0 +1,78 @@
+"""All charts of a report, and the figure files that contain them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hafabench.config.experiment import Experiment
+from hafabench.reporting import legend
+from hafabench.reporting.charts.accuracy_cost import accuracy_cost_charts
+from hafabench.reporting.charts.chart import Chart, compose_figure
+from hafabench.reporting.charts.comparison_charts import comparison_charts
+from hafabench.reporting.charts.learning_curves import learning_curve_charts
+from hafabench.reporting.comparisons import Comparison
+from hafabench.reporting.curves import Curve
+
+_COLUMNS = 3  # of a figure file
+
+
+@dataclass(frozen=True)
+class ReportCharts:
+    """The charts of a report.
+
+    Attributes:
+        learning_curves: One chart per task.
+        accuracy_cost: By task, one chart per cost.
+        comparisons: One chart per task.
+    """
+
+    learning_curves: list[Chart]
+    accuracy_cost: dict[str, list[Chart]]
+    comparisons: list[Chart]
+
+
+def draw_charts(
+    experiment: Experiment, frame: pd.DataFrame, curves: Mapping[str, Curve], comparisons: Sequence[Comparison]
+) -> ReportCharts:
+    """Draw all charts.
+
+    Args:
+        experiment: The experiment.
+        frame: The experiment's metrics, see `hafabench.reporting.frame`.
+        curves: The learning curve of each run by run id.
+        comparisons: The comparisons of models with their baselines.
+    """
+    return ReportCharts(
+        learning_curve_charts(curves), accuracy_cost_charts(experiment, frame), comparison_charts(comparisons)
+    )
+
+
+def figure_files(experiment: Experiment, charts: ReportCharts) -> dict[Path, str]:
+    """Return the content of each figure file, by its path."""
+    heading = ""
+    if experiment.config.scale == "embedded":
+        heading = f"EMBEDDED DATA ({experiment.name}), not comparable with the paper"
+    figures = {
+        "learning_curves": (_rows(charts.learning_curves), "No training has written a history yet."),
+        "accuracy_vs_complexity": (
+            [row for of_task in charts.accuracy_cost.values() for row in _rows(of_task)],
+            "No evaluated model has its cost counted or timed yet.",
+        ),
+        "comparisons": (
+            _rows(charts.comparisons),
+            legend.NO_COMPARISON,
+        ),
+    }
+    folder = experiment.reports / "figures"
+    return {
+        folder / f"{name}.svg": compose_figure(rows, heading=heading, empty=empty)
+        for name, (rows, empty) in figures.items()
+    }
+
+
+def _rows(charts: list[Chart]) -> list[list[Chart]]:
+    return [charts[first : first + _COLUMNS] for first in range(0, len(charts), _COLUMNS)]
