@@ -72,7 +72,7 @@ def test_a_cells_card_opens_and_closes_by_keyboard(report, tab):
     tab.evaluate("document.querySelector('#table1 td:nth-of-type(5) button').focus()")
     tab.press("Enter")
     text = tab.evaluate("document.querySelector(':popover-open').innerText")
-    for word in ("PVT-Tiny", "5 seeds", "Where it came from", "Commit", "cpu, 1 thread", "seed 4"):
+    for word in ("PVT-Tiny", "5 seeds", "Origin", "Commit", "cpu, 1 thread", "seed 4"):
         assert word in text
     box = tab.evaluate("(b => [b.left, b.right])(document.querySelector(':popover-open').getBoundingClientRect())")
     assert box[0] >= 0
