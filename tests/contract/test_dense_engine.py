@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from PIL import Image
 
 from hafabench.config.catalog import CATALOG
 from hafabench.engines import dense
-from hafabench.engines.dense.model import build_dense_model
+from hafabench.engines.dense.model import build_dense_model, load_mm
 from hafabench.engines.dense.training import DenseTrainer
 from hafabench.engines.training import TrainingSession
 from hafabench.errors import UserError
@@ -40,6 +41,16 @@ PUBLISHED = {
     (row["task"], row["model"]): int(row["params"])
     for row in csv.DictReader((REPOSITORY / "tests/golden/data/complexity.csv").open())
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_garbage_collection():
+    """Exclude imported modules from garbage collection, which mmengine runs for every data set that it opens."""
+    load_mm()
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
