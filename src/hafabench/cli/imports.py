@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hafabench.cli.options import experiment_option, load
+from hafabench.formatting.numbers import format_significant
 
 if TYPE_CHECKING:
     from hafabench.config.recipes import Task
@@ -49,7 +50,7 @@ def import_file(
     found = read_import(file, loaded, kind=kind, task=task, model=model, seed=seed, epoch=epoch)
     for stored in store_import(loaded, found, replace=replace):
         for metric in stored.record.metrics:
-            click.echo(f"{stored.record.id} {metric.name} {metric.value:.6g} {metric.unit}")
+            click.echo(f"{stored.record.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
         for path in stored.replaced:
             click.echo(f"  replaces {path}, which was deleted")
         source = stored.record.source

@@ -11,6 +11,7 @@ import click
 from hafabench.cli.options import experiment_option, load, set_threads
 from hafabench.config.recipes import TASKS, Task
 from hafabench.errors import Problem, UserError
+from hafabench.formatting.numbers import format_significant
 
 if TYPE_CHECKING:
     from hafabench.config.catalog import ModelSpec
@@ -68,8 +69,10 @@ def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
 
     record = record_latency(loaded, known[group])
     for metric in record.metrics:
-        low, high = metric.interval or (float("-inf"), float("inf"))
-        click.echo(f"{metric.model} {metric.name} {metric.value:.4g} {metric.unit} [{low:.4g}, {high:.4g}]")
+        bounds = metric.interval or (float("-inf"), float("inf"))
+        interval = ", ".join(map(format_significant, bounds))
+        value = f"{format_significant(metric.value)} {metric.unit}"
+        click.echo(f"{metric.model} {metric.name} {value} [{interval}]")
     for warning in record.warnings:
         click.echo(f"warning: {warning}", err=True)
 

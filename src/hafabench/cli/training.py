@@ -10,6 +10,7 @@ import click
 
 from hafabench.cli.options import experiment_option, find_run, load, set_threads, threads_option
 from hafabench.errors import UserError
+from hafabench.formatting.numbers import format_significant
 from hafabench.runs.run import Run
 
 
@@ -73,7 +74,7 @@ def evaluate(
 
     record = record_evaluation(load(experiment), run)
     for metric in record.metrics:
-        click.echo(f"{run.id} {metric.name} {metric.value:.4g} {metric.unit}")
+        click.echo(f"{run.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
 
 
 def _evaluate_foreign(
@@ -95,5 +96,5 @@ def _evaluate_foreign(
     weights = ForeignWeights(file, part, dict(rename.split("=", 1) for rename in renames))
     stored = record_foreign(load(experiment), run, engine_for(run.task).evaluate, weights, seed=seed, replace=replace)
     for metric in stored.record.metrics:
-        click.echo(f"{stored.record.id} {metric.name} {metric.value:.4g} {metric.unit}")
+        click.echo(f"{stored.record.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
     click.echo(f"  {weights.read} -> {stored.path}")

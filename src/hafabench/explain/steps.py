@@ -11,6 +11,7 @@ from hafabench.errors import UserError
 from hafabench.explain.commands import Reproduction, reproduce_record, reproduce_runs
 from hafabench.explain.explanation import Origin
 from hafabench.explain.locate import Place
+from hafabench.formatting.durations import format_duration
 from hafabench.plan.hours import planned_jobs
 from hafabench.runs.jobs import Job, JobList, hafabench_command, job_id
 from hafabench.runs.run import Run
@@ -64,8 +65,8 @@ def cost_left(jobs: JobList, place: Place, runs: Sequence[Run], states: Mapping[
     if not left:
         return None
     gpu_hours = sum(job.gpu_hours for job in left)
-    minutes = 60 * sum(job.hours for job in left)
-    spent = f"{gpu_hours:,.1f} GPU-hours" if gpu_hours else f"{minutes:,.0f} minutes on a CPU core"
+    duration = format_duration(3600 * sum(job.hours for job in left))
+    spent = f"{gpu_hours:,.1f} GPU-hours" if gpu_hours else f"{duration} on a CPU core"
     trainings = sum(job.job.rule == "train_run" for job in left)
     what = f"{len(left)} jobs ({trainings} trainings)" if trainings else f"{len(left)} job"
     sources = list(dict.fromkeys(source for job in left for source in job.sources))

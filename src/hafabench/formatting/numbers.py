@@ -20,7 +20,14 @@ def format_fixed(value: float, decimals: int, *, signed: bool = False) -> str:
 
 
 def format_interval(low: float, high: float, decimals: int, *, signed: bool = False) -> str:
-    """Format the bounds of an interval as ``[+0.3, +2.1]``; see `format_fixed` for the arguments."""
+    """Format an interval as ``[+0.3, +2.1]``.
+
+    Args:
+        low: The lower bound.
+        high: The upper bound.
+        decimals: How many digits follow the decimal points.
+        signed: Whether positive bounds and zero start with ``+``.
+    """
     bounds = (format_fixed(bound, decimals, signed=signed) for bound in (low, high))
     return f"[{', '.join(bounds)}]"
 
@@ -34,6 +41,8 @@ def format_significant(value: float, digits: int = 4, *, signed: bool = False) -
         signed: Whether positive numbers and zero start with ``+``.
     """
     sign = "+" if signed else ""
+    if not math.isfinite(value):
+        return f"{value:{sign}}"
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):{sign}d}"
     before_point = math.floor(math.log10(abs(value))) + 1

@@ -1,4 +1,4 @@
-"""Weights from elsewhere, evaluated here: their metrics become imported records."""
+"""Evaluates foreign weights and writes imported records of their metrics."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ def record_foreign(
     seed: int | None = None,
     replace: bool = False,
 ) -> Stored:
-    """Evaluate weights from elsewhere as the run's model and write an imported record.
+    """Evaluate foreign weights as a run's model and write an imported record.
 
-    The provenance is of the evaluation, which happened here; of the training nothing is known, so neither the run's
-    fingerprint nor its seed is claimed.
+    The provenance is that of the evaluation. Nothing is known about the training, so that the record has neither the
+    run's fingerprint nor its seed.
 
     Args:
-        seed: that the weights were trained with, where it is known.
-        replace: take the place of earlier imports of the same numbers.
+        experiment: The experiment.
+        run: The run whose model and data set are used.
+        evaluate: The evaluation of the run's task.
+        weights: The foreign weights.
+        seed: The seed of their training, if known.
+        replace: Whether earlier imports of the same numbers are replaced.
 
     Raises:
-        UserError: for weights that do not fit, or numbers that were imported already.
+        UserError: If the weights do not fit, or the numbers were imported before.
     """
     watch = Stopwatch()
     digest = sha256_of(weights.file)

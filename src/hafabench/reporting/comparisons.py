@@ -13,6 +13,7 @@ from typing import Literal
 
 from hafabench.config.recipes import Task
 from hafabench.config.tables import Column, Row, TableLayout
+from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting.table_metrics import TableMetrics, mark_of
 from hafabench.stats.paired import CONFIDENCE, PairedComparison, Summary, holm, summarize
 
@@ -61,17 +62,19 @@ class Comparison:
         """The verdict in words, with the numbers that support it."""
         paired, places = self.paired, self.decimals + 1
         subject = f"{self.label} against {self.baseline_label}, {self.header}: {self.verdict}"
-        difference = f"difference {paired.difference:+.{places}f}"
-        if paired.p is None:
+        difference = f"difference {format_fixed(paired.difference, places, signed=True)}"
+        if paired.p is None or paired.low is None or paired.high is None or paired.detectable is None:
             return f"{subject} ({difference} on each of {paired.n} seeds: without spread there is no test)."
-        interval = f"95 % interval {paired.low:+.{places}f} to {paired.high:+.{places}f}"
+        low, high = (format_fixed(bound, places, signed=True) for bound in (paired.low, paired.high))
+        interval = f"95 % interval {low} to {high}"
         p = f"p {'' if self.p_text.startswith('<') else '= '}{self.p_text}"
         text = f"{subject} ({difference}, {interval}, {paired.n} seeds, {p})."
         if self.verdict != "cannot tell":
             return text
         if paired.p < LEVEL:
             text += f" Taken alone it would pass; among {self.family} comparisons it does not."
-        return f"{text} These runs would show a true difference of {paired.detectable:.{places}f} four times in five."
+        detectable = format_fixed(paired.detectable, places)
+        return f"{text} These runs would show a true difference of {detectable} four times in five."
 
     @property
     def p_text(self) -> str:

@@ -52,6 +52,7 @@ def test_an_interval_has_its_bounds_in_square_brackets():
         (1.23456, False, "1.235"),
         (123456.7, False, "123457"),
         (0.00012345, True, "+0.0001234"),
+        (float("-inf"), False, "-inf"),
     ],
 )
 def test_significant_digits(value, signed, text):

@@ -17,6 +17,7 @@ from hafabench.config.paper_values import PaperValues
 from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
+from hafabench.formatting.numbers import format_fixed
 
 Kind = Literal["static", "accuracy", "latency"]
 
@@ -137,7 +138,7 @@ class _PaperCell:
             column=self.column,
             metric=metric,
             printed=printed,
-            text=f"{printed:+.{decimals}f}" if difference else f"{printed:.{decimals}f}",
+            text=format_fixed(printed, decimals, signed=difference),
             is_difference=difference,
             unit="points" if difference and metric_spec.is_percentage else metric_spec.table_unit,
             tolerance=tolerance,
@@ -162,7 +163,8 @@ def _elsewhere(experiment: Experiment, claim: Claim, printed: Mapping[str, float
             yield f"{other.by}: {other.value:g}"
         elif claim.is_difference and other.claim == f"{claim.layout.source}/{claim.row.baseline}/{claim.metric}":
             gain = printed[claim.locator.removesuffix(DELTA)] - other.value
-            yield f"against {other.value:g} ({other.by}) it is {gain:+.{claim.column.decimals}f}"
+            text = format_fixed(gain, claim.column.decimals, signed=True)
+            yield f"against {other.value:g} ({other.by}) it is {text}"
 
 
 def _check_names(experiment: Experiment, locators: list[str], cells: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hafabench.config.tables import Column
 from hafabench.formatting.durations import format_duration
+from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.html.claims import ClaimMark, marks_of_cell
 from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
@@ -119,7 +120,7 @@ def _cell_view(
     sources = [
         Source(
             name=f"seed {metric.seed}" if metric.seed is not None else metric.id,
-            value=f"{metric.value * column.factor:.{column.decimals + 1}f}",
+            value=format_fixed(metric.value * column.factor, column.decimals + 1),
             details=[detail for detail in own if detail not in shared],
         )
         for metric, own in zip(metrics, details, strict=True)
