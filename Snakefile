@@ -13,10 +13,15 @@ from snakemake.exceptions import WorkflowError
 
 from hafabench.config.site import load_site, site_file
 from hafabench.config.experiment import load_experiment
-from hafabench.data.verify import missing_datasets
+from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
 from hafabench.runs.jobs import JobList
-from hafabench.runs.snakemake import RESOURCE_NAMES, executor_resources, launcher, site_resources
+from hafabench.runs.snakemake import (
+    RESOURCE_NAMES,
+    executor_resources,
+    launcher,
+    site_resources,
+)
 
 
 configfile: "configs/digits.yaml"
