@@ -28,9 +28,6 @@ class StopRequest:
     """Context in which signals request that a training stops, instead of ending the process.
 
     A second Ctrl-C ends the process at once.
-
-    Attributes:
-        reason: Why the training should stop, as part of a sentence; None while it should continue.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -41,6 +38,7 @@ class StopRequest:
 
     @property
     def reason(self) -> str | None:
+        """Why the training should stop, as part of a sentence; None while it should continue."""
         if self._signal is None and self._clock() >= self._deadline:
             return f"{STOP_AFTER}={os.environ[STOP_AFTER]}"
         return self._signal

@@ -92,19 +92,19 @@ class TrainingSession:
         elif state.step == self.total:
             self._check_weights(lr)
 
-    def finish(self, **provenance: Any) -> None:
+    def finish(self, *, initialised_from: dict[str, Any] | None = None, **provenance: Any) -> None:
         """Write the final checkpoint, then remove the work folder.
 
         Args:
-            provenance: Entries that are added to the provenance of the training, ``meta["training"]``; an entry
-                ``initialised_from`` is stored beside it.
+            initialised_from: The origin of the starting weights, if they were not random.
+            provenance: Entries that are added to the provenance of the training, ``meta["training"]``.
         """
         if self.world.is_first:
             models = {"state_dict": self.state.model, "average": self.state.average}
             weights = {key: _on_cpu(model) for key, model in models.items() if model is not None}
             meta = identity(self.run)
-            if "initialised_from" in provenance:
-                meta["initialised_from"] = provenance.pop("initialised_from")
+            if initialised_from is not None:
+                meta["initialised_from"] = initialised_from
             meta["training"] = {**self._provenance(), **provenance}
             save_checkpoint(self.run.checkpoint, {**weights, "meta": meta})
             discard_work(self.run)

@@ -70,6 +70,7 @@ class PruningObjective(Objective):
 
     @property
     def average(self) -> nn.Module | None:
+        """The model with the moving average of the weights, if the recipe keeps one."""
         return self._averages[0].module if self._averages else None
 
     def begin_step(self, epoch: int) -> None:

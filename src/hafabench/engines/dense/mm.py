@@ -247,7 +247,14 @@ class StepCalls(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Count a step."""
+        """Count a step.
+
+        Args:
+            runner: The runner that calls the hook.
+            batch_idx: Number of the step, counted from 0.
+            data_batch: The batch of the step.
+            outputs: The values that the model logs.
+        """
         self._training.after_step(outputs or {})
 
 
