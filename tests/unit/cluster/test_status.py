@@ -464,7 +464,7 @@ def test_without_accounting_the_account_is_a_note(paper):
 def test_a_long_training_is_a_note(paper):
     found = check_cluster(paper, Site(gpu=GPU, cpu=CPU), probe=False, runner=Cluster())
     notes = [finding.sentence for finding in found if finding.about == "gpu.max_hours"]
-    assert len(notes) == 1 and "about 2 attempts of 1 d" in notes[0]
+    assert len(notes) == 1 and "about 2 attempts of 24 h" in notes[0]
 
 
 def answered(ran: str = "ok", cuda: str = "True", seen: int = 12) -> str:
