@@ -160,7 +160,7 @@ def test_labels_are_moved_apart_and_stay_in_order(heights):
 
 
 def small_chart(name: str) -> Chart:
-    with new_figure(1.5) as figure:
+    with new_figure(60, legend_rows=0) as figure:
         axes = figure.subplots()
         axes.plot([0, 1, 2], [2, 1, 5], "o-", color=PALETTE["series0"], gid="line")
         axes.set_title("A <title> & more")

@@ -15,6 +15,7 @@ from hafabench.config.metrics import METRICS, main_metric
 from hafabench.config.recipes import TASKS
 from hafabench.reporting.charts.chart import PALETTE, Chart, make_chart, new_figure
 
+_LETTER_WIDTH = 4.2  # points, of the labels beside the axes
 _MARKERS = {"baseline": "o", "merger": "^", "other": "o"}
 
 
@@ -114,7 +115,9 @@ def draw_scatter(task: str, cost: Cost, points: Sequence[Point], models: Mapping
     baselines = {point.model: baseline_of(point.model, models) for point in points}
     kinds = {model: _kind(model, baselines) for model in baselines}
     tooltips: dict[str, str] = {}
-    with new_figure(max(2.6, 0.9 + 0.16 * len(points))) as figure:
+    labels = {point: f"{point.model} {point.mean:.1f}" for point in points}
+    right = 12 + _LETTER_WIDTH * max(map(len, labels.values()))
+    with new_figure(max(120, 11.5 * len(points)), legend_rows=1, right=right) as figure:
         axes = figure.subplots()
         title = f"{task.capitalize()}: {cost.title}"
         axes.set_title(title)
@@ -139,8 +142,8 @@ def draw_scatter(task: str, cost: Cost, points: Sequence[Point], models: Mapping
         _draw_arrows(axes, points, baselines)
         axes.margins(x=0.12, y=0.12)
         axes.locator_params(axis="x", nbins=4)
-        _label_points(axes, points)
-        figure.legend(handles=_legend(set(kinds.values())), loc="outside lower center", ncols=3)
+        _label_points(axes, labels)
+        figure.legend(handles=_legend(set(kinds.values())), ncols=3)
         best = max(points, key=lambda point: point.mean)
         description = f"{title}, {len(points)} models. The best is {best.model} with {best.text}"
         return make_chart(f"accuracy-{task}-{cost.name}", figure, description, tooltips)
@@ -156,14 +159,14 @@ def _draw_arrows(axes: Axes, points: Sequence[Point], baselines: Mapping[str, st
             axes.annotate("", xy=end, xytext=start, arrowprops=style | {"linestyle": "--"})
 
 
-def _label_points(axes: Axes, points: Sequence[Point]) -> None:
+def _label_points(axes: Axes, labels: Mapping[Point, str]) -> None:
     """Write the labels in a column beside the axes without overlap, each with a line to its point."""
     low, high = axes.get_ylim()
-    ordered = sorted(points, key=lambda point: (point.mean, point.model))
-    heights = spread_apart([(point.mean - low) / (high - low) for point in ordered], 1 / max(len(ordered), 13))
+    ordered = sorted(labels, key=lambda point: (point.mean, point.model))
+    heights = spread_apart([(point.mean - low) / (high - low) for point in ordered], 1 / max(len(ordered), 12))
     for point, height in zip(ordered, heights, strict=True):
         axes.annotate(
-            f"{point.model} {point.mean:.1f}",
+            labels[point],
             xy=(point.cost, point.mean),
             xytext=(1.05, height),
             textcoords="axes fraction",

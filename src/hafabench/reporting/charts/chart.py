@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-WIDTH = 4.0  # inches: letters of 8 points stay readable where the page is as narrow as a phone
+WIDTH = 288.0  # points: letters of 8 points stay readable where the page is as narrow as a phone
+_TOP, _BOTTOM, _LEGEND_ROW = 20.0, 35.0, 12.5  # points, for the title, the x axis with its label, and the legend
 PALETTE = {
     "bg": "#fafaf8",
     "ink": "#1d1f22",
@@ -66,6 +67,9 @@ _STYLE: dict[RcKeyType, Any] = {
     "xtick.labelcolor": PALETTE["muted"],
     "ytick.labelcolor": PALETTE["muted"],
     "figure.facecolor": "none",
+    "legend.loc": "lower center",
+    "legend.borderaxespad": 0.1,
+    "legend.labelspacing": 0.35,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "legend.handlelength": 1.6,
@@ -107,14 +111,23 @@ class Chart:
 
 
 @contextmanager
-def new_figure(height: float) -> Iterator[Figure]:
+def new_figure(height: float, *, legend_rows: int, left: float = 43.0, right: float = 8.0) -> Iterator[Figure]:
     """Make a figure of a chart's width in the style of the charts; it has to be drawn within the context.
 
+    The margins are given, because the layout engines of matplotlib take twice as long as all drawing.
+
     Args:
-        height: The height in inches.
+        height: The height of the axes in points; the title, the x axis and the legend are added.
+        legend_rows: The number of rows of the legend at the lower edge.
+        left: The space beside the axes for the y axis and its label, in points.
+        right: The space on the other side, in points.
     """
+    bottom = _BOTTOM + _LEGEND_ROW * legend_rows
+    total = _TOP + height + bottom
     with mpl.rc_context(_STYLE):
-        yield Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH / 72, total / 72))
+        figure.subplots_adjust(left / WIDTH, bottom / total, 1 - right / WIDTH, 1 - _TOP / total)
+        yield figure
 
 
 def make_chart(name: str, figure: Figure, description: str, tooltips: Mapping[str, str] | None = None) -> Chart:
@@ -175,7 +188,7 @@ def compose_figure(rows: Sequence[Sequence[Chart]], *, heading: str, empty: str)
         empty: The sentence that a figure without charts shows.
     """
     text = heading if rows else empty
-    width = max([sum(chart.width + _GAP for chart in row) for row in rows], default=WIDTH * 72) + _GAP
+    width = max([sum(chart.width + _GAP for chart in row) for row in rows], default=WIDTH) + _GAP
     root = ElementTree.Element(f"{{{_SVG}}}svg", {"role": "img"})
     ElementTree.SubElement(root, f"{{{_SVG}}}title").text = text
     background = {"width": "100%", "height": "100%", "style": f"fill: {PALETTE['bg']}"}

@@ -23,7 +23,7 @@ def comparison_charts(comparisons: Sequence[Comparison]) -> list[Chart]:
 
 def _draw(task: str, comparisons: Sequence[Comparison]) -> Chart:
     tooltips = {f"row{number}": comparison.sentence for number, comparison in enumerate(comparisons)}
-    with new_figure(1.3 + 0.75 * len(comparisons)) as figure:
+    with new_figure(54 * len(comparisons), legend_rows=3, left=8) as figure:
         axes = figure.subplots()
         axes.use_sticky_edges = False
         axes.set_title(f"{task.capitalize()}: difference to the baseline")
@@ -37,7 +37,7 @@ def _draw(task: str, comparisons: Sequence[Comparison]) -> Chart:
         axes.margins(x=0.06)
         axes.locator_params(axis="x", nbins=6)
         axes.set_ylim(len(comparisons) - 0.5, -0.55)
-        figure.legend(handles=_legend(), loc="outside lower center", ncols=1, labelspacing=0.3)
+        figure.legend(handles=_legend())
         description = " ".join(comparison.sentence for comparison in comparisons)
         return make_chart(f"comparisons-{task}", figure, description, tooltips)
 

@@ -44,8 +44,8 @@ def _draw(task: str, models: Mapping[str, Sequence[Curve]], styles: Mapping[str,
         (line,) = axes.plot(*thin_out(steps, values), gid=f"line{len(tooltips)}", **style)
         tooltips[str(line.get_gid())] = tooltip
 
-    with new_figure(2.9 + 0.16 * -(-len(models) // 2)) as figure:
-        loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    with new_figure(150, legend_rows=-(-len(models) // 2)) as figure:
+        loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1], gridspec_kw={"hspace": 0.25})
         for model, seeds in models.items():
             style = styles[model]
             complete = most_advanced(seeds)
@@ -68,7 +68,7 @@ def _draw(task: str, models: Mapping[str, Sequence[Curve]], styles: Mapping[str,
         for axes in (loss, rate):
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
-        figure.legend(loc="outside lower center", ncols=2, labelspacing=0.3)
+        figure.legend(ncols=2)
         last = "; ".join(labels)
         description = (
             f"{task.capitalize()}: training loss and learning rate over optimiser steps. Last losses: {last}"
