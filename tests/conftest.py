@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tools.checkout import REPOSITORY
+from tools import checkout
 
 # One thread per process, set before torch is imported. Small tensors need no more, and xdist runs several processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture
 def repository() -> Path:
     """The root of the checkout."""
-    return REPOSITORY
+    return checkout.REPOSITORY
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def write_experiment(tmp_path: Path) -> Callable[..., Path]:
     """
 
     def write(change: Callable[[dict[str, Any]], None] | None = None, base: str = "digits") -> Path:
-        content = yaml.safe_load((REPOSITORY / "configs" / f"{base}.yaml").read_text())
-        content["recipes"] = str(REPOSITORY / "configs/recipes")
-        content["tables"] = str(REPOSITORY / "configs/tables.yaml")
-        content["paper_values"] = str(REPOSITORY / "configs/paper_values.csv")
-        content["claims"] = str(REPOSITORY / "configs/claims.yaml")
+        content = yaml.safe_load((checkout.REPOSITORY / "configs" / f"{base}.yaml").read_text())
+        content["recipes"] = str(checkout.REPOSITORY / "configs/recipes")
+        content["tables"] = str(checkout.REPOSITORY / "configs/tables.yaml")
+        content["paper_values"] = str(checkout.REPOSITORY / "configs/paper_values.csv")
+        content["claims"] = str(checkout.REPOSITORY / "configs/claims.yaml")
         if change is not None:
             change(content)
         path = tmp_path / f"{base}.yaml"

@@ -15,7 +15,7 @@ import hafabench.models
 from hafabench.config import catalog
 from hafabench.measure.complexity import count_model
 from hafabench.models import DenseBackbone, create, family_of
-from tests.conftest import REPOSITORY
+from tools.checkout import REPOSITORY
 
 BLOCK = re.compile(r"^ *```python\n *# (\S+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 

@@ -26,7 +26,7 @@ from hafabench.reporting.comparisons import Comparison
 from hafabench.reporting.frame import collect
 from hafabench.reporting.legend import NO_COMPARISON
 from hafabench.stats.paired import compare_paired, summarize
-from tests.conftest import REPOSITORY
+from tools.checkout import REPOSITORY
 from tools.synthetic_records import complexity, evaluation, frame_of
 
 STYLE = REPOSITORY / "src/hafabench/reporting/html/templates/style.css"

@@ -31,6 +31,7 @@ from hafabench.results.decomposition import Amount, Decomposition
 from hafabench.runs.paths import counts_record
 from hafabench.runs.static_models import counts_fingerprint
 from tests.support.markdown import table_rows
+from tests.support.messages import missing_facts
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import evaluation, frame_of, latency, provenance
 
@@ -188,7 +189,8 @@ def test_a_latency_is_of_its_device(experiment, tmp_path):
 
     assert timed("NVIDIA GeForce RTX 3090").verdict == "reproduced"
     other = timed("cpu")
-    assert (other.verdict, other.because) == ("not run", "measured on cpu; the paper's figure is from an RTX 3090")
+    assert other.verdict == "not run"
+    assert missing_facts(other.because, "cpu", "RTX 3090") == []
 
 
 # -- static claims, on counts made up ----------------------------------------------
@@ -291,9 +293,8 @@ def invoke(*arguments: str):
 def test_the_terminal_shows_every_claim_and_the_sum(digits):
     lines = invoke().stdout.splitlines()
     assert len(lines) == 223 + 1
-    assert lines[-1] == (
-        "73 of 223 claims settled: 40 reproduced, 25 reproduced under a convention, 8 contradicted, 150 not run"
-    )
+    counts = ("73 of 223", "40 reproduced", "25 reproduced under a convention", "8 contradicted", "150 not run")
+    assert missing_facts(lines[-1], *counts) == []
     static = invoke("--static", "--verdict", "contradicted").stdout.splitlines()
     assert len(static) == 8 + 1
     assert static[-1].startswith("73 of 73 claims settled")
