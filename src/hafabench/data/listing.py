@@ -27,26 +27,26 @@ def class_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def imagenet_images(dataset: DatasetConfig, split: str) -> dict[Path, list[Path]]:
+def list_imagenet_images(dataset: DatasetConfig, split: str) -> dict[Path, list[Path]]:
     """List the images of every class folder of a split."""
     return {folder: image_files(folder) for folder in class_folders(paths.imagenet_folder(dataset, split))}
 
 
-def ade20k_images(dataset: DatasetConfig, split: str) -> dict[str, Path]:
+def list_ade20k_images(dataset: DatasetConfig, split: str) -> dict[str, Path]:
     """List the images of a split by their stem."""
     return {path.stem: path for path in image_files(paths.ade20k_images(dataset, split))}
 
 
-def ade20k_masks(dataset: DatasetConfig, split: str) -> dict[str, Path]:
+def list_ade20k_masks(dataset: DatasetConfig, split: str) -> dict[str, Path]:
     """List the index masks of a split by their stem, which is that of their image."""
     return {path.stem: path for path in image_files(paths.ade20k_masks(dataset, split)) if path.suffix == ".png"}
 
 
-def coco_images(dataset: DatasetConfig, split: str) -> set[str]:
+def list_coco_images(dataset: DatasetConfig, split: str) -> set[str]:
     """List the names of the images in the image folder of a split."""
     return {path.name for path in image_files(paths.coco_images(dataset, split))}
 
 
-def coco_image(dataset: DatasetConfig, split: str, file_name: str) -> Path:
+def coco_image_file(dataset: DatasetConfig, split: str, file_name: str) -> Path:
     """Return the image file that an annotation file calls ``file_name``."""
     return paths.coco_images(dataset, split) / file_name

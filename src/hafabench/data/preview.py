@@ -99,7 +99,7 @@ def _sheet(
 
 
 def _imagenet_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
-    images_of = listing.imagenet_images(dataset, split)
+    images_of = listing.list_imagenet_images(dataset, split)
     files = [(path, folder.name) for folder, own in images_of.items() for path in own]
     indices = {name: index for index, name in enumerate(imagenet_classes(dataset))}
     return [
@@ -112,7 +112,7 @@ def _ade20k_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     # Index 0 is unlabelled; there the image is drawn unchanged.
     palette = np.array([(0, 0, 0), *class_palette(dataset.num_classes)], np.float32)
     tiles = []
-    for path in spread(list(listing.ade20k_images(dataset, split).values()), count):
+    for path in spread(list(listing.list_ade20k_images(dataset, split).values()), count):
         picture, _ = _fit_tile(read_image(path))
         mask = read_image(paths.ade20k_masks(dataset, split) / f"{path.stem}.png", mode=None)
         indices = np.asarray(_fit_tile(mask, Image.Resampling.NEAREST)[0])
@@ -134,7 +134,7 @@ def _coco_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     colours = dict(zip(names, class_palette(len(names)), strict=True))
     tiles = []
     for entry in spread(content["images"], count):
-        picture, scale = _fit_tile(read_image(listing.coco_image(dataset, split, entry["file_name"])))
+        picture, scale = _fit_tile(read_image(listing.coco_image_file(dataset, split, entry["file_name"])))
         own = annotations[entry["id"]]
         for annotation in own:
             _overlay_instance(picture, annotation, entry, scale, colours[annotation["category_id"]])

@@ -21,7 +21,7 @@ def survey_ade20k(dataset: DatasetConfig, findings: Findings) -> Survey:
         present = [check_folder(folder, findings), check_folder(mask_folder, findings)]
         if not all(present):
             continue
-        images, masks = listing.ade20k_images(dataset, split), listing.ade20k_masks(dataset, split)
+        images, masks = listing.list_ade20k_images(dataset, split), listing.list_ade20k_masks(dataset, split)
         for stem in sorted(images.keys() - masks.keys()):
             findings.add("images without mask", images[stem], f"no mask {mask_folder / stem}.png")
         for stem in sorted(masks.keys() - images.keys()):

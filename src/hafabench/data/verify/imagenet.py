@@ -14,7 +14,7 @@ def survey_imagenet(dataset: DatasetConfig, findings: Findings) -> Survey:
         folder = paths.imagenet_folder(dataset, split)
         if not check_folder(folder, findings):
             continue
-        images_of = listing.imagenet_images(dataset, split)
+        images_of = listing.list_imagenet_images(dataset, split)
         names = [path.name for path in images_of]
         if len(names) != dataset.num_classes:
             findings.add("splits", folder, f"expected {dataset.num_classes} class folders, found {len(names)}")
