@@ -1,1 +1,1 @@
-"""A Slurm cluster: what a site calls things."""
+"""Slurm clusters: check a site, show the status of jobs, account for them, recover from a killed driver."""

@@ -110,7 +110,7 @@ def _check_submission(
     try:
         runner(command, TIMEOUT_S)
     except CommandFailed as error:
-        yield Finding("problem", key, f"Slurm refuses the request of {name}: {error.said}")
+        yield Finding("problem", key, f"Slurm refuses the request of {name}: {error.message}")
     else:
         what = f"{request.gpus} GPUs, " if request.gpus else ""
         what += f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {format_duration(60 * request.runtime)}"

@@ -1,4 +1,4 @@
-"""Slurm's commands, all through one function: arguments in, standard output out, never without a time limit."""
+"""One function that runs all of Slurm's commands, with a time limit."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from collections.abc import Callable, Sequence
 
 from hafabench.errors import UserError
 
-# A controller under load answers late; one that is down never does.
+# A controller under load answers late, and one that is down does not answer at all.
 TIMEOUT_S = 60.0
 
-# How everything here asks Slurm, so that recorded answers can stand in: (arguments, time limit) -> standard output.
+# Runs a command: (arguments, time limit in seconds) -> standard output. Tests replace it by recorded answers.
 Runner = Callable[[Sequence[str], float], str]
 
 
 class CommandFailed(UserError):
-    """A command is missing, answered with an error, or did not answer in time; ``str()`` says which.
+    """A command is missing, failed, or did not answer in time.
 
     Attributes:
-        said: the command's own words, without its line.
+        message: The message of the command itself, without its command line.
     """
 
-    def __init__(self, sentence: str, said: str = ""):
+    def __init__(self, sentence: str, message: str = ""):
         super().__init__(sentence)
-        self.said = said or sentence
+        self.message = message or sentence
 
 
 def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
-    """Standard output of a command.
+    """Run a command and return its standard output.
 
     Raises:
-        CommandFailed: where it is not installed, fails, or takes longer than ``timeout`` seconds.
+        CommandFailed: If it is not installed, fails, or takes longer than ``timeout`` seconds.
     """
     line = shlex.join(arguments)
     try:
@@ -52,8 +52,8 @@ def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
     except subprocess.TimeoutExpired:
         raise CommandFailed(f"{line}: no answer within {timeout:g} s", f"no answer within {timeout:g} s") from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise CommandFailed(f"{line}: {said}", said)
+        message = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise CommandFailed(f"{line}: {message}", message)
     return done.stdout
 
 
@@ -63,10 +63,10 @@ def is_installed(command: str = "squeue") -> bool:
 
 
 def slurm_release(runner: Runner = run) -> tuple[int, int]:
-    """Major and minor release of the installed Slurm: ``slurm-wlm 22.05.8`` is (22, 5).
+    """The major and minor release of the installed Slurm: (22, 5) for ``slurm-wlm 22.05.8``.
 
     Raises:
-        CommandFailed: without Slurm's commands.
+        CommandFailed: If Slurm's commands are not installed.
     """
     words = runner(["sinfo", "--version"], TIMEOUT_S).split()
     release = release_of(words[-1]) if words else None
@@ -76,7 +76,7 @@ def slurm_release(runner: Runner = run) -> tuple[int, int]:
 
 
 def release_of(version: str) -> tuple[int, int] | None:
-    """``22.05.8`` and ``22.5.3`` are both (22, 5); None for anything else."""
+    """The release in a version: (22, 5) for both ``22.05.8`` and ``22.5.3``; None for anything else."""
     parts = version.split(".")
     if len(parts) < 2 or not (parts[0].isdecimal() and parts[1].isdecimal()):
         return None

@@ -1,4 +1,4 @@
-"""What a check of the cluster finds, one sentence each."""
+"""The findings of a check of the cluster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found.
+    """One finding.
 
     Attributes:
-        level: ``problem``: jobs would fail or wait for ever; ``note``: good to know; ``ok``.
-        about: what it is about, usually a key of the site file.
-        sentence: what was found, and what would put it right.
+        level: ``problem``: jobs would fail or wait forever. ``note``: good to know. ``ok``: in order.
+        about: What it is about, usually a key of the site file.
+        sentence: What was found, and how to correct it.
     """
 
     level: Literal["ok", "note", "problem"]
@@ -26,5 +26,5 @@ class Finding:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in order, as part of a sentence."""
+    """Sorted names as part of a sentence."""
     return ", ".join(sorted(names)) or "none"

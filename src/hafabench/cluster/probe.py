@@ -1,4 +1,4 @@
-"""A look from a compute node: does it see the data and the environment, and torch a GPU?"""
+"""A short job on a compute node that tests whether it sees the data, the environment and a GPU."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.data.paths import required_paths
 
 _PROBE_MINUTES = 3
-# What the probe prints in front of each of its answers.
+# The prefix of each answer of the probe.
 _MARK = "hafabench-probe:"
 
 
 def where_options(site: Site, pool: Pool) -> list[str]:
-    """How sbatch and srun are told to use the site's nodes."""
+    """The options of sbatch and srun that choose the nodes of a site."""
     words = {"account": site.account, "partition": pool.partition, "constraint": pool.constraint, "qos": pool.qos}
     return [f"--{name}={value}" for name, value in words.items() if value] + shlex.split(pool.extra or "")
 
 
 def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wait_s: int) -> Iterator[Finding]:
-    """Run a job of seconds on a node of a pool and report what it sees.
+    """Run a job of a few seconds on a node of a pool and report what it sees.
 
     Args:
-        key: of the pool in the site file, ``gpu`` or ``cpu``.
-        wait_s: how long it may wait for a node; where none is free, that is a note and no problem.
+        key: The pool in the site file, ``gpu`` or ``cpu``.
+        site: The site.
+        experiment: The experiment whose data and environment are tested.
+        runner: Runs Slurm's commands.
+        wait_s: How many seconds to wait for a node. If none is free, the finding is a note and no problem.
     """
     pool = site.gpu if key == "gpu" else site.cpu
     command = ["srun", f"--immediate={wait_s}", "--quiet", "--job-name=hafabench-check", "--ntasks=1", "--nodes=1"]
@@ -44,34 +47,34 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
     try:
         answer = runner(command, wait_s + _PROBE_MINUTES * 60)
     except CommandFailed as error:
-        if re.search(r"busy|[Ii]mmediate|timed out|revoked", error.said):
+        if re.search(r"busy|[Ii]mmediate|timed out|revoked", error.message):
             yield Finding("note", about, f"none was free within {wait_s} s: data and environment were not looked at")
         else:
-            yield Finding("problem", about, f"a job of seconds did not run: {error.said[-300:]}")
+            yield Finding("problem", about, f"a job of seconds did not run: {error.message[-300:]}")
         return
-    said = dict(
+    answers = dict(
         line.removeprefix(_MARK).split("=", 1)
         for line in answer.splitlines()
         if line.startswith(_MARK) and "=" in line
     )
-    node = said.get("node", "?")
-    seen = {path for index, path in enumerate(paths) if said.get(f"path{index}") == "seen"}
+    node = answers.get("node", "?")
+    seen = {path for index, path in enumerate(paths) if answers.get(f"path{index}") == "seen"}
     for name, group in groups.items():
         unseen = [path for path in group if path not in seen]
         if unseen:
             sentence = f"{name}: {len(unseen)} of {len(group)} paths are not visible from {node}, first {unseen[0]}"
             yield Finding("problem", about, sentence)
-    ran = said.get("hafabench", "no answer")
+    ran = answers.get("hafabench", "no answer")
     if ran != "ok":
         yield Finding("problem", about, f"the environment is not usable on {node}: {ran}")
-    if said.get("cuda") == "False":
+    if answers.get("cuda") == "False":
         yield Finding("problem", about, f"torch sees no GPU on {node}")
     if len(seen) == len(paths) and ran == "ok":
         yield Finding("ok", about, f"{node} sees {len(paths)} paths and runs hafabench")
 
 
 def _paths(experiment: Experiment) -> dict[str, list[Path]]:
-    """What a job has to see, by what it is: the working folder, the environment, and data that is not made here."""
+    """What a job has to see: the working folder, the environment, and data that is not generated here."""
     found = {"working folder": [Path.cwd()], "environment": [Path(sys.executable)]}
     for dataset in experiment.config.datasets.values():
         if dataset.generator is None:
@@ -80,21 +83,21 @@ def _paths(experiment: Experiment) -> dict[str, list[Path]]:
 
 
 def _counting(experiment: Experiment) -> list[str]:
-    """A command of seconds that needs the whole environment, torch included, as the jobs will start it."""
+    """A command of a few seconds that needs the whole environment, torch included, started as jobs start it."""
     command = Path(sys.executable).with_name("hafabench")
     words = [str(command)] if command.exists() else [sys.executable, "-m", "hafabench"]
     return [*words, "complexity", "resnet18", "--experiment", str(experiment.file.absolute())]
 
 
 def _script(paths: list[Path], counting: list[str], cuda: bool) -> str:
-    """A shell script for the compute node that answers in marked lines and never fails."""
+    """A shell script for the compute node that prints its answers with the prefix and never fails."""
     lines = [f"echo {_MARK}node=${{SLURMD_NODENAME:-$(hostname)}}"]
     for index, path in enumerate(paths):
         lines.append(f"test -e {shlex.quote(str(path))} && echo {_MARK}path{index}=seen")
-    lines.append(f'said=$({shlex.join(counting)} 2>&1) && said=ok || said=$(echo "$said" | tail -n 1)')
-    lines.append(f'echo "{_MARK}hafabench=$said"')
+    lines.append(f'answer=$({shlex.join(counting)} 2>&1) && answer=ok || answer=$(echo "$answer" | tail -n 1)')
+    lines.append(f'echo "{_MARK}hafabench=$answer"')
     if cuda:
-        # Empty where torch lives in an image of its own.
-        asked = shlex.join([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"])
-        lines.append(f"echo {_MARK}cuda=$({asked} 2> /dev/null)")
+        # The answer is empty where torch is installed in a container image.
+        question = shlex.join([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"])
+        lines.append(f"echo {_MARK}cuda=$({question} 2> /dev/null)")
     return "\n".join([*lines, "true"])

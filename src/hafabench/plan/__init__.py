@@ -1,1 +1,1 @@
-"""Plans: jobs, GPU-hours, critical path and disk of an experiment, and what a budget settles."""
+"""Plans of experiments: GPU-hours, schedule, disk space, and the runs that settle the most claims within a budget."""

@@ -1,9 +1,9 @@
-"""What the paper claims, as far as runs can settle it, and the runs that settle most of it for so many GPU-hours.
+"""The claims of the paper that runs can settle, and the runs that settle the most claims within a budget.
 
-A *difference* is a printed difference between a row and its baseline: it takes both rows' runs, of every seed. A
-*value* is all that is printed of a row's accuracy on one task: it takes the row's runs. A run on segmentation or
-detection takes its classification run. The choice is exact: the largest number of differences that the budget pays
-for; among equal ones the largest number of values; among equal ones the cheapest.
+A *difference* is a printed difference between a row and its baseline; settling it takes the runs of both rows with
+every seed. A *value* stands for all printed accuracies of a row on one task; settling it takes the runs of the row.
+A run on segmentation or detection also takes the classification run that it starts from. The choice is exact: it
+maximises the number of differences, then the number of values, and then minimises the cost.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Question:
     """Claims of the paper that the same runs settle.
 
     Attributes:
-        id: the locator of a difference (``table2/pvt_tiny_hafa/miou_delta``), or task and model of values
+        id: The locator of a difference (``table2/pvt_tiny_hafa/miou_delta``), or the task and model of a value
             (``segmentation/pvt_tiny``).
-        kind: which of the two.
-        claims: locators of the claims (`hafabench.reporting.claims.paper_claims`).
-        runs: ids of the runs that settle them, without those they start from.
+        kind: Whether it is a difference or a value.
+        claims: The locators of the claims (`hafabench.reporting.claims.paper_claims`).
+        runs: The ids of the runs that settle them, without those that they start from.
     """
 
     id: str
@@ -42,13 +42,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Selection:
-    """Runs chosen for a budget.
+    """The runs chosen for a budget.
 
     Attributes:
-        budget: GPU-hours allowed.
-        gpu_hours: that the chosen runs still take.
-        runs: their ids, in the experiment's order, those that others start from included.
-        settled, open: ids of questions that these runs settle, and of those that they do not.
+        budget: The GPU-hours allowed.
+        gpu_hours: The GPU-hours that the chosen runs still take.
+        runs: Their ids in the experiment's order, including those that others start from.
+        settled, open: The ids of the questions that these runs settle, and of the others.
     """
 
     budget: float
@@ -62,7 +62,7 @@ def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]
     """Every question that the experiment's runs can settle, differences first.
 
     Raises:
-        UserError: as `paper_claims`.
+        UserError: As `paper_claims`.
     """
     differences: list[Question] = []
     values: dict[str, Question] = {}
@@ -82,7 +82,7 @@ def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]
 
 
 def _runs(experiment: Experiment, runs: Mapping[str, Run], task: str, model: str) -> frozenset[str] | None:
-    """The model's runs on a task, of every seed; None where the experiment has none."""
+    """The runs of a model on a task with every seed; None if the experiment does not have them all."""
     wanted = frozenset(run_id(task, model, seed) for seed in experiment.config.seeds)
     return wanted if wanted <= runs.keys() else None
 
@@ -90,16 +90,16 @@ def _runs(experiment: Experiment, runs: Mapping[str, Run], task: str, model: str
 def choose(
     questions: Iterable[Question], costs: Mapping[str, float], parents: Mapping[str, str | None], budget: float
 ) -> Selection:
-    """The runs that settle most of ``questions`` for at most ``budget``, by an integer program solved to optimality.
+    """Choose the runs that settle the most questions within a budget, by an integer program solved to optimality.
 
     Args:
-        questions: what can be settled.
-        costs: GPU-hours that each run still takes, by id in the experiment's order; finished ones take none.
-        parents: the run that each run starts from.
-        budget: GPU-hours.
+        questions: The questions that can be settled.
+        costs: The GPU-hours that each run still takes, by id in the experiment's order; finished runs take none.
+        parents: The run that each run starts from.
+        budget: The GPU-hours allowed.
 
     Raises:
-        UserError: for a negative budget.
+        UserError: If the budget is negative.
     """
     if budget < 0:
         raise UserError(f"expected a budget of zero or more GPU-hours, found {budget:g}")
@@ -107,7 +107,7 @@ def choose(
     position = {run: index for index, run in enumerate(runs)}
     settles = {question.id: len(runs) + index for index, question in enumerate(questions)}
     size = len(runs) + len(questions)
-    # Each level outweighs all of the next: one difference more than any values, one value more than any saving.
+    # One difference outweighs all values, and one value outweighs all savings.
     values = sum(question.kind == "value" for question in questions)
     saving = np.array([costs[run] for run in runs]) / (sum(costs.values()) + 1)
     worth = [float(values + 1) if question.kind == "difference" else 1.0 for question in questions]

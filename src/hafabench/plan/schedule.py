@@ -1,4 +1,4 @@
-"""When everything is done with so many GPUs: list scheduling, longest remaining path first."""
+"""List scheduling of jobs on a number of GPUs, longest remaining path first."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Schedule:
     """A simulated run of the workflow.
 
     Attributes:
-        gpus: that there are; jobs without GPUs are never limited.
-        hours: wall-clock hours to the last job's end.
-        start: hour at which each job starts.
-        critical_path: ids of the longest chain of jobs that wait for each other, in order.
-        critical_hours: its length: what no number of GPUs can shorten.
-        busy: share of the GPUs' time that is used.
+        gpus: The number of GPUs; jobs without GPUs are not limited.
+        hours: Wall-clock hours until the last job ends.
+        start: The hour at which each job starts.
+        critical_path: The ids of the longest chain of jobs that wait for each other, in order.
+        critical_hours: The length of this chain, which no number of GPUs can shorten.
+        busy: The share of the GPUs' time that is used.
     """
 
     gpus: int
@@ -32,14 +32,14 @@ class Schedule:
 
 
 def schedule(jobs: Mapping[str, PlannedJob], gpus: int) -> Schedule:
-    """Start jobs as soon as what they need is done and GPUs are free, those with the longest way to go first.
+    """Start jobs as soon as the jobs that they need are done and GPUs are free, those on the longest path first.
 
     Args:
-        jobs: by id, every job after those it needs.
-        gpus: that the jobs share.
+        jobs: The jobs by id, every job after those that it needs.
+        gpus: The number of GPUs that the jobs share.
 
     Raises:
-        UserError: where a job alone needs more.
+        UserError: If a single job needs more.
     """
     too_big = [job for job in jobs.values() if job.hours and job.resources.gpus > gpus]
     if too_big:

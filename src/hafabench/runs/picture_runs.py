@@ -18,9 +18,9 @@ class Subjects:
     """The runs that an experiment's pictures show.
 
     Attributes:
-        pair: a segmentation run of a baseline, and the run of the same seed of a model that clusters into stage 4
-            (SIA); None where the experiment trains no such pair.
-        sampler: a classification run of a model that moves its sampling points (LAA); None where there is none.
+        pair: A segmentation run of a baseline, and one of the same seed of a model with SIA in front of stage 4; None
+            if the experiment trains no such pair.
+        sampler: A classification run of a model with LAA; None if the experiment trains none.
     """
 
     pair: tuple[Run, Run] | None
@@ -28,33 +28,32 @@ class Subjects:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """All of them, each once."""
+        """All of them without duplicates."""
         return (*(self.pair or ()), *((self.sampler,) if self.sampler else ()))
 
     @property
     def can_be_drawn(self) -> bool:
-        """Whether every run's weights are there or still to come.
+        """Whether the weights of every run exist or will be trained.
 
-        A run that was evaluated and whose checkpoint is gone (a copy of the records alone, disk that was freed) is
-        not trained again for the sake of a picture.
+        An evaluated run without a checkpoint, as in a copy of the records only, is not trained again for a picture.
         """
         return bool(self.runs) and all(run.checkpoint.exists() or not run.record.exists() for run in self.runs)
 
 
 def picture_subjects(runs: Mapping[str, Run]) -> Subjects:
-    """The first of each kind, in the experiment's order; of LAA the pair's model where it has been trained.
+    """Choose the first run of each kind in the experiment's order, and for LAA the model of the pair if possible.
 
     Args:
-        runs: of `hafabench.runs.run.expand`.
+        runs: The runs of `hafabench.runs.run.expand`.
     """
     pair = next(
         (
-            (baseline, variant)
-            for variant in runs.values()
-            if variant.task == "segmentation" and variant.model.mergers[-1] == "sia"
+            (baseline, hafa)
+            for hafa in runs.values()
+            if hafa.task == "segmentation" and hafa.model.mergers[-1] == "sia"
             for baseline in runs.values()
-            if (baseline.task, baseline.seed) == (variant.task, variant.seed)
-            and baseline.model.architecture == variant.model.architecture
+            if (baseline.task, baseline.seed) == (hafa.task, hafa.seed)
+            and baseline.model.architecture == hafa.model.architecture
             and not baseline.model.has_mergers
         ),
         None,

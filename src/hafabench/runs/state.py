@@ -110,7 +110,7 @@ def _last(run: Run) -> dict[str, Any] | None:
 def _changes(run: Run, written: dict[str, Any] | None) -> tuple[str, ...]:
     """Differences between the configuration that was written down and the present one, as clauses."""
     if written is None or written.get("fingerprint") == run.fingerprint:
-        return ("its configuration was not kept",)
+        return ("its configuration was not stored",)
     present = run.resolved()
     ignored = {"model.name", "model.available", "dataset.root"}
     ignored |= {f"recipe.{key}" for key in run.recipe.operational}

@@ -1,7 +1,4 @@
-"""Which models the paper's static figures (parameters, GFLOPs) are about: what has to be counted to settle them.
-
-Imports no torch: the workflow asks for the record's place and fingerprint.
-"""
+"""The models that have to be counted to settle the paper's static figures (parameters, GFLOPs). Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ from hafabench.runs.fingerprints import complexity_models, fingerprint
 
 @dataclass(frozen=True)
 class StaticRow:
-    """One model to be taken apart.
+    """One model to be counted part by part.
 
     Attributes:
-        task: with whose head.
-        model: the row's model, or a stand-in for it (`hafabench.config.claims.StandIn`).
-        counts_operations: whether a table prints its operations, or only its parameters.
-        build: another build of it (`hafabench.config.claims.BUILDS`); None for the project's own.
+        task: The task whose head the model gets.
+        model: The model of the row, or a stand-in for it (`hafabench.config.claims.StandIn`).
+        counts_operations: Whether a table prints its operations as well as its parameters.
+        build: Another build of it (`hafabench.config.claims.BUILDS`); None for the project's own.
     """
 
     task: Task
@@ -60,7 +57,7 @@ def _other_builds(model: ModelSpec, task: str) -> tuple[str, ...]:
 
 
 def counts_fingerprint(experiment: Experiment) -> str:
-    """Fingerprint of what has to be counted; conventions are applied afterwards and have no part in it."""
+    """Fingerprint of what has to be counted. Conventions are applied later and have no part in it."""
     config = experiment.config.complexity
     rows = [[row.task, _described(row.model), row.counts_operations, row.build] for row in static_rows(experiment)]
     return fingerprint({"counts": rows, "image_size": config.image_size, "num_classes": config.num_classes})

@@ -318,10 +318,10 @@ def test_commands_fail_with_a_sentence():
         run(["no-such-command"])
     with pytest.raises(CommandFailed, match=r"no answer within 0\.2 s") as caught:
         run(["sleep", "5"], 0.2)
-    assert caught.value.said == "no answer within 0.2 s"
+    assert caught.value.message == "no answer within 0.2 s"
     with pytest.raises(CommandFailed) as caught:
         run(["sh", "-c", "echo one >&2; echo two >&2; exit 3"])
-    assert caught.value.said == "one two"
+    assert caught.value.message == "one two"
     assert run(["echo", "hello"]) == "hello\n"
 
 
