@@ -13,12 +13,17 @@ from typing import Literal
 
 from hafabench.config.recipes import Task
 from hafabench.config.tables import Column, Row, TableLayout
-from hafabench.formatting.numbers import format_fixed
+from hafabench.formatting.numbers import format_fixed, format_interval
+from hafabench.reporting import legend
 from hafabench.reporting.table_metrics import TableMetrics, mark_of
 from hafabench.stats.paired import CONFIDENCE, PairedComparison, Summary, holm, summarize
 
 LEVEL = 1 - CONFIDENCE
 Verdict = Literal["better", "worse", "cannot tell"]
+COMPARISON_HEADER = (
+    *("Metric", "Model", "Baseline", "n", "Baseline, mean ± sd", "Model, mean ± sd", "Difference [95 %]"),
+    *("p (Holm)", "Detectable", "Verdict"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,21 @@ class Comparison:
         return f"{text} These runs would show a true difference of {detectable} four times in five."
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The comparison as texts under `COMPARISON_HEADER`."""
+        paired, places = self.paired, self.decimals + 1
+        difference = format_fixed(paired.difference, places, signed=True)
+        if paired.low is not None and paired.high is not None:
+            difference += " " + format_interval(paired.low, paired.high, places, signed=True)
+        detectable = legend.NOT_RUN if paired.detectable is None else format_fixed(paired.detectable, places)
+        means = [
+            f"{format_fixed(summary.mean, places)} ± {format_fixed(summary.sd or 0.0, places)}"
+            for summary in (self.reference, self.candidate)
+        ]
+        place = (self.header, self.label, self.baseline_label, str(paired.n))
+        return (*place, *means, difference, self.p_text, detectable, self.verdict)
+
+    @property
     def p_text(self) -> str:
         """The corrected p value as printed."""
         if self.p_holm is None:
@@ -111,6 +131,23 @@ def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
         )
     corrected = holm([comparison.paired.p for comparison in found.values()])
     return [replace(c, p_holm=p, family=len(found)) for c, p in zip(found.values(), corrected, strict=True)]
+
+
+def how_to_read(family: int) -> list[str]:
+    """Explanations of the columns of a table with ``family`` comparisons, one per column."""
+    tests = "one comparison" if family == 1 else f"these {family} comparisons"
+    return [
+        "n: number of common seeds. A seed is one training. Data and split are the same in all of them, so the "
+        "interval says what repeating the training would give on these data.",
+        "sd: sample standard deviation over these seeds.",
+        "Difference: model minus baseline, mean over pairs of the same seed, with its 95 % confidence interval "
+        "(Student's t), in the metric's unit.",
+        f"p: p value of a two-sided paired t test, corrected for {tests} by Holm's method.",
+        "Detectable: smallest true difference that this number of runs with this spread finds with 80 % power at the "
+        "5 % level, for a single comparison.",
+        "Verdict: better or worse if the corrected p value is below 0.05, otherwise cannot tell, which is not the "
+        "same as no difference.",
+    ]
 
 
 def uncompared(tables: Sequence[TableMetrics]) -> list[str]:

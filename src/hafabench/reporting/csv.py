@@ -4,85 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hafabench.formatting.numbers import format_unrounded
 from hafabench.reporting.claims.ledger import Ledger
-from hafabench.reporting.claims.verdicts import ClaimVerdict
+from hafabench.reporting.claims.verdicts import CLAIM_COLUMNS, ClaimVerdict
+from hafabench.reporting.comparisons import Comparison
 from hafabench.reporting.report import Report
 from hafabench.reporting.tables import Table
 
-TABLE_COLUMNS = [
-    "table",
-    "row",
-    "label",
-    "group",
-    "column",
-    "ours",
-    "spread",
-    "seeds",
-    "delta",
-    "mark",
-    "paper",
-    "paper_delta",
-    "scale",
-    "experiment",
-    "low",
-    "high",
-    "paper_mark",
-    "delta_low",
-    "delta_high",
-]
-COMPARISON_COLUMNS = [
-    "table",
-    "task",
-    "metric",
-    "model",
-    "baseline",
-    "seeds",
-    "n",
-    "baseline_mean",
-    "baseline_sd",
-    "candidate_mean",
-    "candidate_sd",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "family",
-    "detectable",
-    "verdict",
-    "differences",
-    "scale",
-    "experiment",
-]
-CLAIM_COLUMNS = [
-    "locator",
-    "table",
-    "row",
-    "metric",
-    "kind",
-    "unit",
-    "printed",
-    "value",
-    "low",
-    "high",
-    "seeds",
-    "origin",
-    "verdict",
-    "convention",
-    "shortened",
-    "tolerance",
-    "tolerance_reason",
-    "because",
-    "matches",
-    "notes",
-    "scale",
-    "experiment",
-]
+_TABLE_COLUMNS = (
+    *("table", "row", "label", "group", "column", "ours", "spread", "seeds", "delta", "mark", "paper", "paper_delta"),
+    *("scale", "experiment", "low", "high", "paper_mark", "delta_low", "delta_high"),
+)
+_COMPARISON_COLUMNS = (
+    *("table", "task", "metric", "model", "baseline", "seeds", "n", "baseline_mean", "baseline_sd"),
+    *("candidate_mean", "candidate_sd", "difference", "low", "high", "p", "p_holm", "family", "detectable"),
+    *("verdict", "differences", "scale", "experiment"),
+)
 
 
 def files(report: Report) -> dict[Path, str]:
@@ -97,89 +38,48 @@ def files(report: Report) -> dict[Path, str]:
 
 def render_table(table: Table) -> str:
     """One line per cell, with its mark and the paper's value; ``seeds`` is the number of seeds behind ``ours``."""
-    return _render(
-        TABLE_COLUMNS,
-        (
-            {
-                "table": table.number,
-                "row": row.key,
-                "label": row.label,
-                "group": row.group,
-                "column": column.key,
-                "ours": cell.value,
-                "spread": cell.spread,
-                "seeds": cell.n,
-                "delta": cell.delta,
-                "mark": cell.mark,
-                "paper": cell.paper,
-                "paper_delta": cell.paper_delta,
-                "scale": table.scale,
-                "experiment": table.experiment,
-                "low": cell.low,
-                "high": cell.high,
-                "paper_mark": cell.paper_mark,
-                "delta_low": cell.delta_low,
-                "delta_high": cell.delta_high,
-            }
-            for row in table.rows
-            for column, cell in zip(table.columns, row.cells, strict=True)
-        ),
-    )
+    rows = []
+    for row in table.rows:
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            place = (table.number, row.key, row.label, row.group, column.key)
+            ours = (cell.value, cell.spread, cell.n, cell.delta, cell.mark)
+            about = (cell.paper, cell.paper_delta, table.scale, table.experiment)
+            more = (cell.low, cell.high, cell.paper_mark, cell.delta_low, cell.delta_high)
+            rows.append((*place, *ours, *about, *more))
+    return _render(_TABLE_COLUMNS, rows)
 
 
 def render_comparisons(report: Report) -> str:
     """One line per comparison; ``seeds`` and ``differences`` are lists separated by spaces."""
-    experiment = report.experiment
-    return _render(
-        COMPARISON_COLUMNS,
-        (
-            {
-                "table": c.table,
-                "task": c.task,
-                "metric": c.metric,
-                "model": c.model,
-                "baseline": c.baseline,
-                "seeds": " ".join(map(str, c.paired.seeds)),
-                "n": c.paired.n,
-                "baseline_mean": c.reference.mean,
-                "baseline_sd": c.reference.sd,
-                "candidate_mean": c.candidate.mean,
-                "candidate_sd": c.candidate.sd,
-                "difference": c.paired.difference,
-                "low": c.paired.low,
-                "high": c.paired.high,
-                "p": c.paired.p,
-                "p_holm": c.p_holm,
-                "family": c.family,
-                "detectable": c.paired.detectable,
-                "verdict": c.verdict,
-                "differences": " ".join(map(format_unrounded, c.paired.differences)),
-                "scale": experiment.config.scale,
-                "experiment": experiment.name,
-            }
-            for c in report.comparisons
-        ),
+    about = (report.experiment.config.scale, report.experiment.name)
+    return _render(_COMPARISON_COLUMNS, [(*_comparison(found), *about) for found in report.comparisons])
+
+
+def _comparison(found: Comparison) -> tuple[Any, ...]:
+    paired, reference, candidate = found.paired, found.reference, found.candidate
+    return (
+        *(found.table, found.task, found.metric, found.model, found.baseline),
+        *(" ".join(map(str, paired.seeds)), paired.n, reference.mean, reference.sd, candidate.mean, candidate.sd),
+        *(paired.difference, paired.low, paired.high, paired.p, found.p_holm, found.family, paired.detectable),
+        *(found.verdict, " ".join(map(format_unrounded, paired.differences))),
     )
 
 
 def render_claims(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
     """One line per claim; several matches or notes are separated by ``; ``."""
-    return _render(
-        CLAIM_COLUMNS,
-        (
-            {**row, "matches": "; ".join(row["matches"]), "notes": "; ".join(row["notes"])}
-            for row in ledger.rows(verdicts)
-        ),
-    )
+    columns = (*CLAIM_COLUMNS, "scale", "experiment")
+    return _render(columns, [row.values() for row in ledger.rows(verdicts)])
 
 
-def _render(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def _render(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_text(value) for value in row] for row in rows)
     return buffer.getvalue()
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return "; ".join(value)
     return format_unrounded(value) if isinstance(value, float) else value

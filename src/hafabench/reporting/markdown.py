@@ -8,28 +8,13 @@ from pathlib import Path
 from hafabench.config.claims import MIN_EXPLAINED_SHARE
 from hafabench.config.tables import TableLayout
 from hafabench.formatting.markdown import escape_markdown, markdown_table
-from hafabench.formatting.numbers import format_fixed, format_interval
 from hafabench.reporting import legend
 from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.static import ConventionFit
 from hafabench.reporting.claims.verdicts import ClaimVerdict
-from hafabench.reporting.comparisons import Comparison
+from hafabench.reporting.comparisons import COMPARISON_HEADER, how_to_read
 from hafabench.reporting.report import Report
 from hafabench.reporting.tables import Table, TableCell
-from hafabench.stats.paired import Summary
-
-_COMPARISON_HEADER = [
-    "Metric",
-    "Model",
-    "Baseline",
-    "n",
-    "Baseline, mean ± sd",
-    "Model, mean ± sd",
-    "Difference [95 %]",
-    "p (Holm)",
-    "Detectable",
-    "Verdict",
-]
 
 
 def files(report: Report) -> dict[Path, str]:
@@ -87,54 +72,13 @@ def comparisons_page(report: Report) -> str:
     warning = warning if report.experiment.config.scale == "embedded" else ""
     sentences = "\n".join(f"- {escape_markdown(comparison.sentence)}" for comparison in report.comparisons)
     figure = "![Differences per seed with their intervals](figures/comparisons.svg)"
-    table = markdown_table(_COMPARISON_HEADER, map(_comparison_line, report.comparisons), "lllrrrrrrl")
+    table = markdown_table(COMPARISON_HEADER, [c.fields for c in report.comparisons], "lllrrrrrrl")
+    notes = "\n".join(f"- {escape_markdown(note)}" for note in how_to_read(len(report.comparisons)))
     omitted = ""
     if report.uncompared:
         pairs = escape_markdown("; ".join(report.uncompared))
         omitted = f"\n- Not compared, because there are fewer than two common seeds: {pairs}."
-    return f"{head}{warning}{sentences}\n\n{figure}\n\n{table}\n\n{_how_to_read(len(report.comparisons))}{omitted}\n"
-
-
-def _comparison_line(c: Comparison) -> list[str]:
-    places = c.decimals + 1
-    interval = ""
-    if c.paired.low is not None and c.paired.high is not None:
-        interval = " " + format_interval(c.paired.low, c.paired.high, places, signed=True)
-    detectable = legend.NOT_RUN if c.paired.detectable is None else format_fixed(c.paired.detectable, places)
-    return [
-        c.header,
-        c.label,
-        c.baseline_label,
-        str(c.paired.n),
-        _mean_and_sd(c.reference, places),
-        _mean_and_sd(c.candidate, places),
-        f"{format_fixed(c.paired.difference, places, signed=True)}{interval}",
-        c.p_text,
-        detectable,
-        c.verdict,
-    ]
-
-
-def _mean_and_sd(summary: Summary, places: int) -> str:
-    return f"{format_fixed(summary.mean, places)} ± {format_fixed(summary.sd or 0.0, places)}"
-
-
-def _how_to_read(family: int) -> str:
-    tests = "one comparison" if family == 1 else f"the {family} comparisons of this page"
-    return "\n".join(
-        [
-            "- n: number of common seeds. A seed is one training. Data and split are the same in all of them, so the "
-            "interval says what repeating the training would give on these data.",
-            "- sd: sample standard deviation over these seeds.",
-            "- Difference: model minus baseline, mean over pairs of the same seed, with its 95 % confidence interval "
-            "(Student's t), in the metric's unit.",
-            f"- p: p value of a two-sided paired t test, corrected for {tests} by Holm's method.",
-            "- Detectable: smallest true difference that this number of runs with this spread finds with 80 % power "
-            "at the 5 % level, for a single comparison.",
-            "- Verdict: better or worse if the corrected p value is below 0.05, otherwise cannot tell, which is not "
-            "the same as no difference.",
-        ]
-    )
+    return f"{head}{warning}{sentences}\n\n{figure}\n\n{table}\n\n{notes}{omitted}\n"
 
 
 def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:

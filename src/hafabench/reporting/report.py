@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,7 +13,6 @@ from hafabench.config.experiment import Experiment
 from hafabench.config.paper_values import PaperValues, load_paper_values
 from hafabench.errors import UserError
 from hafabench.pictures.index import PictureIndex, read_index
-from hafabench.reporting.charts.report_charts import ReportCharts, draw_charts
 from hafabench.reporting.claims.ledger import Ledger, settle_claims
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
 from hafabench.reporting.curves import Curve, read_curve
@@ -23,6 +23,9 @@ from hafabench.results.counts import Counts, read_current
 from hafabench.runs.paths import counts_record, frame_files, picture_index
 from hafabench.runs.run import Run, expand
 from hafabench.runs.static_models import counts_fingerprint
+
+if TYPE_CHECKING:
+    from hafabench.reporting.charts.report_charts import ReportCharts
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,9 @@ class Report:
     @cached_property
     def charts(self) -> ReportCharts:
         """All charts, for the figure files and for the page."""
+        # Importing matplotlib takes a second, which `hafabench claims` and `hafabench explain` can save.
+        from hafabench.reporting.charts.report_charts import draw_charts
+
         return draw_charts(self.experiment, self.frame, self.curves, self.comparisons)
 
     @cached_property

@@ -20,8 +20,8 @@ from hafabench.reporting.claims.measured import judge
 from hafabench.reporting.claims.output import to_json, to_text
 from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.reporting.claims.static import StaticClaims
-from hafabench.reporting.claims.verdicts import VERDICTS
-from hafabench.reporting.csv import CLAIM_COLUMNS, render_claims
+from hafabench.reporting.claims.verdicts import CLAIM_COLUMNS, VERDICTS
+from hafabench.reporting.csv import render_claims
 from hafabench.reporting.frame import collect_experiment, empty_frame
 from hafabench.reporting.markdown import claims_page
 from hafabench.reporting.report import Report, build_report
@@ -311,7 +311,7 @@ def test_static_claims_need_no_frame(digits):
 def test_formats_contain_the_same(digits):
     content = json.loads(invoke("--format", "json").stdout)
     rows = list(csv.DictReader(io.StringIO(invoke("--format", "csv").stdout)))
-    assert list(rows[0]) == CLAIM_COLUMNS
+    assert list(rows[0]) == [*CLAIM_COLUMNS, "scale", "experiment"]
     assert [row["locator"] for row in rows] == [claim["locator"] for claim in content["claims"]]
     assert [row["verdict"] for row in rows] == [claim["verdict"] for claim in content["claims"]]
     assert content["verdicts"]["reproduced"] == 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -67,26 +68,29 @@ class ClaimVerdict:
 
     def as_row(self) -> dict[str, Any]:
         """The claim and its verdict as plain values, for CSV and JSON."""
-        claim = self.claim
-        return {
-            "locator": claim.locator,
-            "table": claim.layout.source,
-            "row": claim.row.row or claim.row.model,
-            "metric": claim.metric,
-            "kind": claim.kind,
-            "unit": claim.unit,
-            "printed": claim.text,
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "seeds": self.seeds or None,
-            "origin": self.origin,
-            "verdict": self.verdict,
-            "convention": self.convention.convention if self.convention else None,
-            "shortened": self.convention.printed if self.convention else None,
-            "tolerance": claim.tolerance,
-            "tolerance_reason": claim.reason,
-            "because": self.because,
-            "matches": [str(match) for match in self.matches],
-            "notes": list(claim.notes),
-        }
+        return {name: value_of(self) for name, value_of in CLAIM_COLUMNS.items()}
+
+
+CLAIM_COLUMNS: dict[str, Callable[[ClaimVerdict], Any]] = {
+    "locator": lambda v: v.claim.locator,
+    "table": lambda v: v.claim.layout.source,
+    "row": lambda v: v.claim.row.row or v.claim.row.model,
+    "metric": lambda v: v.claim.metric,
+    "kind": lambda v: v.claim.kind,
+    "unit": lambda v: v.claim.unit,
+    "printed": lambda v: v.claim.text,
+    "value": lambda v: v.value,
+    "low": lambda v: v.low,
+    "high": lambda v: v.high,
+    "seeds": lambda v: v.seeds or None,
+    "origin": lambda v: v.origin,
+    "verdict": lambda v: v.verdict,
+    "convention": lambda v: v.convention.convention if v.convention else None,
+    "shortened": lambda v: v.convention.printed if v.convention else None,
+    "tolerance": lambda v: v.claim.tolerance,
+    "tolerance_reason": lambda v: v.claim.reason,
+    "because": lambda v: v.because,
+    "matches": lambda v: [str(match) for match in v.matches],
+    "notes": lambda v: list(v.claim.notes),
+}
+"""The columns of `ClaimVerdict.as_row`."""

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from hafabench import __version__
 from hafabench.cluster.costs import COLUMNS, AccountingRecord, cost_rows
 from hafabench.reporting import legend
+from hafabench.reporting.comparisons import COMPARISON_HEADER, how_to_read
 from hafabench.reporting.html.claims import ClaimGroup, claim_groups
 from hafabench.reporting.html.gallery import Gallery, read_gallery
 from hafabench.reporting.html.overview import RecordLine, experiment_details, record_lines
@@ -101,8 +102,14 @@ def render(page: Page) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style, _, _ = loader.get_source(environment, "style.css")
-    template = environment.get_template("report.html.j2")
-    return template.render(page=page, report=page.report, style=Markup(style), no_comparison=legend.NO_COMPARISON)
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        report=page.report,
+        style=Markup(style),
+        no_comparison=legend.NO_COMPARISON,
+        comparison_header=COMPARISON_HEADER,
+        how_to_read=how_to_read(len(page.report.comparisons)),
+    )
 
 
 def _costs(record: AccountingRecord) -> Costs:
