@@ -43,9 +43,7 @@ def models() -> None:
 def runs(experiment: Path) -> None:
     """List the runs of an experiment with their fingerprints and states."""
     from hafabench.runs.run import expand
+    from hafabench.runs.state import run_state
 
     for run in expand(load(experiment)).values():
-        state = "evaluated" if run.record.exists() else "trained" if run.checkpoint.exists() else "-"
-        if state == "-" and run.work.exists():
-            state = "interrupted"
-        click.echo(f"{run.fingerprint}  {state:11}  {run.id}")
+        click.echo(f"{run.fingerprint}  {run_state(run).state:11}  {run.id}")
