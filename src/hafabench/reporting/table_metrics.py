@@ -47,7 +47,7 @@ class TableMetrics:
         return [metric for model in sorted(self._models) for metric in self.of(column, model)]
 
     def by_seed(self, column: Column, model: str) -> dict[int, float]:
-        """Seed -> value in the column's unit; what was measured without a seed has no place here."""
+        """The values by seed, in the column's unit, without those that have no seed."""
         metrics = (metric for metric in self.of(column, model) if metric.seed is not None)
         return {int(metric.seed): metric.value * column.factor for metric in metrics}
 
