@@ -167,7 +167,7 @@ def test_backbone_gives_four_stages_of_tokens(pyramid, backbone, size):
     assert [tokens.grid for tokens in stages] == map_sizes(CATALOG[pyramid].family, *size)
     assert tuple(tokens.x.shape[2] for tokens in stages) == tuple(backbone.channels)
     for tokens, merger in zip(stages, CATALOG[pyramid].mergers, strict=True):
-        assert (tokens.cells is not None) == (merger == "sia")
+        assert (tokens.assignment is not None) == (merger == "sia")
         assert tokens.to_map().shape[-2:] == tokens.grid
 
 

@@ -70,8 +70,8 @@ def test_tcformer(tcformer_arrays):
     for number, tokens in enumerate(stages, start=1):
         assert relative_error(tokens.to_map(), arrays[f"map{number}"]) < TOLERANCE
     for number, tokens in enumerate(stages[1:], start=2):
-        assert torch.equal(tokens.cells, arrays[f"assignment{number}"])
-    assert stages[0].cells is None
+        assert torch.equal(tokens.assignment, arrays[f"assignment{number}"])
+    assert stages[0].assignment is None
     assert relative_error(stages[-1].x, arrays["tokens4"]) < TOLERANCE
 
 
@@ -80,4 +80,4 @@ def test_tcformer(tcformer_arrays):
 def test_another_ratio_of_tcformer_is_detected(ratio, tcformer_arrays, monkeypatch):
     monkeypatch.setattr(sia, "RATIO", ratio)
     tokens = tcformer(tcformer_arrays).forward_tokens(tcformer_arrays["input"])[1]
-    assert not torch.equal(tokens.cells, tcformer_arrays["assignment2"])
+    assert not torch.equal(tokens.assignment, tcformer_arrays["assignment2"])

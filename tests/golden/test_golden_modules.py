@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hafabench.models.hafa import CellTable, LocalAdaptiveAggregation, SemanticInformationAggregation, Tokens, dpc_knn
+from hafabench.models.hafa import (
+    ClusterTable,
+    LocalAdaptiveAggregation,
+    SemanticInformationAggregation,
+    Tokens,
+    dpc_knn,
+)
 from hafabench.models.hafa import clustering as clustering_module
 from hafabench.models.hafa import sia as sia_module
 from tests.support.golden_arrays import TOLERANCE, load, relative_error
@@ -72,7 +78,7 @@ class TestSia:
         arrays, module, tokens = semantic_aggregation()
         aggregation = module(tokens)
         assert aggregation.tokens.grid == aggregation.context.tokens.grid == tuple(arrays["out_hw"].tolist())
-        assert torch.equal(aggregation.tokens.cells, arrays["assignment"])
+        assert torch.equal(aggregation.tokens.assignment, arrays["assignment"])
         assert relative_error(aggregation.tokens.x, arrays["q"]) < TOLERANCE
         assert relative_error(aggregation.context.tokens.x, arrays["kv"]) < TOLERANCE
         assert aggregation.context.scores is None
@@ -89,12 +95,12 @@ class TestSia:
     def test_another_number_of_neighbours_is_detected(self, monkeypatch):
         arrays, module, tokens = semantic_aggregation()
         monkeypatch.setattr(sia_module, "NEIGHBOURS", 2)
-        assert not torch.equal(module(tokens).tokens.cells, arrays["assignment"])
+        assert not torch.equal(module(tokens).tokens.assignment, arrays["assignment"])
 
 
 def clustered(arrays: dict[str, torch.Tensor], grid: tuple[int, int]) -> Tokens:
     x = arrays["tokens"]
-    table = CellTable(arrays["assignment"], tuple(arrays["init_hw"].tolist()), x.shape[1])
+    table = ClusterTable(arrays["assignment"], tuple(arrays["init_hw"].tolist()), x.shape[1])
     return Tokens(x, grid, table)
 
 

@@ -1,8 +1,8 @@
-"""Transformer blocks of the pyramid backbones, on tokens with or without a grid.
+"""Transformer blocks of PVT and PVT-v2, for grid tokens and cluster tokens.
 
-Pre-norm blocks with spatial-reduction attention (PVT, Wang et al., ICCV 2021). The feed-forward is PVT's, PVT-v2's
-with a depthwise convolution (Wang et al., CVMJ 2022), or TCFormer's, which takes tokens to a map for that convolution
-and back (Zeng et al., CVPR 2022).
+They are pre-norm blocks with spatial-reduction attention (PVT, Wang et al., ICCV 2021). There are three kinds of
+feed-forward layers: PVT's, PVT-v2's with a depthwise convolution (Wang et al., CVMJ 2022), and TCFormer's, which
+converts tokens to a map for that convolution and back (Zeng et al., CVPR 2022).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import nn
 
 from hafabench.models.hafa.tokens import Context, Tokens
@@ -20,12 +20,12 @@ MlpKind = Literal["plain", "depthwise", "token"]
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values may be spatially reduced or come from elsewhere.
+    """Multi-head attention with spatial reduction of keys and values, which may come from another source.
 
     Args:
-        dim: channels.
-        num_heads: heads, contiguous groups of channels.
-        sr_ratio: kernel and stride of the convolution that reduces keys and values; 1 for none.
+        dim: Channels.
+        num_heads: Number of heads, which are contiguous groups of channels.
+        sr_ratio: Kernel size and stride of the convolution that reduces keys and values; 1 for no reduction.
     """
 
     def __init__(self, dim: int, num_heads: int, sr_ratio: int = 1):
@@ -40,12 +40,20 @@ class Attention(nn.Module):
             self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tokens, context: Context | None = None) -> torch.Tensor:
-        """Attend from ``tokens`` (B, N, C), already normed, to themselves or to ``context``; returns (B, N, C)."""
+        """Attend to ``context``, or to the tokens themselves if it is None.
+
+        Args:
+            tokens: Normalised tokens (B, N, C).
+            context: Source of keys and values.
+
+        Returns:
+            Features (B, N, C).
+        """
         source = tokens if context is None else context.tokens
         scores = None if context is None else context.scores
         keys = values = source.x
         if self.sr_ratio > 1:
-            # Reduced on a map of the queries' size, whatever the source's own grid.
+            # The reduction runs on a map of the queries' size, also if the source has another grid.
             keys = values = self.norm(Tokens.from_map(self.sr(source.to_map(tokens.grid))).x)
             if scores is not None:
                 score_map = source.with_x(scores).to_map(tokens.grid)
@@ -81,37 +89,40 @@ class DepthwiseMap(nn.Module):
         self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, tokens: Tokens) -> torch.Tensor:
+        """Tokens (B, N, C) to features (B, N, C)."""
         return Tokens.from_map(self.dwconv(tokens.to_map())).x
 
 
 class ScaledSkip(nn.Module):
-    """A weight per channel, (C, 1, 1), initialised as PyTorch does a depthwise convolution of width 1: U(-1, 1)."""
+    """A weight (C, 1, 1) per channel, initialised like a depthwise convolution of kernel size 1: U(-1, 1)."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(dim, 1, 1).uniform_(-1, 1))
 
     def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-        """``branch`` plus weighted x, both (B, N, C)."""
+        """Return ``branch`` plus weighted ``x``, both (B, N, C)."""
         return torch.addcmul(branch, x, self.weight.flatten())
 
 
 class DepthwiseTokens(nn.Conv2d):
-    """TCFormer's counterpart on tokens: token -> map -> 3x3 depthwise convolution -> token, plus a scaled skip."""
+    """TCFormer's counterpart on tokens: a 3x3 depthwise convolution of their map, plus a scaled skip connection."""
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, 3, padding=1, groups=dim)
         self.skip = ScaledSkip(dim)
 
-    def forward(self, tokens: Tokens) -> torch.Tensor:
+    def forward(self, tokens: Tokens) -> torch.Tensor:  # type: ignore[override]  # a convolution for its names only
+        """Tokens (B, N, C) to features (B, N, C)."""
         return self.skip(tokens.x, tokens.gather_map(super().forward(tokens.to_map())))
 
 
 class Mlp(nn.Module):
-    """Linear, (depthwise convolution,) GELU, linear.
+    """Feed-forward layer: linear, depthwise convolution unless ``plain``, GELU, linear.
 
     Args:
-        dim, hidden_dim: channels outside and inside.
+        dim: Channels of input and output.
+        hidden_dim: Channels between the linear layers.
         kind: ``plain`` (PVT), ``depthwise`` (PVT-v2, grid tokens) or ``token`` (TCFormer, any tokens).
     """
 
@@ -124,6 +135,7 @@ class Mlp(nn.Module):
         self.kind = kind
 
     def forward(self, tokens: Tokens) -> torch.Tensor:
+        """Tokens (B, N, C) to features (B, N, C)."""
         x = self.fc1(tokens.x)
         if self.kind != "plain":
             x = self.dwconv(tokens.with_x(x))
@@ -131,13 +143,15 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; LayerNorm eps 1e-6, drop-path per sample on both branches.
+    """Pre-norm transformer block: LayerNorm with eps 1e-6, stochastic depth per sample on both branches.
 
     Args:
-        dim, num_heads, sr_ratio: of the attention.
-        mlp_ratio: hidden over outer channels.
-        mlp: kind of the feed-forward.
-        drop_path: probability of dropping a branch.
+        dim: Channels.
+        num_heads: Heads of the attention.
+        sr_ratio: Spatial reduction of the attention.
+        mlp_ratio: Hidden channels of the feed-forward layer, divided by ``dim``.
+        mlp: Kind of the feed-forward layer.
+        drop_path: Probability of dropping a branch.
     """
 
     def __init__(
@@ -151,7 +165,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, tokens: Tokens, context: Context | None = None) -> Tokens:
-        """Tokens to tokens. A ``context`` passes the same first norm; the residual is the un-normalised query."""
+        """Tokens to tokens. The first norm is also applied to ``context``; the residual is the unnormalised query."""
         if context is not None:
             source = context.tokens.with_x(self.norm1(context.tokens.x))
             context = Context(source, context.scores, context.encoders)

@@ -53,10 +53,10 @@ class TimmDenseBackbone(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def __init__(self, body: nn.Module, levels: Sequence[int]):
+    # timm's interface to feature maps is not part of any type.
+    def __init__(self, body: Any, levels: Sequence[int]):
         super().__init__()
-        # timm's interfaces are not part of the type of a module.
-        self.body: Any = body
+        self.body = body
         self.levels = list(levels)
         self.body.prune_intermediate_layers(self.levels, prune_norm=True)
         info = [self.body.feature_info[level] for level in self.levels]

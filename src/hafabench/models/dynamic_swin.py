@@ -119,7 +119,7 @@ class DynamicSwin(SwinTransformer):
         for index, stage in enumerate(self.layers[:stop]):
             if index == STAGE:
                 first = self._pruned_stage_blocks()[0]
-                x = run_pruned_stage(self._run(first, stage.downsample(x)))
+                x = run_pruned_stage(self._run(first, cast(nn.Module, stage.downsample)(x)))
             else:
                 x = stage(x)
             outputs.append(x)
@@ -131,7 +131,7 @@ class DynamicSwin(SwinTransformer):
     def _pruned_blocks(self) -> Iterator[tuple[SwinTransformerBlock, nn.Module, int | None]]:
         """Blocks from 1 on with their fast paths, and the number of the predictor in front of them, if any."""
         for index, (block, fast) in enumerate(zip(self._pruned_stage_blocks()[1:], self.fast_paths, strict=True)):
-            yield block, fast, index if index < len(self.predictors) else None
+            yield cast(SwinTransformerBlock, block), fast, index if index < len(self.predictors) else None
 
     def _run(self, function: Callable[..., Any], *inputs: torch.Tensor | None) -> Any:
         """Call a part of the pruned stage; with gradient checkpointing it is recomputed in the backward pass."""

@@ -337,7 +337,7 @@ class PyramidTransformer(TokenPyramid):
         return self.forward_head(self.forward_features(x))
 
     def prune_intermediate_layers(
-        self, indices: int | list[int] | tuple[int, ...] = 4, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | list[int] = 4, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the stages after the last one in ``indices``, and what only classification needs.
 

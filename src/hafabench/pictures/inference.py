@@ -51,7 +51,7 @@ def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
                     image=sample["inputs"].flip(0).permute(1, 2, 0).numpy(),
                     truth=sample["data_samples"].gt_sem_seg.data[0].numpy(),
                     predicted=tuple(result.pred_sem_seg.data[0].numpy() for result in results),
-                    clusters=tokens.cells[0].view(tokens.cell_grid).numpy(),
+                    clusters=tokens.assignment[0].view(tokens.initial_grid).numpy(),
                 )
             )
     return segmented

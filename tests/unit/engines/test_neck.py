@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hafabench.engines.dense.model import load_mm
 from hafabench.engines.dense.neck import TokenFPN
-from hafabench.models.hafa.tokens import CellTable, Tokens
+from hafabench.models.hafa.tokens import ClusterTable, Tokens
 
 CHANNELS = [4, 6, 8, 10]
 
@@ -23,7 +23,7 @@ def clustered(stage: Tokens, channels: int, tokens: int, grid: tuple[int, int]) 
     """Random clusters of the cells of ``stage``, every cluster with at least one cell."""
     cells = stage.x.shape[1]
     index = torch.stack([torch.randperm(cells) % tokens for _ in range(2)])
-    return Tokens(torch.randn(2, tokens, channels), grid, CellTable(index, stage.grid, tokens))
+    return Tokens(torch.randn(2, tokens, channels), grid, ClusterTable(index, stage.grid, tokens))
 
 
 @pytest.mark.parametrize(("task", "levels"), [("segmentation", 4), ("detection", 5)])

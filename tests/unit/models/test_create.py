@@ -46,7 +46,7 @@ def count(model: torch.nn.Module) -> int:
 def test_every_combination_of_mergers(family, mergers):
     model = create(BASES[family], mergers=mergers, num_classes=3, **SMALL[family]).eval()
     assert model(torch.randn(1, 3, 65, 97)).shape == (1, 3)
-    assert [tokens.cells is not None for tokens in model.forward_tokens(torch.randn(1, 3, 33, 47))] == [
+    assert [tokens.assignment is not None for tokens in model.forward_tokens(torch.randn(1, 3, 33, 47))] == [
         merger == "sia" for merger in mergers
     ]
 

@@ -111,7 +111,7 @@ class TestSia:
         count = size[0] * size[1]
         assert aggregation.tokens.x.shape == (2, -(-count // 4), 8)
         assert aggregation.tokens.grid == (-(-size[0] // 2), -(-size[1] // 2))
-        assert aggregation.tokens.cell_grid == size
+        assert aggregation.tokens.initial_grid == size
         assert aggregation.tokens.to_map().shape[-2:] == aggregation.tokens.grid
         context = aggregation.context
         if key_values == "self":
@@ -145,7 +145,7 @@ class TestSia:
     def test_the_assignment_has_no_gradient_but_everything_else_has(self):
         module = SemanticInformationAggregation(4, 8)
         aggregation = module(Tokens.from_map(torch.randn(2, 4, 6, 6)))
-        assert not aggregation.tokens.cells.requires_grad
+        assert not aggregation.tokens.assignment.requires_grad
         (aggregation.tokens.x.square().sum() + aggregation.context.tokens.x.square().sum()).backward()
         assert all(parameter.grad is not None for parameter in module.parameters())
 

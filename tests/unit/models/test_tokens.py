@@ -5,41 +5,41 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hafabench.models.hafa import CellTable, Tokens
+from hafabench.models.hafa import ClusterTable, Tokens
 
 GENERATOR = torch.Generator().manual_seed(0)
 
 
-def clustered(cell_grid: tuple[int, int], count: int, channels: int = 3, batch: int = 2) -> Tokens:
-    cells = cell_grid[0] * cell_grid[1]
+def clustered(initial_grid: tuple[int, int], count: int, channels: int = 3, batch: int = 2) -> Tokens:
+    cells = initial_grid[0] * initial_grid[1]
     index = torch.randint(count, (batch, cells), generator=GENERATOR)
     x = torch.randn(batch, count, channels, generator=GENERATOR)
-    return Tokens(x, (2, 3), CellTable(index, cell_grid, count))
+    return Tokens(x, (2, 3), ClusterTable(index, initial_grid, count))
 
 
-def position(cell: int, cell_grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    row, column = divmod(cell, cell_grid[1])
-    return row * size[0] // cell_grid[0], column * size[1] // cell_grid[1]
+def position(cell: int, initial_grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    row, column = divmod(cell, initial_grid[1])
+    return row * size[0] // initial_grid[0], column * size[1] // initial_grid[1]
 
 
 def map_by_loops(tokens: Tokens, size: tuple[int, int]) -> torch.Tensor:
     batch, _, channels = tokens.x.shape
     sums = torch.zeros(batch, channels, *size)
     counts = torch.zeros(*size)
-    for cell in range(tokens.cells.shape[1]):
-        row, column = position(cell, tokens.cell_grid, size)
+    for cell in range(tokens.assignment.shape[1]):
+        row, column = position(cell, tokens.initial_grid, size)
         counts[row, column] += 1
         for sample in range(batch):
-            sums[sample, :, row, column] += tokens.x[sample, tokens.cells[sample, cell]]
+            sums[sample, :, row, column] += tokens.x[sample, tokens.assignment[sample, cell]]
     return sums / (counts + 1e-6)
 
 
 def tokens_by_loops(tokens: Tokens, features: torch.Tensor) -> torch.Tensor:
     sums = torch.zeros(*tokens.x.shape[:2], features.shape[1])
     counts = torch.zeros(*tokens.x.shape[:2], 1)
-    for sample, cells in enumerate(tokens.cells.tolist()):
+    for sample, cells in enumerate(tokens.assignment.tolist()):
         for cell, token in enumerate(cells):
-            row, column = position(cell, tokens.cell_grid, tuple(features.shape[-2:]))
+            row, column = position(cell, tokens.initial_grid, tuple(features.shape[-2:]))
             sums[sample, token] += features[sample, :, row, column]
             counts[sample, token] += 1
     return sums / (counts + 1e-6)
@@ -49,9 +49,9 @@ def tokens_by_loops(tokens: Tokens, features: torch.Tensor) -> torch.Tensor:
 SIZES = [((8, 12), (4, 6)), ((7, 9), (4, 5)), ((5, 5), (3, 2)), ((3, 4), (5, 4))]
 
 
-@pytest.mark.parametrize(("cell_grid", "size"), SIZES)
-def test_clustered_tokens(cell_grid, size):
-    tokens = clustered(cell_grid, count=6)
+@pytest.mark.parametrize(("initial_grid", "size"), SIZES)
+def test_clustered_tokens(initial_grid, size):
+    tokens = clustered(initial_grid, count=6)
     torch.testing.assert_close(tokens.to_map(size), map_by_loops(tokens, size))
     features = torch.randn(2, 5, *size, generator=GENERATOR)
     torch.testing.assert_close(tokens.gather_map(features), tokens_by_loops(tokens, features))
@@ -61,7 +61,7 @@ def test_clustered_tokens(cell_grid, size):
 def test_grid_tokens_to_another_size(grid, size):
     tokens = Tokens.from_map(torch.randn(2, 3, *grid, generator=GENERATOR))
     cells = torch.arange(grid[0] * grid[1]).expand(2, -1)
-    as_clusters = Tokens(tokens.x, grid, CellTable(cells, grid, cells.shape[1]))
+    as_clusters = Tokens(tokens.x, grid, ClusterTable(cells, grid, cells.shape[1]))
     torch.testing.assert_close(tokens.to_map(size), map_by_loops(as_clusters, size))
     features = torch.randn(2, 3, *size, generator=GENERATOR)
     torch.testing.assert_close(tokens.gather_map(features), tokens_by_loops(as_clusters, features))
@@ -70,17 +70,17 @@ def test_grid_tokens_to_another_size(grid, size):
 def test_grid_tokens_are_the_map():
     features = torch.randn(2, 3, 4, 5)
     tokens = Tokens.from_map(features)
-    assert tokens.cells is None
-    assert tokens.cell_grid == tokens.grid == (4, 5)
+    assert tokens.assignment is None
+    assert tokens.initial_grid == tokens.grid == (4, 5)
     assert tokens.to_map().data_ptr() == features.data_ptr()
     assert torch.equal(tokens.to_map(), features)
 
 
-def test_per_cell():
+def test_per_position():
     tokens = clustered((4, 4), count=3)
-    features = tokens.per_cell()
+    features = tokens.per_position()
     assert features.shape == (2, 3, 4, 4)
-    assert torch.equal(features[1, :, 2, 3], tokens.x[1, tokens.cells[1, 11]])
+    assert torch.equal(features[1, :, 2, 3], tokens.x[1, tokens.assignment[1, 11]])
 
 
 def test_clustering_after_clustering():
@@ -100,7 +100,7 @@ def test_centres():
     assert grid.centres((2, 3))[0].tolist() == expected
     # On a grid of half the size a cell's centre lies a quarter beside a position's.
     assert Tokens(torch.zeros(1, 4, 1), (2, 2)).centres((1, 1))[0].tolist()[0] == [-0.25, -0.25]
-    halves = Tokens(torch.zeros(1, 2, 1), (1, 2), CellTable(torch.tensor([[0, 0, 1, 1] * 2]), (2, 4), 2))
+    halves = Tokens(torch.zeros(1, 2, 1), (1, 2), ClusterTable(torch.tensor([[0, 0, 1, 1] * 2]), (2, 4), 2))
     torch.testing.assert_close(halves.centres((1, 2)), torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))
 
 

@@ -68,4 +68,4 @@ def _upsample(coarse: Tokens, fine: Tokens) -> Tensor:
     """Return the feature (B, N, C) of ``coarse`` that each token of ``fine`` receives."""
     if coarse.table is None:
         return F.interpolate(coarse.to_map(), size=fine.grid, mode="nearest").flatten(2).transpose(1, 2)
-    return fine.gather_map(coarse.per_cell())
+    return fine.gather_map(coarse.per_position())

@@ -1,4 +1,4 @@
-"""A classifier's weights into the backbone of a dense task."""
+"""Loading the weights of a classifier into the backbone of a dense task."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hafabench.models.pyramid import Stage, resize_positions
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What did not find its counterpart.
+    """Names without a counterpart.
 
     Attributes:
-        missing: parameters of the backbone that the classifier does not have.
-        unexpected: parameters of the classifier that the backbone does not have: its head, its class token.
+        missing: Names that only the backbone has.
+        unexpected: Names that only the classifier has: its head and class token.
     """
 
     missing: tuple[str, ...]
@@ -27,12 +27,12 @@ class LoadReport:
 
 
 def load_classifier(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> LoadReport:
-    """Load the weights of a classifier into the backbone that `hafabench.models.create` made with ``dense=True``.
+    """Load the weights of a classifier into a backbone that was created with ``dense=True``.
 
-    Position embeddings of another image size are resized.
+    Position embeddings are resized if they were made for another image size.
 
     Raises:
-        UserError: where the weights are another model's: shapes differ, or no name is shared.
+        UserError: If the weights belong to another model: a shape differs, or no name is shared.
     """
     target = backbone.body if isinstance(backbone, TimmDenseBackbone) else backbone
     weights = dict(state_dict)
@@ -54,11 +54,11 @@ def _resize_position_embeddings(model: nn.Module, weights: dict[str, torch.Tenso
         key = f"{name}.pos_embed"
         if not isinstance(stage, Stage) or stage.pos_grid is None or key not in weights:
             continue
-        cells = stage.pos_grid[0] * stage.pos_grid[1]
-        extra = stage.pos_embed.shape[1] - cells
+        positions = stage.pos_grid[0] * stage.pos_grid[1]
+        extra = stage.pos_embed.shape[1] - positions
         given = weights[key]
         side = round((given.shape[1] - extra) ** 0.5)
-        if given.shape[1] == cells + extra or side * side + extra != given.shape[1]:
+        if given.shape[1] == positions + extra or side * side + extra != given.shape[1]:
             continue
         resized = resize_positions(given[:, extra:], (side, side), stage.pos_grid)
         weights[key] = torch.cat((given[:, :extra], resized), dim=1)

@@ -1,7 +1,7 @@
-"""Checkpoints from elsewhere: read as tensors and plain containers alone, and fitted to a run's model.
+"""Checkpoints of other projects: reading them safely, and fitting their weights to a run's model.
 
-The one class besides that is let through is `argparse.Namespace`, which timm and DeiT keep in theirs: it holds values
-and runs no code.
+Only tensors, plain containers and `argparse.Namespace` are read. timm and DeiT store the latter in their checkpoints;
+it contains values and runs no code.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from hafabench.errors import Problem, UserError
 from hafabench.models.checkpoints.published import Fitted, fit
 from hafabench.runs.run import Run
 
-# Where other projects keep a model's weights within a checkpoint; dotted means nested.
+# Keys under which other projects store a model's weights in a checkpoint.
 PARTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema", "ema_state_dict")
-# How files of torch.save began before they were archives: a pickled magic number.
+# Files of torch.save began with this pickled magic number before they became archives.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class ForeignWeights:
-    """The weights of one file from elsewhere.
+    """The weights in one file of another project.
 
     Args:
-        file: a file of torch.save or safetensors.
-        part: which part of the checkpoint holds them; found where there is only one.
-        renames: beginnings of names in the file -> of names in the model.
+        file: A file of torch.save or safetensors.
+        part: Key of the weights in the checkpoint. It can be left out if the checkpoint has only one set of weights.
+        renames: Prefixes of names in the file -> prefixes of names in the model.
 
     Attributes:
-        part: where they lie; empty where they are the whole file.
-        fitted: what became of them, once a model was filled.
+        part: Key of the weights; empty if the file contains nothing else.
+        fitted: The weights as they were loaded, after `fill`.
 
     Raises:
-        UserError: for a file that cannot be read safely, or whose weights are nowhere or in several places.
+        UserError: If the file cannot be read safely, or contains no weights or several sets of them.
     """
 
     fitted: Fitted
@@ -50,7 +50,11 @@ class ForeignWeights:
         self.part, self.tensors = _part(content, part, file)
 
     def fill(self, model: nn.Module, run: Run, checkpoint: Path) -> None:
-        """Load the weights into the run's model; raises `UserError` with all that does not fit."""
+        """Load the weights into the run's model.
+
+        Raises:
+            UserError: With everything that does not fit.
+        """
         try:
             self.fitted = fit(model, self.tensors, run.model, self.renames)
         except UserError as error:
@@ -63,7 +67,7 @@ class ForeignWeights:
 
     @property
     def read(self) -> str:
-        """What was read and how it was understood, clauses."""
+        """Which part was read and how its names were translated, as clauses."""
         place = f"its {self.part}" if self.part else "the whole file"
         renamed = [f"renamed {old} to {new}" for old, new in self.renames.items()]
         return "; ".join([f"{place}, {self.fitted.layout}", *renamed, *self.fitted.dropped])
@@ -99,7 +103,7 @@ def _read(file: Path) -> Any:
 
 
 def _is_old_torch(file: Path) -> bool:
-    """Whether the file is of torch.save before it wrote archives (1.6)."""
+    """Whether the file was written by torch.save of PyTorch before 1.6, which did not write archives."""
     with file.open("rb") as handle:
         return handle.read(len(_OLD_TORCH)) == _OLD_TORCH
 

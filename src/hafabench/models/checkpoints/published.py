@@ -1,9 +1,9 @@
-"""Weights under other projects' names, fitted to a model of this project: every tensor finds its place, or an error.
+"""Fitting weights with the names of other projects to a model of this project; every tensor is used, or refused.
 
-Known layouts, beside this project's own: the published PVT and PVT-v2 (whai362/PVT), TCFormer's (whose merger SIA
-grew from), mmdet's PVT, and what timm reads into its own models. For any other name there are renames. Of the
-published HAFA classes the names are known as far as they are PVT's and TCFormer's; the dead weights that they hold
-are known by their shapes (docs/imports.md).
+Names are translated from the published PVT and PVT-v2 (whai362/PVT), from TCFormer (SIA derives from its merger),
+from mmdet's PVT, and from what timm loads into its own models. Other names need renames. The names of the published
+HAFA classes are known as far as they are PVT's and TCFormer's; their dead weights are recognised by their shapes
+(docs/imports.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hafabench.errors import UserError
 from hafabench.models.hafa.sia import SemanticInformationAggregation
 from hafabench.models.registry import is_own
 
-# Published name -> ours, the first that matches.
+# Published name -> name in this project; the first match applies.
 _PUBLISHED = [
     (r"^patch_embed(\d)\.", r"stage\1.merger."),
     (r"^pos_embed(\d)$", r"stage\1.pos_embed"),
@@ -40,19 +40,19 @@ _MERGER = {
     "score.bias": "score.bias",
 }
 _WRAPPERS = ("module.", "_orig_mod.")
-# Follow from a model's shape or count its batches: nothing that was learned.
+# These follow from the model's shape, or count batches: they were not learned.
 _NOT_LEARNED = ("num_batches_tracked", "relative_position_index", "attn_mask", "total_ops", "total_params")
 _CLASSIFIER_ONLY = ("head.", "head_norm.", "stage4.cls_token", "fc.", "norm.")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Weights that fit.
+    """Weights that fit a model.
 
     Attributes:
-        state: for the model's ``load_state_dict``, complete.
-        layout: whose names they had.
-        dropped: why some tensors are not among them: a sentence each, with their names in the file.
+        state: Complete input of the model's ``load_state_dict``.
+        layout: The naming scheme of the file.
+        dropped: One sentence for each kind of tensor that is not used, with the names in the file.
     """
 
     state: dict[str, Tensor]
@@ -70,17 +70,17 @@ _Named = dict[str, _Tensor]
 
 
 def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, renames: Mapping[str, str]) -> Fitted:
-    """The weights under the names and in the order of ``model``.
+    """Translate weights to the names and the order of ``model``.
 
     Args:
-        model: a classifier of `hafabench.models.create`, or a dense model whose backbone is one, on any device.
-        weights: tensors by the file's names.
-        spec: of the model or backbone.
-        renames: beginnings of names in the file, up to a dot or the end -> of names in the model.
+        model: A classifier of `hafabench.models.create`, or a dense model with such a backbone, on any device.
+        weights: Tensors by their names in the file.
+        spec: The model, or the model of the backbone.
+        renames: Prefixes of names in the file, up to a dot or the end -> prefixes of names in the model.
 
     Raises:
-        UserError: with every tensor that is missing, left over or of another shape, and with renames that the shapes
-            suggest; for a rename that meets no tensor.
+        UserError: With every tensor that is missing, unknown or of another shape, and with renames that the shapes
+            suggest; also if a rename matches no tensor.
     """
     own = model.state_dict()
     weights = _unwrapped(weights)
@@ -105,12 +105,12 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, rename
     dropped = []
     if own.keys() <= named.keys():
         dropped = _drop_unused(leftovers, target, prefix, dense)
-    _refuse_misfits(own, named, leftovers)
+    _refuse_mismatches(own, named, leftovers)
     return Fitted({name: named[name].value for name in own}, layout, tuple(dropped))
 
 
 def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what DistributedDataParallel and torch.compile put in front of all of them."""
+    """Remove the prefixes that DistributedDataParallel and torch.compile add to all names."""
     for wrapper in _WRAPPERS:
         if weights and all(name.startswith(wrapper) for name in weights):
             return _unwrapped({name.removeprefix(wrapper): value for name, value in weights.items()})
@@ -118,7 +118,9 @@ def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(weights: Mapping[str, Tensor], renames: Mapping[str, str]) -> tuple[_Named, _Named]:
-    named, rest, used = {}, {}, set()
+    named: _Named = {}
+    rest: _Named = {}
+    used: set[str] = set()
     for name, value in weights.items():
         for old, new in renames.items():
             if name == old or name.startswith(f"{old}."):
@@ -166,14 +168,14 @@ def _published_name(name: str) -> str:
 
 
 def _pointwise(tensor: _Tensor) -> _Tensor:
-    """Linear layers that are stored as convolutions of width 1 (out, in, 1); a channel scale keeps its shape."""
+    """Squeeze linear layers that are stored as convolutions of kernel size 1 (out, in, 1), but not channel scales."""
     value = tensor.value
     linear = value.ndim == 3 and value.shape[-1] == 1 and value.shape[1] > 1
     return _Tensor(value.squeeze(-1), tensor.name) if linear else tensor
 
 
 def _from_mmdet(weights: _Named) -> _Named:
-    """mmdet's PVT: attention as one projection of Q, K and V, feed-forward as 1x1 convolutions, no class token."""
+    """Translate mmdet's PVT: one projection of Q, K and V, 1x1 convolutions as feed-forward, no class token."""
     found: _Named = {}
     for name, tensor in weights.items():
         match = re.match(r"layers\.(\d)\.(\d)\.(.*)", name)
@@ -186,7 +188,7 @@ def _from_mmdet(weights: _Named) -> _Named:
         elif rest == "0.pos_embed":
             value = tensor.value
             if stage == "stage4":
-                # A dense backbone holds the class token's row, unread.
+                # A dense backbone of this project has a row for the class token, which it does not use.
                 value = torch.cat((value.new_zeros(1, 1, value.shape[2]), value), dim=1)
             found[f"{stage}.pos_embed"] = _Tensor(value, name)
         else:
@@ -205,7 +207,7 @@ def _from_mmdet(weights: _Named) -> _Named:
 
 
 def _by_timm(target: nn.Module, weights: _Named) -> _Named:
-    """Names as timm's own loading makes them, with its adaptations to another input size or window."""
+    """Translate names as timm's own loading does, with its adaptations to another input size or window."""
     convert = getattr(sys.modules[type(target).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return weights
@@ -225,7 +227,7 @@ def _neck_name(name: str, own: Mapping[str, Tensor]) -> str:
 
 
 def _drop_unused(leftovers: _Named, target: nn.Module, prefix: str, dense: bool) -> list[str]:
-    """Take from ``leftovers`` what is known to have no part in the model's output; a sentence for each kind."""
+    """Remove from ``leftovers`` what has no effect on the model's output; returns a sentence for each kind."""
     sentences = []
     if dense:
         unused = [name for name in leftovers if name.removeprefix(prefix).startswith(_CLASSIFIER_ONLY)]
@@ -240,7 +242,7 @@ def _drop_unused(leftovers: _Named, target: nn.Module, prefix: str, dense: bool)
 
 
 def _dead(leftovers: _Named, target: nn.Module) -> list[str]:
-    """Which leftovers are the dead weights of the published class: a projection C -> C, a norm, a class token."""
+    """Names of the dead weights of the published class: a projection C -> C, a norm, a class token."""
     sia = [module for module in target.modules() if isinstance(module, SemanticInformationAggregation)]
     if not sia or sia[-1].key_values != "separate":
         return []
@@ -255,27 +257,27 @@ def _dead(leftovers: _Named, target: nn.Module) -> list[str]:
         found = {name.rpartition(".")[2]: _squeezed(leftovers[name].value) for name in members}
         kind = next((kind for kind, shape in shapes.items() if found == shape), None)
         if kind is not None:
-            del shapes[kind]  # the class holds one of each
+            del shapes[kind]  # the class has one of each
             dead += members
     return dead
 
 
 def _squeezed(value: Tensor) -> tuple[int, ...]:
-    """Shape, without the width of a convolution of width 1."""
+    """Shape without the kernel size of a convolution of kernel size 1."""
     return tuple(value.shape[:2]) if value.ndim > 2 and set(value.shape[2:]) == {1} else tuple(value.shape)
 
 
 def _modules(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by the module that holds them."""
+    """Names by their module."""
     found: dict[str, list[str]] = {}
     for name in names:
-        # A class token stands by itself, whichever module holds it.
+        # A class token is its own group, whichever module contains it.
         module, _, leaf = name.rpartition(".")
         found.setdefault(name if leaf == "cls_token" else module, []).append(name)
     return found
 
 
-def _refuse_misfits(own: Mapping[str, Tensor], named: _Named, leftovers: _Named) -> None:
+def _refuse_mismatches(own: Mapping[str, Tensor], named: _Named, leftovers: _Named) -> None:
     missing = [name for name in own if name not in named]
     problems = []
     if missing:
@@ -293,7 +295,7 @@ def _refuse_misfits(own: Mapping[str, Tensor], named: _Named, leftovers: _Named)
 
 
 def _suggestions(missing: Mapping[str, Tensor], leftovers: _Named) -> Sequence[str]:
-    """Renames between modules whose tensors fit each other's shapes and no other module's."""
+    """Suggest renames between modules whose tensors have the same shapes, if no other modules have these shapes."""
 
     def by_shapes(modules: Mapping[str, list[str]], tensors: Mapping[str, Tensor]) -> dict[tuple, list[str]]:
         found: dict[tuple, list[str]] = {}

@@ -1,8 +1,8 @@
-"""Checkpoints: tensors and plain containers only, written atomically, refused where they do not fit.
+"""Checkpoint files: they contain tensors and plain containers only, are written atomically and checked when loaded.
 
-Two kinds exist. A *final* checkpoint holds ``state_dict`` and ``meta`` (whose weights they are, and the provenance of
-their training), and ``average`` where a moving average of the weights was kept. A *work* checkpoint holds everything
-that an exact resume needs and belongs to one fingerprint.
+A *final* checkpoint contains ``state_dict``, ``meta`` (the run of the weights and the provenance of their training)
+and, if the training kept a moving average of the weights, ``average``. A *work* checkpoint contains everything that
+an exact resume needs and belongs to one fingerprint.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from hafabench.runs.run import Run
 
 FORMAT = "hafabench.checkpoint/1"
 
-# Gives a run's model the weights of a file.
+# Loads the weights of a file into a run's model.
 Fill = Callable[[nn.Module, Run, Path], None]
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` (tensors, numbers, strings and containers of them) to ``path``: whole or not at all."""
+    """Write ``content`` (tensors, numbers, strings and containers of them) to ``path`` atomically."""
     with atomic_path(path) as temporary:
         torch.save({"format": FORMAT, **content}, temporary)
 
@@ -36,7 +36,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this project onto the CPU, without unpickling arbitrary objects.
 
     Raises:
-        UserError: for a missing, truncated or foreign file.
+        UserError: If the file is missing, truncated or not a checkpoint of this project.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,7 +55,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def expect_meta(path: Path, content: dict[str, Any], **expected: Any) -> None:
-    """Refuse a checkpoint whose ``meta`` differs from ``expected`` (model, task, num_classes, ...)."""
+    """Check the ``meta`` of a checkpoint.
+
+    Args:
+        path: The file, for error messages.
+        content: Its content.
+        **expected: Values that ``meta`` must have (model, task, num_classes, ...).
+
+    Raises:
+        UserError: With every value that differs.
+    """
     meta = content.get("meta", {})
     problems = [
         Problem(
@@ -71,7 +80,11 @@ def expect_meta(path: Path, content: dict[str, Any], **expected: Any) -> None:
 
 
 def load_strict(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Load ``state`` into ``module``; a missing, unexpected or misshapen tensor is refused with its name."""
+    """Load ``state`` into ``module``.
+
+    Raises:
+        UserError: With the tensors that are missing, unexpected or of another shape.
+    """
     own = module.state_dict()
     problems = []
     for key in own.keys() - state.keys():

@@ -4,11 +4,11 @@ from hafabench.models.hafa.clustering import dpc_knn
 from hafabench.models.hafa.laa import LocalAdaptiveAggregation
 from hafabench.models.hafa.mergers import GridMerger, MergerStyle, build_merger, key_value_source
 from hafabench.models.hafa.sia import SemanticInformationAggregation
-from hafabench.models.hafa.tokens import Aggregation, CellTable, Context, Tokens
+from hafabench.models.hafa.tokens import Aggregation, ClusterTable, Context, Tokens
 
 __all__ = [
     "Aggregation",
-    "CellTable",
+    "ClusterTable",
     "Context",
     "GridMerger",
     "LocalAdaptiveAggregation",

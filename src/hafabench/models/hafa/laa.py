@@ -1,9 +1,10 @@
 """Local adaptive aggregation (LAA): a window whose sampling points move by learned offsets. HAFA section 3.2.
 
-A deformable convolution without modulation (Dai et al., ICCV 2017), in torchvision's convention: offsets in input
-pixels, (y, x) per kernel point, kernel points row-major, bilinear sampling, zero outside the map. On a GPU it is
-torchvision's operator. Elsewhere every sampling point is a weighted sum of four rows of the channels-last map
-(`embedding_bag`), laid out so that one matrix product over windows remains: equal, and several times faster.
+This is a deformable convolution without modulation (Dai et al., ICCV 2017), in torchvision's convention: offsets in
+pixels of the input, (y, x) per kernel point, kernel points in row-major order, bilinear sampling, zeros outside the
+map. On a GPU it uses torchvision's operator. On other devices every sampling point is a weighted sum of four rows of
+the channels-last map (`embedding_bag`), followed by one matrix product over windows. The result is the same, and it
+is computed several times faster.
 """
 
 from __future__ import annotations
@@ -19,10 +20,17 @@ from hafabench.models.hafa.tokens import Aggregation, Tokens
 
 
 class OffsetConv(nn.Module):
-    """Convolution that predicts offsets, zero at the start.
+    """Convolution that predicts offsets; its weights are initialised with zeros.
 
-    Deliberately no `nn.Conv2d`: a model-wide initialiser that looks for convolutions must not find it. Offsets that
-    start at random scatter the sampling points, and training then collapses.
+    It does not derive from `nn.Conv2d`, so that initialisers of whole models do not change its weights: with random
+    offsets at the start, training collapses.
+
+    Args:
+        in_channels: Channels of the map.
+        out_channels: Two offsets, y and x, for each point of LAA's window.
+        kernel: Side of the window in pixels.
+        stride: Stride in pixels.
+        padding: Padding in pixels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, padding: int):
@@ -32,15 +40,19 @@ class OffsetConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to offsets (B, 2 k k, Ho, Wo) in pixels."""
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
 class DeformableConv(nn.Module):
-    """Deformable convolution; keeps its own initialisation (Kaiming-uniform, a = sqrt(5)) for the same reason.
+    """Deformable convolution with its own initialisation (Kaiming-uniform, a = sqrt(5)), as in `OffsetConv`.
 
     Args:
-        in_channels, out_channels: C and C'.
-        kernel, stride, padding: of the window, in input pixels.
+        in_channels: Channels C of the map.
+        out_channels: Channels C' of the output.
+        kernel: Side of the window in pixels.
+        stride: Stride in pixels.
+        padding: Padding in pixels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, padding: int):
@@ -62,7 +74,7 @@ class DeformableConv(nn.Module):
         return F.linear(windows, weight, self.bias).permute(0, 3, 1, 2)
 
     def _sample(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """(B Ho Wo k k, C): the map at every sampling point, the points of a window side by side."""
+        """Features (B Ho Wo k k, C) of the map at every sampling point, the points of a window next to each other."""
         batch, channels, height, width = x.shape
         index, weight = _corners(self._points(offset), (height, width))
         if batch > 1:
@@ -73,10 +85,10 @@ class DeformableConv(nn.Module):
         return F.embedding_bag(bags[0], pixels, per_sample_weights=bags[1], mode="sum").to(x.dtype)
 
     def _points(self, offset: torch.Tensor) -> torch.Tensor:
-        """(B, Ho Wo k k, 2): row and column of every sampling point, in pixels."""
+        """Row and column (B, Ho Wo k k, 2) of every sampling point, in pixels."""
         batch, _, rows, columns = offset.shape
         kernel, device = self.kernel, offset.device
-        # In single precision at least: half of it cannot tell neighbouring pixels of a large map apart.
+        # At least single precision: half precision cannot distinguish neighbouring pixels of a large map.
         anchors = offset.new_empty(
             rows, columns, kernel, kernel, 2, dtype=torch.promote_types(offset.dtype, torch.float32)
         )
@@ -88,22 +100,22 @@ class DeformableConv(nn.Module):
 
 
 def _corners(points: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pixels around points, for bilinear sampling with zeros outside of the map.
+    """The four pixels around points, for bilinear sampling with zeros outside the map.
 
     Args:
-        points: (B, P, 2) rows and columns, in pixels.
-        size: (H, W) of the map.
+        points: Rows and columns (B, P, 2) in pixels.
+        size: Size (H, W) of the map.
 
     Returns:
-        (2, 2, B, P) row-major indices of the four pixels, those outside moved into the map, and (2, 2, B, P) their
-        weights, zero for those that were moved.
+        Row-major indices (2, 2, B, P) of the pixels, clamped to the map, and their weights (2, 2, B, P), which are
+        zero for pixels outside the map.
     """
     before = points.floor()
     beyond = points - before
-    places = torch.stack((before, before + 1))
+    corners = torch.stack((before, before + 1))
     lowest, highest = points.new_zeros(2), points.new_tensor(size) - 1
-    inside = places.clamp(lowest, highest)
-    weights = torch.stack((1 - beyond, beyond)) * (places == inside)
+    inside = corners.clamp(lowest, highest)
+    weights = torch.stack((1 - beyond, beyond)) * (corners == inside)
     rows, columns = inside.int().unbind(-1)
     row_weights, column_weights = weights.unbind(-1)
     index = rows.unsqueeze(1) * size[1] + columns
@@ -114,10 +126,12 @@ class LocalAdaptiveAggregation(nn.Module):
     """LAA: offsets, deformable convolution, BatchNorm, GELU.
 
     Args:
-        in_dim, out_dim: channels before and after.
-        kernel, padding: of the window; stride is 2. Without padding an odd last row or column is left out, as by a
-            2x2 convolution.
-        pad_odd: complete odd heights and widths with zeros first, as Swin's patch merging does.
+        in_dim: Channels of the input.
+        out_dim: Channels of the output.
+        kernel: Side of the window; the stride is 2.
+        padding: Padding of the window. Without padding, an odd last row or column is left out, as in a 2x2
+            convolution.
+        pad_odd: Whether odd heights and widths are padded with zeros first, as in Swin's patch merging.
     """
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int = 2, padding: int = 0, pad_odd: bool = False):
@@ -128,7 +142,7 @@ class LocalAdaptiveAggregation(nn.Module):
         self.norm = nn.BatchNorm2d(out_dim)
 
     def forward(self, tokens: Tokens) -> Aggregation:
-        """Grid tokens (B, H*W, C) to grid tokens (B, Ho*Wo, C'), of half the height and width."""
+        """Grid tokens (B, H*W, C) to grid tokens (B, Ho*Wo, C') of half the height and width."""
         x = tokens.to_map()
         if self.pad_odd and (x.shape[-2] % 2 or x.shape[-1] % 2):
             x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))

@@ -1,7 +1,7 @@
-"""The one interface through which PVT, PVT-v2 and Swin get their merger, stage by stage.
+"""The mergers of PVT, PVT-v2 and Swin, behind one interface.
 
-A merger takes the `Tokens` of one stage and gives an `Aggregation`: fewer, wider `Tokens` of the next and, from SIA,
-the context that the stage's first block attends to. What differs between backbones is a `MergerStyle`.
+A merger converts the `Tokens` of one stage to an `Aggregation`: fewer `Tokens` with more channels and, for SIA, the
+context that the next stage's first block attends to. `MergerStyle` describes the differences between backbones.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from hafabench.models.hafa.tokens import Aggregation, Tokens
 
 
 class GridMerger(nn.Module):
-    """Fixed window: strided convolution, then LayerNorm (eps 1e-5). Patch embedding and baseline merger.
+    """Patch embedding and baseline merger: strided convolution, then LayerNorm (eps 1e-5).
 
     Args:
-        in_dim, out_dim: channels before and after.
-        kernel, stride, padding: of the convolution.
+        in_dim: Channels of the input.
+        out_dim: Channels of the output.
+        kernel: Kernel size of the convolution.
+        stride: Stride of the convolution.
+        padding: Padding of the convolution.
     """
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int, padding: int = 0):
@@ -36,13 +39,15 @@ class GridMerger(nn.Module):
 
 @dataclass(frozen=True)
 class MergerStyle:
-    """How a backbone's mergers look.
+    """Properties of a backbone's mergers.
 
     Attributes:
-        kernel, padding: of the grid merger (stride is 2).
-        laa_kernel, laa_padding: of LAA's window.
-        laa_pad_odd: whether LAA keeps the last row and column of odd grids, as the grid merger of the backbone does.
-        score_in_attention: whether SIA's importance scores enter the attention logits.
+        kernel: Kernel size of the grid merger; its stride is 2.
+        padding: Padding of the grid merger.
+        laa_kernel: Side of LAA's window.
+        laa_padding: Padding of LAA's window.
+        laa_pad_odd: Whether LAA pads odd grids, so that its output is as large as that of the grid merger.
+        score_in_attention: Whether SIA's importance scores are added to the attention logits.
     """
 
     kernel: int
@@ -54,10 +59,11 @@ class MergerStyle:
 
 
 def key_value_source(mergers: tuple[str, ...], query_mode: str, fidelity: str) -> KeyValueSource:
-    """Where SIA's first block takes K and V from.
+    """Source of the keys and values after SIA.
 
-    Several stages of SIA are TCFormer's construction, for every query mode: its merger has no separate K/V path. A
-    sole SIA is HAFA's: query mode ``qkv`` attends among the cluster tokens, ``q`` as ``fidelity`` says.
+    A model with several SIA mergers follows TCFormer, which has no separate path for keys and values; the query mode
+    has no effect. A model with one SIA merger follows HAFA: with query mode ``qkv`` cluster tokens attend to each
+    other, with ``q`` the source depends on ``fidelity``.
     """
     if mergers.count("sia") > 1:
         return "tokens"
@@ -67,12 +73,20 @@ def key_value_source(mergers: tuple[str, ...], query_mode: str, fidelity: str) -
 
 
 def build_merger(kind: str, in_dim: int, out_dim: int, style: MergerStyle, key_values: KeyValueSource) -> nn.Module:
-    """The merger ``kind``, one of `hafabench.config.catalog.MERGERS`, from ``in_dim`` to ``out_dim`` channels."""
+    """Build one merger.
+
+    Args:
+        kind: One of `hafabench.config.catalog.MERGERS`.
+        in_dim: Channels of the input.
+        out_dim: Channels of the output.
+        style: Properties of the backbone's mergers.
+        key_values: Source of the keys and values after SIA.
+    """
     match kind:
         case "grid":
             return GridMerger(in_dim, out_dim, style.kernel, 2, style.padding)
         case "conv":
-            # The plain convolution of section 4.4; PVT-v2's own merger, so that there it equals `grid`.
+            # The plain convolution of section 4.4. It is PVT-v2's own merger, so it equals `grid` there.
             return GridMerger(in_dim, out_dim, 3, 2, 1)
         case "laa":
             return LocalAdaptiveAggregation(in_dim, out_dim, style.laa_kernel, style.laa_padding, style.laa_pad_odd)

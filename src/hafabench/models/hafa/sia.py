@@ -1,14 +1,14 @@
 """Semantic information aggregation (SIA): tokens clustered by similarity and merged by importance. HAFA section 3.3.
 
-One class serves all readings; they differ in where the stage's first block finds its keys and values:
+One class implements all versions. They differ in the source of the keys and values of the stage's first block:
 
-- ``separate``: in grid tokens of their own, from a strided depthwise path (the published code, paper Figure 4);
-- ``self``: in the cluster tokens themselves (``qkv`` of Table 5);
-- ``tokens``: in all tokens before merging (TCFormer, Zeng et al., CVPR 2022; the SIA-SIA rows of Table 4);
-- ``paper``: in all tokens before merging, at full resolution, with a convolutional position encoding for K and V
-  each (the text around equation 6). The paper does not write the encoding out. The reading here is that of CvT's
-  convolutional projection: a 3x3 depthwise convolution without bias and BatchNorm, between the block's norm and the
-  linear projection; the strided map is not added.
+- ``separate``: grid tokens from a strided depthwise path (the published code, paper Figure 4);
+- ``self``: the cluster tokens themselves (``qkv`` of Table 5);
+- ``tokens``: all tokens before merging (TCFormer, Zeng et al., CVPR 2022; the SIA-SIA rows of Table 4);
+- ``paper``: all tokens before merging, at full resolution, with one convolutional position encoding each for keys and
+  values (the text around equation 6). The paper does not define the encoding. This implementation uses CvT's
+  convolutional projection: a 3x3 depthwise convolution without bias and a BatchNorm, between the block's norm and the
+  linear projection. The strided map is not added.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hafabench.models.hafa.clustering import dpc_knn
-from hafabench.models.hafa.tokens import EPS, Aggregation, CellTable, Context, Tokens
+from hafabench.models.hafa.tokens import EPS, Aggregation, ClusterTable, Context, Tokens
 
 KeyValueSource = Literal["separate", "self", "tokens", "paper"]
 RATIO = 0.25
@@ -41,9 +41,10 @@ class SemanticInformationAggregation(nn.Module):
     """SIA: N tokens to ceil(N / 4) cluster tokens.
 
     Args:
-        in_dim, out_dim: channels before and after.
-        key_values: where the first block's keys and values come from; see the module.
-        score_in_attention: whether that block adds the tokens' importance scores to its attention logits.
+        in_dim: Channels of the input.
+        out_dim: Channels of the output.
+        key_values: Source of the first block's keys and values; see the module's documentation.
+        score_in_attention: Whether that block adds the tokens' importance scores to its attention logits.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class SemanticInformationAggregation(nn.Module):
         self.register_load_state_dict_pre_hook(_accept_pointwise_convolutions)
 
     def forward(self, tokens: Tokens) -> Aggregation:
-        """Tokens (B, N, C) to (B, ceil(N/4), C') with their cells; the grid's sides are halved, rounding up."""
+        """Tokens (B, N, C) to cluster tokens (B, ceil(N/4), C'); the sides of the grid are halved, rounded up."""
         coarse = convolve_windows(self.map_conv, tokens.to_map())
         x = self.token_norm(self.token_proj(tokens.x) + tokens.gather_map(coarse))
         scores = self.score(x)
@@ -80,7 +81,7 @@ class SemanticInformationAggregation(nn.Module):
         assignment = dpc_knn(x.detach(), num_clusters, NEIGHBOURS)
         merged = merge_tokens(x, scores.float().exp(), assignment, num_clusters)
         if tokens.table is None:
-            table = CellTable(assignment, tokens.grid, num_clusters)
+            table = ClusterTable(assignment, tokens.grid, num_clusters)
         else:
             table = tokens.table.merge(assignment, num_clusters)
         context = self._context(tokens, coarse, tokens.with_x(x), scores)
@@ -89,33 +90,34 @@ class SemanticInformationAggregation(nn.Module):
     def _context(
         self, before: Tokens, coarse: torch.Tensor, unmerged: Tokens, scores: torch.Tensor
     ) -> Context | None:
-        shown = scores if self.score_in_attention else None
+        added_scores = scores if self.score_in_attention else None
         match self.key_values:
             case "separate":
                 source = Tokens.from_map(self.kv_depthwise(before.with_x(self.kv_proj(before.x)).to_map()))
                 pointwise = F.linear(source.x, self.kv_pointwise.weight.flatten(1), self.kv_pointwise.bias)
                 source = source.with_x(pointwise + Tokens.from_map(coarse).x)
-                if shown is not None:
-                    # Partial windows of odd grids are averaged over their real cells.
-                    score_map = before.with_x(shown).to_map()
-                    shown = Tokens.from_map(F.avg_pool2d(score_map, 2, ceil_mode=True)).x
-                return Context(source.with_x(self.kv_norm(source.x)), shown)
+                if added_scores is not None:
+                    # Partial windows at the border of odd grids are averaged over the positions that exist.
+                    score_map = before.with_x(added_scores).to_map()
+                    added_scores = Tokens.from_map(F.avg_pool2d(score_map, 2, ceil_mode=True)).x
+                return Context(source.with_x(self.kv_norm(source.x)), added_scores)
             case "tokens":
-                return Context(unmerged, shown)
+                return Context(unmerged, added_scores)
             case "paper":
-                return Context(unmerged, shown, (self.key_encoding, self.value_encoding))
+                return Context(unmerged, added_scores, (self.key_encoding, self.value_encoding))
         return None
 
 
 def convolve_windows(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """The convolution of a map (B, C, H, W), channels last; on a CPU as one matrix product over its windows.
+    """The convolution of a channels-last map (B, C, H, W); on a CPU, one matrix product over its windows.
 
-    Where weights outnumber the map, as in SIA (1.5 million to 63 thousand), a CPU's convolution spends half of its
-    time on bringing them into its own order. A product takes them as they are, if they lie channels last.
+    If there are more weights than map values, as in SIA (1.5 million and 63 thousand), a CPU's convolution spends
+    half of its time on reordering the weights. The matrix product uses weights in channels-last order as they are.
     """
     if x.is_cuda:
         return conv(x)
-    (kernel_y, kernel_x), (stride_y, stride_x), (pad_y, pad_x) = conv.kernel_size, conv.stride, conv.padding
+    (kernel_y, kernel_x), (stride_y, stride_x) = conv.kernel_size, conv.stride
+    pad_y, pad_x = (int(side) for side in conv.padding)
     rows = F.pad(x.permute(0, 2, 3, 1), (0, 0, pad_x, pad_x, pad_y, pad_y))
     windows = rows.unfold(1, kernel_y, stride_y).unfold(2, kernel_x, stride_x).permute(0, 1, 2, 4, 5, 3)
     return F.linear(windows.flatten(3), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias).permute(0, 3, 1, 2)
@@ -125,12 +127,14 @@ def merge_tokens(x: torch.Tensor, weight: torch.Tensor, assignment: torch.Tensor
     """Weighted mean of each cluster's tokens.
 
     Args:
-        x: (B, N, C).
-        weight: (B, N, 1), positive.
-        assignment: (B, N) cluster of each token.
+        x: Tokens (B, N, C).
+        weight: Positive weights (B, N, 1).
+        assignment: Cluster (B, N) of each token.
+        num_clusters: Clusters of each sample.
 
     Returns:
-        (B, num_clusters, C), in the dtype of ``x``; the sum of weights in the denominator is raised by 1e-6.
+        Cluster tokens (B, num_clusters, C) in the dtype of ``x``; 1e-6 is added to the sum of weights in the
+        denominator.
     """
     batch, _, channels = x.shape
     cluster = assignment + torch.arange(batch, device=x.device).unsqueeze(1) * num_clusters
@@ -143,7 +147,7 @@ def merge_tokens(x: torch.Tensor, weight: torch.Tensor, assignment: torch.Tensor
 
 
 def _accept_pointwise_convolutions(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
-    """The published code stores `token_proj` and `kv_proj` as convolutions of width 1, (out, in, 1)."""
+    """Accept `token_proj` and `kv_proj` as convolutions of kernel size 1, (out, in, 1), as in the published code."""
     for name in ("token_proj.weight", "kv_proj.weight"):
         weight = state_dict.get(prefix + name)
         if weight is not None and weight.ndim == 3:

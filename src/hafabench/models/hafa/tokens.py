@@ -1,8 +1,8 @@
-"""Tokens that may have left the grid, and the ways between tokens and maps.
+"""Grid tokens and cluster tokens, and the conversions between tokens and maps.
 
-A token may cover any set of cells of the *initial grid*, the one on which clustering first happened. One index per
-cell is kept, the token it belongs to; everything else follows from it. Cell (i, j) of an H x W initial grid belongs
-to position (floor(i h / H), floor(j w / W)) of an h x w map. Averages divide by their count + 1e-6.
+A cluster token covers any set of positions of the *initial grid*, the grid on which clustering first happened. The
+only state is one index per position of this grid: the token that covers it. Position (i, j) of an H x W initial grid
+corresponds to position (floor(i h / H), floor(j w / W)) of an h x w map. Means divide by the count + 1e-6.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Bags:
     """Means of rows as weighted sums: bag b averages the rows ``index[starts[b]:starts[b + 1]]``.
 
     Attributes:
-        index: (I,) rows of a flattened batch.
-        starts: (S,) where each bag starts in ``index``.
-        weights: (I,) one over the bag's size + 1e-6.
+        index: Rows (I,) of a flattened batch.
+        starts: Start (S,) of each bag in ``index``.
+        weights: Weight (I,) of each row: one divided by the bag's size + 1e-6.
     """
 
     index: torch.Tensor
@@ -32,69 +32,74 @@ class Bags:
 
     @classmethod
     def means(cls, index: torch.Tensor, starts: torch.Tensor, sizes: torch.Tensor) -> Bags:
-        """From the bags' sizes; all tensors flattened in the order given."""
+        """Bags from their rows, starts and sizes; tensors of more than one dimension are flattened."""
         sizes = sizes.flatten()
         weights = (1 / (sizes + EPS)).repeat_interleave(sizes, output_size=index.numel())
         return cls(index.flatten(), starts.flatten(), weights)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """(R, C) rows to (S, C) means; 0 for empty bags."""
+        """Rows (R, C) to means (S, C); empty bags give 0."""
         weights = self.weights.to(rows.dtype)
         return F.embedding_bag(self.index, rows, self.starts, mode="sum", per_sample_weights=weights)
 
 
 @dataclass(frozen=True)
-class CellTable:
-    """Which token each cell of the initial grid belongs to.
+class ClusterTable:
+    """The token that covers each position of the initial grid.
 
     Attributes:
-        index: (B, H*W) token of each cell, row-major.
-        size: (H, W) of the initial grid.
-        num_tokens: N, per sample.
+        index: Token (B, H*W) of each position, row-major.
+        size: Size (H, W) of the initial grid.
+        num_tokens: Tokens N of each sample.
     """
 
     index: torch.Tensor
     size: tuple[int, int]
     num_tokens: int
 
-    # What follows from the index, made when first asked for: a classifier that ends on cluster tokens never asks.
-    _made: dict[tuple, Bags | tuple[torch.Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
+    # Computed from the index on first use: a classifier that ends with cluster tokens never needs them.
+    _bags: dict[tuple[str, tuple[int, int]], Bags] = field(default_factory=dict, repr=False, compare=False)
+    _sorted: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(
+        default_factory=list, repr=False, compare=False
+    )
 
-    def merge(self, assignment: torch.Tensor, num_tokens: int) -> CellTable:
-        """The table after token t of sample b became token ``assignment[b, t]`` of ``num_tokens``."""
-        return CellTable(assignment.gather(1, self.index), self.size, num_tokens)
+    def merge(self, assignment: torch.Tensor, num_tokens: int) -> ClusterTable:
+        """The table after another clustering, in which token t of sample b joins token ``assignment[b, t]``."""
+        return ClusterTable(assignment.gather(1, self.index), self.size, num_tokens)
 
     def tokens_of_positions(self, size: tuple[int, int]) -> Bags:
-        """The tokens of each position's cells, on a map of ``size``."""
-        if ("map", size) not in self._made:
-            order, offsets, counts = _cells_by_position(self.size, size, self.index.device)
+        """For each position of a map of ``size``, the tokens that cover it."""
+        key = ("tokens", size)
+        if key not in self._bags:
+            order, offsets, counts = _sort_by_map_position(self.size, size, self.index.device)
             batch = len(self.index)
             index = self.index[:, order] + _sample_offsets(batch, self.num_tokens, order.device)
             starts = offsets + _sample_offsets(batch, len(order), order.device)
-            self._made["map", size] = Bags.means(index, starts, counts.expand(batch, -1))
-        return self._made["map", size]
+            self._bags[key] = Bags.means(index, starts, counts.expand(batch, -1))
+        return self._bags[key]
 
     def positions_of_tokens(self, size: tuple[int, int]) -> Bags:
-        """The positions of each token's cells, on a map of ``size``."""
-        if ("token", size) not in self._made:
-            order, starts, counts = self._cells_by_token()
-            positions = _position_of_cells(self.size, size, self.index.device)
+        """For each token, the positions that it covers on a map of ``size``."""
+        key = ("positions", size)
+        if key not in self._bags:
+            order, starts, counts = self._sort_by_token()
+            positions = _map_positions(self.size, size, self.index.device)
             positions = positions + _sample_offsets(len(self.index), size[0] * size[1], positions.device)
-            self._made["token", size] = Bags.means(positions.flatten()[order], starts, counts)
-        return self._made["token", size]
+            self._bags[key] = Bags.means(positions.flatten()[order], starts, counts)
+        return self._bags[key]
 
-    def _cells_by_token(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The cells of the flattened index sorted by sample and token, where each token's start, how many they are.
+    def _sort_by_token(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The entries of the flattened index sorted by sample and token, and each token's start and count.
 
-        Sorted once, every mean over tokens is one segmented sum.
+        After this sort, every mean over tokens is one segmented sum.
         """
-        if ("cells",) not in self._made:
-            batch, cells = self.index.shape
+        if not self._sorted:
+            batch, positions = self.index.shape
             counts = self.index.new_zeros(batch, self.num_tokens)
             counts = counts.scatter_add_(1, self.index, torch.ones_like(self.index)).flatten()
-            order = self.index.argsort(dim=1, stable=True) + _sample_offsets(batch, cells, self.index.device)
-            self._made[("cells",)] = (order.flatten(), counts.cumsum(0) - counts, counts)
-        return self._made[("cells",)]
+            order = self.index.argsort(dim=1, stable=True) + _sample_offsets(batch, positions, self.index.device)
+            self._sorted.append((order.flatten(), counts.cumsum(0) - counts, counts))
+        return self._sorted[0]
 
 
 @dataclass(frozen=True)
@@ -102,14 +107,14 @@ class Tokens:
     """Features of one stage.
 
     Attributes:
-        x: (B, N, C) token features.
-        grid: (h, w) of the stage's map; N = h * w where tokens are that grid.
-        table: the cells of each token, or None where tokens are the row-major grid itself.
+        x: Token features (B, N, C).
+        grid: Size (h, w) of the stage's map; N = h * w for grid tokens.
+        table: The positions of each cluster token; None for grid tokens, which are in row-major order.
     """
 
     x: torch.Tensor
     grid: tuple[int, int]
-    table: CellTable | None = None
+    table: ClusterTable | None = None
 
     @classmethod
     def from_map(cls, x: torch.Tensor) -> Tokens:
@@ -118,36 +123,36 @@ class Tokens:
         return cls(x.flatten(2).transpose(1, 2), (height, width))
 
     @property
-    def cells(self) -> torch.Tensor | None:
-        """(B, H0*W0) token index of each cell of the initial grid, or None for tokens that are the grid."""
+    def assignment(self) -> torch.Tensor | None:
+        """Token (B, H0*W0) of each position of the initial grid; None for grid tokens."""
         return None if self.table is None else self.table.index
 
     @property
-    def cell_grid(self) -> tuple[int, int]:
-        """(H0, W0): the initial grid; the stage's own grid where no clustering has happened."""
+    def initial_grid(self) -> tuple[int, int]:
+        """Size (H0, W0) of the grid on which clustering first happened; the stage's own grid for grid tokens."""
         return self.grid if self.table is None else self.table.size
 
     def with_x(self, x: torch.Tensor) -> Tokens:
         """The same tokens with other features (B, N, C')."""
         return replace(self, x=x)
 
-    def per_cell(self) -> torch.Tensor:
-        """Each cell's token: a map (B, C, H0, W0) at the resolution of the initial grid."""
+    def per_position(self) -> torch.Tensor:
+        """The features of each position's token: a map (B, C, H0, W0) of the initial grid."""
         x = self.x
         if self.table is not None:
             batch, num_tokens, channels = x.shape
             index = self.table.index + _sample_offsets(batch, num_tokens, x.device)
             x = F.embedding(index, x.reshape(batch * num_tokens, channels))
-        return _as_map(x, self.cell_grid)
+        return _as_map(x, self.initial_grid)
 
     def to_map(self, size: tuple[int, int] | None = None) -> torch.Tensor:
-        """Mean of each map position's cells.
+        """Mean of the tokens that cover each position of a map.
 
         Args:
-            size: (h, w) of the map; the stage's own grid by default.
+            size: Size (h, w) of the map; the stage's own grid by default.
 
         Returns:
-            (B, C, h, w); positions without a cell are 0.
+            Map (B, C, h, w); positions that no token covers are 0.
         """
         size = self.grid if size is None else size
         if self.table is None and size == self.grid:
@@ -155,42 +160,42 @@ class Tokens:
         batch, num_tokens, channels = self.x.shape
         table = self.table
         if table is None:
-            cells = torch.arange(num_tokens, device=self.x.device).expand(batch, -1)
-            table = CellTable(cells, self.grid, num_tokens)
+            index = torch.arange(num_tokens, device=self.x.device).expand(batch, -1)
+            table = ClusterTable(index, self.grid, num_tokens)
         means = table.tokens_of_positions(size)(self.x.reshape(-1, channels))
         return _as_map(means.view(batch, -1, channels), size)
 
     def gather_map(self, features: torch.Tensor) -> torch.Tensor:
-        """Mean over each token's cells of a map (B, C, h, w); returns (B, N, C)."""
-        batch, channels, *size = features.shape
-        size = (size[0], size[1])
+        """Mean of a map (B, C, h, w) over the positions of each token; returns (B, N, C)."""
+        batch, channels, height, width = features.shape
+        size = (height, width)
         if self.table is None:
             rows = features.flatten(2).transpose(1, 2)
-            # A grid's token is one cell: its mean is a copy from the cell's position.
+            # A grid token has one position: its mean is a copy.
             same = size == self.grid
-            return rows if same else rows.index_select(1, _position_of_cells(self.grid, size, rows.device))
+            return rows if same else rows.index_select(1, _map_positions(self.grid, size, rows.device))
         rows = features.flatten(2).transpose(1, 2).reshape(-1, channels)
         return self.table.positions_of_tokens(size)(rows).view(batch, -1, channels)
 
     def centres(self, grid: tuple[int, int]) -> torch.Tensor:
-        """(B or 1, N, 2): mean (y, x) of each token's cells, in positions of ``grid``: its first is (0, 0)."""
-        device, cells = self.x.device, self.cell_grid
-        axes = [(torch.arange(cells[i], device=device) + 0.5) * (grid[i] / cells[i]) - 0.5 for i in (0, 1)]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        """Mean location (y, x) of each token, (B or 1, N, 2), in units of ``grid``; its first position is (0, 0)."""
+        device, initial = self.x.device, self.initial_grid
+        axes = [(torch.arange(initial[i], device=device) + 0.5) * (grid[i] / initial[i]) - 0.5 for i in (0, 1)]
+        locations = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         if self.table is None:
-            return places.flatten(1).transpose(0, 1).unsqueeze(0)
-        return self.gather_map(places.expand(self.x.shape[0], -1, -1, -1))
+            return locations.flatten(1).transpose(0, 1).unsqueeze(0)
+        return self.gather_map(locations.expand(self.x.shape[0], -1, -1, -1))
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where the first block of a stage takes its keys and values from, other than its own tokens.
+    """Another source of keys and values than a block's own tokens.
 
     Attributes:
-        tokens: the source.
-        scores: (B, N, 1) importance added to the attention logits of each source token, or None.
-        encoders: modules on a map (B, C, H, W) that K and V pass, each its own, after the block's norm and before
-            their linear projections; None where K and V see the same features.
+        tokens: The source.
+        scores: Importance (B, N, 1) that is added to the attention logits of each source token, or None.
+        encoders: Modules on a map (B, C, H, W), applied to keys and values after the block's norm and before their
+            linear projections; None if there are no such modules.
     """
 
     tokens: Tokens
@@ -200,7 +205,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """What a merger gives to its stage: the stage's tokens, and their context where it is not the tokens."""
+    """Output of a merger: the tokens of the next stage, and the context of its first block if there is one."""
 
     tokens: Tokens
     context: Context | None = None
@@ -211,28 +216,28 @@ def _as_map(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _sample_offsets(batch: int, items: int, device: torch.device) -> torch.Tensor:
-    """(B, 1): what to add to per-sample indices so that they count through a flattened batch."""
+    """Offsets (B, 1) that turn indices within each sample into indices of a flattened batch."""
     return torch.arange(batch, device=device).unsqueeze(1) * items
 
 
-def _position_of_cells(cells: tuple[int, int], size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """(H0*W0,): row-major position, on a map of ``size``, of each cell of the initial grid."""
-    rows = torch.arange(cells[0], device=device) * size[0] // cells[0]
-    columns = torch.arange(cells[1], device=device) * size[1] // cells[1]
+def _map_positions(initial: tuple[int, int], size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """Row-major position (H0*W0,) on a map of ``size`` of each position of the initial grid."""
+    rows = torch.arange(initial[0], device=device) * size[0] // initial[0]
+    columns = torch.arange(initial[1], device=device) * size[1] // initial[1]
     return (rows.unsqueeze(1) * size[1] + columns).flatten()
 
 
-def _cells_by_position(
-    cells: tuple[int, int], size: tuple[int, int], device: torch.device
+def _sort_by_map_position(
+    initial: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The cells sorted by map position, where each position's cells start, and how many they are."""
-    order = _position_of_cells(cells, size, device).argsort(stable=True)
-    rows, columns = (_cells_per_position(cells[axis], size[axis], device) for axis in (0, 1))
+    """The positions of the initial grid sorted by map position, and each map position's start and count."""
+    order = _map_positions(initial, size, device).argsort(stable=True)
+    rows, columns = (_count_per_position(initial[axis], size[axis], device) for axis in (0, 1))
     counts = (rows.unsqueeze(1) * columns).flatten()
     return order, counts.cumsum(0) - counts, counts
 
 
-def _cells_per_position(cells: int, size: int, device: torch.device) -> torch.Tensor:
-    """(size,): how many i < cells have floor(i * size / cells) = r, for each r; in closed form, no counting."""
-    first = -(-torch.arange(size + 1, device=device) * cells // size)
+def _count_per_position(initial: int, size: int, device: torch.device) -> torch.Tensor:
+    """Counts (size,): how many i < initial have floor(i * size / initial) = r, for each r; in closed form."""
+    first = -(-torch.arange(size + 1, device=device) * initial // size)
     return first.diff()
