@@ -29,14 +29,6 @@ from tools.tiny_runs import classification as tiny_classification
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def record(folder: Path, name: str, metrics: list[Metric], **fields) -> None:
     about = {"verb": name.split("/")[0], "id": name, "metrics": metrics, "machine": HERE} | fields
     write_record(folder / f"{name}.json", evaluation("classification", "any", None, {}, **about))

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,25 +28,10 @@ from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.models.token_pruning import KeepPredictor, Masked, initialise, sample
 from tests.support.tiny_pruning import tiny_pair
 from tools.checkout import REPOSITORY
-from tools.tiny_runs.classification import CLASSES, RANDOM, make_images, tiny_run
+from tools.tiny_runs.classification import CLASSES, RANDOM, tiny_run
 
 FAMILIES = ("dynamicvit", "dynamic_swin")
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    make_images(root)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train_step_by_step(run, monkeypatch, steps: int | None = None) -> int:

@@ -1,0 +1,205 @@
+"""Interrupted classification trainings resume exactly and end with the same weights."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hafabench.engines import classification, training
+from hafabench.engines.interrupt import STOP_AFTER
+from hafabench.errors import UserError
+from hafabench.models.checkpoints.storage import load_checkpoint
+from hafabench.results.history import read_history
+from hafabench.runs.run import Run
+from tools.tiny_runs.classification import MODELS, RANDOM, start, tiny_run
+
+
+def train_interrupted_at_every_step(run: Run, monkeypatch: pytest.MonkeyPatch, runs: list[Run] | None = None) -> int:
+    """Train with a deadline that has always passed; returns the number of commands that this took."""
+    monkeypatch.setenv(STOP_AFTER, "1e-9")
+    for command in range(1, 100):
+        try:
+            classification.train(runs[command % len(runs)] if runs else run)
+        except SystemExit as leaving:
+            assert leaving.code == 75
+        else:
+            monkeypatch.delenv(STOP_AFTER)
+            return command
+    raise AssertionError("never finished")
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run.checkpoint)["state_dict"]
+
+
+def assert_same_training(run: Run, other: Run) -> None:
+    """Equal weights bit for bit, and equal histories but for the clock."""
+    mine, theirs = weights(run), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert torch.equal(mine[name], theirs[name]), name
+    told = [
+        [(entry["step"], entry["loss"], entry["lr"], entry["epoch"]) for entry in read_history(one.history)]
+        for one in (run, other)
+    ]
+    assert told[0] == told[1]
+
+
+def wait_for_steps(process, run: Run, steps: int) -> None:
+    """Wait until the history of a training in another process has ``steps`` lines and it has saved a state."""
+    for _ in range(6000):
+        assert process.poll() is None, process.stderr.read()
+        if run.history.exists() and len(read_history(run.history)) >= steps:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the training got nowhere in a minute")
+
+
+def test_killed_training_ends_with_the_same_weights(tmp_path, images):
+    changes = {**RANDOM, "epochs": 10, "checkpoint_every": 2}
+    run = tiny_run(tmp_path / "killed", images=images, **changes)
+    process = start(run.folder, images, **changes)
+    wait_for_steps(process, run, 5)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not run.checkpoint.exists()
+    assert 4 <= load_checkpoint(run.work / "state.pth")["step"] < 30
+    classification.train(run)
+    assert load_checkpoint(run.checkpoint)["meta"]["training"]["resumes"] == 1
+    through = tiny_run(tmp_path / "through", images=images, **changes)
+    classification.train(through)
+    assert_same_training(run, through)
+    assert len(read_history(run.history)) == 30
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_stopped_after_every_step_is_the_same_training(tmp_path, images, monkeypatch, model):
+    stopped = tiny_run(tmp_path / "stopped", images=images, model=model, **RANDOM)
+    assert train_interrupted_at_every_step(stopped, monkeypatch) == 9
+    through = tiny_run(tmp_path / "through", images=images, model=model, **RANDOM)
+    classification.train(through)
+    assert_same_training(stopped, through)
+    told = load_checkpoint(stopped.checkpoint)["meta"]["training"]
+    assert (told["resumes"], told["steps"]) == (8, 9)
+    assert load_checkpoint(through.checkpoint)["meta"]["training"]["resumes"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["pvt_tiny_hafa", "pvt_v2_b1_sia_sia_sia", "swin_tiny_hafa", "resnet18"])
+def test_models_of_the_tables_resume_exactly(tmp_path, images, monkeypatch, model):
+    changes = {**RANDOM, "model": model, "epochs": 2, "image_size": 64, "batch_size": 6, "mixup": 0.8}
+    stopped, through = (tiny_run(tmp_path / name, images=images, **changes) for name in ("stopped", "through"))
+    assert train_interrupted_at_every_step(stopped, monkeypatch) == 8
+    classification.train(through)
+    assert_same_training(stopped, through)
+
+
+def test_neither_workers_nor_where_it_was_stopped_change_the_training(tmp_path, images, monkeypatch):
+    changes = {**RANDOM, "epochs": 2}
+    variants = [tiny_run(tmp_path / "w", images=images, **changes, workers=workers) for workers in (0, 1, 2)]
+    assert len({run.fingerprint for run in variants}) == 1
+    train_interrupted_at_every_step(variants[0], monkeypatch, variants)
+    through = tiny_run(tmp_path / "through", images=images, **changes, workers=2)
+    classification.train(through)
+    assert_same_training(variants[0], through)
+
+
+def test_the_seed_decides(tmp_path, images):
+    runs = [tiny_run(tmp_path / str(i), images=images, seed=seed, **RANDOM) for i, seed in enumerate((0, 0, 1))]
+    for run in runs:
+        classification.train(run)
+    assert_same_training(runs[0], runs[1])
+    first, other = weights(runs[0]), weights(runs[2])
+    assert not torch.equal(first["head.fc.weight"], other["head.fc.weight"])
+    losses = [[entry["loss"] for entry in read_history(run.history)] for run in runs]
+    assert not set(losses[0]) & set(losses[2])
+
+
+def test_sigterm_saves_the_state_and_is_reported(tmp_path, images):
+    changes = {**RANDOM, "epochs": 200, "checkpoint_every": 10**6, "workers": 1}
+    run = tiny_run(tmp_path / "run", images=images, **changes)
+    process = start(run.folder, images, **changes)
+    wait_for_steps(process, run, 4)
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 75, said
+    assert "Traceback" not in said
+    state = load_checkpoint(run.work / "state.pth")
+    assert f"stopped after step {state['step']} of 600 on SIGTERM" in said
+    assert str(run.work) in said
+    assert len(read_history(run.history)) == state["step"] >= 4
+    assert not run.checkpoint.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_stop_and_resume_together(tmp_path, images):
+    changes = {**RANDOM, "epochs": 2}
+    stopped, through = (tiny_run(tmp_path / name, images=images, **changes) for name in ("stopped", "through"))
+    process = start(stopped.folder, images, processes=2, env={STOP_AFTER: "1e-9"}, **changes)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0 and "stopped after step 1 of 6" in said
+    for run in (stopped, through):
+        process = start(run.folder, images, processes=2, **changes)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert_same_training(stopped, through)
+
+
+def test_state_of_another_configuration_starts_over(tmp_path, images, monkeypatch, capsys):
+    old = tiny_run(tmp_path / "run", images=images, lr=1e-4)
+    monkeypatch.setenv(STOP_AFTER, "1e-9")
+    with pytest.raises(SystemExit):
+        classification.train(old)
+    monkeypatch.delenv(STOP_AFTER)
+    new = tiny_run(tmp_path / "run", images=images)
+    classification.train(new)
+    assert f"fingerprint {old.fingerprint}, now {new.fingerprint}): training starts over" in capsys.readouterr().err
+    through = tiny_run(tmp_path / "through", images=images)
+    classification.train(through)
+    assert_same_training(new, through)
+
+
+def test_unreadable_state_is_refused_with_advice(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images)
+    run.work.mkdir(parents=True)
+    (run.work / "state.pth").write_bytes(b"torn")
+    with pytest.raises(
+        UserError, match=r"not a readable checkpoint.*\n.*delete this file to start the training over"
+    ):
+        classification.train(run)
+
+
+def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(tmp_path, images, monkeypatch):
+    run = tiny_run(tmp_path / "run", images=images)
+
+    def fail(path: Path, content: dict) -> None:
+        raise UserError(f"{path}: not written: no space left on the device")
+
+    monkeypatch.setattr(training, "save_checkpoint", fail)
+    with pytest.raises(UserError, match=r"checkpoint\.pth: not written: no space left"):
+        classification.train(run)
+    monkeypatch.undo()
+    assert load_checkpoint(run.work / "state.pth")["step"] == 8
+    classification.train(run)
+    assert not run.work.exists()
+    through = tiny_run(tmp_path / "through", images=images)
+    classification.train(through)
+    assert_same_training(run, through)
+
+
+def test_divergence_stops_and_keeps_the_last_good_state(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images, lr=1e37, weight_decay=1e4, checkpoint_every=1)
+    with pytest.raises(UserError, match=r"step 2: some weights are not finite at learning rate .*: lower lr"):
+        classification.train(run)
+    state = load_checkpoint(run.work / "state.pth")
+    assert state["step"] == 1
+    assert all(value.isfinite().all() for value in state["model"].values())
+    rarely = tiny_run(tmp_path / "rarely", images=images, lr=1e37, weight_decay=1e4, checkpoint_every=100)
+    with pytest.raises(UserError, match=r"step 3: the loss is (nan|inf) at learning rate"):
+        classification.train(rarely)
+    assert not rarely.checkpoint.exists()
