@@ -36,7 +36,7 @@ class DynamicSwin(SwinTransformer):
     """timm's Swin in whose third stage most tokens skip the full feed-forward layer.
 
     Block 0 of the stage is Swin's own. There are predictors in front of the blocks 1, 2 and 3, and the decision of
-    the last one holds until the end of the stage. Window attention processes all tokens. After it, kept tokens take
+    the last one applies until the end of the stage. Window attention processes all tokens. After it, kept tokens take
     the *slow path*, the block's own norm and feed-forward layer. The others take the *fast path*, a norm and one
     linear layer. Each predictor ranks all tokens.
 

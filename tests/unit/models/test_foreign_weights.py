@@ -277,7 +277,7 @@ def test_objects_are_never_unpickled(tmp_path, archive):
     file, witness = tmp_path / "weights.pth", tmp_path / "witness"
     content = {"state_dict": {"a": torch.zeros(1)}, "hook": Hostile(witness)}
     torch.save(content, file, _use_new_zipfile_serialization=archive)
-    with pytest.raises(UserError, match=r"holds Python objects besides tensors.* save its weights alone") as caught:
+    with pytest.raises(UserError, match=r"contains Python objects besides tensors.*safetensors") as caught:
         ForeignWeights(file)
     assert len(caught.value.problems) == 1
     assert not witness.exists()
@@ -315,13 +315,13 @@ def test_where_weights_are_found(tmp_path, content, part):
 def test_two_sets_of_weights_are_distinguished_by_name(tmp_path):
     file = tmp_path / "last.pth.tar"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "state_dict_ema": {"a": torch.ones(1)}, "epoch": 3}, file)
-    with pytest.raises(UserError, match="weights in state_dict and state_dict_ema: say which with --part"):
+    with pytest.raises(UserError, match=r"weights in state_dict and state_dict_ema.*--part"):
         ForeignWeights(file)
     assert ForeignWeights(file, "state_dict_ema").tensors["a"] == 1
     with pytest.raises(UserError, match="no weights by this name; expected one of: state_dict, state_dict_ema"):
         ForeignWeights(file, "epoch")
     torch.save({"optimizer": {}, "epoch": 3}, file)
-    with pytest.raises(UserError, match=r"no weights in state_dict or model or .*it holds optimizer, epoch"):
+    with pytest.raises(UserError, match=r"no weights in state_dict or model or .*it contains optimizer, epoch"):
         ForeignWeights(file)
 
 

@@ -93,8 +93,8 @@ def _read(file: Path) -> Any:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file) if zipfile.is_zipfile(file) else []
         named = ", ".join(sorted(set(names) - {"argparse.Namespace"}))
         message = (
-            f"holds Python objects besides tensors{f' ({named})' if named else ''}, which can run code when they are "
-            "read: where you trust the file, save its weights alone, or as safetensors"
+            f"contains Python objects besides tensors{f' ({named})' if named else ''}, which can run code when they "
+            "are read; if you trust the file, save its weights alone, or as safetensors"
         )
         raise UserError(Problem(str(file), "", message)) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
@@ -121,9 +121,9 @@ def _part(content: Any, part: str | None, file: Path) -> tuple[str, dict[str, Te
     found = [name for name in PARTS if _is_weights(content.get(name))]
     if not found:
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
-        raise UserError(Problem(str(file), "", f"no weights in {' or '.join(PARTS[:3])}; it holds {keys}"))
+        raise UserError(Problem(str(file), "", f"no weights in {' or '.join(PARTS[:3])}; it contains {keys}"))
     if len(found) > 1:
-        raise UserError(Problem(str(file), "", f"weights in {' and '.join(found)}: say which with --part"))
+        raise UserError(Problem(str(file), "", f"weights in {' and '.join(found)}; choose one with --part"))
     return found[0], dict(content[found[0]])
 
 

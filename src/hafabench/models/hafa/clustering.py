@@ -1,4 +1,4 @@
-"""DPC-KNN: density peaks clustering with k nearest neighbours, as HAFA uses it to group tokens.
+"""DPC-KNN: density peaks clustering with k nearest neighbours, which HAFA uses to group tokens.
 
 Du, Ding and Jia, *Study on density peaks clustering based on k-nearest neighbors and principal component analysis*,
 Knowledge-Based Systems 2016; in vision transformers first in TCFormer (Zeng et al., CVPR 2022). HAFA section 3.3.
@@ -7,16 +7,17 @@ For tokens x_i of C channels, with d_ij = ||x_i - x_j|| / sqrt(C):
 
 - density rho_i = exp(-mean of the k smallest d_ij^2, itself included);
 - delta_i (the paper's sigma) = min d_ij over the denser j; for the densest, the largest distance of the sample;
-- centres are the tokens of largest rho * delta, labelled in descending order of it;
-- every token joins its nearest centre, and every centre itself.
+- the centres are the tokens of largest rho * delta, labelled in descending order;
+- every token joins its nearest centre; a centre joins itself.
 
-Ties are broken by index (lower = denser = earlier), where the published code adds random noise to the densities.
+Ties are resolved by index: of equal tokens, the one with the lower index is denser and comes first. The published
+code adds random noise to the densities instead.
 
-How it is computed. The part |b|^2 - 2ab of a squared distance is one matrix product; |a|^2, the same along a row,
-joins after the row has been reduced. The densest token has both the largest rho and the largest delta, and is the
-first centre whatever its delta is: that largest distance is never looked for. Beyond `MAX_WHOLE_TOKENS` tokens no
-N x N matrix is held, and a token's nearest neighbours, which its density needed, mostly hold its nearest denser token
-and its nearest centre as well; distances are computed again only for the tokens where they do not.
+The computation avoids some work. The part |b|^2 - 2ab of a squared distance is one matrix product; |a|^2 is constant
+along a row and is added after the row has been reduced. The densest token has the largest rho and the largest delta,
+so it is the first centre and its delta is not computed. For more than `MAX_WHOLE_TOKENS` tokens, the N x N matrix is
+not stored as a whole. The nearest neighbours of a token, which its density needs, usually include its nearest denser
+token and its nearest centre; distances are computed again only for the tokens where they do not.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ from collections.abc import Iterator
 
 import torch
 
-# Squared distances held at once, in elements: whole matrices of several samples (64 MiB of float32), or one row block
-# (2 MiB, which a processor's cache holds).
+# Squared distances in memory at the same time, in elements: whole matrices of several samples (64 MiB of float32), or
+# one row block (2 MiB, which fits into a processor's cache).
 MAX_DISTANCES = 2**24
 MAX_BLOCK = 2**19
-# Beyond this many tokens a whole distance matrix costs more in memory traffic than row blocks do in bookkeeping.
+# For more tokens than this, row blocks are faster than a whole distance matrix.
 MAX_WHOLE_TOKENS = 512
 
 
 def dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     """Cluster the tokens of each sample.
 
-    An operator of its own, so that compilers take it as one node and counters of multiply-accumulates do not see
-    distances. It has no gradient: the assignment is piecewise constant.
+    It is registered as an operator, so that compilers treat it as one node and distances do not count as
+    multiply-accumulates. It has no gradient: the assignment is piecewise constant.
 
     Args:
-        x: (B, N, C) tokens; distances are computed in float32 (float64 stays float64).
-        clusters: how many, 1 <= clusters <= N.
-        k: neighbours of the density, clamped to N.
+        x: Tokens (B, N, C). Distances are computed in float32, or in float64 for float64 tokens.
+        clusters: Number of clusters, 1 <= clusters <= N.
+        k: Neighbours in the density, at most N.
 
     Returns:
-        (B, N) int64: each token's cluster, 0 <= cluster < clusters, none of them empty.
+        Cluster (B, N) of each token, int64, 0 <= cluster < clusters. No cluster is empty.
     """
     return torch.ops.hafabench.dpc_knn.default(x, clusters, k)
 
@@ -58,7 +59,7 @@ def _dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     x = x.detach()
     if x.dtype != torch.float64:
         x = x.float()
-    # Distances do not change, and lose fewer digits to cancellation in |a|^2 + |b|^2 - 2ab.
+    # Centring does not change the distances, and reduces the cancellation in |a|^2 + |b|^2 - 2ab.
     x = x - x.mean(dim=1, keepdim=True)
     k = min(k, tokens)
     if tokens > MAX_WHOLE_TOKENS:
@@ -73,14 +74,14 @@ def _shape_only(x: torch.Tensor, _clusters: int, _k: int) -> torch.Tensor:
     return x.new_empty(x.shape[:2], dtype=torch.long)
 
 
-# Not `torch.library.custom_op`: what that does around every call takes a tenth of the time of 196 tokens.
+# The overhead of `torch.library.custom_op` would be a tenth of the time of clustering 196 tokens.
 torch.library.define("hafabench::dpc_knn", "(Tensor x, int clusters, int k) -> Tensor")
 torch.library.impl("hafabench::dpc_knn", "CompositeExplicitAutograd", _dpc_knn)
 torch.library.register_fake("hafabench::dpc_knn", _shape_only)
 
 
 def _cluster_whole(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
-    """Samples (B, N, C): one batched product serves densities, deltas and assignment."""
+    """Cluster samples (B, N, C). One batched product is used for densities, deltas and assignment."""
     channels = x.shape[-1]
     products = torch.bmm(x, x.transpose(1, 2))
     norms = products.diagonal(dim1=1, dim2=2).clone()
@@ -88,7 +89,7 @@ def _cluster_whole(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     nearest = _candidates(partial, k)[0].topk(k, largest=False).values
     density = _density((nearest + norms.unsqueeze(-1)).clamp_(min=0), channels)
     rank = _rank(density)
-    # Infinite where j is not denser than i, minus infinite where it is; ranks below 2^24 are exact in float32.
+    # Infinity where j is not denser than i, minus infinity where it is; ranks below 2^24 are exact in float32.
     order = rank.to(x.dtype)
     barrier = ((order + 0.5).unsqueeze(1) - order.unsqueeze(2)).mul_(torch.inf)
     delta = torch.maximum(partial, barrier, out=barrier).amin(-1) + norms
@@ -100,10 +101,10 @@ def _cluster_whole(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
 
 
 def _cluster_in_blocks(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
-    """One sample (N, C), in row blocks."""
+    """Cluster one sample (N, C) in row blocks."""
     tokens, channels = x.shape
     norms = x.square().sum(-1, keepdim=True)
-    # |b|^2 - 2ab as a single product of one channel more.
+    # |b|^2 - 2ab is a single product with one more channel.
     rows, columns = torch.cat((-2 * x, torch.ones_like(norms)), 1), torch.cat((x, norms), 1)
     nearest, neighbours = x.new_empty(tokens, k), torch.empty(tokens, k, dtype=torch.long, device=x.device)
     for block in _blocks(tokens, tokens):
@@ -114,7 +115,7 @@ def _cluster_in_blocks(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     density = _density(nearest, channels)
     rank = _rank(density)
 
-    # The nearest denser token is a neighbour, or there is none denser among the neighbours.
+    # The nearest denser token is a neighbour, unless no neighbour is denser.
     delta = nearest.masked_fill(rank[neighbours] >= rank.unsqueeze(1), torch.inf).amin(1)
     by_density = torch.empty_like(rank).scatter_(0, rank, torch.arange(tokens, device=x.device))
     peaks = by_density[delta[by_density].isinf() & (by_density != by_density[0])]
@@ -127,7 +128,7 @@ def _cluster_in_blocks(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
         delta[own] = partial.amin(1) + norms[own, 0]
     centres = _centres(density, delta, rank, clusters, channels)
 
-    # So is the nearest centre, unless no neighbour is one, or one outside may be as near.
+    # The nearest centre is a neighbour, unless no neighbour is a centre or another centre may be as near.
     label = torch.full_like(rank, clusters).scatter_(0, centres, _labels(centres))
     labels = label[neighbours]
     to_centre = nearest.masked_fill(labels == clusters, torch.inf)
@@ -148,20 +149,21 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def _smallest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k smallest values of each row in ascending order, and where they are."""
+    """The k smallest values of each row in ascending order, and their columns."""
     values, columns = _candidates(x, k)
     found = values.topk(k, largest=False)
     return found.values, found.indices if columns is None else columns.gather(-1, found.indices)
 
 
 def _candidates(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Values among which the k smallest of each row are, and their columns (None: all of them).
+    """Values of each row that include its k smallest, and their columns (None: all columns).
 
-    Only the k groups of smallest minima can hold them. Columns are grouped by halving, which is one vectorised
-    minimum.
+    Columns are grouped by repeated halving, which is a vectorised minimum. Only the k groups with the smallest minima
+    can contain the k smallest values.
     """
     columns = x.shape[-1]
-    # Groups, and then members of k groups, are searched. Rows of 64 k and more torch searches by a heap: fast enough.
+    # The groups are searched first, then the members of k groups. torch searches rows of 64 k and more with a heap,
+    # which is fast enough.
     enough = 64 * k if columns >= 128 * k else math.isqrt(k * columns)
     minima = x
     while minima.shape[-1] % 2 == 0 and minima.shape[-1] // 2 >= enough:
@@ -176,25 +178,39 @@ def _candidates(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor | N
 
 
 def _density(nearest: torch.Tensor, channels: int) -> torch.Tensor:
-    """Of (..., N, k) smallest squared distances; ascending, so that equal ones give equal densities to the bit."""
+    """Densities of the k smallest squared distances (..., N, k).
+
+    They are in ascending order, so that equal distances give exactly equal densities.
+    """
     return (nearest.mean(-1) / -channels).exp()
 
 
 def _rank(density: torch.Tensor) -> torch.Tensor:
-    """0 for the densest token; of equals the lower index is denser."""
+    """Rank of each token, 0 for the densest; of equally dense tokens, the one with the lower index comes first."""
     return density.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 def _centres(
     density: torch.Tensor, delta: torch.Tensor, rank: torch.Tensor, clusters: int, channels: int
 ) -> torch.Tensor:
-    """The tokens of largest rho * delta in descending order, from squared deltas; the densest is the first."""
+    """The tokens of largest rho * delta in descending order, computed from squared deltas; the densest is the first.
+
+    Args:
+        density: Densities (..., N).
+        delta: Squared deltas (..., N).
+        rank: Ranks (..., N) by density.
+        clusters: Number of centres.
+        channels: Channels of the tokens.
+
+    Returns:
+        Indices (..., clusters).
+    """
     score = density * (delta.clamp(min=0) / channels).sqrt()
-    # Its density may have underflowed to zero, and zero times infinity is no score.
+    # The density of the densest token may underflow to zero, and zero times infinity is not a number.
     score = score.masked_fill(rank == 0, torch.inf)
     return score.argsort(dim=-1, descending=True, stable=True)[..., :clusters]
 
 
 def _labels(like: torch.Tensor) -> torch.Tensor:
-    """0, 1, 2 ... along the last dimension, in the shape of ``like``."""
+    """The numbers 0, 1, 2, ... along the last dimension, in the shape of ``like``."""
     return torch.arange(like.shape[-1], device=like.device).expand_as(like)

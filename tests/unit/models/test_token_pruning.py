@@ -1,4 +1,4 @@
-"""Models that keep some of their tokens: sizes, keep counts, and training masks that mean what evaluation does."""
+"""Models that drop tokens: sizes, numbers of kept tokens, and training masks equivalent to evaluation."""
 
 from __future__ import annotations
 
