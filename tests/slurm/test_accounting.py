@@ -40,7 +40,7 @@ def test_costs_sum_over_requeues_and_attempts(cluster, workspace, write_experime
         timeout=90,
     )
     cluster.scancel(requeued)
-    # The workflow's next attempt is another job of the same cell.
+    # The workflow's next attempt is another Slurm job of the same job.
     work = "import time; kept = bytearray(150_000_000)\nwhile time.process_time() < 3: pass"
     second = submit(
         cluster, workspace, f"srun --ntasks=1 python3 -c '{work}'", TRAINING, "--gpus=1", "--cpus-per-task=2"
@@ -56,7 +56,7 @@ def test_costs_sum_over_requeues_and_attempts(cluster, workspace, write_experime
     assert (training.rule, training.subject) == ("train_run", "classification/pvt_tiny/seed0")
     assert [attempt.job_id for attempt in training.attempts] == [requeued, requeued, second]
     assert [attempt.gpus for attempt in training.attempts] == [2, 2, 1]
-    assert (training.jobs, training.requeues) == (2, 1)
+    assert (training.submissions, training.requeues) == (2, 1)
     assert [attempt.state for attempt in training.attempts] == ["REQUEUED", "CANCELLED", "COMPLETED"]
     assert training.gpu_hours == pytest.approx(sum(one.gpus * one.elapsed_s for one in training.attempts) / 3600)
     assert training.attempts[0].elapsed_s >= 2

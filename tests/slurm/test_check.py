@@ -57,7 +57,7 @@ def test_data_that_a_node_does_not_see(cluster, workspace, paper):
         ),
         (
             {"gpu": GPU.model_copy(update={"partition": "short"})},
-            "gpu.max_hours: 24 h, but partition short ends jobs after 5 minutes",
+            "gpu.max_hours: 1 d, but partition short",
         ),
         (
             {"gpu": GPU.model_copy(update={"constraint": "fast&huge"})},
@@ -65,7 +65,7 @@ def test_data_that_a_node_does_not_see(cluster, workspace, paper):
         ),
         (
             {"gpu": GPU.model_copy(update={"gpus": 8})},
-            "gpu.gpus: jobs ask one node for 8 GPUs, but the largest of gpu has 2",
+            "gpu.gpus: jobs request 8 GPUs per node, but the largest of gpu has 2",
         ),
         ({"account": "nobody"}, "account: user root has no association with 'nobody', only with"),
     ],

@@ -16,6 +16,7 @@ EVALUATION = comment("evaluate_run", ["classification", "pvt_tiny", "0"])
 
 def restore(cluster: SlurmCluster) -> None:
     """Leave the cluster as a test expects it: every node up, no job."""
+    cluster.cancel_all()
     for node in cluster.settings.node_names:
         cluster.node_up(node)
     cluster.cancel_all()

@@ -37,7 +37,7 @@ from tools.slurm_cluster.machine import (
 from tools.slurm_cluster.processes import MARK, Daemons, kill, kill_marked
 from tools.waiting import NeverHappened, wait_until
 
-UP = ("idle", "mixed", "allocated", "completing")
+UP = ("idle", "mixed", "allocated", "completing", "planned")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.runs.jobs import JobList
 from hafabench.runs.snakemake import comment, experiment_of, jobs_by_comment
-from tests.support.slurm_commands import Answers
+from tests.support.slurm_commands import RecordedCommands
 
 # Recorded from Slurm 22.05.8: a job requeued once and cancelled, one of the workflow (its submission line shortened
 # and broken over two lines), a running one whose comment the data base does not know yet, one whose step ran out of
@@ -62,9 +62,9 @@ def digits(write_experiment, tmp_path, monkeypatch):
 
 
 def test_sacct_is_asked_for_duplicates_and_named_fields():
-    answers = Answers({"sacct": ""})
+    answers = RecordedCommands({"sacct": ""})
     assert Sacct(answers).attempts(SINCE) == []
-    (command,) = answers.asked
+    (command,) = answers.calls
     assert {"--duplicates", "--parsable2", "--noheader", "--starttime=2026-11-01T00:00:00"} <= set(command)
     assert any(word.startswith("--format=JobIDRaw,State,") for word in command)
 
@@ -156,7 +156,7 @@ def here(text: str, folder: Path) -> str:
 
 
 def test_costs_sum_over_attempts_and_requeues(digits, tmp_path):
-    record = update_accounting(digits, Sacct(Answers({"sacct": here(SACCT, tmp_path)})), SINCE)
+    record = update_accounting(digits, Sacct(RecordedCommands({"sacct": here(SACCT, tmp_path)})), SINCE)
     # Job 6 belongs to another experiment of the same folder, job 7 to another folder.
     assert [job.id for job in record.jobs] == [
         "train_run classification/pvt_tiny/seed0",
@@ -178,10 +178,10 @@ def test_costs_sum_over_attempts_and_requeues(digits, tmp_path):
 
 def test_purged_accounting_is_kept_in_the_file(digits, tmp_path):
     lines = here(SACCT, tmp_path).splitlines(keepends=True)
-    full = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines)})), SINCE)
-    later = update_accounting(digits, Sacct(Answers({"sacct": "".join(lines[4:])})), SINCE)
+    full = update_accounting(digits, Sacct(RecordedCommands({"sacct": "".join(lines)})), SINCE)
+    later = update_accounting(digits, Sacct(RecordedCommands({"sacct": "".join(lines[4:])})), SINCE)
     assert later.jobs == full.jobs
-    assert update_accounting(digits, Sacct(Answers({"sacct": ""})), SINCE).jobs == full.jobs
+    assert update_accounting(digits, Sacct(RecordedCommands({"sacct": ""})), SINCE).jobs == full.jobs
 
 
 def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
@@ -192,17 +192,17 @@ def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
     def settled(queue: str, *answers: list[str], wait_s: float = 60) -> tuple[str | None, int]:
         """The end of job 3 that is known in the end, and how often the accounting was asked."""
         said = ["".join(answer) for answer in answers]
-        sacct = Answers({"sacct": said[0]})
+        sacct = RecordedCommands({"sacct": said[0]})
 
         def asked(arguments, timeout):
-            sacct.outputs["sacct"] = said[min(len(sacct.asked), len(said) - 1)]
+            sacct.outputs["sacct"] = said[min(len(sacct.calls), len(said) - 1)]
             return sacct(arguments, timeout)
 
-        squeue = Answers({"squeue": queue})
+        squeue = RecordedCommands({"squeue": queue})
         record = complete_accounting(digits, Sacct(asked), SINCE, wait_s, squeue, every_s=0)
         (attempt,) = (attempt for job in record.jobs for attempt in job.attempts if attempt.job_id == "3")
         accounting_file(digits).unlink()
-        return attempt.ended, len(sacct.asked)
+        return attempt.ended, len(sacct.calls)
 
     assert settled("", lines, lines, ended) == (END, 3)
     queued = f"3|x|RUNNING|None|node1|1:00|2:00|rule_evaluate_run_wildcards_classification_pvt_tiny_0|{tmp_path}\n"
@@ -211,7 +211,7 @@ def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
 
 
 def test_cost_tables(digits, tmp_path):
-    record = update_accounting(digits, Sacct(Answers({"sacct": here(SACCT, tmp_path)})), SINCE)
+    record = update_accounting(digits, Sacct(RecordedCommands({"sacct": here(SACCT, tmp_path)})), SINCE)
     assert all(len(row) == len(COLUMNS) for row in cost_rows(record))
     markdown, csv = write_costs(record, tmp_path)
     assert "1.0 GPU-hours over all attempts and requeues, by sacct" in markdown.read_text()
@@ -356,7 +356,7 @@ def stand_in(version: str, filter_name: str, jobs, asked: list | None = None) ->
 )
 def test_both_interfaces_equal_sacct(version, filter_name, loaded):
     asked: list = []
-    backend = PySlurm(stand_in(version, filter_name, loaded, asked), Answers({"sacct": ""}))
+    backend = PySlurm(stand_in(version, filter_name, loaded, asked), RecordedCommands({"sacct": ""}))
     (found,) = backend.attempts(SINCE)
     by_sacct = next(attempt for attempt in parse_sacct(SACCT) if attempt.job_id == "2")
     for name in (
@@ -375,31 +375,31 @@ def test_earlier_attempts_of_requeued_jobs_come_from_sacct(kind):
         changes |= {"requeue_count": 1, "gpus": {"gpu": GPU(2)}}
     else:
         changes["submit_command"] = "sbatch --gpus=2"
-    answers = Answers({"sacct": "\n".join(SACCT.splitlines()[:4])})
+    answers = RecordedCommands({"sacct": "\n".join(SACCT.splitlines()[:4])})
     found = PySlurm(stand_in("x", "JobFilter", {1: job(kind, **changes)}), answers).attempts(SINCE)
     assert [(attempt.state, attempt.elapsed_s) for attempt in found] == [("REQUEUED", 10), ("CANCELLED", 20)]
     assert sum(attempt.gpu_hours for attempt in found) == pytest.approx(60 / 3600)
-    assert "--jobs=1" in answers.asked[0]
+    assert "--jobs=1" in answers.calls[0]
 
 
 def test_a_job_that_was_never_requeued_needs_no_sacct():
-    answers = Answers({})
+    answers = RecordedCommands({})
     assert len(PySlurm(stand_in("25.11.2", "JobFilter", {2: job(Job2511)}), answers).attempts(SINCE)) == 1
-    assert answers.asked == []
+    assert answers.calls == []
 
 
 def test_states_and_empty_values_of_pyslurm():
     out_of_memory = {0: JobStep(0, "OUT_OF_MEMORY", StepStatistics(0, 0))}
     waiting = job(Job2511, id=3, start_time=None, nodelist="None assigned")
     killed = job(Job2511, state="FAILED", exit_code=1, steps=out_of_memory, stats=JobStatistics(0), nodelist=None)
-    (found,) = PySlurm(stand_in("x", "JobFilter", {2: killed, 3: waiting}), Answers({})).attempts(SINCE)
+    (found,) = PySlurm(stand_in("x", "JobFilter", {2: killed, 3: waiting}), RecordedCommands({})).attempts(SINCE)
     assert (found.state, found.exit_code, found.peak_memory_mb, found.cpu_s) == ("OUT_OF_MEMORY", 1, None, None)
     assert found.nodes == ""
 
 
 def test_an_unavailable_data_base_is_one_message():
     with pytest.raises(CommandFailed, match="pyslurm: no connection"):
-        PySlurm(stand_in("x", "JobFilter", RPCError("no connection")), Answers({})).attempts(SINCE)
+        PySlurm(stand_in("x", "JobFilter", RPCError("no connection")), RecordedCommands({})).attempts(SINCE)
 
 
 @pytest.mark.parametrize(
@@ -418,13 +418,13 @@ def test_an_unavailable_data_base_is_one_message():
 )
 def test_pyslurm_serves_its_own_release_only(monkeypatch, version, slurm, backend, sentence):
     monkeypatch.setitem(sys.modules, "pyslurm", stand_in(version, "JobFilter", {}))
-    found, said = choose_accounting(Answers({"sinfo": slurm} if slurm else {}))
+    found, said = choose_accounting(RecordedCommands({"sinfo": slurm} if slurm else {}))
     assert (found.name, said) == (backend, sentence)
 
 
 def test_a_missing_pyslurm_is_replaced_by_sacct(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyslurm", None)
-    backend, reason = choose_accounting(Answers({"sinfo": "slurm 25.11.4"}))
+    backend, reason = choose_accounting(RecordedCommands({"sinfo": "slurm 25.11.4"}))
     assert backend.name == "sacct"
     assert "pyslurm is not installed" in reason
 
