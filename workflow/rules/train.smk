@@ -1,8 +1,3 @@
-def request_of(wildcards):
-    """What the first attempt of a training requests."""
-    return JOBS.find("train_run", wildcards).resources()
-
-
 # Periodic checkpoints are stored in the run's work folder, which is no output: a failed job keeps them and resumes.
 rule train_run:
     """Train one run to its final checkpoint, resuming from its work folder."""

@@ -1,0 +1,64 @@
+# The functions that rules and the driver call.
+import functools
+import subprocess
+
+from hafabench.runs.snakemake import (
+    RESOURCE_NAMES,
+    executor_resources,
+    launcher,
+    site_resources,
+)
+
+
+def inputs_of(rule):
+    """The inputs of a rule's jobs."""
+    return lambda wildcards: JOBS.find(rule, wildcards).inputs
+
+
+def fingerprint_of(rule):
+    """What a rule's jobs compute. A job is repeated when its fingerprint changes, whatever happens to files' bytes."""
+    return lambda wildcards: JOBS.find(rule, wildcards).fingerprint
+
+
+def command_of(rule):
+    """The commands of a rule's jobs. Snakemake takes them for derived from resources, because of the unused argument, and
+    does not compare them: another command line for the same computation repeats nothing.
+    """
+    return lambda wildcards, resources: JOBS.find(rule, wildcards).command
+
+
+@functools.cache
+def requested(rule, attempt, *wildcards):
+    """What an attempt of a job requests, as resources of the Slurm executor."""
+    return executor_resources(JOBS.find(rule, wildcards).resources(attempt), SITE)
+
+
+def resources_of(rule):
+    """The resources of a rule: functions of a job's wildcards and attempt, and the nodes of the site that it goes to."""
+
+    def resource(name):
+        return lambda wildcards, attempt: requested(rule, attempt, *wildcards).get(name)
+
+    pool = site_resources(SITE, RULES[rule].uses_gpu)
+    return pool | {name: resource(name) for name in RESOURCE_NAMES}
+
+
+def request_of(wildcards):
+    """What the first attempt of a training requests."""
+    return JOBS.find("train_run", wildcards).resources()
+
+
+def run_verb(*words, program=(sys.executable, "-m", "hafabench")):
+    """Run a command of hafabench when the driver ends. Its output is shown; its failure changes nothing."""
+    command = [*program, *words, "--experiment", str(EXPERIMENT_FILE)]
+    subprocess.run(command, check=False)
+
+
+def account():
+    """Read what Slurm jobs have cost into a table, and into the report if there is one."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    run_verb("cluster", "account", "--wait", "60")
+    if os.path.exists(EXPERIMENT.reports / "report.html"):
+        # As jobs run it: perhaps in a container image that contains what reports need, and not Slurm.
+        run_verb("report", program=["hafabench"])
