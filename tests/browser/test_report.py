@@ -1,4 +1,4 @@
-"""The report in a real browser, as on a desk and on a phone, in light and dark."""
+"""The report in a real browser, with the window of a desktop and of a phone, in the light and the dark theme."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WINDOWS = {"desk": 1280, "phone": 390, "narrow phone": 320}
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """The report of the embedded study, everything in it made up."""
+    """The report of the embedded study with synthetic results."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("browser"))
         experiment = load_experiment(REPOSITORY / "configs/digits_study.yaml")
@@ -47,7 +47,7 @@ def test_the_page_fits_the_window_without_errors(report, tab, width, dark):
     tab.load(report, width=width, dark=dark)
     tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    # Nor does anything hang out of what is not made to scroll.
+    # No element is wider than a parent that cannot be scrolled.
     outside = """
         [...document.querySelectorAll('main *, header *')]
             .filter(e => !e.closest('.scroll, .tiles, nav, [popover]') && e.getClientRects().length)
@@ -63,7 +63,7 @@ def test_the_page_fits_the_window_without_errors(report, tab, width, dark):
 def test_chart_labels_are_readable_on_a_phone(report, tab):
     tab.load(report, width=WINDOWS["phone"])
     smallest = "Math.min(...[...document.querySelectorAll('.chart text')].map(t => t.getBoundingClientRect().height))"
-    # The height of a line: letters of 9 pixels stand in one of about 11.
+    # The height of a line: a font size of 9 pixels gives lines of about 11.
     assert tab.evaluate(smallest) >= 9
 
 

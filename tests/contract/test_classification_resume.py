@@ -19,7 +19,7 @@ from tools.tiny_runs.classification import MODELS, RANDOM, start, tiny_run
 
 
 def train_interrupted_at_every_step(run: Run, monkeypatch: pytest.MonkeyPatch, runs: list[Run] | None = None) -> int:
-    """Train with a deadline that has always passed; returns the number of commands that this took."""
+    """Train with a deadline that has passed already, and return the number of commands that this took."""
     monkeypatch.setenv(STOP_AFTER, "1e-9")
     for command in range(1, 100):
         try:
@@ -37,7 +37,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def assert_same_training(run: Run, other: Run) -> None:
-    """Equal weights bit for bit, and equal histories but for the clock."""
+    """Check that weights are equal bit for bit, and histories equal except for times."""
     mine, theirs = weights(run), weights(other)
     assert mine.keys() == theirs.keys()
     for name in mine:
@@ -50,7 +50,7 @@ def assert_same_training(run: Run, other: Run) -> None:
 
 
 def wait_for_steps(process, run: Run, steps: int) -> None:
-    """Wait until the history of a training in another process has ``steps`` lines and it has saved a state."""
+    """Wait until the history of a training in another process has ``steps`` lines."""
     for _ in range(6000):
         assert process.poll() is None, process.stderr.read()
         if run.history.exists() and len(read_history(run.history)) >= steps:

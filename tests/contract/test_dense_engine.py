@@ -73,7 +73,7 @@ def test_parameters_are_the_published_ones(task, model):
 
 
 def test_detection_freezes_a_resnets_beginning_and_statistics():
-    """Table 3 prints 31.2 M for ResNet-18: the parameters that mmdet's recipe trains, 31.170 M."""
+    """The 31.2 M that Table 3 prints for ResNet-18 are the 31.170 M parameters that mmdet's recipe trains."""
     with torch.device("meta"):
         detector = build_dense_model(CATALOG["resnet18"], "detection", 80).train()
         segmentor = build_dense_model(CATALOG["resnet18"], "segmentation", 150).train()
@@ -86,7 +86,7 @@ def test_detection_freezes_a_resnets_beginning_and_statistics():
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that was trained whole, and what could be seen of it."""
+    """A completed run, its output, and files outside its folder."""
 
     run: Run
     spoken: str
@@ -95,7 +95,7 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Callable[[str], Finished]:
-    """The finished run of a task; trained once for all tests that only look at it."""
+    """Returns the completed run of a task, which all tests share that do not change it."""
 
     @cache
     def finish(task: str) -> Finished:
@@ -133,7 +133,7 @@ def test_a_run_leaves_its_weights_and_history_and_nothing_else(finished, task):
     ("task", "names"),
     [
         ("segmentation", {"miou", "pixel_acc", "mean_acc"}),
-        # The tiny data hold no medium or large object.
+        # The tiny data set contains no medium or large object.
         ("detection", {f"{kind}_{name}" for kind in ("box", "mask") for name in ("ap", "ap50", "ap75", "ap_s")}),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_killed_training_ends_with_the_same_weights(finished, tmp_path, monkey
 
 def test_another_seed_ends_with_other_weights(tmp_path):
     runs = [tiny_run(tmp_path / str(seed), "segmentation", seed=seed, iterations=1) for seed in (0, 1)]
-    # The same beginning: what differs is data order, augmentation and the head.
+    # Both start from the same weights; data order, augmentation and the head differ.
     runs[1].parent.checkpoint.write_bytes(runs[0].parent.checkpoint.read_bytes())
     for run in runs:
         dense.train(run)
@@ -266,7 +266,7 @@ def test_work_state_holds_plain_data_only(tmp_path, monkeypatch):
     run = tiny_run(tmp_path, "detection")
     with pytest.raises(SystemExit):
         dense.train(run)
-    # Raises for anything but tensors and plain containers.
+    # Raises for anything except tensors and standard containers.
     state = torch.load(run.work / "state.pth", weights_only=True)
     assert state["step"] == 1
     assert state["fingerprint"] == run.fingerprint
@@ -279,7 +279,7 @@ def test_evaluation_refuses_another_tasks_checkpoint(finished, tmp_path):
 
 
 def test_hafa_trains_with_cluster_tokens_and_any_size(tmp_path):
-    """Odd sizes on the way: images of 64x80 scaled by 0.5 to 2 and cropped, evaluation on 64x80 and 80x64."""
+    """Images of 64x80 are scaled by 0.5 to 2 and cropped in training; evaluation uses 64x80 and 80x64."""
     run = tiny_run(tmp_path, "segmentation", model="pvt_tiny_hafa", iterations=1)
     dense.train(run)
     after, start = weights(run), load_checkpoint(run.parent.checkpoint)["state_dict"]
@@ -288,7 +288,7 @@ def test_hafa_trains_with_cluster_tokens_and_any_size(tmp_path):
         for name in start
         if not name.startswith("head.") and torch.equal(after[f"backbone.body.{name}"], start[name])
     ]
-    # After one step of AdamW only biases that began at 0 with no gradient yet could stand still; none may.
+    # One step of AdamW changes every parameter.
     assert not [name for name in still if "num_batches" not in name]
     assert {metric.name for metric in dense.evaluate(run, run.checkpoint)} >= {"miou"}
 
@@ -334,8 +334,8 @@ def test_two_processes_train_one_model(tmp_path, task):
     training = load_checkpoint(run.checkpoint)["meta"]["training"]
     assert (training["processes"], training["steps"]) == (2, STEPS[task])
     assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "history.jsonl"]
-    # The first batch of the whole training is the same whoever shares it, and so is its mean loss where no
-    # randomness of the heads enters it.
+    # The first batch is the same for any number of processes, and so is its mean loss if the heads draw no
+    # random numbers.
     if task == "segmentation":
         alone = tiny_run(tmp_path / "alone", task)
         dense.train(alone)

@@ -1,4 +1,4 @@
-"""The gate on what is really measured: planted regressions are caught, clean repetitions raise no alarm."""
+"""The regression gate on real measurements: planted regressions are caught, and clean reruns pass."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(folder: Path, name: str, metrics: list[Metric], **fields) -> None:
 
 
 def twice(forward):
-    """The same result for twice the work."""
+    """Compute the same result twice."""
 
     def slower(self, tokens):
         forward(self, tokens)
@@ -46,7 +46,7 @@ def twice(forward):
 
 @pytest.mark.timing
 def test_a_merger_that_does_its_work_twice_is_caught(tmp_path, monkeypatch):
-    # By the CPU's time, which other processes of the machine disturb less than the clock on the wall.
+    # Other processes disturb CPU time less than wall-clock time.
     monkeypatch.setattr(latency, "time_against_baseline", partial(time_against_baseline, clock=time.process_time))
     group = LatencyConfig(
         name="small",
@@ -70,7 +70,7 @@ def test_a_merger_that_does_its_work_twice_is_caught(tmp_path, monkeypatch):
 
 @pytest.mark.timing
 def test_twenty_clean_timings_raise_no_alarm(tmp_path):
-    """By the clock on the wall."""
+    """Measured in wall-clock time."""
     group = LatencyConfig(
         name="small",
         baseline="tiny_resnet",
@@ -129,7 +129,7 @@ def test_a_wrong_normalisation_at_evaluation_is_caught_and_an_equal_one_is_not(t
     def without_mean_and_deviation(recipe):
         steps = right(recipe).transforms
         assert sum(isinstance(step, Normalize) for step in steps) == 1
-        # Pixels from 0 to 255, as they were read.
+        # Pixels keep their values from 0 to 255.
         return Compose([Normalize(0, 1 / 255) if isinstance(step, Normalize) else step for step in steps])
 
     monkeypatch.setattr(classification_evaluation, "eval_transform", without_mean_and_deviation)

@@ -1,4 +1,4 @@
-"""The arrays behind the pictures are what the models compute, for random weights of every family."""
+"""The arrays that pictures show equal those that the models compute, with random weights of every family."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_clusters_and_segmentations_are_those_of_the_evaluation(pair):
     for one in found:
         height, width = one.image.shape[:2]
         assert (height, width) in ((64, 80), (80, 64))
-        # Stage 3 has stride 16; SIA makes a quarter as many clusters, none of them empty.
+        # Stage 3 has stride 16; SIA forms a quarter as many clusters, and none is empty.
         assert one.clusters.shape == (height // 16, width // 16)
         assert sorted(np.unique(one.clusters)) == list(range(one.clusters.size // 4))
         assert one.truth.shape == (height, width)
@@ -76,7 +76,7 @@ def test_clusters_and_segmentations_are_those_of_the_evaluation(pair):
     for one, other in zip(found, again, strict=True):
         assert np.array_equal(one.clusters, other.clusters)
         assert all(np.array_equal(a, b) for a, b in zip(one.predicted, other.predicted, strict=True))
-    # The same pixels are counted right as the evaluation counts.
+    # As many pixels are correct as in the evaluation.
     for index, run in enumerate(pair):
         right = sum((one.predicted[index] == one.truth)[one.truth != 255].sum() for one in found)
         known = sum((one.truth != 255).sum() for one in found)

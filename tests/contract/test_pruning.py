@@ -1,4 +1,4 @@
-"""Trainings of models that drop tokens: what starts, what rests, what is weighed, and the same weights on resume."""
+"""Trainings of token-dropping models: starting weights, frozen epochs, losses, evaluation and exact resume."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def train_step_by_step(run, monkeypatch, steps: int | None = None) -> int:
-    """Train with a deadline that has always passed, at most ``steps`` commands; returns how many it took."""
+    """Train with a deadline that has passed already, with at most ``steps`` commands, and return their number."""
     monkeypatch.setenv(STOP_AFTER, "1e-9")
     for command in range(1, 100):
         try:
@@ -74,7 +74,7 @@ def test_training_stopped_after_every_step_is_the_same_training(tmp_path, images
         for name in mine[kind]:
             assert torch.equal(mine[kind][name], theirs[kind][name]), f"{kind} {name}"
     assert mine["meta"]["training"]["resumes"] == 5
-    # From where the teacher ended, the average follows at a tenth of the way to each step's weights.
+    # The average starts at the teacher's weights and moves a tenth of the way to the weights of each step.
     start = load_checkpoint(through.parent.checkpoint)["state_dict"]
     name = "norm.weight"
     way, taken = mine["state_dict"][name] - start[name], mine["average"][name] - start[name]
@@ -83,7 +83,7 @@ def test_training_stopped_after_every_step_is_the_same_training(tmp_path, images
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_new_parts_learn_in_the_frozen_epochs(tmp_path, images, monkeypatch, family):
-    """The teacher's part keeps its weights against decay and moments, and its batch statistics."""
+    """Weight decay, optimizer moments and batches change neither weights nor statistics of the teacher's part."""
     changes = {"epochs": 2, "checkpoint_every": 1, "lr": 1e-2}
     run = tiny_pair(tmp_path, family, images=images, **changes)
     before = load_checkpoint(run.parent.checkpoint)["state_dict"]
@@ -177,7 +177,7 @@ def test_losses_by_hand():
 
 
 def test_the_ratio_loss_moves_the_share_of_tokens_kept():
-    """From about a half, where fresh predictors begin, to an eighth: at a half it would have nothing to prove."""
+    """The target is one eighth, because new predictors start at about one half."""
     torch.manual_seed(0)
     predictor, x = KeepPredictor(16), torch.randn(8, 64, 16)
     initialise(predictor)
@@ -210,7 +210,7 @@ def test_weights_and_their_average_are_evaluated(tmp_path, images):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_processes_train_together(tmp_path, images, family):
-    """Gradients of both, frozen epochs included; an epoch in which a process keeps no token must not hang."""
+    """Gradients of both processes are averaged, also in frozen epochs and if a process keeps no token."""
     changes = {"epochs": 2}
     run = tiny_pair(tmp_path, family, images=images, **changes)
     launcher = [
@@ -238,7 +238,7 @@ def test_two_processes_train_together(tmp_path, images, family):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamicvit_lvs_0.5", "dynamic_swin_tiny_0.25"])
 def test_rows_of_table_6_train_from_their_teachers(tmp_path, images, name):
-    """The models as they are, at 64 pixels: teacher, training, evaluation."""
+    """Teacher, training and evaluation of the full-size models at 64 pixels."""
     teacher = {"dynamicvit_lvs_0.5": "lvvit_small", "dynamic_swin_tiny_0.25": "swin_tiny"}[name]
     changes = {"image_size": 64, "epochs": 1, "warmup_epochs": 0, "checkpoint_every": 100}
     parent = tiny_run(tmp_path / "parent", images=images, model=teacher, **changes)

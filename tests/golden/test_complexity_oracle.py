@@ -1,4 +1,4 @@
-"""Counts of the tables' rows against counts measured independently on running models (data/complexity.csv)."""
+"""Counts of every table row equal those that were measured independently on running models (data/complexity.csv)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hafabench.measure.complexity import Complexity, count_model, dead_weights
 
 IMAGE_SIZE = {"classification": (224, 224), "segmentation": (512, 512), "detection": (800, 1280)}
 NUM_CLASSES = {"classification": 1000, "segmentation": 150, "detection": 80}
-# Parameters that mmdet leaves out of training in a ResNet: stem and first stage. Table 3 prints the rest.
+# Trainable parameters: mmdet freezes the stem and the first stage of a ResNet, and Table 3 prints the rest.
 PRINTED_IN_TABLE_3 = {"resnet18": 31.170e6, "resnet50": 44.171e6, "resnext101_64x4d": 101.892e6}
-# Counts of no running model: written down from formulas (`how` says inferred).
+# Tolerance of counts that were computed from formulas (`how` is inferred).
 INFERRED_TOLERANCE = 0.005
 
 
@@ -57,7 +57,7 @@ def test_multiply_accumulates(row, counted):
     assert counted(row).gmacs == pytest.approx(float(row["gmacs"]), rel=0.005)
 
 
-# No published class of HAFA on Swin exists to hold dead weights.
+# There is no published class of HAFA on Swin, so it has no dead weights.
 @pytest.mark.parametrize("row", [row for row in ROWS if CATALOG[row["model"]].family != "swin"], ids=identify)
 def test_dead_weights_of_the_published_classes(row):
     expected = int(row["params_with_dead_weights"]) - int(row["params"])
@@ -66,7 +66,7 @@ def test_dead_weights_of_the_published_classes(row):
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row["task"] == "detection"], ids=identify)
 def test_trainable_parameters_are_what_table_3_prints(row, counted):
-    """But for the dead weights, which it adds."""
+    """Table 3 counts dead weights as well."""
     printed = PRINTED_IN_TABLE_3.get(row["model"], int(row["params"]))
     assert counted(row).params_trainable == pytest.approx(printed, abs=500)
 

@@ -1,4 +1,4 @@
-"""Narrow backbones equal the published ones on the same weights; their weights load strictly."""
+"""Narrow backbones load the published weights strictly and compute the same outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TCFORMER = ("grid", "sia", "sia", "sia")
 def pvt(arrays, mergers) -> PyramidVisionTransformer:
     model = PyramidVisionTransformer(dimensions(arrays), mergers, num_classes=int(arrays["num_classes"]))
     state = weights(arrays)
-    # Counters of batches are no weights and not among the arrays.
+    # The arrays do not contain BatchNorm's batch counters.
     counters = {name: value for name, value in model.state_dict().items() if name.endswith("num_batches_tracked")}
     model.load_state_dict(state | counters, strict=True)
     return model.eval()

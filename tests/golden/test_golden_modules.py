@@ -1,4 +1,4 @@
-"""DPC-KNN, LAA, SIA and the ways between tokens and maps equal the published modules."""
+"""DPC-KNN, LAA, SIA and the conversions between tokens and maps equal the published modules."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestSia:
     def test_another_ratio_is_detected(self, ratio, monkeypatch):
         arrays, module, tokens = semantic_aggregation()
         monkeypatch.setattr(sia_module, "RATIO", ratio)
-        # 48 tokens: 10 or 13 clusters instead of 12.
+        # With 48 tokens these ratios give 10 or 13 clusters instead of 12.
         assert module(tokens).tokens.x.shape != arrays["q"].shape
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""All 73 static figures of the paper, settled from counts made once by `hafabench count` (data/counts.json)."""
+"""Verdicts on all 73 static figures of the paper, from counts recorded by `hafabench count` (data/counts.json)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tools.checkout import REPOSITORY
 
 COUNTS = Path(__file__).parent / "data" / "counts.json"
 
-# What this model or figure cannot be, whatever is counted; everything else is reproduced.
+# Figures that no convention reproduces; all others are reproduced.
 CONTRADICTED = {
     "table1/resnext50_32x4d/gflops",
     "table3/pvt_tiny_hafa/params_m",
@@ -67,9 +67,9 @@ def test_verdicts_under_a_convention_name_the_convention(ledger):
 @pytest.mark.parametrize(
     ("locator", "convention", "value"),
     [
-        # HRNet's own tool divides by 2^30: 8.92e9 multiply-accumulates.
+        # HRNet's own tool divides 8.92e9 multiply-accumulates by 2^30.
         ("table1/hrnet_w32/gflops", "binary giga, rounded", 8.3084),
-        # Norms, ReLU and pooling make 15.46 to 15.6.
+        # Norms, ReLU and pooling raise 15.46 to 15.6.
         ("table1/resnext101_64x4d/gflops", "hook counter + attention, rounded", 15.5533),
         ("table1/pvt_tiny_hafa/gflops", "hook counter + attention, rounded", 1.9213),
         ("table1/pvt_small_hafa/params_m", "parameters, truncated", 25.8903),
@@ -115,7 +115,7 @@ def test_the_whole_of_table_2_is_printed_by_mmsegs_counter(ledger):
 
 
 def test_no_sum_of_kinds_prints_both_b1_and_b2(experiment):
-    """The note in configs/claims.yaml, by its proof: whatever is left out, eight more blocks stay too cheap."""
+    """This proves the note in configs/claims.yaml: with any choice of kinds, eight more blocks cost too little."""
     counts = read_counts(COUNTS)
     b1, b2 = (counts.of("classification", name).amounts.operations for name in ("pvt_v2_b1", "pvt_v2_b2"))
     # All kinds, biases and norms too; 1.9 is below 1.95 rounded and below 2.0 truncated, 4.0 not below 3.95 or 4.0.
@@ -124,13 +124,13 @@ def test_no_sum_of_kinds_prints_both_b1_and_b2(experiment):
 
 
 def test_the_counts_are_those_of_the_present_tables(experiment):
-    """What is counted has changed: make the file again with `hafabench count`."""
+    """If this fails, the counted models have changed; update the file with `hafabench count`."""
     assert read_counts(COUNTS).fingerprint == counts_fingerprint(experiment)
 
 
 @pytest.mark.slow
 def test_no_placement_of_mergers_on_swin_prints_what_the_paper_prints():
-    """About 20 seconds: every choice of mergers, keys and values that the project can build."""
+    """Tries every choice of mergers and query modes that the project can build, in about 20 seconds."""
     base, found = CATALOG["swin_tiny"], {}
     for mergers in itertools.product(["grid"], *[["grid", "laa", "conv"]] * 2, ["grid", "laa", "conv", "sia"]):
         for variant, fidelity in (("q", "published_code"), ("qkv", "published_code"), ("q", "paper")):
@@ -145,7 +145,7 @@ def test_no_placement_of_mergers_on_swin_prints_what_the_paper_prints():
 
 @pytest.mark.slow
 def test_counting_again_gives_the_same(experiment):
-    """About 25 seconds of one core: the ledger's promise, end to end."""
+    """Counts every model again, in about 25 seconds."""
     from hafabench.measure.counts import count_rows
 
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""One real Slurm for the whole session, started by the first test that asks for it and stopped after the last."""
+"""A real Slurm for the whole session, which starts with the first test that needs it and stops after the last."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs a cluster, so it runs on request only: ``pytest -m slurm``.
+    """Mark every test of this folder with ``slurm``.
 
-    Tests that start clusters of their own come first: of those there can be only one on a machine.
+    Tests that start their own cluster come first, because a machine can run only one cluster.
     """
     for item in items:
         if HERE in item.path.parents:
@@ -28,11 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def session_cluster() -> Iterator[SlurmCluster]:
-    """The cluster itself, as it is; most tests want `cluster`."""
+    """The cluster of the session. Most tests use `cluster` instead."""
     reason = why_unavailable(accounting=True)
     if reason:
         pytest.skip(reason)
-    # Asked to end, pytest would leave the cluster running.
+    # On SIGTERM, pytest would leave the cluster running.
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
     with SlurmCluster(nodes=4, accounting=True, patience=PATIENCE) as running:
         yield running
@@ -41,7 +41,7 @@ def session_cluster() -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def cluster(session_cluster: SlurmCluster) -> Iterator[SlurmCluster]:
-    """The session's cluster with accounting: four nodes of two GPUs and eight CPUs each, idle before and after."""
+    """The session's cluster: accounting, and four nodes with two GPUs and eight CPUs each, without jobs."""
     yield session_cluster
     restore(session_cluster)
 

@@ -1,4 +1,4 @@
-"""What a real sacct says, summed over attempts and requeues, cell by cell."""
+"""Costs per job from a real sacct, summed over attempts and requeues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.waiting import wait_until
 
 
 def ended(job: str, count: int) -> None:
-    """Wait until the accounting knows ``count`` finished attempts of a job; it lags."""
+    """Wait until the accounting contains ``count`` finished attempts of a job."""
 
     def known() -> bool:
         attempts = Sacct(run).of_jobs([job])

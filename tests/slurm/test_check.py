@@ -1,4 +1,4 @@
-"""`hafabench cluster check` against a real cluster: what is right passes, each mistake is one sentence."""
+"""`hafabench cluster check` on a real cluster: a correct site file passes, and each error gives one message."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_largest_request_of_the_paper_is_tested_with_slurm(cluster, workspac
 def test_data_that_a_node_does_not_see(cluster, workspace, paper):
     said = findings(paper, "problem", probe=True)
     assert any("data set imagenet1k: 2 of 2 paths are not visible from node" in line for line in said)
-    # Counted GPUs without a device: torch finds none.
+    # The test cluster's GPUs are no real devices, so torch finds none.
     assert any("torch sees no GPU on node" in line for line in said)
 
 

@@ -1,4 +1,4 @@
-"""The test cluster itself: it does what the other tests rely on, and leaves nothing behind."""
+"""The test cluster itself: it behaves as the other tests expect, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nothing_is_left(folder: Path) -> None:
 
 @pytest.fixture
 def own_cluster():
-    """Makes clusters of a test's own; these tests come before the session's cluster starts."""
+    """Creates clusters for one test. These tests run before the session's cluster starts."""
     if reason := why_unavailable():
         pytest.skip(reason)
     return partial(SlurmCluster, nodes=1, patience=PATIENCE)
@@ -47,7 +47,7 @@ def own_cluster():
 def test_stopping_removes_everything_while_a_job_runs(own_cluster, tmp_path):
     with own_cluster() as running:
         folder = running.settings.folder
-        # A process without the submitter's environment that outlives its parent: the hardest to find again.
+        # A process without the submitter's environment that outlives its parent is the hardest to find.
         hidden = tmp_path / "pid"
         job = running.sbatch(f"env -i setsid sh -c 'echo $$ > {hidden}; sleep 600' & sleep 600")
         state_of(running, job, "RUNNING")
@@ -95,7 +95,7 @@ def test_only_one_cluster_runs_and_a_killed_one_is_removed(own_cluster):
         assert first.daemons.pid("slurmctld")
         for name in first.daemons.running():
             first.daemons.stop(name, number=signal.SIGKILL)
-        # As the end of its process would.
+        # The end of its process would release the lock as well.
         first._lock.release()
         with own_cluster() as second:
             assert second.nodes() == {"node1": "idle"}

@@ -1,7 +1,7 @@
-"""What clusters do to jobs, done to really training ones: each experiment completes as if nothing had happened.
+"""Faults of a cluster during real trainings: each experiment completes with the results of an undisturbed one.
 
-Every fault has a checkout, a driver and a node of its own; all of them run at the same time, because most of it is
-waiting. The weights have to be those of a training that nobody disturbed, outside Slurm, bit for bit.
+Every fault has its own checkout, driver and node. All faults run at the same time, because they mostly wait. The
+weights must equal those of an undisturbed training outside Slurm, bit for bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATIENCE = 400
 
 
 class Session:
-    """One checkout under one fault: its driver, the fault, and what was seen when it struck."""
+    """One checkout with one fault: its driver, the fault, and the observations when the fault occurred."""
 
     def __init__(self, cluster: SlurmCluster, workspace: Workspace):
         self.cluster, self.workspace = cluster, workspace
@@ -39,7 +39,7 @@ class Session:
         self.seen: dict[str, Any] = {}
 
     def job(self, rule: str = "train_run", seed: int = 0):
-        """The live job of a rule and seed; fails where there is not exactly one: no cell is trained by two jobs."""
+        """Return the only live job of a rule and seed. Two Slurm jobs for one job of the workflow are an error."""
         jobs = self.jobs(rule, seed)
         assert len(jobs) == 1, jobs
         return jobs[0]
@@ -59,7 +59,7 @@ def cancel(session: Session) -> None:
 
 
 def preempt(session: Session) -> None:
-    """A job of a stronger partition takes the whole node for seconds."""
+    """Run a job of a partition with higher priority on the whole node for some seconds."""
     session.seen["job"] = session.job().id
     session.cluster.sbatch("sleep 5", "--partition=gpu", "--nodelist=node3", "--exclusive", "--time=1")
 
@@ -92,7 +92,7 @@ def hafabench(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, session_cluster) -> Workspace:
-    """The same runs trained by hand, one after the other, without Snakemake or Slurm."""
+    """The same runs, trained one after the other without Snakemake or Slurm."""
     workspace = Workspace(tmp_path_factory.mktemp("undisturbed") / "checkout", {})
     hafabench(workspace.folder, "data", "prepare", "classification")
     for seed in (0, 1):
@@ -102,9 +102,9 @@ def undisturbed(tmp_path_factory, session_cluster) -> Workspace:
 
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory, session_cluster, undisturbed) -> Iterator[dict[str, Session]]:
-    """Every fault's session, after its fault struck a training that had written a state and was not done."""
+    """The session of every fault, after the fault occurred in a training that had written a work checkpoint."""
     seconds = load_checkpoint(undisturbed.run_folder() / "checkpoint.pth")["meta"]["training"]["seconds"]
-    # Of its one minute a training may use so much that it needs another attempt also on a quiet machine.
+    # The margin leaves a training so little of its minute that it needs another attempt on a quiet machine too.
     margin = max(0.1, 1 - 0.6 * seconds / 60)
     faults: dict[str, tuple[dict[str, Any], Callable[[Session], None], tuple[str, ...], tuple[int, ...]]] = {
         "scancel": ({"constraint": "only_node1"}, cancel, (), (0,)),
@@ -112,7 +112,7 @@ def sessions(tmp_path_factory, session_cluster, undisturbed) -> Iterator[dict[st
         "node loss": ({"constraint": "only_node4"}, let_node_die, (), (0,)),
         "driver killed": ({"constraint": "only_node2"}, kill_driver, (), (0,)),
         "time limit": ({"constraint": "only_node2"}, none, ("--set-resources", "train_run:runtime=1"), (0,)),
-        # The last to strike: a job that starts while the controller is away waits a minute for its step.
+        # This fault comes last, because a job that starts without the controller waits a minute for its step.
         "controller restart": ({"constraint": "only_node1"}, restart_controller, ("--retries", "1"), (0, 1)),
     }
     folder = tmp_path_factory.mktemp("faults")
@@ -122,7 +122,7 @@ def sessions(tmp_path_factory, session_cluster, undisturbed) -> Iterator[dict[st
             site = {"cpu": pool, "stop_margin_minutes": margin if name == "time limit" else 0.5}
             session = Session(session_cluster, Workspace(folder / name.replace(" ", "_"), site, undisturbed))
             if name == "controller restart":
-                # The failing job among healthy ones: a state that cannot be read, which is never thrown away unasked.
+                # One of several jobs fails: its work checkpoint cannot be read, and is never deleted automatically.
                 broken = session.workspace.run_folder(seed=1) / "work/state.pth"
                 broken.parent.mkdir(parents=True)
                 broken.write_bytes(b"not a state")
@@ -146,7 +146,7 @@ def sessions(tmp_path_factory, session_cluster, undisturbed) -> Iterator[dict[st
 
 
 def completes_like(undisturbed: Workspace, session: Session, seed: int = 0) -> dict[str, Any]:
-    """Check weights, history and record of a finished run; returns the training's provenance."""
+    """Check weights, history and record of a finished run, and return the training's provenance."""
     workspace = session.workspace
     content = load_checkpoint(workspace.run_folder(seed) / "checkpoint.pth")
     expected = load_checkpoint(undisturbed.run_folder(seed) / "checkpoint.pth")
@@ -168,7 +168,7 @@ def completes_like(undisturbed: Workspace, session: Session, seed: int = 0) -> d
 
 
 def states(session: Session, rule: str = "train_run", seed: int = 0) -> list[str]:
-    """Accounted states of all attempts at a job, requeues included, oldest first."""
+    """Return the states of all attempts at a job, requeues included, from the oldest."""
     name = f"rule_{rule}_wildcards_classification_{MODEL}_{seed}"
     fields = ("JobID", "State", "Comment", "WorkDir", "Start")
     rows = session.cluster.sacct(*fields)
@@ -177,7 +177,7 @@ def states(session: Session, rule: str = "train_run", seed: int = 0) -> list[str
 
 
 def accounted(session: Session, expected: list[str]) -> None:
-    """Wait until accounting, which lags, tells of exactly these attempts."""
+    """Wait until the accounting contains exactly these attempts."""
     wait_until(lambda: states(session) == expected, lambda: f"attempts {expected}, now {states(session)}", timeout=60)
 
 
@@ -217,7 +217,7 @@ def test_a_training_leaves_before_its_time_limit_and_the_next_attempt_resumes(se
     assert all("resumed after step" in text for text in logs[1:])
     wait_until(lambda: len(states(session)) == len(logs), lambda: f"attempts: {states(session)}", timeout=60)
     *left, last = states(session)
-    # What is around the training has seconds to end before the limit of one minute, and too few on a busy machine.
+    # The rest of the job has some seconds before the limit of one minute, too few on a busy machine.
     assert set(left) <= {"FAILED", "TIMEOUT"}
     assert last == "COMPLETED"
 

@@ -1,4 +1,4 @@
-"""``snakemake --profile slurm``: found in the checkout, and what it asks of a real Slurm, with jobs of a second."""
+"""``snakemake --profile slurm`` in a checkout, and the resources that it requests from a real Slurm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.slurm_cluster.driver import BIN, QUICK, Driver
 from tools.slurm_cluster.machine import why_unavailable
 from tools.waiting import wait_until
 
-# Two jobs on a GPU node, one of which succeeds at its second attempt, and one without a GPU.
+# Two jobs on a GPU node, of which one succeeds at its second attempt, and one job without a GPU.
 TOYS = """
 from pathlib import Path
 from hafabench.config.site import load_site, site_file
@@ -60,7 +60,7 @@ SITE = {
 
 @pytest.fixture
 def toys(tmp_path) -> Path:
-    """A folder with the project's profile, a site file, and the toy jobs."""
+    """A folder with the project's profile, a site file and a workflow of tiny jobs."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/paper.yaml").write_text("{}\n")
     (tmp_path / "configs/site.yaml").write_text(yaml.safe_dump(SITE))

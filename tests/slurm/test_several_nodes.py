@@ -1,4 +1,4 @@
-"""One training on two nodes, through the workflow's own rule and the executor: gloo on CPUs, GPUs counted."""
+"""One training on two nodes by the workflow's own rule, with gloo on CPUs and GPUs that exist only for Slurm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE = 400
 
 @pytest.fixture(scope="module")
 def on_one_node(tmp_path_factory, session_cluster) -> Workspace:
-    """The same training by hand: two processes on one node, without Slurm."""
+    """The same training by two processes on one node, without Slurm."""
     workspace = Workspace(tmp_path_factory.mktemp("one_node") / "checkout", SITE, scale="full", epochs=4)
     for command in (["data", "prepare", "classification"], ["train", RUN, "--threads", "1", "--processes", "2"]):
         subprocess.run([BIN / "hafabench", *command, "--experiment", EXPERIMENT], cwd=workspace.folder, check=True)

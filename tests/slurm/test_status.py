@@ -1,4 +1,4 @@
-"""Status and recovery against a real queue."""
+"""Status and recovery with a real queue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_jobs_from_queue_files_and_logs(cluster, workspace, write_experiment):
     wait_for_state(cluster, broken, "FAILED")
     running = submit(cluster, workspace, "sleep 300", TRAINING)
     wait_for_state(cluster, running, "RUNNING")
-    # All nodes for itself, while the first one runs on one of them: it waits.
+    # This job waits, because it needs all nodes and the first job runs on one of them.
     everything = (f"--nodes={len(cluster.settings.node_names)}", "--exclusive")
     other = comment("train_run", ["classification", "resnet18", "0"])
     waiting = submit(cluster, workspace, "true", other, *everything)
@@ -52,7 +52,7 @@ def test_jobs_from_queue_files_and_logs(cluster, workspace, write_experiment):
     queued = found["train_run classification/resnet18/seed0"]
     assert (queued.state, queued.slurm_id) == ("queued", waiting)
     assert queued.detail == cluster.job(waiting).reason != "None"
-    # It holds nodes for itself: other tests would wait for them.
+    # The waiting job reserves nodes that other tests need.
     cluster.cancel_all()
     dead = found["train_run classification/swin_tiny/seed0"]
     assert (dead.state, dead.detail) == ("failed", "error: no GPU here")

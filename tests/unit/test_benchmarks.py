@@ -1,4 +1,4 @@
-"""The table of goals: what it says of a figure, and where it is put. No figure is asserted."""
+"""The table of the benchmarks: its rows and its place in the page. No measured value is checked."""
 
 from __future__ import annotations
 

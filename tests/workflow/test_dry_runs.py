@@ -1,4 +1,4 @@
-"""The DAGs of both experiments: job counts, missing data, bad configuration. No job runs."""
+"""Dry runs of both experiments: job counts, missing data and invalid configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that `hafabench explain` gives is one that Snakemake takes, and that makes the cell and no other."""
+"""The command that `hafabench explain` prints is valid for Snakemake and runs only the jobs of its cell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools.synthetic_records import complexity, evaluation
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch) -> Path:
-    """A checkout as a user has it, with its own results."""
+    """A checkout like a user's, with its own results."""
     for name in ("Snakefile", "workflow", "configs", "slurm"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     monkeypatch.chdir(tmp_path)
@@ -30,7 +30,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
 
 
 def planned(command: str) -> dict[str, int]:
-    """Jobs that the very line would run, by a dry run of it in a shell."""
+    """Return the jobs that this command would run, from a dry run in a shell."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
     environment["PATH"] = os.pathsep.join([str(BIN), environment["PATH"]])
     done = subprocess.run(

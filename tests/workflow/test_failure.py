@@ -1,4 +1,4 @@
-"""What a user reads at the end of a driver's run in which a job failed."""
+"""The last lines that Snakemake prints after a job has failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of jobs equals the DAG that Snakemake itself builds, for every shipped experiment, data sets absent."""
+"""The list of jobs equals the DAG that Snakemake builds, for every shipped experiment, without data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A miniature of the embedded experiment, end to end; then what reruns, and what does not."""
+"""A miniature of the embedded experiment from start to end, and which jobs run again after a change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def shrink(content: dict) -> None:
-    """Two classification models, one of them with both dense tasks; a handful of images and steps."""
+    """Keep two classification models, one of them with both dense tasks, and a few images and steps."""
     content["train"] = {
         "classification": ["resnet18", "pvt_tiny_hafa"],
         "segmentation": ["pvt_tiny_hafa"],
@@ -25,7 +25,7 @@ def shrink(content: dict) -> None:
     content["datasets"]["classification"]["images"] = {"train": 20, "val": 10}
     for task in ("segmentation", "detection"):
         content["datasets"][task]["images"] = {"train": 4, "val": 3}
-    # Overrides for single models name runs that are not here.
+    # Overrides of single models name runs that this experiment does not have.
     content["overrides"] = [entry for entry in content["overrides"] if entry["runs"].split("/")[1:] == ["*"]]
     content["overrides"] += [
         {"runs": "classification/*", "why": "miniature", "set": {"epochs": 1, "warmup_epochs": 0, "batch_size": 10}},
@@ -62,7 +62,7 @@ def experiment(workspace, monkeypatch) -> Path:
 
 @pytest.fixture
 def finished(workspace, experiment) -> Path:
-    """The workspace after a complete run; later calls find everything there."""
+    """The workspace after a complete run."""
     done = snakemake(workspace, experiment, "all")
     assert done.returncode == 0, done.stdout[-6000:]
     return workspace
@@ -91,7 +91,7 @@ def test_tables_are_made_from_what_ran(finished):
 def test_the_report_shows_what_ran_with_its_pictures(finished):
     report = (finished / "reports/digits/report.html").read_text()
     assert "4 of 4 evaluated" in report
-    # One classifier with LAA, no segmentation pair.
+    # There is one classifier with LAA and no pair of segmentation runs.
     assert report.count("data:image/webp;base64,") == 3 * 4
     figures = finished / "reports/digits/figures"
     assert (figures / "offsets.webp").is_file()

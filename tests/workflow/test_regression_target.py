@@ -1,4 +1,4 @@
-"""The regression target: what it asks for, where its reports lie, and the CI file that calls it. No job runs."""
+"""The regression target: its jobs and reports, and the CI file that calls it."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_the_ci_file_runs_the_target_and_shows_its_reports():
     assert any(f"{REPORTS}/regression.md" in command for command in commands)
     [upload] = [step["with"]["path"] for step in steps if "upload-artifact" in step.get("uses", "")]
     assert {f"{REPORTS}/regression.md", f"{REPORTS}/regression.xml"} <= set(upload.split())
-    # It must not run by being here.
+    # The CI file must not start by itself.
     assert not (REPOSITORY / ".github/workflows/regression.yml").exists()

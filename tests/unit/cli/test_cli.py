@@ -1,4 +1,4 @@
-"""The command line: it teaches, and what a user did wrong comes out as sentences with exit code 1."""
+"""The command line: its help, and errors of the user as messages with exit code 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounting: recorded sacct lines, pyslurm's two interfaces as typed stand-ins, and costs per cell."""
+"""Accounting from recorded sacct lines and from replacements of pyslurm's two interfaces, and costs per job."""
 
 from __future__ import annotations
 

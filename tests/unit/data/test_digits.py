@@ -1,4 +1,4 @@
-"""The embedded data: deterministic, disjoint, in the real layouts, annotated tightly, whole or absent."""
+"""The embedded data: deterministic, disjoint splits, the formats of the real data sets, tight annotations, atomic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading for classification: the order of classes, and unreadable files as one sentence in every process."""
+"""Loading for classification: the order of classes, and unreadable files as one error in every process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contact sheets: their size, and that boxes, masks and labels are really drawn."""
+"""Contact sheets: their size, and the boxes, masks and labels in them."""
 
 from __future__ import annotations
 

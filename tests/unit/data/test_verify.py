@@ -1,4 +1,4 @@
-"""Verification: sound data is reported, and everything wrong with unsound data is said at once, in sentences."""
+"""Verification of data sets: a description of valid data, and all problems of invalid data at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a step sees, and under which randomness, depends on seed and step alone."""
+"""The images and the random numbers of a step depend only on the seed and the step."""
 
 from __future__ import annotations
 

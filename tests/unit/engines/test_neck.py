@@ -1,4 +1,4 @@
-"""The token pyramid: an FPN, but for the step out of a clustered stage."""
+"""The token pyramid equals an FPN except for the step out of a clustered stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to stop, and the processes of a training."""
+"""Signals that stop a training, and its processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation says while it lasts."""
+"""Progress reports of an evaluation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support.messages import missing_facts
 
 
 class Source:
-    """Batches, and a clock that each of them moves on."""
+    """Batches, each of which advances a clock."""
 
     def __init__(self, batches: int, seconds: float):
         self.batches, self.seconds, self.now, self.closed = batches, seconds, 100.0, False

@@ -1,4 +1,4 @@
-"""Where a number comes from: every kind of cell, with and without records; and the command that makes it again."""
+"""Origins of numbers for every kind of cell, with and without records, and the commands that reproduce them."""
 
 from __future__ import annotations
 

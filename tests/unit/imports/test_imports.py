@@ -1,4 +1,4 @@
-"""Numbers from elsewhere become marked records: what is read, stays unknown, is refused, and never mixes."""
+"""Imported numbers: formats, marked records, refusals, and separation from measured numbers."""
 
 from __future__ import annotations
 

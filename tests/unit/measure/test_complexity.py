@@ -1,4 +1,4 @@
-"""What `hafabench.measure.complexity` counts and what it leaves alone; counts of whole models are golden tests."""
+"""What `hafabench.measure.complexity` counts and does not count. Counts of whole models are golden tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting conventions on a model that was taken apart, and how counts become printed figures."""
+"""Counting conventions on a decomposed model, and the rounding of counts to printed figures."""
 
 from __future__ import annotations
 

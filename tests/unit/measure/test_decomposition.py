@@ -1,4 +1,4 @@
-"""Models taken apart: every kind in its place, and the sums those of the plain count."""
+"""Decomposition of models by kind: every kind in its part, and sums that equal the complexity count."""
 
 from __future__ import annotations
 

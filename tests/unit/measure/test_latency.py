@@ -1,4 +1,4 @@
-"""Models, metrics, clean-up and warnings of `hafabench.measure.latency`. No test knows absolute times."""
+"""Models, metrics, clean-up and warnings of `hafabench.measure.latency`, independent of absolute times."""
 
 from __future__ import annotations
 

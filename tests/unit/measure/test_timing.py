@@ -1,4 +1,4 @@
-"""Order, pairing, warm-up and stopping of the interleaved rounds, and what the instrument says of a noisy machine."""
+"""Order, pairing, warm-up and stopping of the interleaved rounds, and results on a noisy machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DPC-KNN against a literal transcription of its definition, and what the golden arrays do not pin."""
+"""DPC-KNN against a transcription of its definition, and cases that the golden arrays do not cover."""
 
 from __future__ import annotations
 

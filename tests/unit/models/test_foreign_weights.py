@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere: containers and names that are understood, and refusals that name every tensor."""
+"""Checkpoints of other code bases: supported formats and names, and errors that name every tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in for mmcv's compiled operators, against computations that share no code with it."""
+"""The replacement of mmcv's compiled operators, against independent computations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: jobs, schedule, what a budget settles, what an edit invalidates, and the two renderings."""
+"""Plans: jobs, schedule, claims within a budget, stale runs after an edit, and both output formats."""
 
 from __future__ import annotations
 

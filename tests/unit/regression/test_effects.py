@@ -1,4 +1,4 @@
-"""Effects and their errors: equal to scipy where it has them, and right about how often they err."""
+"""Effects and their intervals: equal to scipy's, with the stated error rates."""
 
 from __future__ import annotations
 

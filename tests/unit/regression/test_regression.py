@@ -1,4 +1,4 @@
-"""The gate catches what is planted, raises no alarm over what is clean, and refuses what cannot be compared."""
+"""The gate catches planted regressions, accepts clean reruns, and refuses records that cannot be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows against their baselines: what is compared, what is not, the verdicts, the page, the CSV and the figure."""
+"""Comparisons of rows with their baselines: selection, verdicts, page, CSV and figure."""
 
 from __future__ import annotations
 

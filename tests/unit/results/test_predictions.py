@@ -1,4 +1,4 @@
-"""What is kept of each image gives the metrics back, for all images and for any resampling of them."""
+"""Stored predictions per image give the metrics of all images and of any resampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records: what is refused on reading, and that a failed write leaves nothing behind."""
+"""Records: files that are refused on reading, and failed writes that leave nothing behind."""
 
 from __future__ import annotations
 

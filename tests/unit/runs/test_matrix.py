@@ -1,4 +1,4 @@
-"""Experiment -> runs: pure, ordered, with fingerprints that follow meaning."""
+"""Runs of an experiment: deterministic, ordered, with fingerprints of their meaning."""
 
 from __future__ import annotations
 

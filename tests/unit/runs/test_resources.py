@@ -1,4 +1,4 @@
-"""What jobs ask for: sizes, stated rates, limits of a site, attempts."""
+"""Resource requests of jobs: sizes, given rates, limits of a site, attempts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interval of a median holds the truth as often as it says, also for readings that hang together in time."""
+"""The interval of a median has its stated coverage, also for measurements that are correlated in time."""
 
 from __future__ import annotations
 
