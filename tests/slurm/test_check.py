@@ -7,6 +7,7 @@ import pytest
 from hafabench.cluster.check import check_cluster
 from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Pool, Site
+from tests.support.messages import missing_facts
 from tests.support.slurm_jobs import submit, wait_for_state
 from tools.slurm_cluster.configuration import ACCOUNT
 
@@ -49,30 +50,30 @@ def test_data_that_a_node_does_not_see(cluster, workspace, paper):
     [
         (
             {"gpu": GPU.model_copy(update={"partition": "gpus"})},
-            "gpu.partition: no partition 'gpus'; the cluster has",
+            ("gpu.partition: ", "'gpus'"),
         ),
         (
             {"gpu": GPU.model_copy(update={"gpu_type": "a100"})},
-            "gpu.gpu_type: no node of gpu has GPUs of type 'a100'; there are",
+            ("gpu.gpu_type: ", "'a100'"),
         ),
         (
             {"gpu": GPU.model_copy(update={"partition": "short"})},
-            "gpu.max_hours: 1 d, but partition short",
+            ("gpu.max_hours: ", "partition short"),
         ),
         (
             {"gpu": GPU.model_copy(update={"constraint": "fast&huge"})},
-            "gpu.constraint: no node of gpu has fast&huge; features there: fast",
+            ("gpu.constraint: ", "fast&huge", "fast"),
         ),
         (
             {"gpu": GPU.model_copy(update={"gpus": 8})},
-            "gpu.gpus: jobs request 8 GPUs per node, but the largest of gpu has 2",
+            ("gpu.gpus: ", "8 GPUs", "has 2"),
         ),
-        ({"account": "nobody"}, "account: user root has no association with 'nobody', only with"),
+        ({"account": "nobody"}, ("account: ", "user root", "'nobody'")),
     ],
 )
 def test_each_error_is_one_message(cluster, workspace, paper, changes, expected):
     said = findings(paper, "problem", **changes)
-    assert any(line.startswith(expected) for line in said), said
+    assert any(line.startswith(expected[0]) and not missing_facts(line, *expected) for line in said), said
     assert not any("\n" in line for line in said)
 
 
