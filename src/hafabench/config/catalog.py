@@ -24,15 +24,15 @@ class ModelSpec:
     """A model as data.
 
     Attributes:
-        name: Name in tables, configurations and run ids. timm knows this project's models by the same name, with
+        name: Name in tables, configurations and run ids. In timm, this project's models have the same name with
             underscores instead of dots.
         family: Module of `hafabench.models` that builds the model. Recipes have values per family.
         size: Size row of the recipe (``tiny``, ``small``, ``medium``, ``large``).
         architecture: timm's name of the model, or the base architecture of this project's own model (``pvt_tiny``).
         mergers: Merger in front of each of the stages 1-4. The first is the patch embedding and always ``grid``.
-        query_mode: ``q``: cluster tokens are used as queries only; ``qkv``: as queries, keys and values (Table 5).
-        fidelity: ``published_code`` or ``paper``: the source to follow where the two disagree.
-        keep: Share of the tokens that is kept after each predictor, for models that drop tokens.
+        query_mode: ``q`` if cluster tokens are queries only; ``qkv`` if they are queries, keys and values (Table 5).
+        fidelity: Source to follow if the published code and the paper disagree: ``published_code`` or ``paper``.
+        keep: Share of the tokens that is kept after each predictor; None for models that drop no tokens.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ModelSpec:
         return self.mergers != GRID_ONLY
 
     def as_record(self) -> dict[str, Any]:
-        """The fields under the names that records and fingerprints use, where the query mode is ``variant``."""
+        """The fields under their names in records and fingerprints, which call the query mode ``variant``."""
         return {"variant" if name == "query_mode" else name: value for name, value in asdict(self).items()}
 
 
@@ -130,7 +130,7 @@ _SPECS = [
     _spec("deit_base", "vit", "large", "deit_base_patch16_224"),
     _spec("vit_base", "vit", "large", "vit_base_patch16_224"),
     _spec("hrnet_w32", "hrnet", "small"),
-    # Start and teacher of DynamicViT-LV-S; not a row of any table.
+    # DynamicViT-LV-S starts from this model, which is also its teacher. No table has a row of it.
     _spec("lvvit_small", "lvvit", "small"),
     _spec("dynamicvit_lvs_0.5", "dynamicvit", "small", "dynamicvit_lvs", keep=scheduled("powers", 0.5)),
     # The paper keeps "25% within each stage"; no weights or schedule are published for this rate.
@@ -141,7 +141,7 @@ CATALOG: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def derive(base: ModelSpec, name: str, **changes: Any) -> ModelSpec:
-    """A new model on the basis of another one.
+    """Return a model that is derived from another one.
 
     Args:
         base: The other model.

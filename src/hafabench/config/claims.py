@@ -25,7 +25,7 @@ UNITS: dict[StaticMetric, int] = {"params_m": 10**6, "gflops": 10**9}
 BUILDS: dict[str, str] = {
     "deep_stem": "ResNets of segmentation with mmseg's three 3x3 convolutions in place of the 7x7 one (ResNetV1c)"
 }
-"""Other builds of a model than this project's own, by name."""
+"""Builds of a model other than this project's own, by name."""
 
 # A row convention settles a claim only if it explains at least this share of its rows.
 MIN_EXPLAINED_SHARE = 0.75
@@ -60,7 +60,8 @@ class Convention(RenamedKeysModel):
     build: Literal["deep_stem"] | None = Field(
         None,
         validation_alias=AliasChoices("build", "variant"),
-        description="Other build of the model to count, where there is one. `deep_stem` is mmseg's ResNetV1c.",
+        description="Build to count instead of the model's own, for models that have it. `deep_stem` is mmseg's "
+        "ResNetV1c.",
     )
     unit: int = Field(
         0, ge=0, description="Counts per printed unit; 0 means 10^6 parameters or 10^9 multiply-accumulates."
@@ -89,7 +90,7 @@ class Convention(RenamedKeysModel):
 
 
 class RowConvention(StrictModel):
-    """The convention by which some rows of the paper are said to be counted."""
+    """The convention by which some rows of the paper are assumed to be counted."""
 
     convention: str = Field(description="Name of the convention.")
     printed: Printing = Field(
@@ -121,7 +122,7 @@ class Tolerance(StrictModel):
 class Elsewhere(StrictModel):
     """A value that others report for a row of the paper. Printed gains are compared with it."""
 
-    claim: str = Field(description="Claim: `table2/pvt_tiny/miou`.")
+    claim: str = Field(description="Locator of the claim: `table2/pvt_tiny/miou`.")
     value: float = Field(description="The reported value, in the unit of the printed one.")
     by: str = Field(min_length=3, description="Who reports the value.")
 
@@ -132,7 +133,7 @@ class StandIn(StrictModel):
     It is counted and mentioned, but it never settles the claim.
     """
 
-    claim: str = Field(description="Claim: `table1/resnext50_32x4d/gflops`.")
+    claim: str = Field(description="Locator of the claim: `table1/resnext50_32x4d/gflops`.")
     base: str = Field(description="Known model that the stand-in is derived from.")
     architecture: str | None = Field(None, description="timm's name of another architecture; null keeps the base's.")
     keep: tuple[Literal["constant", "powers", "steps", "clamped"], float] | tuple[float, float, float] | None = Field(
@@ -142,7 +143,7 @@ class StandIn(StrictModel):
 
     @property
     def keep_rates(self) -> KeepRates | None:
-        """The three keep rates; None where they are the base's."""
+        """The three keep rates; None if they are the base's."""
         if self.keep is None or len(self.keep) == 3:
             return self.keep
         return scheduled(*self.keep)
@@ -174,7 +175,7 @@ class ClaimsConfig(RenamedKeysModel):
     )
     row_conventions: tuple[RowConvention, ...] = Field(
         validation_alias=AliasChoices("row_conventions", "readings"),
-        description="Conventions by which some rows are said to be counted, in the order in which they are tried. "
+        description="Conventions by which some rows are assumed to be counted, in the order in which they are tried. "
         "The first convention of each metric is tried before them, on every row.",
     )
     tolerances: tuple[Tolerance, ...] = Field(

@@ -61,12 +61,12 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return what identifies the data set, wherever it is stored. It is part of a run's fingerprint."""
+        """Return what identifies the data set, without its folder. It is part of a run's fingerprint."""
         return self.model_dump(mode="json", by_alias=True, exclude={"root"})
 
 
 class Override(StrictModel):
-    """Other values for keys of the recipe of some runs. Later overrides win."""
+    """Other recipe values for some runs. Later overrides win."""
 
     runs: str = Field(
         description="Shell pattern of run ids (`<task>/<model>/seed<k>`). It starts with a task: "
@@ -88,8 +88,8 @@ class ComplexityConfig(StrictModel):
 class LatencyConfig(StrictModel):
     """A latency measurement. One process times several models in turn, so that their ratios can be compared."""
 
-    # Keys that did not exist when the first records were made. At None they are not part of a fingerprint.
-    later: ClassVar[frozenset[str]] = frozenset({"interval", "throughput_batch"})
+    # Keys that were added after the first records were made. They are part of a fingerprint unless they are None.
+    added_later: ClassVar[frozenset[str]] = frozenset({"interval", "throughput_batch"})
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the measurement and of its record.")
     baseline: str = Field(description="Model that the ratios refer to. It is timed in every round.")
@@ -105,8 +105,8 @@ class LatencyConfig(StrictModel):
         None,
         gt=0,
         lt=1,
-        description="Relative half width of the confidence interval at which every ratio is known well enough. The "
-        "measurement ends when it is reached; null measures all `repeats` rounds.",
+        description="Relative half width of the confidence interval of a ratio. The measurement ends when every "
+        "ratio has reached it; null measures all `repeats` rounds.",
     )
     throughput_batch: int | None = Field(
         None, gt=1, description="Batch size of an additional throughput measurement; null measures none."
@@ -115,7 +115,7 @@ class LatencyConfig(StrictModel):
     def identity(self) -> dict[str, Any]:
         """Return what identifies the measurement. It is part of its fingerprint."""
         values = self.model_dump(mode="json")
-        return {key: value for key, value in values.items() if key not in self.later or value is not None}
+        return {key: value for key, value in values.items() if key not in self.added_later or value is not None}
 
 
 class ExperimentConfig(StrictModel):
@@ -141,7 +141,8 @@ class ExperimentConfig(StrictModel):
     )
     claims: Path = Field(Path("claims.yaml"), description="File of the claims, relative to the experiment file.")
     models: dict[str, ModelConfig] = Field(
-        default_factory=dict, description="Own models by name. A name must not be that of a model of the paper."
+        default_factory=dict,
+        description="Models that the experiment defines, by name. The names of the paper's models cannot be used.",
     )
     train: dict[Task, list[str]] = Field(
         description="Models to train for each task. `hafabench models` lists their names."

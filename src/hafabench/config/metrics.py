@@ -1,8 +1,8 @@
 """The registry of metrics: every number that a record can contain, registered once.
 
-Measurements take a metric's unit from here, imports its accepted units, tables its scale, decimals and direction,
-claims the paper's unit, figures its label, and the regression gate its direction and aggregation. A new metric is one
-entry of `_REGISTERED`.
+All other modules take a metric's properties from here: its units in records, imports and the paper, its scale and
+decimals in tables, its label in figures, its direction, and its aggregation. A new metric is one entry of
+`_REGISTERED`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Literal
 from hafabench.config.recipes import TASKS
 
 Verb = Literal["evaluate", "complexity", "latency"]
-"""What makes a record: the evaluation of a run, the counting of models, or the timing of models."""
+"""The command that makes a record: the evaluation of a run, the counting of models, or the timing of models."""
 Direction = Literal["higher", "lower"]
 Aggregation = Literal["mean over seeds", "median over rounds", "exact"]
-"""How the value of a model comes about: from one value per seed, from timed rounds, or from a count without error."""
+"""How the value of a model is obtained: from one value per seed, from timed rounds, or from a count without error."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class MetricSpec:
     Attributes:
         name: Its name in records.
         verb: The verb that measures it.
-        unit: The unit that records hold it in; ``1`` for numbers without a unit.
-        better: Which of two values is better; None where neither is.
-        aggregation: How the value of a model comes about.
+        unit: The unit in records; ``1`` for numbers without a unit.
+        better: Which of two values is better; None if neither is.
+        aggregation: How the value of a model is obtained.
         label: The name on the axis of a figure, with the unit of the tables.
         tasks: The tasks that have it.
         paper_name: The key of its values in ``configs/paper_values.csv``.
@@ -58,7 +58,7 @@ class MetricSpec:
 
     @property
     def sign(self) -> int:
-        """1 where higher values are better, -1 where lower ones are, 0 where neither are."""
+        """1 if higher values are better, -1 if lower ones are, 0 if neither are."""
         return {"higher": 1, "lower": -1, None: 0}[self.better]
 
     @property
@@ -163,7 +163,7 @@ def importable_metrics(task: str) -> dict[str, MetricSpec]:
 
 
 def main_metric(task: str) -> MetricSpec:
-    """Return the metric that stands for a task in figures, and that chooses the best epoch of an import."""
+    """Return the metric that figures show for a task, and by which imports choose the best epoch."""
     return next(metric for metric in METRICS.values() if metric.is_main and task in metric.tasks)
 
 

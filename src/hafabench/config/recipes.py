@@ -30,8 +30,8 @@ class Recipe(StrictModel, ABC):
     """The key that sets the length of the warm-up."""
     operational: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "log_every", "eval_batch_size"})
     """Keys that do not change a run's results. They are not part of its fingerprint."""
-    later: ClassVar[frozenset[str]] = frozenset()
-    """Keys that did not exist when the first records were made. At None they are not part of a fingerprint."""
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Keys that were added after the first records were made. They are part of a fingerprint unless they are None."""
     sections: ClassVar[dict[str, type[BaseModel]]] = {}
     """Nested sections by key. Their keys are written with a dot."""
 
@@ -55,7 +55,7 @@ class Recipe(StrictModel, ABC):
     def identity(self) -> dict[str, Any]:
         """Return the values that can change a run's results. They are part of its fingerprint."""
         values = self.model_dump(mode="json", exclude=set(self.operational))
-        return {key: value for key, value in values.items() if key not in self.later or value is not None}
+        return {key: value for key, value in values.items() if key not in self.added_later or value is not None}
 
     @abstractmethod
     def steps(self, images: int) -> int:
@@ -104,9 +104,9 @@ class TokenPruningRecipe(StrictModel):
 
 
 class ClassificationRecipe(Recipe):
-    """Keys of classification: training on ImageNet as DeiT does it (paper, section 4.1)."""
+    """Keys of classification: training on ImageNet as in DeiT (paper, section 4.1)."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"token_pruning"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"token_pruning"})
     sections: ClassVar[dict[str, type[BaseModel]]] = {"token_pruning": TokenPruningRecipe}
     warmup_key: ClassVar[str] = "warmup_epochs"
 
@@ -141,9 +141,7 @@ class ClassificationRecipe(Recipe):
     )
     mixup: float = Field(ge=0, description="Alpha of mixup; 0 switches it off.")
     cutmix: float = Field(ge=0, description="Alpha of CutMix; 0 switches it off.")
-    mixup_switch_prob: float = Field(
-        ge=0, le=1, description="Probability of CutMix instead of mixup where both are on."
-    )
+    mixup_switch_prob: float = Field(ge=0, le=1, description="Probability of CutMix instead of mixup if both are on.")
     label_smoothing: float = Field(ge=0, lt=1, description="Label smoothing of the cross entropy.")
     random_erasing: float = Field(ge=0, le=1, description="Probability that a rectangle of the image is erased.")
     repeated_augmentation: int = Field(

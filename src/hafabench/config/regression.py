@@ -13,7 +13,7 @@ from hafabench.errors import UserError
 
 
 class Tolerance(StrictModel):
-    """The largest change that does not matter: the larger of `absolute` and `relative`, or 0 where both are null."""
+    """The largest change that does not matter: the larger of `absolute` and `relative`, or 0 if both are null."""
 
     absolute: float | None = Field(
         None, ge=0, description="Tolerance in the unit of the metric (points of accuracy, parameters)."
@@ -29,12 +29,12 @@ class MetricLimits(Tolerance):
     """How one metric is judged."""
 
     better: Direction | None = Field(
-        None, description="Which of two values is better. It may be left out: every metric has its direction already."
+        None, description="Which of two values is better. The key is optional, because every metric has a direction."
     )
     elsewhere: Tolerance | None = Field(
         None,
         description="Tolerance if baseline and candidate were made on different machines or with different versions "
-        "of torch. It also applies to a latency that was timed beside other work. Null uses the tolerance above.",
+        "of torch. It also applies to a latency that other processes disturbed. Null uses the tolerance above.",
     )
 
     def tolerance(self, baseline: float, *, elsewhere: bool) -> float:
@@ -61,7 +61,7 @@ class GateLimits(StrictModel):
         3,
         ge=2,
         description="Smallest number of common seeds with which retrained models are compared over seeds. With fewer "
-        "they are compared over images.",
+        "seeds they are compared over images.",
     )
     resamples: int = Field(
         500, ge=100, description="Number of resamples of the images, for average precision and mean IoU."
@@ -91,7 +91,9 @@ def load_limits(path: Path) -> GateLimits:
         if name not in METRICS:
             problems.append(source.problem(("metrics", name), unknown_metric(name)))
         elif METRICS[name].better is None:
-            problems.append(source.problem(("metrics", name), f"neither of two values of {name} is better"))
+            problems.append(
+                source.problem(("metrics", name), f"neither higher nor lower values of {name} are better")
+            )
         elif metric.better not in (None, METRICS[name].better):
             message = f"{METRICS[name].better} values of {name} are better, found {metric.better!r}"
             problems.append(source.problem(("metrics", name, "better"), message))

@@ -75,7 +75,7 @@ _GpuType = Annotated[
 
 
 class Pool(StrictModel):
-    """Nodes of one kind: how a job requests them, and what a node has."""
+    """Nodes of one kind, with the options that request them and the resources of one node."""
 
     partition: _Partitions | None = Field(
         None,

@@ -51,8 +51,8 @@ class Column(StrictModel):
     )
     change: str | None = Field(
         None,
-        description="Name of the metric in the file of the paper's values where the paper prints only the difference "
-        "from the baseline.",
+        description="Name of the difference from the baseline in the file of the paper's values, if the paper prints "
+        "the difference without the value.",
     )
     note: str | None = Field(None, description="Remark on the column in the table's legend.")
 

@@ -30,14 +30,14 @@ class Rates(StrictModel):
         description="Training images per second of one GPU at 224x224 in mixed precision, by architecture."
     )
     tmacs_per_s: Rate = Field(
-        description="10^12 multiply-accumulates per second of one GPU in the training of other architectures. A "
-        "training step counts as three forward passes."
+        description="10^12 multiply-accumulates per second of one GPU in the training of architectures without "
+        "an entry in `images_per_s`. A training step counts as three forward passes."
     )
     slowdown: dict[str, Rate] = Field(
         description="Time of a training step relative to the same architecture with its own mergers, by the mergers "
         "of stages 2-4 (`laa-laa-sia`), or by mergers and size (`laa-laa-sia/small`)."
     )
-    slowdown_otherwise: Rate = Field(description="The same for all other mergers.")
+    slowdown_otherwise: Rate = Field(description="Value of `slowdown` for all other mergers.")
     dense_tmacs_per_s: Rate = Field(
         description="10^12 multiply-accumulates per second of one GPU in the training of segmentation and detection."
     )
@@ -46,7 +46,7 @@ class Rates(StrictModel):
     )
     loader_images_per_s: Rate = Field(description="Images per second that one loading process decodes and augments.")
     startup_minutes: Rate = Field(description="Minutes before a job begins its work.")
-    embedded_startup_minutes: Rate = Field(description="The same in embedded experiments.")
+    embedded_startup_minutes: Rate = Field(description="Minutes before an embedded experiment's job begins its work.")
     margin: Rate = Field(description="Requested run time relative to the estimated one.")
     cpu_gmacs_per_s: Rate = Field(description="10^9 multiply-accumulates per second of one CPU core in a training.")
     process_memory_mb: Rate = Field(description="Host memory of a training process, in MB.")

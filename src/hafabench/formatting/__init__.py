@@ -1,1 +1,1 @@
-"""How numbers, durations and Markdown tables are written, for every page, message and report."""
+"""Formatting of numbers, durations and Markdown tables for every page, message and report."""

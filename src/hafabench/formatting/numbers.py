@@ -33,7 +33,7 @@ def format_interval(low: float, high: float, decimals: int, *, signed: bool = Fa
 
 
 def format_significant(value: float, digits: int = 4, *, signed: bool = False) -> str:
-    """Format a number with significant digits; whole numbers keep all of theirs, and no exponent is used for them.
+    """Format a number with significant digits. Whole numbers keep all their digits and have no exponent.
 
     Args:
         value: The number.

@@ -19,8 +19,8 @@ class McNemar:
     Attributes:
         difference: The candidate's share minus the baseline's.
         low, high: Its interval.
-        detectable: The smallest true difference that so many answers find with 80 % power.
-        lost, won: The answers that only the baseline, and only the candidate, has right.
+        detectable: The smallest true difference that the test finds with 80 % power.
+        lost, won: The numbers of answers that only the baseline, and only the candidate, has right.
     """
 
     difference: float
@@ -34,8 +34,9 @@ class McNemar:
 def exact_mcnemar(baseline: NDArray[np.bool_], candidate: NDArray[np.bool_], level: float) -> McNemar:
     """Compare right and wrong answers of two models.
 
-    The interval is conditional on the number of answers that only one model has right: it is that of Clopper and
-    Pearson for the share of them that the baseline has. It excludes 0 exactly when the test rejects.
+    The interval is conditional on the number of answers that only one model has right. It follows from the interval
+    of Clopper and Pearson for the share of these answers that the baseline has right. It excludes 0 if and only if
+    the test rejects equality.
 
     Args:
         baseline: (n,) whether each answer is right.

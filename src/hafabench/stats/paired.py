@@ -1,9 +1,9 @@
 """Means over seeds, and paired comparisons of two models with intervals, p values and detectable differences.
 
 All tests and intervals are two-sided and use Student's t on the values of the seeds or on their differences. A seed
-is one training, so that the spread is that of repeating the training, not of drawing other data. Values that do not
-vary have neither an interval nor a p value, because a width of zero would suggest a certainty that a t test does not
-give.
+is one training. The spread is therefore that between repeated trainings, not between samples of the data. Values that
+do not vary have neither an interval nor a p value, because a width of zero would suggest a certainty that a t test
+does not give.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class PairedComparison:
         difference: The mean of the differences.
         sd: Their sample standard deviation; None for one pair.
         low, high: The confidence interval of ``difference``.
-        p: The two-sided p value of a paired t test of no difference, without correction for other tests.
+        p: The two-sided p value of a paired t test for no difference, without correction for multiple tests.
         detectable: The smallest true difference that ``n`` pairs with this spread find with 80 % power. The spread is
-            estimated from the same pairs, so that this adds no information about the difference itself.
+            estimated from the same pairs, so this value adds no information about the difference itself.
     """
 
     seeds: tuple[int, ...]
@@ -138,7 +138,7 @@ def compare_paired(
 def smallest_detectable(n: int, sd: float, level: float = 1 - CONFIDENCE, power: float = POWER) -> float:
     """Return the true mean difference that a two-sided paired t test of ``n`` pairs finds with a given probability.
 
-    The result is exact: the noncentral t distribution is solved by its square, the noncentral F.
+    The result is exact. It uses the noncentral F distribution, which is that of the square of a noncentral t.
 
     Args:
         n: The number of pairs, at least 2.
@@ -148,12 +148,12 @@ def smallest_detectable(n: int, sd: float, level: float = 1 - CONFIDENCE, power:
     """
     critical = float(stats.t.ppf(1 - level / 2, n - 1))
 
-    def missing(shift: float) -> float:
+    def missing_power(shift: float) -> float:
         # The square of a noncentral t is a noncentral F, which covers both tails. scipy's nct is NaN in its far tail.
         return float(stats.ncf.sf(critical**2, 1, n - 1, shift**2)) - power
 
     # A shift of 0 is found with the probability of the level; the upper bound suffices for one degree of freedom.
-    return float(optimize.brentq(missing, 0.0, 4 * critical + 10)) * sd / math.sqrt(n)
+    return float(optimize.brentq(missing_power, 0.0, 4 * critical + 10)) * sd / math.sqrt(n)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
