@@ -13,7 +13,7 @@ if [ "${1:-}" = check ]; then
     for python in 3.11 3.12 3.13; do
       # connection-pool is pure Python and is published as source only.
       "$uv" pip compile --quiet --no-header --no-annotate --python-platform "$platform" --python-version "$python" \
-        --only-binary :all: --no-binary connection-pool "$here/requirements.txt" --output-file - > /dev/null
+        --only-binary :all: --no-binary connection-pool "$here/requirements.txt" > /dev/null
       echo "$platform, Python $python: every requirement has a wheel"
     done
   done

@@ -27,7 +27,14 @@ def latency_record(experiment: Experiment, group: str) -> Path:
 
 
 def imported_folder(experiment: Experiment, verb: str, task: str, model: str) -> Path:
-    """The folder of a model's imported records."""
+    """The folder of a model's imported records.
+
+    Args:
+        experiment: The experiment.
+        verb: The verb of the records.
+        task: The task of the records.
+        model: The name of the model.
+    """
     return experiment.results / "imported" / verb / task / model
 
 
