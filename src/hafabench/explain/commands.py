@@ -1,4 +1,4 @@
-"""The one command that makes the number of a cell again, and the commands of its jobs to run by hand."""
+"""The command that makes the number of a cell again, and the commands that do the same by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reproduce_runs(jobs: JobList, runs: Sequence[Run], *, again: bool) -> Reprod
     Args:
         jobs: The jobs of the experiment.
         runs: The runs.
-        again: Whether to repeat trainings that are done, which the workflow would leave alone.
+        again: Whether to repeat trainings that are done, which the workflow would skip.
     """
     forced = [str(run.checkpoint) for run in runs] if again else []
     trained: dict[str, Run] = {}
@@ -44,14 +44,14 @@ def reproduce_runs(jobs: JobList, runs: Sequence[Run], *, again: bool) -> Reprod
         steps += [job_id("train_run", name), *([job_id("evaluate_run", name)] if name in wanted else [])]
     by_hand = [jobs[step].command for step in steps]
     if forced:
-        # The command leaves a finished training alone.
+        # The command skips a finished training.
         by_hand.insert(0, shlex.join(["rm", *forced]))
     records = [run.record for run in runs]
     return Reproduction(workflow_command(jobs.experiment, records, forced), tuple(by_hand))
 
 
 def reproduce_record(jobs: JobList, job: Job) -> Reproduction:
-    """Make the record of one job, also if it is up to date."""
+    """Make the record of one job, even if it is up to date."""
     (record,) = job.outputs
     forced = [str(record)] if record.is_file() else []
     return Reproduction(workflow_command(jobs.experiment, [record], forced), (job.command,))

@@ -1,4 +1,4 @@
-"""Building an explanation from the records, configuration, claims and accounting behind a cell."""
+"""Builds an explanation from the records, configuration, claims and accounting behind a cell."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
     states = [run_state(run) for run in jobs.runs.values() if _is_behind(run, place, models)]
     records = _cell_records(jobs, place, {state.run.record: state.record for state in states})
     report = Report(experiment, make_frame(records.items()), current_counts(experiment))
-    # The baseline's runs are needed for the difference, but a cell's value is explained without them.
+    # The difference needs the baseline's runs, but the explanation of a cell's value does not show them.
     states = [state for state in states if state.run.model.name in place.models]
     states.sort(key=lambda state: place.models.index(state.run.model.name))
     runs = [state.run for state in states]
@@ -52,7 +52,7 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
     digest = _verified_digest(experiment, place.column.task) if runs else None
     return Explanation(
         locator=place.locator,
-        what=what + (f", difference to {_label(place)}" if place.is_difference else ""),
+        what=what + (f", difference from {_label(place)}" if place.is_difference else ""),
         experiment=experiment.name,
         scale=experiment.config.scale,
         warning=legend.warning(experiment.config.title, experiment.config.scale),

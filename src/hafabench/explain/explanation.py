@@ -14,12 +14,12 @@ Details = dict[str, Any]
 
 @dataclass(frozen=True)
 class Value:
-    """This project's half of the cell and the paper's, in the column's unit.
+    """The value of the cell in this project and in the paper, in the column's unit.
 
     Attributes:
-        printed, delta_printed: The value and its difference to the baseline as the tables print them.
+        printed, delta_printed: The value and its difference from the baseline as the tables print them.
         mean, spread, n: Mean, standard deviation and number of seeds.
-        delta, delta_interval: Difference to the baseline, and its confidence interval.
+        delta, delta_interval: Difference from the baseline, and its confidence interval.
         by_seed: The value of each seed, by model and seed (or ``unknown``).
         mark: ``measured``, ``counted``, ``imported`` or ``not run``.
         paper, paper_delta: The paper's value and difference; ``paper_printed`` shows both as the paper prints them.
@@ -143,7 +143,7 @@ class Explanation:
         runs: The runs behind the value.
         accounting: The cost of the cell's jobs on a cluster, one entry per job.
         cost: The cost of what is missing; None if nothing is.
-        remake: The commands that reproduce the value; None if this experiment cannot.
+        remake: The commands that reproduce the value; None if this experiment cannot make it.
     """
 
     locator: str

@@ -1,4 +1,4 @@
-"""Locators: ``table2/pvt_small_hafa/miou`` is a cell, ``table2/pvt_small_hafa/miou_delta`` its difference.
+"""Locators: ``table2/pvt_small_hafa/miou`` names a cell, ``table2/pvt_small_hafa/miou_delta`` its difference.
 
 Claims have the same locators (`hafabench.reporting.claims.paper_claims`). Cells that the paper leaves empty have a
 locator too.
@@ -17,7 +17,7 @@ from hafabench.reporting.claims.paper_claims import DELTA
 
 @dataclass(frozen=True)
 class Place:
-    """One cell of the tables, or its difference to the row's baseline."""
+    """One cell of the tables, or its difference from the row's baseline."""
 
     locator: str
     layout: TableLayout
@@ -27,7 +27,7 @@ class Place:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The row's model; for a difference also the baseline."""
+        """The row's model, and for a difference also the baseline."""
         if self.is_difference and self.row.baseline is not None:
             return self.row.model, self.row.baseline
         return (self.row.model,)

@@ -21,8 +21,8 @@ _WIDTH = 110
 def to_json(explanation: Explanation) -> str:
     """The explanation as JSON, with unrounded numbers."""
     content = dataclasses.asdict(explanation)
-    for run, facts in zip(content["runs"], explanation.runs, strict=True):
-        for setting, own in zip(run["settings"], facts.settings, strict=True):
+    for run, explained in zip(content["runs"], explanation.runs, strict=True):
+        for setting, own in zip(run["settings"], explained.settings, strict=True):
             setting["differs"] = own.differs
     return json.dumps(content, indent=2, default=_json_value) + "\n"
 
@@ -34,13 +34,13 @@ def _json_value(value: Any) -> Any:
 
 
 def to_text(explanation: Explanation) -> str:
-    """The explanation for a terminal. Each command is on a line of its own, so that it can be copied."""
+    """The explanation for a terminal. Each command is on a separate line, so that it can be copied."""
     lines = [f"{explanation.locator}  {explanation.what}"]
     lines += [explanation.warning] if explanation.warning else []
-    for title, facts in _sections(explanation):
+    for title, entries in _sections(explanation):
         lines += ["", title]
-        width = max((len(name) for name, _ in facts if name), default=0)
-        for name, text in facts:
+        width = max((len(name) for name, _ in entries if name), default=0)
+        for name, text in entries:
             first = f"  {name:{width}}  "
             lines += textwrap.wrap(
                 text,
@@ -57,9 +57,9 @@ def to_markdown(explanation: Explanation) -> str:
     """The explanation as Markdown, for an issue or an appendix."""
     lines = [f"# {explanation.what}", "", f"`{explanation.locator}` of experiment {explanation.experiment}"]
     lines += ["", f"**{explanation.warning}**"] if explanation.warning else []
-    for title, facts in _sections(explanation):
+    for title, entries in _sections(explanation):
         lines += ["", f"## {title}", ""]
-        lines += [f"- {f'{name}: ' if name else ''}{escape_markdown(text)}" for name, text in facts]
+        lines += [f"- {f'{name}: ' if name else ''}{escape_markdown(text)}" for name, text in entries]
     return "\n".join([*lines, *_commands(explanation, "```")]) + "\n"
 
 
@@ -90,8 +90,8 @@ def _sections(explanation: Explanation) -> list[Section]:
     ]
     sections += _configurations(explanation.runs)
     if explanation.accounting:
-        facts = [(entry["job"], _cost(entry)) for entry in explanation.accounting]
-        sections.append(("Accounting", facts))
+        entries = [(entry["job"], _cost(entry)) for entry in explanation.accounting]
+        sections.append(("Accounting", entries))
     return sections
 
 
@@ -106,16 +106,16 @@ def _cost(entry: Details) -> str:
 def _value(explanation: Explanation) -> list[tuple[str, str]]:
     value = explanation.value
     here = " ".join(filter(None, [value.printed, value.delta_printed]))
-    facts = [("here", f"{here} ({value.mark})" if value.mean is not None else "not run in this experiment")]
+    entries = [("here", f"{here} ({value.mark})" if value.mean is not None else "not run in this experiment")]
     for model, seeds in value.by_seed.items():
         name = "seeds" if len(value.by_seed) == 1 else f"seeds, {model}"
         if seeds:
-            facts.append((name, ", ".join(f"{seed}: {number:.4g}" for seed, number in seeds.items())))
-    facts.append(("paper", value.paper_printed or "prints no number"))
-    facts += [("verdict", f"{v.verdict} ({v.printed}): {v.because}") for v in explanation.verdicts]
-    facts += [("note", note) for note in explanation.notes]
-    facts += [("cost", explanation.cost)] if explanation.cost else []
-    return facts
+            entries.append((name, ", ".join(f"{seed}: {number:.4g}" for seed, number in seeds.items())))
+    entries.append(("paper", value.paper_printed or "prints no number"))
+    entries += [("verdict", f"{v.verdict} ({v.printed}): {v.because}") for v in explanation.verdicts]
+    entries += [("note", note) for note in explanation.notes]
+    entries += [("cost", explanation.cost)] if explanation.cost else []
+    return entries
 
 
 def _heading(origin: Origin) -> str:
@@ -185,7 +185,7 @@ def _configuration(group: Sequence[ExplainedRun]) -> list[tuple[str, str]]:
     data = first.dataset
     images = ", ".join(f"{count:,} {split}" for split, count in data["images"].items())
     digest = f"{short_digest(data['digest'])} at the last verification" if data["digest"] else "not verified yet"
-    facts = [
+    entries = [
         ("state", "; ".join(states)),
         ("fingerprint", ", ".join(run.fingerprint for run in group)),
         (
@@ -195,9 +195,9 @@ def _configuration(group: Sequence[ExplainedRun]) -> list[tuple[str, str]]:
         ("data set", f"{data['name']} at {data['root']}: {images} images, {data['classes']} classes; {digest}"),
     ]
     if first.starts_from:
-        facts.append(("starts from", ", ".join(run.starts_from for run in group if run.starts_from)))
+        entries.append(("starts from", ", ".join(run.starts_from for run in group if run.starts_from)))
     changed = [setting for setting in first.settings if setting.differs]
-    facts += [
+    entries += [
         (
             setting.key,
             f"{_setting_text(setting.value)}, in the recipe {_setting_text(setting.recipe)} ({setting.source}); "
@@ -206,8 +206,8 @@ def _configuration(group: Sequence[ExplainedRun]) -> list[tuple[str, str]]:
         for setting in changed
     ]
     same = [f"{setting.key} {_setting_text(setting.value)}" for setting in first.settings if not setting.differs]
-    facts.append(("as the recipe" if changed else "the recipe's", ", ".join(same)))
-    return facts
+    entries.append(("as in the recipe" if changed else "the recipe's", ", ".join(same)))
+    return entries
 
 
 def _setting_text(value: Any) -> str:

@@ -97,15 +97,13 @@ def why_empty(experiment: Experiment, place: Place, runs: Sequence[Run], found: 
         task, trained = place.column.task, {run.model.name for run in runs}
         absent = [model for model in place.models if model not in trained]
         for model in absent:
-            notes.append(f"{experiment.file} does not train {model} for {task}: name it under train.{task}")
-            notes += [f"{file} does: {line}" for file, line in _elsewhere(experiment, place, model)]
+            notes.append(f"{experiment.file} does not train {model} for {task}; add it to train.{task}")
+            notes += [f"{file} trains it: {command}" for file, command in _elsewhere(experiment, place, model)]
     elif place.column.verb == "latency" and not found:
         groups = {group.name: group for group in experiment.config.latency}
         group = groups.get(place.latency_group or "")
         if group is None:
-            notes.append(
-                f"{experiment.file} has no latency measurement {place.latency_group!r}: name one under latency"
-            )
+            notes.append(f"{experiment.file} has no latency measurement {place.latency_group!r}; add one to latency")
         else:
             notes += [
                 f"latency measurement {group.name} of {experiment.file} does not time {model}"

@@ -1,1 +1,1 @@
-"""Numbers that were measured elsewhere, read into records that say so; docs/imports.md."""
+"""Imports of numbers that were measured elsewhere; see docs/imports.md. Their records are marked as imported."""

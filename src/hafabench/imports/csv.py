@@ -56,7 +56,7 @@ def _header_problems(file: Path, header: Sequence[str]) -> list[Problem | str]:
     clauses += [f"column {', '.join(twice)} twice"] if twice else []
     if not clauses:
         return []
-    expected = f"expected {', '.join(REQUIRED)} and, where known, {', '.join(OPTIONAL)}"
+    expected = f"expected {', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
     return [Problem(str(file), "", f"{'; '.join(clauses)}; {expected}", 1)]
 
 

@@ -24,8 +24,8 @@ class ImportedMetric:
         metric: The number under this project's names and in the unit of records.
         part: The part of the file that contains it, a clause.
         line: The line of the file.
-        device: The device that it was measured on; None if the file does not say.
-        commit: The commit of the code that measured it; None if the file does not say.
+        device: The device that it was measured on; None if the file does not contain it.
+        commit: The commit of the code that measured it; None if the file does not contain it.
     """
 
     metric: Metric
@@ -49,7 +49,7 @@ class Import:
         file: The file.
         metrics: The numbers in the file.
         also: Other files that were read, each with its SHA-256.
-        training: What the file says about the training; None if nothing.
+        training: What the file contains about the training; None if nothing.
     """
 
     kind: Literal["timm", "mmengine", "csv"]

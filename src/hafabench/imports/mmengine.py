@@ -69,7 +69,7 @@ def read_mmengine(
     validations, training, old = _validations(file)
     found: list[Task] = list(validations)
     if task is None and len(found) > 1:
-        raise UserError(Problem(str(file), "", f"validations of {' and '.join(found)}: give --task"))
+        raise UserError(Problem(str(file), "", f"validations of {' and '.join(found)}; give --task"))
     task = task or found[0]
     if task not in validations:
         raise UserError(Problem(str(file), "", f"no validation of {task}, only of {', '.join(found)}"))
@@ -94,7 +94,7 @@ def read_mmengine(
 
 
 def _validations(file: Path) -> tuple[_Validations, dict[str, Any], bool]:
-    """Return the validations by task, the facts about the training, and whether the log is older than mmengine."""
+    """Return the validations by task, the properties of the training, and whether the log is older than mmengine."""
     found: _Validations = {}
     training: dict[str, Any] = {}
     old = False
@@ -155,6 +155,6 @@ def _metrics(file: Path, number: int, entry: dict[str, Any]) -> dict[str, float]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(Problem(str(file), key, f"expected a number, found {value!r}", number))
         if name in values:
-            raise UserError(Problem(str(file), key, f"a second {name} in one validation: of which data set?", number))
+            raise UserError(Problem(str(file), key, f"a second value of {name} in the same validation", number))
         values[name] = float(value)
     return values

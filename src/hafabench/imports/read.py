@@ -46,7 +46,7 @@ def read_import(
     if kind == "csv":
         given = {"--task": task, "--model": model, "--seed": seed, "--epoch": epoch}
         for option in (name for name, value in given.items() if value is not None):
-            raise UserError(f"{option} is for the log of one training; a CSV file contains it line by line")
+            raise UserError(f"{option} is for the log of one training; a CSV file contains it on every line")
         return read_csv(file, experiment.models)
     if kind == "mmengine":
         return read_mmengine(file, experiment.models, model=model, epoch=epoch or "last", task=task, seed=seed)

@@ -1,7 +1,7 @@
 """Writes imported numbers to records, which are stored apart from the measured ones.
 
 An earlier import is replaced only if the user asks for it. A number with an unknown seed is never combined with
-numbers that have a seed, because it may be one of them.
+numbers that have a seed, because it may be a repetition of one of them.
 """
 
 from __future__ import annotations
@@ -200,7 +200,8 @@ def _refusal(both: Sequence[str], rest: Sequence[str], replace: bool) -> str:
     if not replace:
         return f"an earlier import contains {', '.join(both)}; --replace replaces it"
     if rest:
-        return f"it also contains {', '.join(rest)}, which the new import does not; delete it by hand to lose them"
+        hint = "delete the file by hand if they are not needed"
+        return f"it also contains {', '.join(rest)}, which the new import does not; {hint}"
     return ""
 
 

@@ -28,7 +28,7 @@ def record_foreign(
 ) -> Stored:
     """Evaluate foreign weights as a run's model and write an imported record.
 
-    The provenance is that of the evaluation. Nothing is known about the training, so that the record has neither the
+    The provenance is that of the evaluation. Nothing is known about the training, so the record has neither the
     run's fingerprint nor its seed.
 
     Args:

@@ -1,4 +1,4 @@
-"""The hours that every job of an experiment still takes: measured where runs have measured them, else estimated."""
+"""The hours that every job of an experiment still takes, from measured rates if there are any, or else estimated."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class PlannedJob:
     Attributes:
         job: The job.
         resources: What its first attempt requests.
-        hours: Wall-clock hours from now on, startup included; 0 for a job that is done.
-        hours_from_scratch: The same as if nothing of it were on disk.
+        hours: Wall-clock hours that it still takes, including the startup; 0 for a job that is done.
+        hours_from_scratch: The hours if nothing of it were on disk.
         state: What is on disk of its outputs (`hafabench.runs.state.JobState`).
         sources: What the hours are derived from, as clauses.
     """
@@ -40,12 +40,12 @@ class PlannedJob:
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours from now on."""
+        """GPU-hours that it still takes."""
         return self.hours * self.resources.gpus
 
     @property
     def gpu_hours_from_scratch(self) -> float:
-        """GPU-hours as if nothing of it were on disk."""
+        """GPU-hours if nothing of it were on disk."""
         return self.hours_from_scratch * self.resources.gpus
 
 
@@ -61,7 +61,7 @@ def planned_jobs(jobs: JobList, states: Mapping[str, JobState]) -> dict[str, Pla
 
 
 class _Hours:
-    """Hours of jobs: of trainings and evaluations as measured or estimated, of others a flat allowance."""
+    """Hours of trainings and evaluations as measured or estimated, and a flat allowance for other jobs."""
 
     def __init__(self, jobs: JobList, states: Mapping[str, JobState]):
         self._requests = jobs.requests
@@ -102,7 +102,7 @@ class _Hours:
         )
 
     def _left(self, state: RunState, hours: float, sources: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
-        """Hours of what is left of a training, and what they are derived from."""
+        """The hours that a training still takes, and what they are derived from."""
         rate = (state.last or {}).get("images_per_s")
         if state.state != "interrupted" or not rate:
             return hours * (1 - state.share), sources
@@ -125,7 +125,7 @@ class _Hours:
         if not count:
             return estimate
         source = (
-            f"{1 / ratio:.2f} times as long as that: measured by this experiment on {count} trainings of the task"
+            f"{1 / ratio:.2f} times that estimate, as measured by this experiment on {count} trainings of the task"
         )
         return Estimate(estimate.hours / ratio, gpus, estimate.images_per_s * ratio, (*estimate.sources, source))
 

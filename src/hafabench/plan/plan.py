@@ -1,4 +1,4 @@
-"""The plan of an experiment: what it will cost, and what of it is left to spend."""
+"""The plan of an experiment: its cost from scratch, and the cost that is left."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TableCost:
         id, title: The table.
         runs: The number of runs that it needs, including those that they start from.
         gpu_hours: GPU-hours of these runs from scratch.
-        left: GPU-hours of these runs from now on.
-        added: GPU-hours from now on of the runs that no table above needs.
+        left: GPU-hours that these runs still take.
+        added: The part of ``left`` for runs that no table above needs.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Stale:
     Attributes:
         id: The id of the run, or of the job of a measurement.
         changes: What differs, as clauses.
-        gpu_hours: The GPU-hours that making it again takes.
+        gpu_hours: The GPU-hours that are needed to make it again.
     """
 
     id: str
@@ -102,7 +102,7 @@ class Plan:
 
     @property
     def gpu_hours_left(self) -> float:
-        """GPU-hours of all jobs from now on."""
+        """GPU-hours that all jobs still take."""
         return sum(job.gpu_hours for job in self.jobs.values())
 
 
@@ -124,7 +124,7 @@ def make_plan(
         speed: The speed of one GPU, relative to the GPU that ``throughput.yaml`` describes.
 
     Raises:
-        UserError: If files are not in order, the budget is negative, or a job needs more GPUs than there are.
+        UserError: If a file is invalid, the budget is negative, or a job needs more than ``gpus`` GPUs.
     """
     listed = JobList(experiment, site, speed)
     states = job_states(listed)
@@ -211,7 +211,7 @@ def _disk(jobs: JobList, gpus: int) -> Disk:
 
 
 def _stale(jobs: dict[str, PlannedJob], states: Mapping[str, JobState]) -> list[Stale]:
-    """Results that the configuration has outdated; a report that only has to be written again is none of them."""
+    """Stale results of runs and measurements, without reports, which only have to be written again."""
     found = []
     for identifier, job in jobs.items():
         state = states[identifier]

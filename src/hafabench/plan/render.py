@@ -86,7 +86,7 @@ def _summary(plan: Plan) -> str:
     rules = Counter(planned.job.rule for planned in plan.jobs.values())
     undone = [job for job in plan.jobs.values() if job.state != "done"]
     states: Counter[str] = Counter(state.state for state in plan.runs.values())
-    speed = "" if plan.speed == 1 else f", taken as {plan.speed:g} times as fast"
+    speed = "" if plan.speed == 1 else f", assumed to be {plan.speed:g} times as fast"
     scheduled = plan.schedule
     shortest = format_duration(3600 * scheduled.critical_hours)
     lines = [
@@ -162,8 +162,8 @@ def _selection(plan: Plan) -> str:
         f"## For {chosen.budget:,.0f} GPU-hours",
         "",
         f"{len(chosen.runs)} runs, {chosen.gpu_hours:,.1f} GPU-hours to go, settle {settled['difference']} of "
-        f"{total['difference']} printed differences and {settled['value']} of {total['value']} printed rows: the "
-        "most differences that the budget pays for, then the most rows, then the fewest hours (exact).",
+        f"{total['difference']} printed differences and {settled['value']} of {total['value']} printed rows. No "
+        "choice within the budget settles more differences or, with as many differences, more rows.",
         "",
         f"- runs: {_names(chosen.runs)}",
         f"- differences settled: {_names(differences)}",
@@ -191,7 +191,7 @@ def _listing(plan: Plan) -> str:
             )
         )
     heading = ("job", "state", "GPUs", "CPUs", "GiB", "time limit", "hours", "GPU-hours", "source")
-    note = "CPUs and memory are per node. `x2` says how many attempts a training takes within the site's time limit."
+    note = "CPUs and memory are per node. `x2` means that a training takes two attempts within the site's time limit."
     return f"## Jobs\n\n{markdown_table(heading, rows, 'lrrrrrrrr', is_markdown=True)}\n\n{note}"
 
 
@@ -205,7 +205,7 @@ def _sources(plan: Plan) -> str:
     if not counted:
         return ""
     lines = [f"- {source} ({count})" for source, count in counted.most_common()]
-    heading = "## What the estimates of trainings rest on (number of trainings)"
+    heading = "## Sources of the estimates of trainings (number of trainings)"
     return "\n".join([heading, "", *lines])
 
 

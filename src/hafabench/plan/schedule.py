@@ -39,12 +39,12 @@ def schedule(jobs: Mapping[str, PlannedJob], gpus: int) -> Schedule:
         gpus: The number of GPUs that the jobs share.
 
     Raises:
-        UserError: If a single job needs more.
+        UserError: If a single job needs more GPUs.
     """
     too_big = [job for job in jobs.values() if job.hours and job.resources.gpus > gpus]
     if too_big:
         most = max(too_big, key=lambda job: job.resources.gpus)
-        raise UserError(f"{most.id} takes {most.resources.gpus} GPUs, there are only {gpus} to plan with")
+        raise UserError(f"{most.id} needs {most.resources.gpus} GPUs, but the plan has only {gpus}")
     to_go = _hours_to_go(jobs)
     waiting = {identifier: len(job.job.needs) for identifier, job in jobs.items()}
     followers: dict[str, list[str]] = {identifier: [] for identifier in jobs}
@@ -83,7 +83,7 @@ def schedule(jobs: Mapping[str, PlannedJob], gpus: int) -> Schedule:
 
 
 def _hours_to_go(jobs: Mapping[str, PlannedJob]) -> dict[str, float]:
-    """Hours from each job's start to the end of the longest chain behind it."""
+    """Hours from each job's start to the end of the longest chain after it."""
     to_go = {identifier: job.hours for identifier, job in jobs.items()}
     for job in reversed(list(jobs.values())):
         for need in job.job.needs:
@@ -100,8 +100,8 @@ def _critical_path(jobs: Mapping[str, PlannedJob], to_go: dict[str, float]) -> t
     path: list[str] = []
     candidates = firsts
     while candidates:
-        here = max(candidates, key=lambda identifier: to_go[identifier])
-        if jobs[here].hours:
-            path.append(here)
-        candidates = followers.get(here, [])
+        longest = max(candidates, key=lambda identifier: to_go[identifier])
+        if jobs[longest].hours:
+            path.append(longest)
+        candidates = followers.get(longest, [])
     return tuple(path)

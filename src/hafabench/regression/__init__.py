@@ -1,1 +1,1 @@
-"""The gate: a candidate's records against a baseline's, metric by metric better, worse or cannot tell."""
+"""The regression gate, which compares a candidate's records with a baseline's, metric by metric."""

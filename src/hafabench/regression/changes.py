@@ -1,4 +1,4 @@
-"""Candidate against baseline: each metric of each model is better, worse, unchanged, or cannot be told."""
+"""The changes from baseline to candidate, with a verdict on each metric of each model."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Changes:
         return Counter(change.verdict for change in self.changes)[verdict]
 
     def failed(self, *, strict: bool = False) -> bool:
-        """Return whether the gate fails: a metric is worse or missing or, if ``strict``, cannot be told."""
+        """Return whether a metric is worse or missing or, if ``strict``, has the verdict ``cannot tell``."""
         return any(change.verdict in failing_verdicts(strict=strict) for change in self.changes)
 
 
@@ -80,7 +80,7 @@ def failing_verdicts(*, strict: bool) -> set[Verdict]:
 
 @dataclass(frozen=True)
 class _Pair:
-    """One metric key at the seeds that both record sets have; ``lost`` are those that only the baseline has."""
+    """One metric key at the seeds that both record sets have; ``lost`` are the seeds of the baseline alone."""
 
     key: MetricKey
     baseline: dict[int, RecordedMetric]
@@ -119,7 +119,7 @@ def find_changes(baseline: RecordSet, candidate: RecordSet, limits: GateLimits) 
     if problems:
         raise UserError(list(dict.fromkeys(problems)))
     methods = {pair.key: _method(pair, limits) for pair in common}
-    # Counts and identical predictions have no error, so that they cannot raise a false alarm.
+    # Counts and identical predictions have no error, so they cannot raise a false alarm.
     uncertain = sum(method.has_error for method in methods.values())
     level = limits.false_alarms / max(uncertain, 1)
     changes = [
@@ -185,7 +185,7 @@ def _method(pair: _Pair, limits: GateLimits) -> _Method:
     if len(before) >= limits.min_seeds and (retrained or predictions is None):
         return _Method(lambda level: effect_over_seeds(before, after, level))
     if predictions is not None:
-        note = "retrained: the interval is of the images, not of repeating the training"
+        note = "retrained: the interval covers the choice of images, but not the variation between trainings"
         notes = (note,) if retrained else ()
         return _Method(
             lambda level: effect_over_images(metric.name, *predictions, level, limits.resamples), notes=notes
@@ -226,9 +226,9 @@ def _judge(pair: _Pair, method: _Method, gate: GateLimits, level: float) -> Chan
     if pair.lost:
         notes.append(f"the candidate lacks {len(pair.lost)} of the baseline's {len(pair.lost) + len(before)} seeds")
     if elsewhere and limits.elsewhere:
-        notes.append("made on another machine or torch: wider limit")
+        notes.append("made on another machine or with another version of torch: wider limit")
     elif disturbed and limits.elsewhere:
-        notes.append(f"timed while others had {others:.0f} % of the CPUs: wider limit")
+        notes.append(f"timed while other processes used {others:.0f} % of the CPU time: wider limit")
     if pair.key.verb == "evaluate" and any(old.fingerprint != new.fingerprint for old, new in pair.records):
         notes.append("the configuration of the run has changed")
     elif any(_other_data(*records) for records in pair.records):
@@ -262,8 +262,8 @@ def _one_sided(pair: _Pair) -> Change:
 
 
 def _elsewhere(old: Record, new: Record) -> bool:
-    """Return whether two records were made on different machines or versions of torch, or that is unknown."""
-    places = [
+    """Return whether two records differ in their machine or version of torch; True if these are unknown."""
+    environments = [
         (
             record.machine.cpu if record.machine else None,
             record.provenance.device,
@@ -271,7 +271,7 @@ def _elsewhere(old: Record, new: Record) -> bool:
         )
         for record in (old, new)
     ]
-    return places[0] != places[1] or None in places[0]
+    return environments[0] != environments[1] or None in environments[0]
 
 
 def _others_percent(pair: _Pair) -> float:

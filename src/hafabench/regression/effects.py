@@ -1,4 +1,4 @@
-"""The effect of a change with its error: candidate minus baseline, by counts, seeds, images or timed rounds.
+"""The effect of a change (candidate minus baseline) and its error, from counts, seeds, images or timed rounds.
 
 Each function returns the change, its two-sided interval at the given level, and the smallest true change that it
 would have found with 80 % power, all in the metric's unit.
@@ -27,9 +27,9 @@ class Effect:
 
     Attributes:
         change: The difference in the metric's unit.
-        low, high: Its interval; None where there is none.
-        detectable: The smallest change that would have been found; None where that is unknown.
-        method: How the change was found, a clause.
+        low, high: Its interval; None if there is none.
+        detectable: The smallest change that would have been found; None if it is unknown.
+        method: How the change was found, as a clause.
     """
 
     change: float
@@ -65,7 +65,7 @@ def effect_over_images(
         baseline: The predictions of each seed, with the images in the same order throughout.
         candidate: The same for the candidate.
         level: The two-sided level of the interval.
-        resamples: The number of resamples of the bootstrap. Each draws the same images for all seeds and both sides.
+        resamples: The number of resamples of the bootstrap. Each draws the same images for all predictions.
     """
     images = len(baseline[0].images)
     if len(baseline) == 1 and isinstance(baseline[0], Hits):
@@ -84,7 +84,7 @@ def effect_over_images(
 
     change = float(difference(np.ones((1, images), dtype=np.int64))[0])
     error = bootstrap_error(difference, images, resamples)
-    # Student's t with as many degrees of freedom as images, less one.
+    # Student's t has one degree of freedom less than there are images.
     quantile, power = (float(stats.t.ppf(p, images - 1)) for p in (1 - level / 2, POWER))
     half_width = quantile * error
     method = f"{images} images, bootstrap of {resamples}"
@@ -95,7 +95,7 @@ def effect_on_ratio(baseline: Metric, candidate: Metric, level: float) -> Effect
     """Return the effect on a ratio that each side measured round by round, by the difference of the logarithms.
 
     The intervals of the two records give the errors of the logarithms. They are independent, because each side was
-    measured in a process of its own.
+    measured in a separate process.
     """
     rounds = f"{baseline.repeats} and {candidate.repeats} interleaved rounds"
     errors = [_error_of_logarithm(metric) for metric in (baseline, candidate)]

@@ -73,7 +73,7 @@ def read_records(folder: Path) -> RecordSet:
     """
     paths = tuple(record_paths(folder))
     if not paths:
-        message = "no records here; expected classification/<model>/seed<k>/evaluate.json, complexity/, latency/ ..."
+        message = "no records; expected classification/<model>/seed<k>/evaluate.json, complexity/, latency/ ..."
         raise UserError(Problem(str(folder), "", message))
     metrics: dict[MetricKey, dict[int, RecordedMetric]] = {}
     problems: list[Problem | str] = []
@@ -105,10 +105,10 @@ def record_paths(folder: Path) -> Iterator[Path]:
 
 
 def predictions_of(recorded: RecordedMetric) -> Predictions | None:
-    """Return the predictions that a metric was computed from; None if the record kept none for it.
+    """Return the predictions that a metric was computed from; None if none are stored for it.
 
     Raises:
-        UserError: If the file is missing or damaged, or the record was made with another one.
+        UserError: If the file is missing or damaged, or the record was made with another file.
     """
     digest = recorded.record.predictions_sha256
     if digest is None:

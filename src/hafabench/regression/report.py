@@ -20,7 +20,7 @@ def summary(changes: Changes) -> str:
 
 
 def text(changes: Changes) -> str:
-    """Return a line for every metric that changed or cannot be told, then the summary."""
+    """Return a line for every metric whose verdict is not ``no change``, then the summary."""
     lines = [
         f"{change.verdict:<11} {_sentence(change)}" for change in changes.changes if change.verdict != "no change"
     ]
@@ -29,7 +29,7 @@ def text(changes: Changes) -> str:
 
 
 def markdown(changes: Changes, title: str, *, strict: bool = False) -> str:
-    """Return a comment for a pull request: a table of what changed, and a folded one of what did not."""
+    """Return a comment for a pull request, with a table of what changed and a folded table of what did not."""
     outcome = "failed" if changes.failed(strict=strict) else "passed"
     changed = [change for change in changes.changes if change.verdict != "no change"]
     unchanged = [change for change in changes.changes if change.verdict == "no change"]
@@ -51,7 +51,7 @@ def markdown(changes: Changes, title: str, *, strict: bool = False) -> str:
 def junit(changes: Changes, name: str, *, strict: bool = False) -> str:
     """Return JUnit XML with a test case per metric.
 
-    Worse and missing metrics fail. A metric that cannot be told is skipped, or fails if ``strict``.
+    Worse and missing metrics fail. Those with the verdict ``cannot tell`` are skipped, or fail if ``strict``.
     """
     failing = failing_verdicts(strict=strict)
     skipped = {"cannot tell"} - failing

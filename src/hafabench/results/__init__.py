@@ -1,1 +1,1 @@
-"""Records on disk and the pandas frame made of them."""
+"""Records, and the files that are stored beside them: histories, predictions and counts."""

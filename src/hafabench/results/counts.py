@@ -61,7 +61,7 @@ class Counts(StrictModel):
 
 
 def write_counts(path: Path, counts: Counts) -> None:
-    """Write a counts record to a file, as a whole or not at all."""
+    """Write a counts record to a file atomically."""
     write_text(path, json.dumps(counts.model_dump(mode="json", by_alias=True), indent=1) + "\n")
 
 
@@ -76,7 +76,7 @@ def read_counts(path: Path) -> Counts:
 
 
 def read_current(path: Path, fingerprint: str) -> Counts | None:
-    """Read a counts record that must have a fingerprint; None if the file does not exist.
+    """Read a counts record that must have the given fingerprint; None if the file does not exist.
 
     Raises:
         UserError: As `read_counts`, and if the record has another fingerprint.
@@ -91,7 +91,7 @@ def read_current(path: Path, fingerprint: str) -> Counts | None:
 
 
 def is_current(path: Path, fingerprint: str) -> bool | None:
-    """Return whether a counts record has a fingerprint; None if there is no readable record."""
+    """Return whether a counts record has the given fingerprint; None if there is no readable record."""
     try:
         return read_counts(path).fingerprint == fingerprint
     except UserError:

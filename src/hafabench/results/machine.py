@@ -1,6 +1,6 @@
-"""The state of the machine while something is timed, so that readers can judge how far to trust the times.
+"""The state of the machine while something is timed, by which readers can judge how reliable the times are.
 
-It works on Linux and macOS. What a system does not tell stays None.
+Linux and macOS are supported. Values that a system does not report are None.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GPU_FIELDS = "name,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
 
 @dataclass(frozen=True)
 class _CpuTimes:
-    """CPU seconds since boot, summed over all CPUs; ``steal`` is None where the system does not count it."""
+    """CPU seconds since boot, summed over all CPUs; ``steal`` is None if the system does not count it."""
 
     total: float
     busy: float
@@ -108,7 +108,7 @@ def _affinity() -> list[int] | None:
 
 
 def _clocks_mhz(affinity: list[int] | None) -> list[float]:
-    """Return the current clock of each CPU in MHz, of those in ``affinity`` where CPUs are told apart."""
+    """Return the current clocks in MHz of the CPUs in ``affinity``; of all CPUs if they cannot be distinguished."""
     try:
         clocks = [round(clock.current, 1) for clock in psutil.cpu_freq(percpu=True)]
     except (AttributeError, NotImplementedError, OSError, RuntimeError):
@@ -126,7 +126,7 @@ def _governors(affinity: list[int] | None) -> list[str] | None:
 
 
 def _gpu() -> dict[str, str] | None:
-    """Return what nvidia-smi reports about the first visible GPU."""
+    """Return what nvidia-smi reports about the first visible GPU; None if it reports nothing."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -137,7 +137,7 @@ def _gpu() -> dict[str, str] | None:
 
 
 def _output(command: list[str]) -> str:
-    """Return what a command prints; nothing where it fails."""
+    """Return the output of a command; empty if the command fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

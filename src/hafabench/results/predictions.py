@@ -1,4 +1,4 @@
-"""The outcome of each image in an evaluation, which two evaluations need to be compared image by image.
+"""The outcome of each image in an evaluation, by which two evaluations are compared image by image.
 
 A file contains what the metrics are computed from: hits (classification), areas of intersection and union per class
 (segmentation), or detections matched with the ground truth as in COCO (detection). The metrics of any resample of the
@@ -48,7 +48,7 @@ class Predictions(Protocol):
             counts: (resamples, N) how often each resample contains each image.
 
         Returns:
-            (resamples,) the metric; NaN where a resample leaves it undefined.
+            (resamples,) the metric; NaN for resamples in which it is undefined.
         """
 
 
@@ -62,7 +62,7 @@ def identical(one: Predictions, other: Predictions) -> bool:
 
 @dataclass(frozen=True)
 class Hits:
-    """Classification: (N,) whether the right class is the most probable one, and whether it is one of five."""
+    """Classification: (N,) whether the right class is the most probable one, and whether it is among the top five."""
 
     images: Names
     top1: Bools
@@ -171,7 +171,7 @@ def _mean_precision(hits: Floats, detections: Floats, objects: Integers) -> Floa
     """
     precision = hits / (detections + np.spacing(1))
     highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # The last column stands for recalls that are never reached.
+    # The last column is for recalls that are never reached.
     highest = np.concatenate([highest, np.zeros((len(highest), 1))], axis=1)
     recall = hits / np.maximum(objects, 1)[:, None]
     at = (np.searchsorted(row, RECALLS, side="left") for row in recall)
@@ -205,7 +205,7 @@ _KINDS: dict[str, type[Hits] | type[Areas] | type[Detections]] = {
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predictions to a file, as a whole or not at all. The same content gives the same bytes."""
+    """Write predictions to a file atomically. The same content gives the same bytes."""
     [kind] = [name for name, cls in _KINDS.items() if isinstance(predictions, cls)]
     arrays: dict[str, Any] = dict(_arrays(predictions))
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
@@ -261,7 +261,7 @@ def _arrays(predictions: Any) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _mean_where(defined: Bools, values: Floats) -> Floats:
-    """Return the mean of each row's defined values; NaN where there are none."""
+    """Return the mean of each row's defined values; NaN if there are none."""
     number = defined.sum(1)
     total = np.where(defined, values, 0).sum(1)
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)

@@ -110,7 +110,7 @@ class ImportSource(StrictModel):
         kind: The format of the file. ``weights`` is a foreign checkpoint that was evaluated in this project.
         file: The path of the file as the user gave it.
         sha256: The SHA-256 of the file.
-        read: The part of the file that was read (the epoch, the line), a clause.
+        read: The part of the file that was read (the epoch, the line), as a clause.
         imported: The time of the import (ISO 8601).
         also: Other files that were read, each with its SHA-256.
     """
@@ -173,7 +173,7 @@ class Record(StrictModel):
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record to a file, as a whole or not at all."""
+    """Write a record to a file atomically."""
     write_text(path, json.dumps(record.model_dump(by_alias=True), indent=2) + "\n")
 
 

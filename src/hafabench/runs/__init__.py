@@ -1,1 +1,1 @@
-"""The runs and jobs of an experiment: what they are, where their files are and what state they are in."""
+"""The runs and jobs of an experiment, with their files and states."""

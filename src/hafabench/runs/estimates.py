@@ -22,7 +22,7 @@ from hafabench.runs.fingerprints import complexity_fingerprint
 from hafabench.runs.paths import complexity_record
 from hafabench.runs.run import Run
 
-# A training step costs three forward passes: the backward pass costs two.
+# A training step costs three forward passes, because the backward pass costs two.
 PASSES = 3
 _COLUMNS = ["task", "model", "params", "gmacs"]
 
@@ -44,7 +44,7 @@ class Estimate:
         hours: Wall-clock hours.
         gpus: The number of GPUs; 0 for a CPU core.
         images_per_s: Images per second over all GPUs.
-        sources: Where the numbers behind it come from, as clauses.
+        sources: The sources of the numbers that it is derived from, as clauses.
     """
 
     hours: float
@@ -76,7 +76,7 @@ class Throughput:
 
     @property
     def startup_minutes(self) -> float:
-        """The minutes that a job takes before it does its work."""
+        """The minutes before a job begins its work."""
         embedded = self.experiment.config.scale == "embedded"
         return (self.rates.embedded_startup_minutes if embedded else self.rates.startup_minutes).value
 
@@ -114,9 +114,11 @@ class Throughput:
         ]
         if relatives:
             nearest = max(relatives, key=lambda size: size.gmacs)
-            return Size(nearest.params, nearest.gmacs, f"not counted: taken for the largest {model.architecture}")
+            return Size(
+                nearest.params, nearest.gmacs, f"not counted; assumed as for the largest {model.architecture}"
+            )
         nearest = max((size for (at, _), size in known.items() if at == task), key=lambda size: size.gmacs)
-        return Size(nearest.params, nearest.gmacs, "not counted: taken for the task's largest model")
+        return Size(nearest.params, nearest.gmacs, "not counted; assumed as for the task's largest model")
 
     def gmacs(self, run: Run) -> float:
         """10^9 multiply-accumulates for one training image of the run: the counted ones, scaled by image area."""
@@ -124,7 +126,7 @@ class Throughput:
         return self.size(run.task, run.model).gmacs * image_area(run) / (height * width)
 
     def train(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
-        """How long the run's training takes from its first step.
+        """Estimate the duration of the run's training from its first step.
 
         Args:
             run: Any run of the experiment.
@@ -134,7 +136,7 @@ class Throughput:
         images = total_steps(run) * run.recipe.batch_size
         if not gpus:
             rate = self.rates.cpu_gmacs_per_s.value / (PASSES * self.gmacs(run))
-            return _estimate(images, rate, 0, (self._sized(run), self.rates.cpu_gmacs_per_s.source))
+            return _estimate(images, rate, 0, (self._size_source(run), self.rates.cpu_gmacs_per_s.source))
         if run.task == "classification":
             rate, sources = self._classification_rate(run, gpus, speed)
         else:
@@ -142,7 +144,7 @@ class Throughput:
         return _estimate(images, rate, gpus, sources)
 
     def evaluate(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
-        """How long the evaluation takes; an image takes a third of the work of a training step.
+        """Estimate the duration of the evaluation, which takes a third of the work of a training step per image.
 
         Args:
             run: Any run of the experiment.
@@ -170,12 +172,15 @@ class Throughput:
             rate, sources = published.value * area, (published.source,)
         else:
             achieved = self.rates.tmacs_per_s
-            rate, sources = achieved.value * 1e3 / (PASSES * self.gmacs(run)), (self._sized(run), achieved.source)
+            rate, sources = (
+                achieved.value * 1e3 / (PASSES * self.gmacs(run)),
+                (self._size_source(run), achieved.source),
+            )
         slower, why = self._slowdown(run.model)
         rate = gpus * speed * rate / slower
         loaded = self._loader_rate(run, gpus)
         if loaded < rate:
-            return loaded, (f"bound by data loading: {self.rates.loader_images_per_s.source}",)
+            return loaded, (f"limited by data loading: {self.rates.loader_images_per_s.source}",)
         return rate, (*sources, *why)
 
     def _dense_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, tuple[str, ...]]:
@@ -185,7 +190,7 @@ class Throughput:
         seconds = batch / gpus * PASSES * self.gmacs(run) / (achieved.value * 1e3 * speed)
         if seconds < least.value:
             return batch / (least.value * slower), (least.source, *why)
-        return batch / (seconds * slower), (self._sized(run), achieved.source, *why)
+        return batch / (seconds * slower), (self._size_source(run), achieved.source, *why)
 
     def _loader_rate(self, run: Run, gpus: int) -> float:
         return gpus * max(run.recipe.workers, 1) * self.rates.loader_images_per_s.value
@@ -198,7 +203,7 @@ class Throughput:
         rate = known.get(f"{mergers}/{model.size}") or known.get(mergers) or self.rates.slowdown_otherwise
         return rate.value, (f"{rate.value:g} times slower with {mergers}: {rate.source}",)
 
-    def _sized(self, run: Run) -> str:
+    def _size_source(self, run: Run) -> str:
         return f"multiply-accumulates per image: {self.size(run.task, run.model).source}"
 
 
@@ -212,7 +217,7 @@ def total_steps(run: Run) -> int:
 
 
 def image_area(run: Run) -> int:
-    """The pixels of a training image; for detection, of an image of the usual aspect ratio, 4:3 to 8:5."""
+    """The pixels of a training image. Detection images are assumed to have an aspect ratio of up to 8:5."""
     recipe = run.recipe
     if isinstance(recipe, ClassificationRecipe):
         return recipe.image_size**2

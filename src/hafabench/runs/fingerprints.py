@@ -1,4 +1,4 @@
-"""Fingerprints: what a run or a measurement computes, as twelve hexadecimal digits.
+"""Fingerprints, which identify what a run or a measurement computes by twelve hexadecimal digits.
 
 Equal fingerprints mean equal work. They are public interface: records contain them, and a changed fingerprint makes
 results stale.
@@ -23,7 +23,7 @@ def fingerprint(content: dict[str, Any]) -> str:
 
 def model_identity(model: ModelSpec) -> dict[str, Any]:
     """The properties of a model that determine what it computes."""
-    # The name is only a label. Keep rates came after the first records.
+    # The name is only a label. Keep rates were added after the first records were made.
     ignored = {"name"} if model.keep is not None else {"name", "keep"}
     return {k: v for k, v in model.as_record().items() if k not in ignored}
 
@@ -66,7 +66,7 @@ def latency_fingerprint(experiment: Experiment, group: LatencyConfig) -> str:
 def imported_fingerprint(experiment: Experiment, verb: str, task: Task) -> str:
     """Fingerprint of what imported numbers were obtained on: the task's data set, or the sizes used for counting.
 
-    Recipes have no part in imported numbers and therefore none in this fingerprint.
+    Recipes do not affect imported numbers, so they are not part of this fingerprint.
 
     Args:
         experiment: The experiment that the numbers are imported into.

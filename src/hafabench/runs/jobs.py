@@ -30,7 +30,7 @@ from hafabench.runs.resources import ResourceRequests, Resources
 from hafabench.runs.run import Run, expand, run_id
 from hafabench.runs.static_models import counts_fingerprint
 
-# What the regression gate compares an experiment with.
+# The baseline of the regression gate.
 BASELINE = Path("results/baseline")
 
 
@@ -47,8 +47,8 @@ class Rule:
         outputs: The files that a job writes.
         logs: The files that contain a job's own messages.
         priority: Snakemake starts jobs of a higher priority first.
-        threads: CPU threads of a job where jobs share one machine; None stands for all of them.
-        is_local: Whether the driver of the workflow runs the jobs itself, also where others go to a cluster.
+        threads: CPU threads of a job if jobs share one machine; None means all threads.
+        is_local: Whether the driver of the workflow runs the jobs itself, even if it submits others to a cluster.
         uses_gpu: Whether the jobs request GPUs at full scale.
     """
 
@@ -69,13 +69,13 @@ class Job:
 
     Attributes:
         rule: The name of its rule.
-        subject: The id of a run, a task or a latency group; empty where the rule has a single job.
+        subject: The id of a run, a task or a latency group; empty if the rule has a single job.
         needs: The ids of the jobs that write its inputs.
         inputs: The files that it reads.
         outputs: The files that it writes.
         logs: The files that contain its own messages.
         command: The command line that repeats it by hand.
-        fingerprint: What it computes, in twelve digits; None for a job that is repeated only when its inputs change.
+        fingerprint: The fingerprint of what it computes; None for a job that is repeated only when its inputs change.
         wildcards: The values of the rule's wildcards by name, in the order of the path.
         request: The resources that an attempt requests, given its number.
         priority, threads, is_local, uses_gpu: As in `Rule`.
@@ -136,8 +136,8 @@ class JobList(Mapping[str, Job]):
         speed: The speed of one GPU, relative to the GPU that ``throughput.yaml`` describes.
 
     Raises:
-        UserError: If the runs of the experiment are not in order (`hafabench.runs.run.expand`), or the files of rates
-            and sizes that requests are estimated from.
+        UserError: If the runs of the experiment cannot be expanded (`hafabench.runs.run.expand`), or the files of
+            rates and sizes are invalid.
     """
 
     def __init__(self, experiment: Experiment, site: Site | None = None, speed: float = 1.0):
@@ -321,7 +321,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             command=hafabench_command(experiment, "latency", "{group}"),
             outputs=(paths.latency_record(experiment, "{group}"),),
             logs=(results / "latency/{group}.log",),
-            # No other job may run on the machine and disturb the clock.
+            # No other job may run on the machine and disturb the measurement.
             threads=None,
             uses_gpu=not embedded,
         ),
@@ -352,7 +352,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             name="regression",
             subject="",
             command=shlex.join(["hafabench", "regress", *map(str, compared)]),
-            # The comparison writes nothing that could be up to date: it runs whenever it is requested.
+            # Without outputs the comparison is never up to date, so it runs whenever it is requested.
             outputs=(),
             logs=regression,
         ),

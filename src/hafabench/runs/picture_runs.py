@@ -1,4 +1,4 @@
-"""The runs whose weights the pictures are drawn with, and the files of the pictures. Imports no torch."""
+"""The runs whose weights the pictures are drawn with, and the files of the pictures; imports no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Subjects:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """All of them without duplicates."""
+        """All runs of the pictures, without duplicates."""
         return (*(self.pair or ()), *((self.sampler,) if self.sampler else ()))
 
     @property
@@ -65,7 +65,7 @@ def picture_subjects(runs: Mapping[str, Run]) -> Subjects:
 
 @dataclass(frozen=True)
 class SheetLayout:
-    """What a sheet will show, as far as the configuration tells.
+    """The layout of a contact sheet, as far as it follows from the configuration.
 
     Attributes:
         name: ``clusters`` or ``offsets``.

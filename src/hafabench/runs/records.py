@@ -11,7 +11,7 @@ from hafabench.runs.fingerprints import complexity_fingerprint, imported_fingerp
 from hafabench.runs.paths import complexity_record, imported_folder, latency_record
 from hafabench.runs.run import Run, expand
 
-# Latencies cannot be imported: they are comparable only within one process.
+# Latencies cannot be imported, because they are comparable only within one process.
 IMPORTED_VERBS = ("evaluate", "complexity")
 
 
@@ -37,6 +37,7 @@ def imported_records(experiment: Experiment) -> dict[Path, str]:
     for verb in IMPORTED_VERBS:
         for task in TASKS:
             if verb == "complexity" or task in experiment.config.datasets:
-                mark = imported_fingerprint(experiment, verb, task)
-                found |= dict.fromkeys(sorted(imported_folder(experiment, verb, task, "").glob("*/*.json")), mark)
+                expected = imported_fingerprint(experiment, verb, task)
+                files = sorted(imported_folder(experiment, verb, task, "").glob("*/*.json"))
+                found |= dict.fromkeys(files, expected)
     return found

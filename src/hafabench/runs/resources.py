@@ -1,4 +1,4 @@
-"""What the jobs of the workflow request: GPUs, nodes, CPUs, memory and run time. Imports no torch.
+"""What the jobs of the workflow request: GPUs, nodes, CPUs, memory and run time. This module imports no torch.
 
 A training that needs more time than the site allows requests the longest time allowed, stops before that time is
 over, and is resumed by its next attempt. Every attempt requests more time and memory than the one before, up to the
@@ -26,7 +26,7 @@ _REPORT = (1, 2000)
 _PICTURES = (2, 4000)
 # The shortest time limit in minutes; a shorter one would only cause further attempts.
 _MIN_RUNTIME = {"embedded": 30, "full": 15}
-# The slowest model of Table 4 took the paper 38.5 ms an image.
+# In the paper, the slowest model of Table 4 takes 38.5 ms per image.
 _SECONDS_PER_LATENCY_ROUND = 0.05
 
 
@@ -40,7 +40,7 @@ class Resources:
         cpus: CPUs per node.
         mem_mb: Host memory per node.
         runtime: The time limit in minutes.
-        estimated_minutes: The duration that the time limit was derived from, startup included.
+        estimated_minutes: The duration that the time limit was derived from, including the startup.
     """
 
     gpus: int
@@ -70,7 +70,7 @@ class ResourceRequests:
         speed: The speed of one of its GPUs, relative to the GPU that ``throughput.yaml`` describes.
 
     Raises:
-        UserError: If the files of rates or sizes are not in order.
+        UserError: If the files of rates or sizes are invalid.
     """
 
     def __init__(self, experiment: Experiment, site: Site | None = None, speed: float = 1.0):
@@ -81,7 +81,7 @@ class ResourceRequests:
         self._embedded = experiment.config.scale == "embedded"
 
     def train(self, run: Run, attempt: int = 1) -> Resources:
-        """A training uses the paper's number of GPUs as far as the site has them, or one CPU at embedded scale.
+        """A training uses the paper's number of GPUs or as many as the site has, or one CPU at embedded scale.
 
         Raises:
             UserError: If no number of GPUs on the site divides the recipe's batch evenly.
@@ -119,7 +119,7 @@ class ResourceRequests:
         return self._without_gpu(*_COLLECT, attempt)
 
     def draw_pictures(self, attempt: int = 1) -> Resources:
-        """A handful of images passes through three trained models, without a GPU."""
+        """A few images pass through three trained models, without a GPU."""
         return self._without_gpu(*_PICTURES, attempt)
 
     def write_report(self, attempt: int = 1) -> Resources:
@@ -130,7 +130,7 @@ class ResourceRequests:
         """GPUs and nodes of a training: the paper's number, or the largest on the site that divides the batch evenly.
 
         Raises:
-            UserError: If no number of GPUs does.
+            UserError: If no number of GPUs on the site divides the batch evenly.
         """
         if self._embedded:
             return 0, 1

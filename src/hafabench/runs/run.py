@@ -1,4 +1,4 @@
-"""The runs of an experiment, as pure data in a fixed order. Imports no torch.
+"""The runs of an experiment, as pure data in a fixed order; imports no torch.
 
 A run is one (task, model, data set, seed) with a resolved recipe. Its fingerprint covers everything that can change
 its numbers, including the run whose weights it starts from, so that equal fingerprints mean equal work.
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def work(self) -> Path:
-        """The folder of periodic checkpoints. It is no output of a rule, so that a failed job keeps it."""
+        """The folder of periodic checkpoints. It is not an output of a rule, so a failed job keeps it."""
         return self.folder / "work"
 
     def resolved(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def run_id(task: str, model: str, seed: int | str) -> str:
 
 
 def expand(experiment: Experiment) -> dict[str, Run]:
-    """Every run of an experiment by id: parents before the runs that start from them.
+    """Every run of an experiment by id; parents come before the runs that start from them.
 
     Raises:
         UserError: If values of a recipe do not fit together, the classification run that a run starts from is
@@ -186,6 +186,6 @@ def _teacher(experiment: Experiment, identifier: str, model: ModelSpec, recipe: 
     """The model whose run a classification run starts from; None if it is trained from scratch."""
     pruning = recipe.token_pruning if isinstance(recipe, ClassificationRecipe) else None
     if (pruning is None) != (model.keep is None):
-        message = "expected for models that drop tokens, and for them alone"
+        message = "expected for models that drop tokens, and only for them"
         raise UserError(Problem(str(experiment.file), f"{identifier}: token_pruning", message))
     return pruning.teacher if pruning is not None else None

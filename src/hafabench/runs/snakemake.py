@@ -1,8 +1,8 @@
-"""Everything that this package knows about Snakemake: command lines, locks, drivers, and its Slurm executor.
+"""All code that depends on Snakemake: command lines, locks, drivers, and its Slurm executor.
 
 A *driver* is a process of Snakemake that runs the workflow in a folder. Its Slurm executor gives every Slurm job the
 comment ``rule_<rule>`` or ``rule_<rule>_wildcards_<values joined by underscores>``. Names contain underscores as
-well, so comments are not taken apart; the comments of all jobs of an experiment are made and compared.
+well, so comments are not parsed but compared with those of all jobs of an experiment.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def workflow_command(
     """The command line that makes ``targets``, on a cluster if the experiment is of full scale.
 
     Args:
-        experiment: The experiment whose files these are.
+        experiment: The experiment that the targets belong to.
         targets: Files or rules.
         forced: Files or rules that are made again although they are up to date.
     """
-    # Targets come first, because options that take several values would swallow them.
+    # Targets come first, because an option that takes several values would take them as well.
     words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
     profile = LOCAL_PROFILE if experiment.config.scale == "embedded" else SLURM_PROFILE
     return shlex.join([*words, "--profile", profile, "--configfile", str(experiment.file)])
@@ -69,22 +69,22 @@ def is_locked(folder: Path) -> bool:
 
 def driver_processes(folder: Path) -> list[int]:
     """The ids of the drivers on this machine that run the workflow in ``folder``."""
-    here, found = folder.resolve(), []
+    root, found = folder.resolve(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
-            where = (process / "cwd").resolve(strict=True)
+            working_folder = (process / "cwd").resolve(strict=True)
         except OSError:
-            # The process has ended meanwhile, or belongs to another user.
+            # The process has ended, or belongs to another user.
             continue
-        if where == here and _is_driver(words) and int(process.name) != os.getpid():
+        if working_folder == root and _is_driver(words) and int(process.name) != os.getpid():
             found.append(int(process.name))
     return sorted(found)
 
 
 def _is_driver(words: list[bytes]) -> bool:
     programs = [word.rpartition(b"/")[2] for word in words[:3]]
-    # Jobs run the same program with another mode.
+    # Jobs run the same program with `--mode`.
     return b"snakemake" in programs and b"--mode" not in words
 
 
@@ -103,12 +103,12 @@ def is_job_comment(text: str) -> bool:
 
 
 def without_prefix(job_comment: str) -> str:
-    """A comment as people read it: the rule and the wildcards."""
+    """A comment for display: the rule and the wildcards."""
     return job_comment.removeprefix(_COMMENT_PREFIX)
 
 
 def jobs_by_comment(jobs: JobList) -> dict[str, Job]:
-    """Every job of an experiment by the comment of its Slurm jobs; those that run only on request come last."""
+    """Every job of an experiment by the comment of its Slurm jobs; optional jobs come last."""
     every = (*jobs.values(), *jobs.optional.values())
     return {comment(job.rule, job.wildcards.values()): job for job in every}
 
@@ -123,17 +123,17 @@ def slurm_log(job: Job, folder: Path = SLURM_LOGS) -> Path | None:
 def experiment_of(submit_line: str) -> str | None:
     """The experiment file that a Slurm job was submitted with: the last one after ``--configfiles``.
 
-    Two experiments that run in one folder give their jobs the same comments; the submission distinguishes them. None
-    if the line names no file, or if Slurm did not keep it.
+    Two experiments that run in one folder give their jobs the same comments; the submission distinguishes them. The
+    result is None if the line names no file, or if Slurm has not stored it.
     """
     match = re.search(r"--configfiles?((?:\s+(?!-)\S+)+)", submit_line.replace("\\", ""))
     return match.group(1).split()[-1].strip("'\"") if match else None
 
 
 def site_resources(site: Site, gpus: int = 0) -> dict[str, str]:
-    """Where a job with so many GPUs runs, as resources of the Slurm executor.
+    """The resources of the Slurm executor that choose the nodes and the account of a job with ``gpus`` GPUs.
 
-    They choose nodes and the account that pays. They change no result, and other executors ignore them.
+    They do not change a result, and other executors ignore them.
     """
     pool = site.pool(gpus)
     resources = {

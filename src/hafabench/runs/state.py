@@ -1,7 +1,7 @@
 """The states of runs and jobs, read from their files; imports no torch.
 
-Whether a result belongs to the present configuration follows from the fingerprint in the run's record, or, before
-there is a record, from the resolved configuration that every training writes first.
+Whether a result belongs to the present configuration follows from the fingerprint in the run's record. Before there
+is a record, it follows from the resolved configuration, which every training writes first.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.run import Run
 from hafabench.runs.snakemake import slurm_log
 
-# A job whose files grew within so many seconds is taken to run.
+# A job is taken to be running if its files grew within this many seconds.
 FRESH_S = 120.0
 
 OutputState = Literal["done", "to do", "interrupted", "stale"]
 _TAIL_BYTES = 16384
-# A line that tells why a job ended; the last such line counts.
+# Matches lines with the reason why a job ended; the last such line counts.
 _REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Killed\b|.*[Oo]ut of memory)")
 
 
@@ -39,16 +39,16 @@ _REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Kil
 
 @dataclass(frozen=True)
 class RunState:
-    """What is on disk of one run.
+    """The state of one run on disk.
 
     Attributes:
         run: The run.
-        state: ``done``: evaluated. ``trained``: there is a final checkpoint. ``interrupted``: there is a training
-            state to resume from. ``stale``: made under another configuration, the workflow makes it again.
-            ``missing``: nothing to continue from.
+        state: ``done`` (the run is evaluated), ``trained`` (there is a final checkpoint), ``interrupted`` (there is a
+            training state to resume from), ``stale`` (its files were made under another configuration, and the
+            workflow makes them again) or ``missing`` (there is nothing to continue from).
         steps, total: Optimiser steps in the history, and of the whole training.
-        last: The last entry of the history (``loss``, ``images_per_s``, ``eta_s``, ...); None without one.
-        record: The record of the evaluation, also a stale one.
+        last: The last entry of the history (``loss``, ``images_per_s``, ``eta_s``, ...); None if there is none.
+        record: The record of the evaluation, even if it is stale.
         changes: What differs from the configuration that stale files were made under.
     """
 
@@ -91,8 +91,7 @@ def run_state(run: Run) -> RunState:
 
 
 def _record(path: Path) -> Record | None:
-    # A record that cannot be read counts as none here; the commands that use its numbers report what is wrong with
-    # it.
+    # An unreadable record counts as missing here. The commands that use its numbers report its problems.
     try:
         return read_record(path)
     except UserError:
@@ -108,7 +107,7 @@ def _last(run: Run) -> dict[str, Any] | None:
 
 
 def _changes(run: Run, written: dict[str, Any] | None) -> tuple[str, ...]:
-    """Differences between the configuration that was written down and the present one, as clauses."""
+    """Differences between the stored configuration and the present one, as clauses."""
     if written is None or written.get("fingerprint") == run.fingerprint:
         return ("its configuration was not stored",)
     present = run.resolved()
@@ -138,18 +137,19 @@ def _differences(key: str, before: Any, now: Any) -> Iterator[tuple[str, Any, An
 
 @dataclass(frozen=True)
 class JobState:
-    """What is on disk of one job.
+    """The state of one job on disk.
 
     Attributes:
         job: The job.
-        outputs: ``done``: made under the present configuration. ``stale``: made under another one, or from inputs
-            that have changed since. ``interrupted``: a training that will be resumed. ``to do``: not there.
-        attempt: ``running``: an attempt runs. ``failed``: the last attempt ended without the outputs.
-            ``interrupted``: the last attempt was a training that ended without an error. None for anything else.
+        outputs: ``done`` (they were made under the present configuration), ``stale`` (they were made under another
+            one, or from inputs that have changed since), ``interrupted`` (a training will be resumed) or ``to do``
+            (they do not exist).
+        attempt: ``running`` (an attempt runs), ``failed`` (the last attempt ended without the outputs) or
+            ``interrupted`` (the last attempt was a training that ended without an error); None in all other cases.
         run: The state of the run that the job trains or evaluates.
         changes: What differs from the configuration that stale outputs were made under.
         log: The file to read about the last attempt.
-        last_line: The line of it that tells why the attempt ended, else its last line.
+        last_line: The line of the log with the reason why the attempt ended, or else its last line.
     """
 
     job: Job
@@ -173,7 +173,7 @@ def job_states(
 
     Args:
         jobs: The jobs of an experiment.
-        fresh_s: A job whose files grew within so many seconds is taken to run; 0 where nothing can run any more.
+        fresh_s: A job is taken to be running if its files grew within this many seconds; 0 if no job can be running.
         known: States of runs that were read already, by the ids of the runs.
     """
     runs = {run.id: (known or {}).get(run.id) or run_state(run) for run in jobs.runs.values()}
@@ -185,7 +185,7 @@ def job_states(
 
 
 def _output_state(job: Job, runs: Mapping[str, RunState], needed: Mapping[str, JobState]) -> JobState:
-    """The state of a job's outputs; the last attempt is not looked at."""
+    """The state of a job's outputs, without that of the last attempt."""
     if job.run is not None:
         run = runs[job.run.id]
         if job.rule == "train_run":
@@ -225,8 +225,8 @@ def _counts_are_current(job: Job) -> bool | None:
 _TRAININGS: Mapping[str, OutputState] = {
     **{"done": "done", "trained": "done", "interrupted": "interrupted", "stale": "stale", "missing": "to do"},
 }
-# Jobs whose output tells what it was made from: a test of it, which gives None without an output, and what may
-# differ.
+# Rules whose output contains the fingerprint of what it was made from. Each has a test of the output, which returns
+# None if there is no output, and a description of what may have changed.
 _RECORDED = {
     "prepare_dataset": (_dataset_is_current, "its configuration"),
     "count_complexity": (_record_is_current, "its models or sizes"),
@@ -246,13 +246,13 @@ def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: floa
     slurm = slurm_log(job)
     log, line, is_reason = _last_line([path for path in (job.log, slurm) if path is not None and path.is_file()])
     if training is not None and training.is_begun and not is_reason:
-        # A training that was asked to stop reports that it can be resumed; one that was killed reports nothing.
+        # A training that stops on request reports that it can be resumed. One that was killed reports nothing.
         return replace(state, attempt="interrupted", log=log, last_line=line)
     # The workflow deletes the outputs of a job before it starts it, so outputs on disk prove that the attempt
     # succeeded.
     if log is None or all(path.exists() for path in job.outputs):
         return state
-    # A log is about earlier inputs where those are gone or have been made again since.
+    # If inputs are missing or newer than the log, the log belongs to an attempt with earlier inputs.
     if training is None and any(needed[name].outputs != "done" for name in job.needs if needed[name].run is not None):
         return state
     if any(_modified(path) > _modified(log) for path in job.inputs):
@@ -263,13 +263,13 @@ def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: floa
 
 
 def _was_attempted(run: Run) -> bool:
-    """Whether the last training, if there was one, had the present configuration; it may have failed to write it."""
+    """Whether the last attempt may have had the present configuration; it may have failed before storing it."""
     written = read_json_object(run.folder / "config.json")
     return written is None or written.get("fingerprint") == run.fingerprint
 
 
 def _last_line(logs: Iterable[Path]) -> tuple[Path | None, str, bool]:
-    """Find the line that tells why a job ended, or else the last line of the first log that has one.
+    """Find the line with the reason why a job ended, or else the last line of the first log.
 
     Returns:
         The file, the line, and whether the line is a reason.
@@ -296,7 +296,7 @@ def _tail(path: Path) -> list[str]:
 
 
 def _modified(path: Path) -> float:
-    """When the file was modified; 0 for a missing file."""
+    """The time at which a file was modified; 0 for a missing file."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""The models that have to be counted to settle the paper's static figures (parameters, GFLOPs). Imports no torch."""
+"""The models that have to be counted to settle the paper's static figures (parameters, GFLOPs)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _other_builds(model: ModelSpec, task: str) -> tuple[str, ...]:
 
 
 def counts_fingerprint(experiment: Experiment) -> str:
-    """Fingerprint of what has to be counted. Conventions are applied later and have no part in it."""
+    """Fingerprint of what has to be counted. Conventions are applied later, so they are not part of it."""
     config = experiment.config.complexity
     rows = [[row.task, _described(row.model), row.counts_operations, row.build] for row in static_rows(experiment)]
     return fingerprint({"counts": rows, "image_size": config.image_size, "num_classes": config.num_classes})

@@ -113,15 +113,15 @@ def compare_paired(
             f"a paired comparison needs a common seed: the candidate has {_listed(candidate)}, "
             f"the baseline {_listed(baseline)}"
         )
-    ours = _finite([candidate[seed] for seed in seeds], "a comparison")
-    theirs = _finite([baseline[seed] for seed in seeds], "a comparison")
-    differences = ours - theirs
+    candidate_values = _finite([candidate[seed] for seed in seeds], "a comparison")
+    baseline_values = _finite([baseline[seed] for seed in seeds], "a comparison")
+    differences = candidate_values - baseline_values
     n, difference = len(seeds), float(differences.mean())
     found = PairedComparison(seeds, tuple(differences.tolist()), difference)
     if n < 2:
         return found
     sd = float(differences.std(ddof=1))
-    if _is_constant(np.concatenate([ours, theirs]), sd):
+    if _is_constant(np.concatenate([candidate_values, baseline_values]), sd):
         return replace(found, sd=0.0)
     error = sd / math.sqrt(n)
     half_width = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error

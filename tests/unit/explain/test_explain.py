@@ -188,7 +188,7 @@ def test_difference(experiment):
         trained(experiment, f"segmentation/pvt_tiny/seed{seed}", 30.0 + seed)
         trained(experiment, f"segmentation/pvt_tiny_hafa/seed{seed}", 33.0 + 2 * seed)
     found = explain(experiment, "table2/pvt_tiny_hafa/miou_delta")
-    assert found.what == "Table 2: PVT-Tiny(HAFA), mIoU (%), difference to PVT-Tiny"
+    assert found.what == "Table 2: PVT-Tiny(HAFA), mIoU (%), difference from PVT-Tiny"
     assert found.value.delta == pytest.approx(3.5)
     assert found.value.delta_interval is not None
     assert set(found.value.by_seed) == {"pvt_tiny", "pvt_tiny_hafa"}

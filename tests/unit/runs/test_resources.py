@@ -88,7 +88,7 @@ def test_small_models_are_bound_by_loading(paper):
     run = expand(paper)["classification/resnet18/seed0"]
     estimate = Throughput(paper).train(run, gpus=8)
     assert estimate.images_per_s == 8 * run.recipe.workers * 150
-    assert estimate.sources[0].startswith("bound by data loading")
+    assert estimate.sources[0].startswith("limited by data loading")
 
 
 def test_faster_gpus_take_less_time(paper):
@@ -109,7 +109,7 @@ def test_a_size_counted_here_wins_and_an_unknown_model_is_taken_for_its_relative
     experiment = load_experiment(write_experiment(change))
     run = expand(experiment)["classification/mine/seed0"]
     size = Throughput(experiment).size("classification", run.model)
-    assert (size.gmacs, size.source) == (2.0874, "not counted: taken for the largest pvt_tiny")
+    assert (size.gmacs, size.source) == (2.0874, "not counted; assumed as for the largest pvt_tiny")
     from hafabench.results.record import write_record
     from hafabench.runs.fingerprints import complexity_fingerprint
 
