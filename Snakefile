@@ -19,7 +19,7 @@ from hafabench.runs.jobs import JobList
 configfile: "configs/digits.yaml"
 
 
-# hafabench reads experiment files as a whole and never merges them key by key: the last one given is the experiment.
+# hafabench reads one experiment file as a whole and never merges several key by key. The last one given is read.
 # The path is relative, so that the commands in records contain no path of one machine.
 EXPERIMENT_FILE = os.path.relpath(
     (workflow.overwrite_configfiles or workflow.configfiles)[-1]
@@ -35,9 +35,9 @@ MISSING_DATA = missing_datasets(EXPERIMENT.config.datasets)
 for sentence in MISSING_DATA if workflow.is_main_process else []:
     print(f"missing data: {sentence}", file=sys.stderr)
 
-# Jobs run the `hafabench` of this Python environment, whether or not it was activated. `snakemake --lint` asks for an
-# environment or container per rule and for PATH among `envvars`. All rules share one locked environment (envs/), and
-# every machine has a PATH of its own.
+# Jobs run the `hafabench` of this Python environment, whether or not it was activated. `snakemake --lint` recommends an
+# environment or container per rule, and PATH among `envvars`. Here all rules share one locked environment (envs/), and
+# PATH differs between machines.
 os.environ["PATH"] = os.pathsep.join(
     [os.path.dirname(sys.executable), os.environ["PATH"]]
 )
@@ -71,7 +71,7 @@ onerror:
     run_verb("status", "--failed")
 
 
-# Jobs of seconds, which the driver runs itself, wherever the others run.
+# These jobs take seconds. The driver runs them itself, even if it submits the others to a cluster.
 workflow.localrules("all", *(rule.name for rule in RULES.values() if rule.is_local))
 
 
@@ -84,7 +84,7 @@ include: "workflow/rules/regression.smk"
 
 
 rule all:
-    """Tables 1-6 and the figures, with every record behind them: a lost record is made again."""
+    """Tables 1-6 and the figures, with every record behind them. A missing record is made again."""
     default_target: True
     input:
         JOBS.targets,

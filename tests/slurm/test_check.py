@@ -42,7 +42,7 @@ def test_data_that_a_node_does_not_see(cluster, workspace, paper):
     said = findings(paper, "problem", probe=True)
     assert any("data set imagenet1k: 2 of 2 paths are not visible from node" in line for line in said)
     # The test cluster's GPUs are no real devices, so torch finds none.
-    assert any("torch sees no GPU on node" in line for line in said)
+    assert any("torch finds no GPU on node" in line for line in said)
 
 
 @pytest.mark.parametrize(

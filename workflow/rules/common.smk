@@ -16,13 +16,13 @@ def inputs_of(rule):
 
 
 def fingerprint_of(rule):
-    """What a rule's jobs compute. A job is repeated when its fingerprint changes, whatever happens to files' bytes."""
+    """The fingerprints of a rule's jobs. A job is repeated when its fingerprint changes, even if no file changes."""
     return lambda wildcards: JOBS.find(rule, wildcards).fingerprint
 
 
 def command_of(rule):
-    """The commands of a rule's jobs. Snakemake takes them for derived from resources, because of the unused argument, and
-    does not compare them: another command line for the same computation repeats nothing.
+    """The commands of a rule's jobs. Snakemake does not compare parameters that take ``resources``, used or not, so
+    another command line for the same computation does not repeat a job.
     """
     return lambda wildcards, resources: JOBS.find(rule, wildcards).command
 
@@ -34,7 +34,7 @@ def requested(rule, attempt, *wildcards):
 
 
 def resources_of(rule):
-    """The resources of a rule: functions of a job's wildcards and attempt, and the nodes of the site that it goes to."""
+    """The resources of a rule: functions of a job's wildcards and attempt, and the options that choose its nodes."""
 
     def resource(name):
         return lambda wildcards, attempt: requested(rule, attempt, *wildcards).get(name)
@@ -49,16 +49,16 @@ def request_of(wildcards):
 
 
 def run_verb(*words, program=(sys.executable, "-m", "hafabench")):
-    """Run a command of hafabench when the driver ends. Its output is shown; its failure changes nothing."""
+    """Run a command of hafabench when the driver ends. Its output is shown, and a failure is ignored."""
     command = [*program, *words, "--experiment", str(EXPERIMENT_FILE)]
     subprocess.run(command, check=False)
 
 
 def account():
-    """Read what Slurm jobs have cost into a table, and into the report if there is one."""
+    """Write the cost of Slurm jobs to a table, and to the report if there is one."""
     if workflow.executor_plugin.name != "slurm":
         return
     run_verb("cluster", "account", "--wait", "60")
     if os.path.exists(EXPERIMENT.reports / "report.html"):
-        # As jobs run it: perhaps in a container image that contains what reports need, and not Slurm.
+        # This runs as jobs do, perhaps in a container image with the packages for reports but without Slurm.
         run_verb("report", program=["hafabench"])

@@ -1,5 +1,5 @@
 rule prepare_dataset:
-    """Make the data set if it can be made; verify it in any case."""
+    """Generate the data set if the experiment defines a generator, and verify it."""
     output:
         RULES["prepare_dataset"].outputs,
     log:

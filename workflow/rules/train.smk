@@ -20,7 +20,7 @@ rule train_run:
             1, request_of(wildcards).gpus_per_node
         ),
         stop_after=lambda wildcards, resources: SITE.stop_after_s(resources.runtime),
-    # Inside Slurm a training stops in time to be resumed by the next attempt; elsewhere nothing limits it.
+    # Under Slurm a training stops in time to be resumed by the next attempt; elsewhere it has no time limit.
     # tee shows progress and ignores the signals that ask the trainer to save its state and stop.
     shell:
         "${{SLURM_JOB_ID:+env HAFABENCH_STOP_AFTER_SECONDS={params.stop_after}}} "

@@ -1,6 +1,6 @@
 """What Slurm jobs have used, read from Slurm's accounting through one of two backends.
 
-pyslurm is used where it is installed for the cluster's own release of Slurm, `sacct` otherwise. An *attempt* is one
+pyslurm is used if it is installed for the cluster's release of Slurm, and `sacct` otherwise. An *attempt* is one
 execution of a job on nodes: a requeued Slurm job has several attempts under one id, and each of them costs GPU-hours.
 """
 
@@ -18,7 +18,7 @@ from hafabench.config.base import StrictModel
 
 SACCT_TIMEOUT_S = 180.0
 _MEMORY_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
-# Free text comes last, where a bar in it cannot shift other fields.
+# Free text comes last, so that a bar in it cannot shift other fields.
 _FIELDS = (
     *("JobIDRaw", "State", "ExitCode", "ElapsedRaw", "AllocTRES", "NCPUS", "TotalCPU", "MaxRSS", "TRESUsageInAve"),
     *("NodeList", "Submit", "Start", "End", "JobName", "Comment", "WorkDir", "SubmitLine"),
@@ -35,7 +35,7 @@ class Attempt(StrictModel):
         exit_code: The exit code of the batch script.
         elapsed_s: Wall-clock seconds on nodes.
         gpus, cpus: GPUs and CPUs over all nodes.
-        cpu_s: CPU seconds that its processes used; None while Slurm does not know them.
+        cpu_s: CPU seconds that its processes used; None while they are unknown.
         peak_memory_mb: The largest resident memory of one task of any step in 10^6 bytes; None if unknown.
         gpu_use: The share of the GPUs' time in which kernels ran, from 0 to 1; None if the cluster does not record
             it.
@@ -77,13 +77,13 @@ class Accounting(Protocol):
         """The user's attempts since a point in time, oldest first.
 
         Raises:
-            CommandFailed: If the accounting does not answer.
+            CommandFailed: If the accounting cannot be read.
         """
         ...
 
 
 class Sacct:
-    """Attempts from ``sacct --duplicates``, whose named fields do not differ between releases as its JSON does."""
+    """Attempts from ``sacct --duplicates``. Its named fields are the same in all releases, unlike its JSON."""
 
     name = "sacct"
 
@@ -91,13 +91,13 @@ class Sacct:
         self._run = runner
 
     def attempts(self, since: datetime) -> list[Attempt]:
-        return self._ask(f"--user={getpass.getuser()}", f"--starttime={since:%Y-%m-%dT%H:%M:%S}")
+        return self._read(f"--user={getpass.getuser()}", f"--starttime={since:%Y-%m-%dT%H:%M:%S}")
 
     def of_jobs(self, job_ids: list[str]) -> list[Attempt]:
         """All attempts of the given jobs."""
-        return self._ask(f"--jobs={','.join(job_ids)}") if job_ids else []
+        return self._read(f"--jobs={','.join(job_ids)}") if job_ids else []
 
-    def _ask(self, *selection: str) -> list[Attempt]:
+    def _read(self, *selection: str) -> list[Attempt]:
         options = ["--duplicates", "--parsable2", "--noheader", "--units=K", f"--format={','.join(_FIELDS)}"]
         return parse_sacct(self._run(["sacct", *options, *selection], SACCT_TIMEOUT_S))
 
@@ -125,7 +125,7 @@ def parse_sacct(text: str) -> list[Attempt]:
 
 
 def _rows(text: str) -> list[str]:
-    """The rows of the output; a row that a line break in a submission has split is joined again."""
+    """The rows of the output. Rows that were split by a line break in a submission are joined again."""
     rows: list[str] = []
     for line in text.splitlines():
         if _ROW.match(line) or not rows:

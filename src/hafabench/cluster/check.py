@@ -1,4 +1,4 @@
-"""A comparison of the cluster with the site file, before anything is submitted. Every finding is one sentence."""
+"""A comparison of the cluster with the site file before jobs are submitted. Every finding is one sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_cluster(
     Args:
         experiment: The experiment whose jobs will run.
         site: The user's description of the cluster.
-        probe: Whether to run a job of a few seconds on a compute node, which looks for data and environment there.
+        probe: Whether to run a job of a few seconds on a compute node, which tests data and environment there.
         runner: Runs Slurm's commands.
         wait_s: How long the probe may wait for a node, in seconds.
     """
@@ -51,17 +51,17 @@ def check_cluster(
     pools: dict[str, Pool] = {"cpu": site.cpu}
     if any(request.gpus for _, request in requests):
         pools["gpu"] = site.gpu
-    sound = set()
+    without_problems = set()
     for name, pool in pools.items():
         mine = [request for _, request in requests if bool(request.gpus) == (name == "gpu")]
         findings = list(check_pool(name, pool, partitions, mine, site, runner))
         yield from findings
         # Slurm would only report the same problem again.
         if not any(finding.level == "problem" for finding in charged + findings):
-            sound.add(name)
+            without_problems.add(name)
             yield from _check_submission(name, site, requests, runner)
     yield from _check_attempts(requests)
-    for name in sorted(sound) if probe else ():
+    for name in sorted(without_problems) if probe else ():
         yield from probe_node(name, site, experiment, runner, wait_s)
 
 
@@ -136,7 +136,7 @@ def _check_attempts(requests: Iterable[tuple[str, Resources]]) -> Iterator[Findi
         name, request = max(long, key=lambda item: item[1].attempts)
         limit = format_duration(60 * request.runtime)
         sentence = (
-            f"{len(long)} trainings take more than one time limit and are resumed; {name} most often, about "
-            f"{request.attempts} attempts of {limit}: keep the profile's `retries` above that"
+            f"{len(long)} trainings take longer than one time limit and are resumed; {name} takes the most, about "
+            f"{request.attempts} attempts of {limit}; keep the profile's `retries` above this number"
         )
         yield Finding("note", "gpu.max_hours", sentence)

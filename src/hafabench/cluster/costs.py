@@ -1,6 +1,7 @@
-"""What every job of an experiment has cost over all attempts: read from Slurm, stored in a file, shown as a table.
+"""The cost of every job of an experiment over all attempts.
 
-Accounting databases delete old entries. Attempts that were read once stay in the experiment's ``accounting.json``.
+It is read from Slurm, stored in a file, and shown as a table. Accounting databases delete old entries. Attempts that
+were read once stay in the experiment's ``accounting.json``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from hafabench.runs.snakemake import experiment_of, jobs_by_comment
 
 
 class JobCost(StrictModel):
-    """One job with everything that was spent on it.
+    """One job with all attempts that were made.
 
     Attributes:
         rule, subject: The job.
@@ -72,21 +73,21 @@ class JobCost(StrictModel):
 
     @property
     def peak_memory_mb(self) -> float | None:
-        """Most memory of any attempt."""
+        """The peak memory of any attempt."""
         return max(
             (attempt.peak_memory_mb for attempt in self.attempts if attempt.peak_memory_mb is not None), default=None
         )
 
     @property
     def cpu_use(self) -> float | None:
-        """Share of the allocated CPUs' time that was used, 0 to 1, over the attempts that Slurm knows it of."""
+        """Share of the allocated CPUs' time that was used, 0 to 1, over the attempts for which it is known."""
         known = [attempt for attempt in self.attempts if attempt.cpu_s is not None and attempt.cpus]
         allocated = sum(attempt.cpus * attempt.elapsed_s for attempt in known)
         return sum(attempt.cpu_s or 0 for attempt in known) / allocated if allocated else None
 
     @property
     def gpu_use(self) -> float | None:
-        """Share of the allocated GPUs' time that kernels ran, likewise."""
+        """Share of the allocated GPUs' time in which kernels ran, over the attempts for which it is known."""
         known = [attempt for attempt in self.attempts if attempt.gpu_use is not None and attempt.gpus]
         allocated = sum(attempt.gpus * attempt.elapsed_s for attempt in known)
         used = sum((attempt.gpu_use or 0) * attempt.gpus * attempt.elapsed_s for attempt in known)
@@ -94,7 +95,7 @@ class JobCost(StrictModel):
 
     @property
     def nodes(self) -> list[str]:
-        """Where it ran, each once."""
+        """The nodes that it ran on, without duplicates."""
         return list(dict.fromkeys(attempt.nodes for attempt in self.attempts if attempt.nodes))
 
 
@@ -134,10 +135,10 @@ def update_accounting(
         experiment: The experiment whose jobs are looked for.
         accounting: The source of attempts.
         since: The earliest time of attempts that are read.
-        folder: The working folder of the workflow; the present one by default.
+        folder: The working folder of the workflow; the current one by default.
 
     Raises:
-        UserError: If the accounting does not answer, or the file does not follow this schema.
+        UserError: If the accounting cannot be read, or the file does not follow this schema.
     """
     path, jobs = accounting_file(experiment), jobs_by_comment(JobList(experiment))
     attempts: dict[str, dict[tuple[str, str | None], Attempt]] = {job.id: {} for job in jobs.values()}
@@ -176,7 +177,7 @@ def complete_accounting(
     runner: Runner = run,
     every_s: float = 3.0,
 ) -> AccountingRecord:
-    """Do as `update_accounting` in the present folder until the ends of all Slurm jobs that left the queue are known.
+    """Repeat `update_accounting` until the ends of all Slurm jobs that have left the queue are known.
 
     Args:
         experiment: The experiment whose jobs are looked for.
@@ -184,7 +185,7 @@ def complete_accounting(
         since: The earliest time of attempts that are read.
         wait_s: The longest time to wait; Slurm's accounting is seconds behind its queue.
         runner: Runs squeue.
-        every_s: Seconds between two looks.
+        every_s: Seconds between two readings.
 
     Raises:
         UserError: As `update_accounting`, or if the queue cannot be read.
@@ -208,7 +209,7 @@ def assign(
     Args:
         experiment: The experiment.
         jobs: Its jobs by the comment of their Slurm jobs.
-        attempts: Attempts of any origin.
+        attempts: Attempts of this and of other experiments.
         folder: The working folder of the workflow.
 
     Returns:

@@ -26,7 +26,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Node:
-    """A node as sinfo shows it; ``gpus`` counts them by type, those without a type under an empty name."""
+    """A node as sinfo shows it; ``gpus`` is the number of GPUs by type, with an empty name for no type."""
 
     name: str
     state: str
@@ -81,14 +81,14 @@ def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> 
         sentence = f"{wanted}, but partition {partition.name} ends jobs after {limit}"
         yield Finding("problem", f"{key}.max_hours", sentence)
     if site.account and partition.accounts and site.account not in partition.accounts:
-        sentence = f"partition {partition.name} takes {listed(partition.accounts)}, not {site.account!r}"
+        sentence = f"partition {partition.name} accepts {listed(partition.accounts)}, not {site.account!r}"
         yield Finding("problem", "account", sentence)
 
 
 def _check_nodes(
     key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources]
 ) -> Iterator[Finding]:
-    features = _plain_features(pool.constraint)
+    features = _required_features(pool.constraint)
     fitting = [node for node in nodes if features is None or features <= set(node.features)]
     if not fitting:
         known = listed({feature for node in nodes for feature in node.features})
@@ -131,8 +131,8 @@ def _check_sizes(
             yield Finding("problem", f"{key}.{name}", sentence)
 
 
-def _plain_features(constraint: str | None) -> set[str] | None:
-    """The features that a node must have; None if the constraint is more than a list and only Slurm can judge it."""
+def _required_features(constraint: str | None) -> set[str] | None:
+    """The features that a node must have; None if only Slurm can evaluate the constraint."""
     if constraint is None:
         return set()
     return set(constraint.split("&")) if re.fullmatch(r"[\w.+:-]+(&[\w.+:-]+)*", constraint) else None
@@ -165,9 +165,9 @@ def read_nodes(partitions: list[str], runner: Runner) -> list[Node]:
     found = {}
     for line in text.splitlines():
         name, state, cpus, memory, gres, features = line.strip().split("|", 5)
-        plain = "" if features == "(null)" else features
+        known = "" if features == "(null)" else features
         found[name] = Node(
-            name, state, int(cpus.rstrip("+")), int(memory.rstrip("+")), gpus_of_gres(gres), tuple(plain.split(","))
+            name, state, int(cpus.rstrip("+")), int(memory.rstrip("+")), gpus_of_gres(gres), tuple(known.split(","))
         )
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""A short job on a compute node that tests whether it sees the data, the environment and a GPU."""
+"""A short job that tests whether data, environment and GPU can be used on a compute node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hafabench.data.paths import required_paths
 
 _PROBE_MINUTES = 3
 # The prefix of each answer of the probe.
-_MARK = "hafabench-probe:"
+_PREFIX = "hafabench-probe:"
 
 
 def where_options(site: Site, pool: Pool) -> list[str]:
@@ -26,7 +26,7 @@ def where_options(site: Site, pool: Pool) -> list[str]:
 
 
 def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wait_s: int) -> Iterator[Finding]:
-    """Run a job of a few seconds on a node of a pool and report what it sees.
+    """Run a job of a few seconds on a node of a pool and report what is visible there.
 
     Args:
         key: The pool in the site file, ``gpu`` or ``cpu``.
@@ -48,14 +48,14 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
         answer = runner(command, wait_s + _PROBE_MINUTES * 60)
     except CommandFailed as error:
         if re.search(r"busy|[Ii]mmediate|timed out|revoked", error.message):
-            yield Finding("note", about, f"none was free within {wait_s} s: data and environment were not looked at")
+            yield Finding("note", about, f"none was free within {wait_s} s: data and environment were not tested")
         else:
-            yield Finding("problem", about, f"a job of seconds did not run: {error.message[-300:]}")
+            yield Finding("problem", about, f"a test job did not run: {error.message[-300:]}")
         return
     answers = dict(
-        line.removeprefix(_MARK).split("=", 1)
+        line.removeprefix(_PREFIX).split("=", 1)
         for line in answer.splitlines()
-        if line.startswith(_MARK) and "=" in line
+        if line.startswith(_PREFIX) and "=" in line
     )
     node = answers.get("node", "?")
     seen = {path for index, path in enumerate(paths) if answers.get(f"path{index}") == "seen"}
@@ -68,13 +68,13 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
     if ran != "ok":
         yield Finding("problem", about, f"the environment is not usable on {node}: {ran}")
     if answers.get("cuda") == "False":
-        yield Finding("problem", about, f"torch sees no GPU on {node}")
+        yield Finding("problem", about, f"torch finds no GPU on {node}")
     if len(seen) == len(paths) and ran == "ok":
-        yield Finding("ok", about, f"{node} sees {len(paths)} paths and runs hafabench")
+        yield Finding("ok", about, f"{len(paths)} paths are visible from {node}, and hafabench runs there")
 
 
 def _paths(experiment: Experiment) -> dict[str, list[Path]]:
-    """What a job has to see: the working folder, the environment, and data that is not generated here."""
+    """The paths that a job needs: the working folder, the environment, and data that is not generated here."""
     found = {"working folder": [Path.cwd()], "environment": [Path(sys.executable)]}
     for dataset in experiment.config.datasets.values():
         if dataset.generator is None:
@@ -91,13 +91,13 @@ def _counting(experiment: Experiment) -> list[str]:
 
 def _script(paths: list[Path], counting: list[str], cuda: bool) -> str:
     """A shell script for the compute node that prints its answers with the prefix and never fails."""
-    lines = [f"echo {_MARK}node=${{SLURMD_NODENAME:-$(hostname)}}"]
+    lines = [f"echo {_PREFIX}node=${{SLURMD_NODENAME:-$(hostname)}}"]
     for index, path in enumerate(paths):
-        lines.append(f"test -e {shlex.quote(str(path))} && echo {_MARK}path{index}=seen")
+        lines.append(f"test -e {shlex.quote(str(path))} && echo {_PREFIX}path{index}=seen")
     lines.append(f'answer=$({shlex.join(counting)} 2>&1) && answer=ok || answer=$(echo "$answer" | tail -n 1)')
-    lines.append(f'echo "{_MARK}hafabench=$answer"')
+    lines.append(f'echo "{_PREFIX}hafabench=$answer"')
     if cuda:
-        # The answer is empty where torch is installed in a container image.
+        # The answer is empty if torch is installed only in a container image.
         question = shlex.join([sys.executable, "-c", "import torch; print(torch.cuda.is_available())"])
-        lines.append(f"echo {_MARK}cuda=$({question} 2> /dev/null)")
+        lines.append(f"echo {_PREFIX}cuda=$({question} 2> /dev/null)")
     return "\n".join([*lines, "true"])

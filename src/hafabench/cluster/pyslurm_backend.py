@@ -74,7 +74,7 @@ def pyslurm_problem(runner: Runner = run) -> str | None:
         missing = "is not installed" if error.name == NAME else f"lacks the module {error.name}"
         return f"pyslurm {missing}"
     except (ImportError, OSError) as error:
-        # It is linked against a Slurm that is not installed.
+        # The package is linked against a Slurm that is not installed.
         return f"pyslurm cannot be loaded: {str(error).splitlines()[0]}"
     version = str(getattr(module, "__version__", "?"))
     try:
@@ -94,7 +94,7 @@ def _values(loaded: Any) -> Iterable[Any]:
 def _attempt(job: Any) -> Attempt:
     steps = list(_values(job.steps))
     memory = [step.stats.max_resident_memory for step in steps if step.stats.max_resident_memory]
-    # A step may report it although the job does not.
+    # A step may report OUT_OF_MEMORY even if the job does not.
     killed = any(step.state == "OUT_OF_MEMORY" for step in steps)
     return Attempt(
         job_id=str(job.id),

@@ -9,8 +9,8 @@ from pathlib import Path
 from hafabench.cluster.commands import TIMEOUT_S, Runner, run
 from hafabench.runs.snakemake import is_job_comment
 
-# Id, name, state, reason, node, time used, time limit, comment, working folder. The folder may contain a bar: it is
-# last.
+# Id, name, state, reason, node, time used, time limit, comment, working folder. The folder comes
+# last, because it may contain a bar.
 _FORMAT = "%i|%j|%T|%r|%N|%M|%l|%k|%Z"
 # States of a job that waits for nodes.
 PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "REQUEUE_FED", "RESV_DEL_HOLD")
@@ -53,7 +53,7 @@ def live_jobs(folder: Path, runner: Runner = run) -> list[QueuedJob]:
     Other Slurm jobs of the same folder, such as an interactive session, are left out: their comment names no rule.
 
     Raises:
-        CommandFailed: If squeue does not answer.
+        CommandFailed: If squeue fails.
     """
     text = runner(["squeue", "--me", "--noheader", f"--format={_FORMAT}"], TIMEOUT_S)
     here = folder.resolve()
@@ -66,7 +66,7 @@ def cancel(jobs: Sequence[QueuedJob], runner: Runner = run) -> None:
     """Cancel Slurm jobs; they take a moment to end.
 
     Raises:
-        CommandFailed: If scancel refuses.
+        CommandFailed: If scancel fails.
     """
     if jobs:
         runner(["scancel", *(job.id for job in jobs)], TIMEOUT_S)

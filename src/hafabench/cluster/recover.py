@@ -36,11 +36,11 @@ def recover(
         mode: What to do about live Slurm jobs: ``show`` them and stop, ``wait`` until they end, or ``cancel`` them.
         report_progress: Called with each line of the report.
         runner: Runs Slurm's commands.
-        every_s: Seconds between two looks at the queue.
+        every_s: Seconds between two readings of the queue.
 
     Raises:
         UserError: If a driver still runs in the folder, live jobs are only shown, the queue cannot be read, or
-            unlocking fails. The folder is then as it was.
+            unlocking fails. The folder is then unchanged.
     """
     _refuse_beside_driver(folder)
     jobs = live_jobs(folder, runner)
@@ -58,7 +58,7 @@ def recover(
         report_progress("no live jobs; the folder is not locked")
         return
     _unlock(folder, unlock)
-    report_progress("no live jobs; unlocked. Start the driver again: finished jobs stay done, trainings resume")
+    report_progress("no live jobs; unlocked. Start the driver again: it skips finished jobs and resumes trainings")
 
 
 def describe(job: QueuedJob) -> str:

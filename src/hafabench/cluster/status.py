@@ -1,6 +1,6 @@
 """The state of every job of an experiment, from its files, its logs and Slurm's queue; no driver is needed.
 
-Without Slurm only files and logs are read, and a job whose history or log has grown lately counts as running.
+Without Slurm only files and logs are read, and a job whose history or log has grown recently counts as running.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hafabench.runs.state import FRESH_S, JobState, RunState, job_states
 ORDER = ("running", "queued", "failed", "interrupted", "stale", "to do", "done")
 # The last attempt has ended, and the job is not done.
 _UNSUCCESSFUL = ("failed", "interrupted")
-# Where a job runs that was started by the local executor or by hand.
+# Shown instead of a node for a job that was started by the local executor or by hand.
 OUTSIDE = "without a Slurm job"
 
 
@@ -54,7 +54,7 @@ class Status:
     Attributes:
         jobs: In the order of the workflow; optional jobs only while they are in Slurm's queue.
         driver: A sentence about the driver.
-        slurm: A sentence on why the queue is not shown; empty where it is.
+        slurm: The reason why the queue is not shown; empty if it is shown.
     """
 
     jobs: tuple[JobStatus, ...]
@@ -65,17 +65,17 @@ class Status:
 def experiment_status(
     experiment: Experiment, folder: Path | None = None, runner: Runner = run, fresh_s: float = FRESH_S
 ) -> Status:
-    """Look at every job once.
+    """Return the state of every job.
 
     Args:
         experiment: A checked experiment.
-        folder: The working folder of the workflow; the present one by default.
+        folder: The working folder of the workflow; the current one by default.
         runner: Runs Slurm's commands.
-        fresh_s: A job that is not in Slurm's queue counts as running if its files grew within so many seconds; 0
-            where nothing can run any more.
+        fresh_s: A job that is not in Slurm's queue counts as running if its files grew within this many seconds;
+            0 if no job can be running.
 
     Raises:
-        UserError: If the experiment is not in order.
+        UserError: If the jobs cannot be listed (`hafabench.runs.jobs.JobList`).
     """
     folder = folder or Path.cwd()
     queued, slurm = _queue(folder, runner)
@@ -90,7 +90,7 @@ def experiment_status(
 
 
 def _queue(folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
-    """Live Slurm jobs by comment; of two for the same job the one that runs."""
+    """Live Slurm jobs by comment, and why there are none. A running one replaces a pending one."""
     if runner is run and not is_installed():
         return {}, "no Slurm on this machine"
     try:

@@ -113,7 +113,9 @@ def test_mistakes_of_a_site(paper, monkeypatch, changes, expected):
 
 def test_a_partition_for_other_accounts(paper):
     cluster = Cluster(sacctmgr="physics|normal\n")
-    assert "account: partition gpu takes speech, vision, not 'physics'" in problems(paper, cluster, account="physics")
+    assert "account: partition gpu accepts speech, vision, not 'physics'" in problems(
+        paper, cluster, account="physics"
+    )
 
 
 def test_a_constraint_beyond_names_is_left_to_slurm(paper):
@@ -165,7 +167,7 @@ def answered(ran: str = "ok", cuda: str = "True", seen: int = 12) -> str:
         (answered(seen=11), "gpu node: data set coco2017: 1 of 4 paths are not visible from g1, first "),
         (answered(seen=1), "gpu node: environment: 1 of 1 paths are not visible from g1, first "),
         (answered(ran="sh: hafabench: not found"), "gpu node: the environment is not usable on g1: sh: hafabench"),
-        (answered(cuda="False"), "gpu node: torch sees no GPU on g1"),
+        (answered(cuda="False"), "gpu node: torch finds no GPU on g1"),
         ("", "gpu node: the environment is not usable on ?: no answer"),
         (answered(cuda=""), None),
     ],

@@ -224,7 +224,7 @@ def test_stale_run_is_not_the_cells_value(experiment):
     found = explain(experiment, "table2/pvt_tiny/miou")
     assert (found.value.mark, found.origins) == ("not run", [])
     assert [run.state for run in found.runs] == ["stale", "missing"]
-    assert "seed0: stale (its configuration was not kept)" in text_of(experiment, "table2/pvt_tiny/miou")
+    assert "seed0: stale (its configuration was not stored)" in text_of(experiment, "table2/pvt_tiny/miou")
 
 
 def test_counted_cell(experiment):

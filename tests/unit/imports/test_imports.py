@@ -178,7 +178,7 @@ def test_segmentation_is_in_percent_since_mmengine_and_a_fraction_before(experim
         ('{"mIoU": NaN, "step": 1}\n', {}, "scalars.json:1: miou: miou is nan, expected a finite number"),
         ('{"mIoU": "40", "step": 1}\n', {}, "scalars.json:1: mIoU: expected a number, found '40'"),
         ('{"mIoU": 40}\n', {}, "scalars.json:1: a validation without its step or epoch"),
-        ('{"a/mIoU": 4, "b/mIoU": 5, "step": 1}\n', {}, "scalars.json:1: b/mIoU: a second miou in one validation"),
+        ('{"a/mIoU": 4, "b/mIoU": 5, "step": 1}\n', {}, "scalars.json:1: b/mIoU: a second value of miou"),
         ('{"loss": \n{"mIoU": 40, "step": 1}\n', {}, "scalars.json:1: not a JSON object"),
         ("[1]\n", {}, "scalars.json:1: expected a JSON object"),
         ("", {}, "scalars.json: no line contains"),
