@@ -1,4 +1,4 @@
-# `make demo` runs the embedded experiment from a clean checkout to Tables 1-6. `make test` runs the tests.
+# `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,23 +12,24 @@ help:
 	@echo "make demo       create the environment and run the embedded experiment: train, evaluate, measure, Tables 1-6"
 	@echo "make test       create the environment, run the linters, the type checker and the fast tests"
 	@echo "make test-slow  run the tests that train or run a whole workflow"
-	@echo "make regression run the regression gate: a small experiment, compared with results/baseline"
-	@echo "make demo-slurm run the embedded experiment through the Slurm profile, on a Slurm that it starts (needs Debian and root)"
+	@echo "make regression run a small experiment and compare it with results/baseline (the regression gate)"
+	@echo "make demo-slurm start a Slurm on this machine and run the embedded experiment on it (needs Debian and root)"
 	@echo "make test-slurm run the tests that start a real Slurm on this machine (needs Debian and root)"
 	@echo "make benchmarks measure every performance goal and write docs/performance.md (use a quiet machine)"
 	@echo "make docs       write the generated documentation: docs/configuration.md, configs/schemas, parts of docs/cluster.md"
-	@echo "make env        create the environment in $(VENV); CPU=1 takes the CPU build of PyTorch"
+	@echo "make env        create the environment in $(VENV); CPU=1 installs the CPU build of PyTorch"
+	@echo "make lint       run the linters and the type checker; make format formats the code"
 	@echo "make lock       lock the requirements in envs/requirements.txt; make lock-check resolves them for every platform"
-	@echo "make clean      remove the embedded experiment's results and data; keeps $(VENV)"
+	@echo "make clean      remove results and data of make demo and make regression, and .snakemake; keeps $(VENV)"
 
 env: $(INSTALLED)
 
-# `make env CPU=1` takes the CPU builds of PyTorch from PyTorch's own index. They have the locked versions, but other hashes.
+# `make env CPU=1` installs the CPU builds of PyTorch from PyTorch's own index. They have the locked versions, but other hashes.
 ifdef CPU
 REQUIREMENTS := -r envs/requirements.in -c envs/requirements.txt --torch-backend cpu --no-verify-hashes
 else
 REQUIREMENTS := -r envs/requirements.txt
-# If uv does not find the packages, pip may: it reads the user's pip configuration.
+# If uv does not find the packages, pip may find them, because it reads the user's pip configuration.
 OR_PIP := || $(BIN)/pip install --quiet $(REQUIREMENTS)
 endif
 
@@ -44,7 +45,7 @@ demo: env
 	@$(SNAKEMAKE) all --profile workflow/profiles/local --configfile $(EXPERIMENT)
 	@echo
 	@echo "Tables 1-6 of the embedded experiment: reports/digits/tables.md, and reports/digits/tables/table[1-6].{md,tex,csv}"
-	@echo "Open this, in any browser, offline: reports/digits/report.html"
+	@echo "Open reports/digits/report.html in a browser; it works offline."
 
 demo-slurm: env
 	@sh tools/slurm_cluster/packages.sh install

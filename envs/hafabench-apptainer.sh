@@ -1,7 +1,7 @@
 #!/bin/sh
-# `hafabench` from the Apptainer image instead of the virtual environment. Link it over the environment's command:
+# Run `hafabench` in the Apptainer image. A link replaces the command of the virtual environment by this script:
 #   ln -sf ../../envs/hafabench-apptainer.sh .venv/bin/hafabench
-# HAFABENCH_IMAGE names the image, by default hafabench.sif in the checkout. Not run where it was written.
+# HAFABENCH_IMAGE is the path of the image, by default hafabench.sif in the checkout. This script was never run.
 set -eu
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 exec apptainer exec --nv --bind "$root" --env "PYTHONPATH=$root/src" \
