@@ -29,7 +29,7 @@ try:
     SITE = load_site(site_file(workflow.basedir))
     JOBS = JobList(EXPERIMENT, SITE)
 except UserError as error:
-    raise WorkflowError(f"the experiment is not in order:\n{error}") from None
+    raise WorkflowError(f"the experiment is invalid:\n{error}") from None
 
 MISSING_DATA = missing_datasets(EXPERIMENT.config.datasets)
 for sentence in MISSING_DATA if workflow.is_main_process else []:

@@ -62,7 +62,7 @@ def test_an_invalid_configuration_is_refused_before_the_dag(tmp_path, write_expe
     path = write_experiment(lambda c: c["train"]["classification"].append("pvt_gigantic"))
     done = snakemake(tmp_path, path, "--dry-run", "all")
     assert done.returncode != 0
-    assert "the experiment is not in order" in done.stdout
+    assert "the experiment is invalid" in done.stdout
     assert f"{path.name}:" in done.stdout
     assert "train.classification[11]: unknown model 'pvt_gigantic'" in done.stdout
     assert "Traceback" not in done.stdout

@@ -1,1 +1,1 @@
-"""Slurm clusters: check a site, show the status of jobs, account for them, recover from a killed driver."""
+"""Slurm clusters: checks of a site, status and cost of jobs, and recovery from a killed driver."""

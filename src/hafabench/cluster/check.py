@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run, slurm_release
 from hafabench.cluster.findings import Finding, listed
 from hafabench.cluster.nodes import check_pool, read_partitions
-from hafabench.cluster.probe import probe_node, where_options
+from hafabench.cluster.probe import node_options, probe_node
 from hafabench.cluster.pyslurm_backend import choose_accounting
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import Pool, Site
@@ -121,7 +121,7 @@ def _options(site: Site, request: Resources) -> list[str]:
     """The options of sbatch for a request, as the workflow's executor passes them."""
     words = executor_resources(request, site)
     options = [f"--nodes={request.nodes}", f"--cpus-per-task={request.cpus}", f"--mem={request.mem_mb}"]
-    options += [f"--time={request.runtime}", *where_options(site, site.pool(request.gpus))]
+    options += [f"--time={request.runtime}", *node_options(site, site.pool(request.gpus))]
     if "gres" in words:
         options += [f"--gres={words['gres']}", f"--ntasks={request.nodes}"]
     elif request.gpus:

@@ -12,7 +12,7 @@ class Finding:
     """One finding.
 
     Attributes:
-        level: ``problem``: jobs would fail or wait forever. ``note``: good to know. ``ok``: in order.
+        level: ``problem`` if jobs would fail or wait forever, ``note`` for other information, ``ok`` if all is well.
         about: What it is about, usually a key of the site file.
         sentence: What was found, and how to correct it.
     """

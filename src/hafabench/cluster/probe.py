@@ -19,7 +19,7 @@ _PROBE_MINUTES = 3
 _PREFIX = "hafabench-probe:"
 
 
-def where_options(site: Site, pool: Pool) -> list[str]:
+def node_options(site: Site, pool: Pool) -> list[str]:
     """The options of sbatch and srun that choose the nodes of a site."""
     words = {"account": site.account, "partition": pool.partition, "constraint": pool.constraint, "qos": pool.qos}
     return [f"--{name}={value}" for name, value in words.items() if value] + shlex.split(pool.extra or "")
@@ -37,7 +37,7 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
     """
     pool = site.gpu if key == "gpu" else site.cpu
     command = ["srun", f"--immediate={wait_s}", "--quiet", "--job-name=hafabench-check", "--ntasks=1", "--nodes=1"]
-    command += ["--mem=2000", f"--time={_PROBE_MINUTES}", *where_options(site, pool)]
+    command += ["--mem=2000", f"--time={_PROBE_MINUTES}", *node_options(site, pool)]
     if isinstance(pool, GpuPool):
         command.append(f"--gpus={pool.gpu_type + ':' if pool.gpu_type else ''}1")
     groups = _paths(experiment)

@@ -24,10 +24,10 @@ class QueuedJob:
         id: Slurm's id.
         name: The name that all jobs of one driver share.
         state: Slurm's state (``PENDING``, ``RUNNING``, ``COMPLETING``, ...).
-        reason: Slurm's reason why it waits; the text ``None`` while it runs.
+        reason: The reason why it waits, from Slurm; the text ``None`` while it runs.
         node: Where it runs; empty while it waits.
         elapsed, limit: The time used and the time limit, as Slurm prints them.
-        comment: Which job of the workflow it is.
+        comment: The comment, which identifies the job of the workflow.
         folder: Its working folder.
     """
 

@@ -63,8 +63,8 @@ def recover(
 
 def describe(job: QueuedJob) -> str:
     """A live Slurm job in one line."""
-    where = f"waiting: {job.reason}" if job.is_pending else f"{job.state.lower()} on {job.node} for {job.elapsed}"
-    return f"job {job.id}  {without_prefix(job.comment)}  {where}"
+    state = f"waiting: {job.reason}" if job.is_pending else f"{job.state.lower()} on {job.node} for {job.elapsed}"
+    return f"job {job.id}  {without_prefix(job.comment)}  {state}"
 
 
 def _refuse_beside_driver(folder: Path) -> None:

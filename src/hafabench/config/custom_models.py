@@ -34,7 +34,7 @@ class ModelConfig(RenamedKeysModel):
         description="Whether the cluster tokens of SIA are queries only (`q`) or queries, keys and values (`qkv`).",
     )
     fidelity: Literal["published_code", "paper"] = Field(
-        "published_code", description="Source to follow where the published code and the paper disagree."
+        "published_code", description="Source to follow if the published code and the paper disagree."
     )
     keep: KeepConfig | tuple[float, float, float] | None = Field(
         None, description="Keep rates of a model that drops tokens: the three rates, or a schedule."
@@ -46,7 +46,7 @@ class ModelConfig(RenamedKeysModel):
         return scheduled(self.keep.schedule, self.keep.rate) if isinstance(self.keep, KeepConfig) else self.keep
 
     def mergers_on(self, base: ModelSpec) -> tuple[str, ...]:
-        """The configured mergers, or those of ``base`` if none are configured."""
+        """The mergers of this model, which are those of ``base`` by default."""
         return base.mergers if self.mergers is None else self.mergers
 
     def problem(self, base: ModelSpec) -> tuple[str, str] | None:

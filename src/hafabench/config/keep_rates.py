@@ -24,7 +24,7 @@ SCHEDULES: dict[str, Callable[[float], KeepRates]] = {
 def scheduled(schedule: str, rate: float) -> KeepRates:
     """Return the keep rates of a schedule: ``("powers", 0.5)`` -> ``(0.5, 0.25, 0.125)``.
 
-    They are not checked; see `keep_rates_problem`.
+    `keep_rates_problem` checks them.
     """
     return tuple(round(share, 10) for share in SCHEDULES[schedule](rate))
 
@@ -48,6 +48,6 @@ def describe_rates(rates: KeepRates) -> str:
     return ", ".join(f"{rate:g}" for rate in rates)
 
 
-def kept(rate: float, tokens: int) -> int:
-    """Return how many of ``tokens`` a keep rate keeps: rounded down, but at least one if the rate is not zero."""
+def tokens_to_keep(rate: float, tokens: int) -> int:
+    """Return the number of ``tokens`` to keep, rounded down, but at least one if the rate is not zero."""
     return max(int(rate * tokens), 1) if rate else 0

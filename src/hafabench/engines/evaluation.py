@@ -8,7 +8,7 @@ from hafabench.engines.engine import engine_for
 from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.results.machine import this_machine
-from hafabench.results.provenance import Stopwatch, device_facts
+from hafabench.results.provenance import Stopwatch, device_fields
 from hafabench.results.record import Record, write_record
 from hafabench.runs.run import Run
 
@@ -31,7 +31,7 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
         fingerprint=run.fingerprint,
         metrics=metrics,
         provenance=watch.provenance(
-            **device_facts(),
+            **device_fields(),
             checkpoint_sha256=sha256_of(run.checkpoint),
             dataset_digest=dataset_digest(experiment, run.task),
         ),

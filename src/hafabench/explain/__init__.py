@@ -1,1 +1,1 @@
-"""Where one number of a table comes from, and how to reproduce it: `hafabench explain`."""
+"""The origin of one number of a table, and the commands that reproduce it (`hafabench explain`)."""

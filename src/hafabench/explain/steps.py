@@ -1,4 +1,4 @@
-"""How the number of a cell is made, what that costs, and why a cell is empty."""
+"""The commands that make the number of a cell, their cost, and the reasons why a cell is empty."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class ImportedMetric:
 
     Attributes:
         metric: The number under this project's names and in the unit of records.
-        part: The part of the file that contains it, a clause.
+        part: The part of the file that contains it, as a clause.
         line: The line of the file.
         device: The device that it was measured on; None if the file does not contain it.
         commit: The commit of the code that measured it; None if the file does not contain it.

@@ -11,7 +11,7 @@ from hafabench.files import sha256_of
 from hafabench.imports.store import Stored, imported_id, now, refuse_earlier, store_records
 from hafabench.models.checkpoints.foreign import ForeignWeights
 from hafabench.models.checkpoints.storage import Fill
-from hafabench.results.provenance import Stopwatch, device_facts
+from hafabench.results.provenance import Stopwatch, device_fields
 from hafabench.results.record import ImportSource, Metric, Record
 from hafabench.runs.fingerprints import imported_fingerprint
 from hafabench.runs.run import Run
@@ -60,7 +60,7 @@ def record_foreign(
             for metric in metrics
         ],
         provenance=watch.provenance(
-            **device_facts(),
+            **device_fields(),
             checkpoint_sha256=digest,
             dataset_digest=dataset_digest(experiment, run.task),
         ),

@@ -28,7 +28,7 @@ from hafabench.errors import UserError
 from hafabench.measure.complexity import count_model
 from hafabench.measure.timing import SEED, Functions, InterleavedTimes, Protocol, time_against_baseline
 from hafabench.results.machine import MachineWatch, cpu_name
-from hafabench.results.provenance import Stopwatch, device_facts
+from hafabench.results.provenance import Stopwatch, device_fields
 from hafabench.results.record import Machine, Metric, Record, write_record
 from hafabench.runs.fingerprints import latency_fingerprint
 from hafabench.runs.paths import latency_record
@@ -344,7 +344,7 @@ def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:
         id=f"latency/{group.name}",
         fingerprint=latency_fingerprint(experiment, group),
         metrics=measured.metrics,
-        provenance=watch.provenance(**{**device_facts(), **({"threads": group.threads} if group.threads else {})}),
+        provenance=watch.provenance(**{**device_fields(), **({"threads": group.threads} if group.threads else {})}),
         machine=measured.machine,
         warnings=measured.warnings,
     )

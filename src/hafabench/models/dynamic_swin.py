@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hafabench.config.catalog import ModelSpec
-from hafabench.config.keep_rates import KeepRates, kept
+from hafabench.config.keep_rates import KeepRates, tokens_to_keep
 from hafabench.errors import UserError
 from hafabench.models.pyramid import check_input
 from hafabench.models.registry import ModelFamily, OwnModels, create
@@ -146,7 +146,7 @@ class DynamicSwin(SwinTransformer):
             if number is not None:
                 tokens = x.flatten(1, 2)
                 order = ranked(self.predictors[number](tokens))
-                slow_tokens = kept(self.keep[number], tokens.shape[1])
+                slow_tokens = tokens_to_keep(self.keep[number], tokens.shape[1])
             x = self._run(partial(_two_paths, block, fast, slow_tokens), x, order)
         return x
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hafabench.config.catalog import ModelSpec
-from hafabench.config.keep_rates import KeepRates, kept
+from hafabench.config.keep_rates import KeepRates, tokens_to_keep
 from hafabench.errors import UserError
 from hafabench.models.lvvit import ARCHITECTURES as LVVIT_ARCHITECTURES
 from hafabench.models.lvvit import LVViT
@@ -126,7 +126,7 @@ class DynamicViT(LVViT):
         if number is None:
             return x, None
         patches = x[:, 1:]
-        order = ranked(self.predictors[number](patches))[:, : kept(self.keep[number], tokens)]
+        order = ranked(self.predictors[number](patches))[:, : tokens_to_keep(self.keep[number], tokens)]
         return torch.cat((x[:, :1], take(patches, order)), dim=1), order
 
     def _run_block(self, index: int, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:

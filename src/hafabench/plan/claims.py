@@ -1,9 +1,9 @@
 """The claims of the paper that runs can settle, and the runs that settle the most claims within a budget.
 
-A *difference* is a printed difference between a row and its baseline; settling it takes the runs of both rows with
-every seed. A *value* stands for all printed accuracies of a row on one task; settling it takes the runs of the row.
-A run on segmentation or detection also takes the classification run that it starts from. The choice is exact: it
-maximises the number of differences, then the number of values, and then minimises the cost.
+A *difference* is a printed difference between a row and its baseline. It is settled by the runs of both rows with
+every seed. A *value* is the group of all printed accuracies of a row on one task. It is settled by the runs of the
+row. A run on segmentation or detection also needs the classification run that it starts from. The choice is exact:
+it maximises the number of differences, then the number of values, and then minimises the cost.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ def _judge(pair: _Pair, method: _Method, gate: GateLimits, level: float) -> Chan
     before, after = pair.values
     limits = gate.metrics[pair.key.metric]
     effect = method.effect(level)
-    elsewhere = pair.key.verb != "complexity" and any(_elsewhere(*records) for records in pair.records)
+    elsewhere = pair.key.verb != "complexity" and any(_made_elsewhere(*records) for records in pair.records)
     others = _others_percent(pair) if pair.key.verb == "latency" else 0.0
     disturbed = others > gate.disturbed
     limit = limits.tolerance(_mean(before), elsewhere=elsewhere or disturbed)
@@ -261,7 +261,7 @@ def _one_sided(pair: _Pair) -> Change:
     return replace(new, verdict="missing", baseline=mean, candidate=None, notes=notes)
 
 
-def _elsewhere(old: Record, new: Record) -> bool:
+def _made_elsewhere(old: Record, new: Record) -> bool:
     """Return whether two records differ in their machine or version of torch; True if these are unknown."""
     environments = [
         (

@@ -107,7 +107,7 @@ def _git_state() -> tuple[str | None, bool | None]:
     return commit, (status != "" if status is not None else None)
 
 
-def device_facts() -> dict[str, Any]:
+def device_fields() -> dict[str, Any]:
     """Return the device that torch computes on and its number of threads, as fields of `Provenance`."""
     import torch
 

@@ -162,7 +162,7 @@ class JobState:
 
     @property
     def state(self) -> str:
-        """The state in one word: that of the last attempt, else that of the outputs."""
+        """The state of the last attempt, or that of the outputs if there is none."""
         return self.attempt or self.outputs
 
 

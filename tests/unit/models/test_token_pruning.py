@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hafabench.config.catalog import CATALOG
-from hafabench.config.keep_rates import describe_rates, keep_rates_problem, kept, scheduled
+from hafabench.config.keep_rates import describe_rates, keep_rates_problem, scheduled, tokens_to_keep
 from hafabench.errors import UserError
 from hafabench.measure.complexity import count
 from hafabench.models import create
@@ -59,8 +59,8 @@ def test_schedules_by_name():
     assert scheduled("constant", 0.25) == (0.25, 0.25, 0.25)
     assert scheduled("powers", 0.5) == (0.5, 0.25, 0.125)
     assert scheduled("clamped", 0.25) == (0.25, 0.05, 0.0)
-    assert [kept(rate, 196) for rate in scheduled("powers", 0.5)] == [98, 49, 24]
-    assert [kept(rate, 196) for rate in scheduled("clamped", 0.25)] == [49, 9, 0]
+    assert [tokens_to_keep(rate, 196) for rate in scheduled("powers", 0.5)] == [98, 49, 24]
+    assert [tokens_to_keep(rate, 196) for rate in scheduled("clamped", 0.25)] == [49, 9, 0]
     assert describe_rates(CATALOG[SWIN].keep) == "constant 0.25 (0.25, 0.25, 0.25)"
     assert describe_rates((0.75, 0.5, 0.25)) == "0.75, 0.5, 0.25"
 
@@ -108,7 +108,7 @@ def test_multiply_accumulates_of_swin_follow_the_tokens_kept():
     for rates in ((0.25, 0.25, 0.25), (0.75, 0.5, 0.25), (0.25, 0.05, 0.0), (1.0, 1.0, 1.0)):
         with torch.device("meta"):
             model = create(SWIN, keep=rates)
-        k1, k2, k3 = (kept(rate, 196) for rate in rates)
+        k1, k2, k3 = (tokens_to_keep(rate, 196) for rate in rates)
         cost[k1 + k2 + 3 * k3] = count(model.train(), (224, 224)).gmacs
         # Counted in evaluation, where tokens are really dropped, whatever mode the model was in.
         assert model.training
@@ -120,7 +120,7 @@ def test_multiply_accumulates_of_swin_follow_the_tokens_kept():
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.5, 3.801), (0.7, 4.664)])
 def test_multiply_accumulates_of_lvvit_by_hand(rate, expected):
-    counts = [196, *(kept(share, 196) for share in scheduled("powers", rate))]
+    counts = [196, *(tokens_to_keep(share, 196) for share in scheduled("powers", rate))]
     dim = 384
     macs = 112**2 * (147 + 2 * 576) * 64 + 196 * 64 * 64 * dim
     for tokens in counts:
@@ -188,7 +188,7 @@ def test_masks_and_ranking_are_the_same_model(name):
     """Of 16 tokens half are kept; on Swin by all predictors alike, as its two streams are exact for that alone."""
     rates = (0.5, 0.25, 0.125) if name == LV else (0.5, 0.5, 0.5)
     model = create(name, keep=rates, drop_path_rate=0.0, **SMALL[name]).eval()
-    counts = [kept(rate, 16) for rate in rates]
+    counts = [tokens_to_keep(rate, 16) for rate in rates]
     for index, tokens in enumerate(counts):
         model.predictors[index] = Certain(tokens)
     masked = model.forward_masked(image(2))
