@@ -1,1 +1,1 @@
-"""What is made of the collected frame: tables, figures, the report."""
+"""Tables, charts and reports, made from the collected frame."""

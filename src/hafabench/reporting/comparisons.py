@@ -69,7 +69,7 @@ class Comparison:
         subject = f"{self.label} against {self.baseline_label}, {self.header}: {self.verdict}"
         difference = f"difference {format_fixed(paired.difference, places, signed=True)}"
         if paired.p is None or paired.low is None or paired.high is None or paired.detectable is None:
-            return f"{subject} ({difference} on each of {paired.n} seeds: without spread there is no test)."
+            return f"{subject} ({difference} on each of {paired.n} seeds; without spread, no test is possible)."
         low, high = (format_fixed(bound, places, signed=True) for bound in (paired.low, paired.high))
         interval = f"95 % interval {low} to {high}"
         p = f"p {'' if self.p_text.startswith('<') else '= '}{self.p_text}"
@@ -77,9 +77,9 @@ class Comparison:
         if self.verdict != "cannot tell":
             return text
         if paired.p < LEVEL:
-            text += f" Taken alone it would pass; among {self.family} comparisons it does not."
+            text += f" It would be significant as a single comparison, but is not among {self.family} comparisons."
         detectable = format_fixed(paired.detectable, places)
-        return f"{text} These runs would show a true difference of {detectable} four times in five."
+        return f"{text} These runs would detect a true difference of {detectable} with 80 % power."
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -137,16 +137,16 @@ def how_to_read(family: int) -> list[str]:
     """Explanations of the columns of a table with ``family`` comparisons, one per column."""
     tests = "one comparison" if family == 1 else f"these {family} comparisons"
     return [
-        "n: number of common seeds. A seed is one training. Data and split are the same in all of them, so the "
-        "interval says what repeating the training would give on these data.",
+        "n: number of common seeds. Each seed is one training. All trainings use the same data and split, so the "
+        "interval covers repeated trainings on these data, not other data.",
         "sd: sample standard deviation over these seeds.",
         "Difference: model minus baseline, mean over pairs of the same seed, with its 95 % confidence interval "
         "(Student's t), in the metric's unit.",
         f"p: p value of a two-sided paired t test, corrected for {tests} by Holm's method.",
-        "Detectable: smallest true difference that this number of runs with this spread finds with 80 % power at the "
-        "5 % level, for a single comparison.",
-        "Verdict: better or worse if the corrected p value is below 0.05, otherwise cannot tell, which is not the "
-        "same as no difference.",
+        "Detectable: smallest true difference that this number of runs with this spread detects with 80 % power at "
+        "the 5 % level, for a single comparison.",
+        "Verdict: better or worse if the corrected p value is below 0.05, otherwise cannot tell, which does "
+        "not mean that there is no difference.",
     ]
 
 

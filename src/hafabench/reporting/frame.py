@@ -18,7 +18,7 @@ from hafabench.files import atomic_path
 from hafabench.results.record import Record, read_record
 from hafabench.runs.records import expected_records, imported_records
 
-# All types are nullable, so that an unknown seed is missing instead of a float, also in a frame without rows.
+# All types are nullable: an unknown seed is a missing integer, not a float. This also holds for a frame without rows.
 DTYPES: dict[str, str] = {
     "experiment": "string",
     "scale": "string",
@@ -59,7 +59,7 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
     """The frame of the given record files, see `make_frame`.
 
     Raises:
-        UserError: If records cannot be read; all problems are listed at once. Also as `make_frame`.
+        UserError: If records cannot be read; all problems are listed at once. Other errors as in `make_frame`.
     """
     problems: list[Problem | str] = []
 
@@ -87,7 +87,7 @@ def make_frame(records: Iterable[tuple[Path, Record]], problems: list[Problem | 
 
     Raises:
         UserError: If there are problems, if the records have two scales, if a metric is given twice (an imported one
-            of an unknown seed counts as every seed's), or if a value is not finite.
+            without a seed conflicts with all seeds), or if a value is not finite.
     """
     rows: list[dict[str, Any]] = []
     scales: dict[str, Path] = {}
@@ -119,8 +119,8 @@ def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]
         The frame, and the files of measured records that are missing. Imported records are used if they exist.
 
     Raises:
-        UserError: As `collect`; also if a record was made under another configuration than the experiment's present
-            one, or if a measured and an imported record are stored in each other's place.
+        UserError: As in `collect`; also if a record was made under another configuration than the current one, or if
+            a measured record is stored where imported ones belong, or the reverse.
     """
     expected, imported = expected_records(experiment), imported_records(experiment)
     present = [path for path in expected if path.is_file()]
@@ -140,7 +140,7 @@ def _misplaced(frame: pd.DataFrame, measured: Iterable[Path], imported: Iterable
     found = dict(zip(frame["record"], frame["origin"], strict=True))
     places = [*((path, "measured") for path in measured), *((path, "imported") for path in imported)]
     return [
-        Problem(str(path), "origin", f"expected {origin!r} in this place, found {found[str(path)]!r}")
+        Problem(str(path), "origin", f"expected {origin!r} at this path, found {found[str(path)]!r}")
         for path, origin in places
         if found[str(path)] != origin
     ]
@@ -168,7 +168,7 @@ def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """Read a frame from its Parquet or CSV file; it is equal to what was written.
+    """Read a frame from its Parquet or CSV file; it is equal to the frame that was written.
 
     Raises:
         UserError: If the file is missing, cannot be read, or has other columns.
@@ -228,7 +228,7 @@ def _two_scales(scales: Mapping[str, Path]) -> list[Problem]:
     if len(scales) < 2:
         return []
     (one, first), (other, second) = sorted(scales.items())
-    message = f"{other!r} here, but {first} is {one!r}: embedded and full-scale numbers are never collected together"
+    message = f"found {other!r}, but {one!r} in {first}: embedded and full-scale numbers are never collected together"
     return [Problem(str(second), "scale", message)]
 
 
@@ -262,7 +262,7 @@ def _refuse_unknown_beside_known(frame: pd.DataFrame) -> None:
         if len(unknown) and len(known):
             first: Any = next(known.itertuples())
             other: Any = next(unknown.itertuples())
-            message = f"{other.name} of {other.model} is imported without a seed beside {first.record} with one"
+            message = f"{other.name} of {other.model} is imported without a seed, but {first.record} has one"
             problems.append(Problem(other.record, other.id, f"{message}: delete one of them"))
     if problems:
         raise UserError(problems)

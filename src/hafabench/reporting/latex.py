@@ -71,7 +71,7 @@ def render_table(table: Table) -> str:
         span = 4 if column.delta else 2
         upper.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(column.header)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
-        # A heading over a number and its difference is aligned left, or its width would separate them.
+        # A heading over a number and its difference is aligned left, because its width would otherwise separate them.
         place = "l" if column.delta else "r"
         halves = (_SHORT[kind] if _wide(table) else kind) + marks[kind], "paper" + marks["paper"]
         lower += [rf"\multicolumn{{{span // 2}}}{{{place}}}{{{text}}}" for text in halves]
@@ -130,7 +130,7 @@ def document(report: Report) -> str:
 \renewcommand{{\bottomfraction}}{{0.95}}
 \renewcommand{{\textfraction}}{{0.02}}
 \renewcommand{{\floatpagefraction}}{{0.7}}
-% A page of tables alone begins at its top.
+% A page that contains only tables is filled from the top.
 \makeatletter\setlength{{\@fptop}}{{0pt}}\makeatother
 \begin{{document}}
 \section*{{\raggedright Tables of experiment {escape(experiment)}: {escape(title)} ({escape(scale)} scale)}}
@@ -172,7 +172,7 @@ def _interval_fields(column: Column, cell: TableCell) -> str:
 
 
 def _footnote_marks(table: Table) -> dict[str, str]:
-    """The marks in the table by the subject of the legend's sentence: letters for kinds of columns, signs as such."""
+    """The footnote marks by the subject of their sentence in the legend: letters for kinds of columns, or signs."""
     kinds = [*dict.fromkeys(table.kinds), "paper"]
     letters = {kind: rf"\textsuperscript{{{letter}}}" for kind, letter in zip(kinds, "abcd", strict=False)}
     return letters | {sign: escape(sign) for sign in (legend.NOT_RUN, legend.IMPORTED)}

@@ -10,7 +10,7 @@ from hafabench.reporting.provenance import commit_text
 
 NOT_RUN = "\u2013"  # en dash
 IMPORTED = "†"
-NO_COMPARISON = "No model and its baseline have two common seeds or more, so nothing is compared or claimed."
+NO_COMPARISON = "No model has at least two seeds in common with its baseline, so that no comparison is possible."
 
 _MEANING = {
     "counted": "counted here on the full-size models, comparable with the paper",
@@ -86,7 +86,7 @@ def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:
 
 
 def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -> list[str]:
-    """How the columns were counted or measured; one sentence for all columns that have it in common."""
+    """How the columns were counted or measured; columns with the same convention share a sentence."""
     shared: dict[str, list[Column]] = {}
     for column, metrics in zip(columns, sources, strict=True):
         clauses = sorted({metric.convention for metric in metrics if metric.convention})

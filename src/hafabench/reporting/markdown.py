@@ -90,7 +90,7 @@ def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
     """
     totals = markdown_table(["Verdict", "Claims"], [[name, str(n)] for name, n in ledger.totals().items()], "lr")
     parts = [
-        f"# Claims of the paper, by experiment {ledger.experiment}",
+        f"# Claims of the paper: verdicts of experiment {ledger.experiment}",
         f"{escape_markdown(ledger.title)}, {ledger.scale} scale. {_scale_note(ledger)}",
         totals,
     ]
@@ -115,7 +115,7 @@ def _heading(layout: TableLayout) -> str:
 
 
 def _claims_grid(verdicts: Sequence[ClaimVerdict]) -> str:
-    header = ["Claim", "Paper", "Here", "Verdict", "Because"]
+    header = ["Claim", "Paper", "Here", "Verdict", "Reason"]
     lines = [
         [v.claim.locator.split("/", 1)[1], v.claim.text_with_unit, v.value_text, v.verdict, v.because]
         for v in verdicts
@@ -133,7 +133,7 @@ def _claim_notes(verdicts: Sequence[ClaimVerdict]) -> str:
 
 
 def _convention_fits(ledger: Ledger) -> str:
-    header = ["Convention", "Shortened", "Rows", "Gives", "Settles", "Fails on"]
+    header = ["Convention", "Rounding", "Rows", "Gives", "Settles", "Fails on"]
     rows = [[fit.row_convention.convention, fit.row_convention.printed, *_shares(fit)] for fit in ledger.fits]
     because = [
         "- " + escape_markdown(f"{c.convention}, {c.printed} ({', '.join(c.rows)}): {c.because}.")
@@ -142,10 +142,10 @@ def _convention_fits(ledger: Ledger) -> str:
     return "\n\n".join(
         [
             "## How static figures were counted",
-            "Each convention is said to hold for a set of rows, for the reason given below the table. *Gives*: the "
-            "number of these rows whose printed figure it gives. *Settles*: the number of them that no simpler "
-            f"convention gives. A convention that gives fewer than {MIN_EXPLAINED_SHARE:.0%} of its rows settles "
-            "none. The plain counts are tried on every row.",
+            "Each convention is assigned to a set of rows, for the reason given below the table. *Gives* is the "
+            "number of these rows whose printed figure the convention gives, and *Settles* the number of those that "
+            f"no simpler convention gives. A convention that gives fewer than {MIN_EXPLAINED_SHARE:.0%} of its rows "
+            "settles none. The plain counts are applied to every row.",
             markdown_table(header, rows, "llrrrl"),
             "\n".join(because),
         ]
@@ -163,8 +163,8 @@ def _convention_matches(ledger: Ledger) -> str:
     return "\n\n".join(
         [
             "### Every convention on every figure",
-            "The number of printed figures in the whole paper that each convention gives, whether or not it is said "
-            "to hold there. With so many ways to count, single matches mean nothing.",
+            "The number of printed figures in the whole paper that each convention gives, whether or not it is "
+            "assigned to their rows. There are so many ways to count that a single match is no evidence.",
             markdown_table(header, rows, "lrrrr"),
         ]
     )
@@ -176,8 +176,8 @@ _CLAIMS_LEGEND = (
     "- reproduced under a convention: given by another way to count, which holds for similar rows.\n"
     "- contradicted: counted, and no convention that holds for similar rows gives the figure; or measured beyond the "
     "tolerance.\n"
-    "- inconclusive: measured, but the runs cannot tell.\n"
-    f"- not run: nothing here can settle it. {legend.IMPORTED}: imported, made outside this project.\n"
+    "- inconclusive: measured, but more runs are needed for a verdict.\n"
+    f"- not run: this experiment cannot settle it. {legend.IMPORTED}: imported, made outside this project.\n"
     "- Tolerances and their reasons, conventions and notes: `configs/claims.yaml`."
 )
 

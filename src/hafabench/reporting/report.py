@@ -1,4 +1,4 @@
-"""The one object that holds everything the reports of an experiment show."""
+"""The object that contains everything that the reports of an experiment show."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What an experiment has measured, arranged as the reports show it.
+    """The measurements of an experiment, arranged for its reports.
 
-    The writers (`markdown`, `latex`, `csv`, `html`, `figures`) and `hafabench explain` take everything from here and
-    read no file themselves. Each part is built when it is first used, and only once.
+    The writers (`markdown`, `latex`, `csv`, `html`, `figures`) and `hafabench explain` use only this object and
+    read no files themselves. Each part is built when it is first used, and only once.
 
     Args:
         experiment: The experiment.
@@ -66,7 +66,7 @@ class Report:
 
     @cached_property
     def paper_values(self) -> PaperValues:
-        """What the paper prints."""
+        """The paper's printed values."""
         return load_paper_values(self.experiment.paper_values)
 
     @cached_property
@@ -86,7 +86,7 @@ class Report:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Every model with HAFA against its baseline, where both have at least two common seeds."""
+        """Every model with HAFA compared with its baseline, if they have at least two common seeds."""
         return comparisons(list(self.metrics.values()))
 
     @cached_property
@@ -108,14 +108,14 @@ class Report:
     @cached_property
     def charts(self) -> ReportCharts:
         """All charts, for the figure files and for the page."""
-        # Importing matplotlib takes a second, which `hafabench claims` and `hafabench explain` can save.
+        # Importing matplotlib takes a second, and `hafabench claims` and `hafabench explain` do not need it.
         from hafabench.reporting.charts.report_charts import draw_charts
 
         return draw_charts(self.experiment, self.frame, self.curves, self.comparisons)
 
     @cached_property
     def costs(self) -> AccountingRecord | None:
-        """What the jobs have cost on a cluster; None without accounting."""
+        """The costs of the jobs on a cluster; None without accounting."""
         path = accounting_file(self.experiment)
         return read_accounting(path) if path.is_file() else None
 

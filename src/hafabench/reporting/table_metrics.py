@@ -54,7 +54,7 @@ class TableMetrics:
     def paired(self, column: Column, model: str, baseline: str) -> PairedComparison | None:
         """``model`` compared with ``baseline`` on their common seeds; None if they have none.
 
-        Imported numbers are not paired, because equal seeds of different projects do not have anything in common.
+        Imported numbers are not paired, because equal seeds of different projects have nothing in common.
         """
         if {mark_of(self.of(column, name)) for name in (model, baseline)} != {"measured"}:
             return None

@@ -1,4 +1,4 @@
-"""Writing all files of a report."""
+"""Writes all files of a report."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ def test_a_record_in_the_place_of_the_other_origin_is_refused(experiment):
     run = expand(experiment)["segmentation/pvt_tiny/seed0"]
     write_record(run.record, made.record)
     made.path.unlink()
-    with pytest.raises(UserError, match="origin: expected 'measured' in this place, found 'imported'"):
+    with pytest.raises(UserError, match="origin: expected 'measured' at this path, found 'imported'"):
         collect_experiment(experiment)
 
 

@@ -233,7 +233,7 @@ def test_figures_without_anything_to_show_contain_a_sentence():
     shown = {Path(path).stem: " ".join(texts(text)) for path, text in files.items()}
     assert shown == {
         "learning_curves": "No training has written a history yet.",
-        "accuracy_vs_complexity": "No evaluated model has its cost counted or timed yet.",
+        "accuracy_vs_complexity": "No evaluated model has a counted or timed cost yet.",
         "comparisons": NO_COMPARISON,
     }
 

@@ -130,7 +130,7 @@ def test_two_scales_are_refused(tmp_path):
         collect(paths)
     (problem,) = caught.value.problems
     assert problem.file == str(paths[1])
-    assert "'full' here, but" in problem.message
+    assert "found 'full', but 'embedded'" in problem.message
     assert str(paths[0]) in problem.message
 
 

@@ -174,7 +174,7 @@ def test_cells_show_what_the_tables_show_and_where_it_came_from(digits):
     assert record["provenance"]["checkpoint_sha256"][:16] in card["Checkpoint"]
     assert record["provenance"]["dataset_digest"][:16] in card["Data set"]
     assert card["Device"] == "cpu, 1 thread"
-    assert card["Took"] == "1.5 s"
+    assert card["Duration"] == "1.5 s"
     assert card["Training"].startswith("60 steps, ")
     assert card["Record"] == "results/digits/classification/pvt_tiny_hafa/seed0/evaluate.json"
     assert row.baseline == "PVT-Tiny"
@@ -217,9 +217,9 @@ def test_an_experiment_of_which_nothing_has_run(fresh):
     text = parsed(render(page)).text
     assert "0 of 19 evaluated" in text
     assert "Nothing has been measured yet" in text
-    assert "No training has a history here" in text
+    assert "No training has written a history" in text
     assert "No pictures have been drawn" in text
-    assert "No evaluated model has its cost counted" in text
+    assert "No evaluated model has a counted or timed cost" in text
     assert page.report.comparisons == []
     # The paper's numbers are there all the same.
     assert "77.5 (+2.4)" in text

@@ -1,1 +1,1 @@
-"""The charts of a report, each drawn once by matplotlib, for the figure files and for the HTML page."""
+"""The charts of a report. matplotlib draws each one once, for the figure files and for the HTML page."""

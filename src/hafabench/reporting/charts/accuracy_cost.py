@@ -1,4 +1,4 @@
-"""Accuracy against cost: the main metric of each task over parameters, multiply-accumulates and latencies."""
+"""Charts of accuracy against cost: the main metric of each task over parameters, multiply-accumulates and latency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hafabench.config.metrics import METRICS, main_metric
 from hafabench.config.recipes import TASKS
 from hafabench.reporting.charts.chart import PALETTE, Chart, make_chart, new_figure
 
-_LETTER_WIDTH = 4.2  # points, of the labels beside the axes
+_LETTER_WIDTH = 4.2  # points, in the labels beside the axes
 _MARKERS = {"baseline": "o", "merger": "^", "other": "o"}
 
 
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Cost:
-    """A metric that charts have on their x axis.
+    """A metric on the x axis of a chart.
 
     Attributes:
         name: The name of the chart.
@@ -59,7 +59,7 @@ class Cost:
 
 
 def accuracy_cost_charts(experiment: Experiment, frame: pd.DataFrame) -> dict[str, list[Chart]]:
-    """Draw a chart for each task and cost with at least one evaluated model; returns the charts by task.
+    """Draw a chart for each task and cost with at least one evaluated model, and return the charts by task.
 
     Args:
         experiment: The experiment, which names the latency groups and models.
@@ -83,7 +83,7 @@ def accuracy_cost_charts(experiment: Experiment, frame: pd.DataFrame) -> dict[st
 
 
 def main_metric_points(frame: pd.DataFrame, task: str, cost: Cost) -> list[Point]:
-    """Return the measured models of a task that have the cost, by name."""
+    """Return a point for every measured model of a task with a known cost, sorted by name."""
     of_task = frame[(frame["task"] == task) & (frame["origin"] == "measured")]
     costs = of_task[(of_task["verb"] != "evaluate") & (of_task["name"] == cost.metric)]
     if cost.record is not None:
@@ -178,7 +178,7 @@ def _label_points(axes: Axes, labels: Mapping[Point, str]) -> None:
 
 
 def spread_apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Move ascending heights apart to at least ``gap``, within 0 and 1 where there is enough space."""
+    """Move ascending heights at least ``gap`` apart. They stay between 0 and 1 if there is enough space."""
     placed: list[float] = []
     for height in heights:
         placed.append(max(height, placed[-1] + gap) if placed else height)

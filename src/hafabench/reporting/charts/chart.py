@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-WIDTH = 288.0  # points: letters of 8 points stay readable where the page is as narrow as a phone
+WIDTH = 288.0  # points: text of 8 points stays readable on a page as narrow as a phone
 _TOP, _BOTTOM, _LEGEND_ROW = 20.0, 35.0, 12.5  # points, for the title, the x axis with its label, and the legend
 PALETTE = {
     "bg": "#fafaf8",
@@ -37,7 +37,7 @@ PALETTE = {
     "series6": "#333333",
     "series7": "#8c6d1f",
 }
-"""Name -> colour of the light theme. The page's style sheet has a variable of each name, with a value per theme.
+"""Colours of the light theme by name. The page's style sheet has a variable for each name, with one value per theme.
 
 The colours of the series follow Okabe and Ito (https://jfly.uni-koeln.de/color/), darkened where they would be too
 pale on a light background. Readers with colour blindness can distinguish them.
@@ -80,7 +80,7 @@ _STYLE: dict[RcKeyType, Any] = {
 }
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-_GAP = 16.0  # between the charts of a figure file
+_GAP = 16.0  # points between the charts of a figure file
 _LINE_HEIGHT = 18.0
 ElementTree.register_namespace("", _SVG)
 
@@ -112,15 +112,15 @@ class Chart:
 
 @contextmanager
 def new_figure(height: float, *, legend_rows: int, left: float = 43.0, right: float = 8.0) -> Iterator[Figure]:
-    """Make a figure of a chart's width in the style of the charts; it has to be drawn within the context.
+    """Make a figure of a chart's width in the style of the charts. It has to be drawn within this context.
 
-    The margins are given, because the layout engines of matplotlib take twice as long as all drawing.
+    The margins are arguments, because matplotlib's layout engines take twice as long as all drawing.
 
     Args:
         height: The height of the axes in points; the title, the x axis and the legend are added.
         legend_rows: The number of rows of the legend at the lower edge.
-        left: The space beside the axes for the y axis and its label, in points.
-        right: The space on the other side, in points.
+        left: The left margin for the y axis and its label, in points.
+        right: The right margin, in points.
     """
     bottom = _BOTTOM + _LEGEND_ROW * legend_rows
     total = _TOP + height + bottom
@@ -131,13 +131,13 @@ def new_figure(height: float, *, legend_rows: int, left: float = 43.0, right: fl
 
 
 def make_chart(name: str, figure: Figure, description: str, tooltips: Mapping[str, str] | None = None) -> Chart:
-    """Render a figure; the same figure gives the same text.
+    """Render a figure as SVG. The same figure gives the same text.
 
     Args:
         name: The name of the chart, which becomes a prefix of the element ids.
-        figure: The figure, of `new_figure`.
+        figure: A figure made by `new_figure`.
         description: What the chart shows.
-        tooltips: The titles of artists, by their group id (``artist.set_gid``).
+        tooltips: The text of each tooltip by the group id of its artist (``artist.set_gid``).
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -180,7 +180,7 @@ def _prefix_ids(root: ElementTree.Element, prefix: str) -> None:
 
 
 def compose_figure(rows: Sequence[Sequence[Chart]], *, heading: str, empty: str) -> str:
-    """Arrange charts as one SVG file, the text of which begins with an XML declaration.
+    """Arrange charts in one SVG file and return its text, which begins with an XML declaration.
 
     Args:
         rows: The charts of each row; there may be none.

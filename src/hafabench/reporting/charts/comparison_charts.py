@@ -1,4 +1,4 @@
-"""Comparisons: the difference of every seed, the mean with its interval, and the differences too small to detect."""
+"""Charts of comparisons: the difference of every seed, the mean with its interval, and undetectable differences."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _draw_row(axes: Axes, row: int, comparison: Comparison) -> None:
     paired = comparison.paired
     if paired.detectable is not None:
         axes.barh(row + 0.2, 2 * paired.detectable, left=-paired.detectable, height=0.46, color=_BAND, zorder=0)
-    # Seeds are above their mean, at slightly different heights so that equal ones stay visible.
+    # Seeds are drawn above their mean at slightly different heights, so that equal ones stay visible.
     heights = [row + 0.14 - min(0.03, 0.15 / paired.n) * index for index in range(paired.n)]
     axes.plot(paired.differences, heights, "o", color=_SEED, markersize=3.5, alpha=0.8, markeredgewidth=0)
     if paired.low is not None and paired.high is not None:

@@ -12,7 +12,7 @@ from hafabench.config.recipes import TASKS
 from hafabench.reporting.charts.chart import LINE_STYLES, SERIES, Chart, make_chart, new_figure
 from hafabench.reporting.curves import Curve
 
-MOST_POINTS = 200  # of a curve: more than these cannot be distinguished and only make the file larger
+MOST_POINTS = 200  # per curve: more points cannot be distinguished and only make the file larger
 
 
 def learning_curve_charts(curves: Mapping[str, Curve]) -> list[Chart]:

@@ -17,7 +17,7 @@ from hafabench.reporting.charts.learning_curves import learning_curve_charts
 from hafabench.reporting.comparisons import Comparison
 from hafabench.reporting.curves import Curve
 
-_COLUMNS = 3  # of a figure file
+_COLUMNS = 3  # in a figure file
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ReportCharts:
 
     Attributes:
         learning_curves: One chart per task.
-        accuracy_cost: By task, one chart per cost.
+        accuracy_cost: For each task, one chart per cost.
         comparisons: One chart per task.
     """
 
@@ -60,7 +60,7 @@ def figure_files(experiment: Experiment, charts: ReportCharts) -> dict[Path, str
         "learning_curves": (_rows(charts.learning_curves), "No training has written a history yet."),
         "accuracy_vs_complexity": (
             [row for of_task in charts.accuracy_cost.values() for row in _rows(of_task)],
-            "No evaluated model has its cost counted or timed yet.",
+            "No evaluated model has a counted or timed cost yet.",
         ),
         "comparisons": (
             _rows(charts.comparisons),

@@ -26,8 +26,8 @@ class Ledger:
         experiment, title, scale: Name, title and scale of the experiment.
         verdicts: One per claim, in the paper's order.
         fits: How well each row convention explains the static claims.
-        matches: For each convention, the number of printed figures in the whole paper that it gives, by the way of
-            shortening; and the number of figures of its metric.
+        matches: For each convention, two values: the number of printed figures in the whole paper that it gives, by
+            rounding mode, and the number of figures of its metric.
     """
 
     experiment: str
@@ -71,10 +71,10 @@ def settle_claims(
         experiment: The experiment. Static claims are settled at either scale, the others only at full scale.
         paper: The paper's printed values.
         counts: The parameters and operations of the models; None if they have not been counted.
-        metrics: What was measured, by the id of the table layout that it fills.
+        metrics: The metrics that fill each table, by the id of its layout.
 
     Raises:
-        UserError: If the claims file names what the paper does not print.
+        UserError: If the claims file names something that the paper does not print.
     """
     claims = paper_claims(experiment, paper)
     static = StaticClaims(claims, experiment.claims_config, counts)

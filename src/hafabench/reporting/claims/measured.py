@@ -1,4 +1,4 @@
-"""Verdicts on accuracy and latency claims, from what an experiment has measured."""
+"""Verdicts on accuracy and latency claims, from the measurements of an experiment."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def judge_measured(claim: Claim, metrics: TableMetrics, scale: str) -> ClaimVerd
 
     Args:
         claim: The claim.
-        metrics: What was measured for the claim's table.
+        metrics: The metrics that fill the claim's table.
         scale: The experiment's scale; accuracies on embedded data never settle a claim.
     """
     found = [metrics.of(claim.column, model) for model in claim.models]
     if claim.kind == "accuracy" and scale == "embedded":
-        return ClaimVerdict(claim, "not run", "accuracies on embedded data say nothing about the paper's data")
+        return ClaimVerdict(claim, "not run", "accuracies on embedded data settle no claims about the paper's data")
     if claim.device:
         on_device = [[m for m in of_model if claim.device.lower() in str(m.device).lower()] for of_model in found]
         elsewhere = [metric for of_model in found for metric in of_model]
@@ -71,23 +71,23 @@ def judge(claim: Claim, value: float, low: float | None = None, high: float | No
     Returns:
         The verdict and its reason.
     """
-    # The printed figure is decimal: without this allowance, 0.35 - 0.3 would be beyond 0.05.
+    # In binary floating point, 0.35 - 0.3 is larger than 0.05. This allowance corrects that.
     bound = claim.tolerance + 1e-9
     away = abs(value - claim.printed)
     if low is None or high is None:
-        distance = f"{away:.2f} {claim.unit} away, {claim.tolerance:.2f} allowed"
+        distance = f"differs by {away:.2f} {claim.unit}, {claim.tolerance:.2f} allowed"
         if away <= bound and claim.is_difference and abs(claim.printed) <= bound:
-            return "inconclusive", f"{distance}: one run each cannot tell {claim.text} from zero"
+            return "inconclusive", f"{distance}; one run of each model cannot distinguish {claim.text} from zero"
         if away <= bound:
             return "reproduced", distance
         if away > 2 * bound:
             return "contradicted", distance
-        return "inconclusive", f"{distance}: more seeds are needed"
+        return "inconclusive", f"{distance}; more seeds are needed"
     bottom, top = claim.printed - bound, claim.printed + bound
     interval = f"interval {low:.2f} to {high:.2f}, allowed {bottom:.2f} to {top:.2f}"
     if bottom <= low and high <= top:
         if claim.is_difference and low <= 0 <= high:
-            return "inconclusive", f"{interval}: it contains zero"
+            return "inconclusive", f"{interval}; the interval contains zero"
         return "reproduced", interval
     if high < bottom or low > top:
         return "contradicted", interval

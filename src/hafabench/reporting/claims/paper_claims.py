@@ -38,7 +38,7 @@ class Claim:
         unit: ``M`` (10^6), ``G`` (10^9), ``%``, ``points`` (differences of percentages) or ``ms``.
         tolerance: Largest distance between a measured and the printed figure, in ``unit``; ``reason`` explains it.
         device: Part of the name of the device that the figure was measured on; None if it does not depend on one.
-        notes: Further remarks, clauses.
+        notes: Further remarks; each is a clause.
     """
 
     locator: str
@@ -81,7 +81,7 @@ def paper_claims(experiment: Experiment, values: PaperValues) -> list[Claim]:
         values: The paper's printed values.
 
     Raises:
-        UserError: If the claims file names what the paper does not print.
+        UserError: If the claims file names something that the paper does not print.
     """
     claims: list[Claim] = []
     for layout in experiment.table_layouts:
@@ -152,12 +152,12 @@ def _tolerance(experiment: Experiment, metric: str) -> Tolerance:
     for tolerance in experiment.claims_config.tolerances:
         if metric in tolerance.metrics:
             return tolerance
-    message = f"expected a tolerance for {metric}, which {experiment.paper_values} prints"
+    message = f"expected a tolerance for {metric}, which {experiment.paper_values} contains"
     raise UserError(Problem(str(experiment.claims_file), "tolerances", message))
 
 
 def _elsewhere(experiment: Experiment, claim: Claim, printed: Mapping[str, float]) -> Iterator[str]:
-    """What others report for the figure, or for the baseline of a difference."""
+    """Notes on what others report for the figure, or for the baseline of a difference."""
     for other in experiment.claims_config.elsewhere:
         if other.claim == claim.locator:
             yield f"{other.by}: {other.value:g}"

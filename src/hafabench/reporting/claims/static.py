@@ -1,9 +1,9 @@
 """Verdicts on static claims (parameters and GFLOPs), by counting under different conventions.
 
-With twenty conventions and three ways to shorten a count, some combination gives nearly any printed figure. Therefore
-two questions are kept apart. *Which combinations give the printed figure* is answered for every claim and settles
-nothing. A claim is *reproduced* by the default convention, rounded, or by a row convention: the claims file names a
-convention for a set of rows, with a reason, and the convention has to give at least three in four of their figures.
+There are twenty conventions and three rounding modes, so that some combination gives nearly any printed figure. All
+combinations that give the figure of a claim are listed, but they do not settle it. A claim is *reproduced* if the
+default convention, rounded, gives its figure, or if a row convention does. A row convention assigns a convention to a
+set of rows in the claims file, with a reason. It has to give the figures of at least three in four of these rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ConventionFit:
     """How well one row convention explains its rows.
 
     Attributes:
-        row_convention: The convention, the way of shortening, and the rows that they are said to hold for.
+        row_convention: The convention, the rounding mode, and the rows that they are assigned to.
         rows: Locators of these rows' claims.
         explained: Those of them whose printed figure the convention gives.
         settled: Those that it settles because no simpler row convention does.
@@ -43,7 +43,7 @@ class ConventionFit:
 
     @property
     def fails_on(self) -> tuple[str, ...]:
-        """The rows that it is said to hold for and does not explain."""
+        """The rows that it is assigned to but does not explain."""
         return tuple(row for row in self.rows if row not in self.explained)
 
 
@@ -77,7 +77,7 @@ class StaticClaims:
         return value is not None and printed(value, claim.column.decimals, printing) == claim.text
 
     def matches(self, claim: Claim) -> tuple[Match, ...]:
-        """All conventions that give the printed figure, the simplest first; rounding before other shortenings."""
+        """All conventions that give the printed figure, the simplest first, and rounding before the other modes."""
         return tuple(
             Match(convention.name, printing)
             for convention in self.config.conventions
@@ -87,7 +87,7 @@ class StaticClaims:
         )
 
     def matches_by_printing(self, convention: Convention) -> dict[str, int]:
-        """The number of figures in the whole paper that a convention gives, by the way of shortening."""
+        """The number of figures in the whole paper that a convention gives, by rounding mode."""
         claims = self._of_metric(convention)
         return {printing: sum(self.gives(convention, printing, claim) for claim in claims) for printing in PRINTINGS}
 

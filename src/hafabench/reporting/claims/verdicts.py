@@ -16,7 +16,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 @dataclass(frozen=True)
 class Match:
-    """A convention and a way of shortening that give the printed figure."""
+    """A convention and a rounding mode that give the printed figure."""
 
     convention: str
     printed: str
@@ -60,7 +60,7 @@ class ClaimVerdict:
 
     @property
     def value_text(self) -> str:
-        """The figure, with one digit more than the paper prints, so that rounding can be seen."""
+        """The figure, with one digit more than the paper prints, so that rounding is visible."""
         if self.value is None:
             return legend.NOT_RUN
         text = format_fixed(self.value, self.claim.column.decimals + 1, signed=self.claim.is_difference)

@@ -1,1 +1,1 @@
-"""The report of an experiment as one HTML file that needs nothing else: no network, no other file, no framework."""
+"""The report of an experiment as one HTML file that loads nothing from the network or from other files."""

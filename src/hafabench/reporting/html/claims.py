@@ -10,7 +10,7 @@ from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.paper_claims import DELTA
 from hafabench.reporting.claims.verdicts import ClaimVerdict
 
-# Verdict -> the name of its colour in the style sheet.
+# The name of each verdict's colour in the style sheet.
 TONES = {
     "reproduced": "good",
     "reproduced under a convention": "good",

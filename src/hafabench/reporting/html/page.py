@@ -115,6 +115,6 @@ def render(page: Page) -> str:
 def _costs(record: AccountingRecord) -> Costs:
     summary = (
         f"{record.gpu_hours:,.1f} GPU-hours over all attempts and requeues, by {record.backend}, {record.updated}. "
-        "Empty fields are not known to Slurm. Use is a share of the allocated time."
+        "Slurm reports no value for empty fields. Use is a share of the allocated time."
     )
     return Costs(summary, COLUMNS, cost_rows(record))

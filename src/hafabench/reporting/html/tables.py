@@ -150,7 +150,7 @@ def _details(metric: Any) -> Details:
         ("Device", device_text(metric.device, metric.threads)),
         ("Host", metric.host),
         ("Started", started_text(metric.started)),
-        ("Took", format_duration(metric.duration_s)),
+        ("Duration", format_duration(metric.duration_s)),
         ("Training", _training(metric)),
         ("Checkpoint", short_digest(metric.checkpoint_sha256)),
         ("Data set", short_digest(metric.dataset_digest)),
