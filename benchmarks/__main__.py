@@ -47,7 +47,7 @@ def function(name: str) -> Callable[[bool], Iterator[Row]]:
     return getattr(import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
 
 
-def measured(name: str, quick: bool) -> Iterator[Row]:
+def run_benchmark(name: str, quick: bool) -> Iterator[Row]:
     """Run one benchmark and yield its rows, or a row with the error, so that the other rows are kept."""
     try:
         yield from function(name)(quick)
@@ -57,7 +57,7 @@ def measured(name: str, quick: bool) -> Iterator[Row]:
         yield Row(name, what, None, failure=f"failed: {type(error).__name__}: {str(error)[:200]}")
 
 
-def about_this(watch: MachineWatch, quick: bool) -> str:
+def describe_setup(watch: MachineWatch, quick: bool) -> str:
     """Describe the machine, the load, the software and the commit in one sentence."""
     machine = watch.state()
     provenance = Stopwatch().provenance(device="cpu", threads=THREADS)
@@ -72,9 +72,11 @@ def about_this(watch: MachineWatch, quick: bool) -> str:
 @click.command()
 @click.option("--only", multiple=True, metavar="NAME", help="Run only this benchmark. Can be given several times.")
 @click.option("--quick", is_flag=True, help="Use fewer repeats and leave out what takes many minutes.")
-@click.option("--list", "list_names", is_flag=True, help="Names and what they measure.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows as JSON, too.")
-@click.option("--update", type=click.Path(path_type=Path), help="Write the table between this file's markers.")
+@click.option("--list", "list_names", is_flag=True, help="List the benchmarks and what they measure.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Also write the rows to this file as JSON."
+)
+@click.option("--update", type=click.Path(path_type=Path), help="Write the table between the markers in this file.")
 def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | None, update: Path | None) -> None:
     """Measure every performance goal of the project and print a Markdown table."""
     if list_names:
@@ -87,11 +89,11 @@ def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | 
     for name in only or BENCHMARKS:
         say(f"{name} ...")
         start = time.perf_counter()
-        for row in measured(name, quick):
+        for row in run_benchmark(name, quick):
             say(f"  {row.what}: {row.figure} [{row.interval}] {row.goal} {row.verdict} {row.failure}")
             rows.append(row)
         say(f"{name} took {time.perf_counter() - start:.0f} s")
-    about = about_this(watch, quick)
+    about = describe_setup(watch, quick)
     table = markdown(rows, about)
     click.echo(table)
     if json_file:

@@ -19,7 +19,7 @@ NEIGHBOURS = 5
 # Tokens, channels, batch, rounds, and the required speed-up over the reference implementation.
 CASES = ((3136, 128, 1, 48, 2.0), (784, 320, 1, 96, None), (196, 512, 1, 512, 1.3), (196, 512, 16, 96, 1.3))
 ONE_MATRIX = 3136**2 * 4 / 1e6
-# The kernel's record of peak memory, reset after the libraries are loaded and everything has run once.
+# The kernel records the peak memory. The record is reset after the libraries are loaded and everything has run once.
 _PEAK = """
 import pathlib, torch
 from hafabench.models.hafa import SemanticInformationAggregation, Tokens, sia
@@ -56,7 +56,7 @@ def clustering(quick: bool) -> Iterator[Row]:
 
 
 def memory(quick: bool) -> Iterator[Row]:
-    """Growth of the process's peak memory from 196 to 3136 tokens in SIA, each in a new process."""
+    """Measure how the peak memory of SIA grows from 196 to 3136 tokens, each time in a new process."""
     for plain, goal in ((False, ONE_MATRIX), (True, None)):
         program = _PEAK.format(plain=plain)
         done = subprocess.run(

@@ -18,7 +18,7 @@ def compilation(quick: bool) -> Iterator[Row]:
     """Time PVT-Tiny with HAFA compiled and not compiled. On a CPU, this needs a C++ compiler."""
     what = "PVT-Tiny with HAFA compiled / not compiled, batch 1"
     if not any(map(shutil.which, ("g++", "clang++"))):
-        yield Row("compilation", what, None, note="torch.compile needs a C++ compiler on a CPU, and there is none")
+        yield Row("compilation", what, None, note="torch.compile needs a C++ compiler on a CPU, and none was found")
         return
     torch.manual_seed(0)
     depths = (1, 1, 1, 1) if quick else (2, 2, 2, 2)

@@ -26,7 +26,7 @@ SEGMENTS = 150
 
 
 def evaluation(quick: bool) -> Iterator[Row]:
-    """Share of the metrics in the time of evaluating one image, on one thread. A GPU's forward pass is faster."""
+    """Compare the time of the metrics with that of a forward pass on one thread; on a GPU the pass is faster."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     repeats = 2 if quick else 8
@@ -43,13 +43,13 @@ def evaluation(quick: bool) -> Iterator[Row]:
 
 def _share(what: str, metric: list[float], forward: list[float], of: str) -> Row:
     ratios = [own / whole for own, whole in zip(metric, forward, strict=True)]
-    note = f"{1e3 * np.median(metric):.1f} ms an image, one thread; {of}: {1e3 * np.median(forward):.0f} ms"
+    note = f"{1e3 * np.median(metric):.1f} ms per image, one thread; {of}: {1e3 * np.median(forward):.0f} ms"
     interval: Interval = median_interval(ratios)
     return Row.of("evaluation", f"{what} / forward pass, per image", interval, at_most=LIMIT, note=note)
 
 
 def _seconds(call: Callable[[], int], repeats: int) -> list[float]:
-    """Seconds per image. Each call returns the number of images that it processed."""
+    """Measure the seconds per image. Each call returns the number of images that it processed."""
     found = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -124,7 +124,7 @@ def _mean_iou() -> Callable[[], int]:
 
 
 def _forward(task: str) -> Callable[[], int]:
-    """The model without its heads: a lower bound of the time that evaluating an image takes."""
+    """Run the model without its heads, which gives a lower bound of the time to evaluate an image."""
     size = {"segmentation": (512, 512), "detection": (800, 1280)}[task]
     model = build_dense_model(CATALOG["pvt_tiny_hafa"], task, {"segmentation": SEGMENTS, "detection": 80}[task])
     model.eval()

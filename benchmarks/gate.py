@@ -1,4 +1,4 @@
-"""Share of the gate's tests that pass: planted regressions that it catches and clean reruns that it accepts."""
+"""The share of the gate's tests that pass. The gate must catch planted regressions and accept clean reruns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gate(quick: bool) -> Iterator[Row]:
     """Run the tests of the gate and count those that pass."""
     with TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        # The tests that train or time models are the slow ones.
+        # The tests that train or time models are marked as slow.
         marks = "not slow" if quick else "slow or not slow"
         command = [sys.executable, "-m", "pytest", "-q", "-m", marks, f"--junitxml={report}", *PROOFS]
         subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False)

@@ -26,7 +26,7 @@ from hafabench.engines.sampling import batches
 from hafabench.stats.intervals import median_interval
 from tools.checkout import REPOSITORY
 
-# ImageNet's average photo.
+# The average size of ImageNet's photos.
 SIZE, QUALITY = (500, 375), 90
 WORKERS = 2
 
@@ -59,7 +59,7 @@ def decoders(quick: bool) -> Iterator[Row]:
 
 
 def loading(quick: bool) -> Iterator[Row]:
-    """Images per second from JPEG files to batches of 224 x 224 with the paper's augmentation, by two processes."""
+    """Measure how many images per second two processes decode and augment at 224 x 224, as in the paper."""
     recipe = _recipe()
     with TemporaryDirectory() as folder:
         root = Path(folder)
@@ -95,7 +95,7 @@ def _recipe() -> ClassificationRecipe:
 
 
 def _photo(seed: int) -> bytes:
-    """A JPEG with about a photo's amount of detail: 100 kB."""
+    """Return a JPEG of 100 kB, which has about as much detail as a photo."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (47, 63, 3), dtype=np.uint8))
     pixels = np.asarray(coarse.resize(SIZE, Image.Resampling.BICUBIC)) + random.normal(0, 12, (SIZE[1], SIZE[0], 3))

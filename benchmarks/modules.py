@@ -14,9 +14,10 @@ from hafabench.config.catalog import CATALOG
 from hafabench.engines.dense import operators
 from hafabench.models import create
 
-# Upper bounds of the ratio of HAFA's latency to PVT's. At equal efficiency it is the ratio of multiply-accumulates.
+# Upper bound of the ratio of HAFA's latency to PVT's, and the ratio of their multiply-accumulates. The two ratios are
+# equal at equal efficiency.
 SIZES = {"tiny": (1.06, 1.059), "small": (1.05, 1.029), "large": (1.02, 1.011)}
-# What the published structure needs of plain PVT-v2-B1, 397 ms against 95 ms on one CPU thread, halved.
+# Half the ratio of the published structure to plain PVT-v2-B1 (397 ms to 95 ms on one CPU thread).
 TCFORMER_LIMIT = 397 / 95 / 2
 
 

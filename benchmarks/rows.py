@@ -17,17 +17,17 @@ BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """One measured value.
 
     Attributes:
-        benchmark: that measured it.
-        what: is measured, a clause.
-        value: the figure, in ``unit``; None where it could not be measured, and ``note`` says why.
-        low, high: where its median lies with the instrument's confidence; None where it is not known.
-        at_most, at_least: the goal; neither where the figure is only reported.
-        unit: ``x`` for a ratio.
-        note: what a reader has to know besides.
-        failure: why a benchmark that should have measured this did not end.
+        benchmark: The benchmark that measured the value.
+        what: A clause that describes what is measured.
+        value: The value in ``unit``; None if it could not be measured, in which case ``note`` gives the reason.
+        low, high: Confidence interval of the value, which is a median; None if it is unknown.
+        at_most, at_least: The goal; both are None if the value is only reported.
+        unit: The unit; ``x`` for a ratio.
+        note: A remark for readers.
+        failure: The reason why the benchmark failed; empty if it did not.
     """
 
     benchmark: str
@@ -43,20 +43,20 @@ class Row:
 
     @classmethod
     def of(cls, benchmark: str, what: str, interval: Interval, **about) -> Row:
-        """A row whose figure is a median with its interval."""
+        """Return a row whose value is a median with its interval."""
         bounds = {"low": interval.low, "high": interval.high} if interval.is_bounded else {}
         return cls(benchmark, what, interval.value, **bounds, **about)
 
     @property
     def goal(self) -> str:
-        """The goal in words; empty where there is none."""
+        """The goal as text; empty if there is none."""
         if self.at_most is not None:
             return f"<= {_number(self.at_most)}"
         return f">= {_number(self.at_least)}" if self.at_least is not None else ""
 
     @property
     def verdict(self) -> str:
-        """``met`` or ``missed``, with ``?`` where the interval holds the goal; empty for what is only reported."""
+        """``met`` or ``missed``, with ``?`` if the interval contains the goal; empty if there is no goal."""
         if not self.goal:
             return ""
         if self.value is None:
@@ -68,18 +68,18 @@ class Row:
 
     @property
     def figure(self) -> str:
-        """The figure with its unit."""
+        """The value with its unit."""
         if self.value is None:
             return "-"
         return _number(self.value) if self.unit == "x" else f"{_number(self.value)} {self.unit}"
 
     @property
     def interval(self) -> str:
-        """Bounds of the figure; empty where they are not known."""
+        """The interval of the value; empty if it is unknown."""
         return "" if self.low is None else f"{_number(self.low)} to {_number(self.high)}"
 
     def as_json(self) -> dict:
-        """All of it as plain data."""
+        """Return the row as plain data."""
         return {**asdict(self), "verdict": self.verdict}
 
 
@@ -88,7 +88,7 @@ def _number(value: float) -> str:
 
 
 def markdown(rows: Iterable[Row], about: str) -> str:
-    """A table of goals and figures, with ``about`` (the machine, the moment) above it."""
+    """Return a table of goals and values below ``about``, a description of the machine and the software."""
     lines = []
     for row in rows:
         remarks = "; ".join(filter(None, (row.note, row.failure.replace("\n", " "))))
@@ -99,13 +99,13 @@ def markdown(rows: Iterable[Row], about: str) -> str:
 
 
 def update_page(page: Path, table: str) -> None:
-    """Put ``table`` between the page's markers.
+    """Write ``table`` between the markers in ``page``.
 
     Raises:
-        UserError: for a page without them.
+        UserError: If the page does not contain the markers.
     """
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
-        raise UserError(Problem(str(page), "", f"no place for the figures; expected {BEGIN} and {END} in it"))
+        raise UserError(Problem(str(page), "", f"no markers for the table; expected {BEGIN} and {END}"))
     write_text(page, pattern.sub(lambda _: f"{BEGIN}\n{table}{END}", text))

@@ -24,7 +24,7 @@ WANTED = 0.01
 
 
 def protocol(rounds: int, quick: bool) -> Protocol:
-    """Protocol with at most ``rounds`` rounds; with ``quick``, an eighth of them and at least 16."""
+    """Return a protocol with at most ``rounds`` rounds; with ``quick``, an eighth of them and at least 16."""
     return Protocol(warmup=1 if quick else 3, repeats=max(16, rounds // 8) if quick else rounds, interval=WANTED)
 
 
@@ -46,7 +46,7 @@ def quiet_process() -> Iterator[None]:
 def compare_models(
     specs: Mapping[str, ModelSpec | str], baseline: str, batch_size: int, rounds: int, quick: bool
 ) -> InterleavedTimes:
-    """Latency of models of the catalogue (by specification or name) at 224 x 224, by `hafabench latency`'s clock."""
+    """Time models of the catalog (given by specification or name) at 224 x 224, as `hafabench latency` does."""
     known = {name: CATALOG[spec] if isinstance(spec, str) else spec for name, spec in specs.items()}
     plan = protocol(rounds, quick)
     group = LatencyConfig(
@@ -66,7 +66,7 @@ def compare_models(
 def compare_modules(
     modules: Mapping[str, nn.Module], inputs: tuple, baseline: str, rounds: int, quick: bool
 ) -> InterleavedTimes:
-    """Forward passes of any modules on the same inputs; copies are renewed as in `compare_models`."""
+    """Time forward passes of any modules on the same inputs; copies are renewed as in `compare_models`."""
 
     def renew() -> dict[str, Callable[[], object]]:
         return {name: partial(copy.deepcopy(module), *copy.deepcopy(inputs)) for name, module in modules.items()}
@@ -78,7 +78,7 @@ def compare_modules(
 def compare_calls(
     calls: Mapping[str, Callable[[], object]], baseline: str, rounds: int, quick: bool
 ) -> InterleavedTimes:
-    """Calls without models of their own."""
+    """Time any functions without arguments."""
     with quiet_process():
         return time_against_baseline(lambda: dict(calls), baseline, protocol(rounds, quick))
 

@@ -1,7 +1,7 @@
 """Overhead of the training loops over forward, backward and optimiser step, with the data in memory.
 
-The loops are those of the engines. Only their batches are replaced by one batch in memory. Before each step a bare
-step on the same tensors is timed, so that both see the machine in the same state.
+The loops are those of the engines. Only their batches are replaced by one batch in memory. Before each step, a bare
+step on the same tensors is timed, so that the state of the machine is the same for both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH = 8
 
 
 def training_loops(quick: bool) -> Iterator[Row]:
-    """Ratio of the time of the engines' steps to the time of bare steps."""
+    """Measure the ratio of the time of the engines' steps to the time of bare steps."""
     for size, steps in ((64, 96), (224, 24)):
         ratio = _classification(size, max(12, steps // 4) if quick else steps)
         what = f"classification step / bare step, {MODEL}, {BATCH} images of {size}x{size}"

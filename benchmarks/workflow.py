@@ -26,7 +26,7 @@ from tools.synthetic_records import evaluation
 
 PAPER, DIGITS = (REPOSITORY / "configs" / name for name in ("paper.yaml", "digits.yaml"))
 RECORDS = 10_000
-# What each task's evaluation gives.
+# The metrics that the evaluation of each task gives.
 METRICS = {
     "classification": ("top1", "top5"),
     "segmentation": ("miou", "pixel_acc", "mean_acc"),
@@ -37,7 +37,7 @@ METRICS = {
 
 
 def imports(quick: bool) -> Iterator[Row]:
-    """Time whole processes, with the start of the interpreter."""
+    """Time whole processes, including the start of the interpreter."""
     for what, limit, command in (
         ("import hafabench", 0.3, [sys.executable, "-c", "import hafabench"]),
         ("hafabench --help", 0.5, [str(BIN / "hafabench"), "--help"]),
@@ -79,7 +79,7 @@ def second_run(quick: bool) -> Iterator[Row]:
 
 
 def records(quick: bool) -> Iterator[Row]:
-    """Time the way from records to the frame and the six tables, for all records and for a tenth of them."""
+    """Time making the frame and the six tables from records, for all records and for a tenth of them."""
     for number, limit in ((RECORDS // 10, None), (RECORDS, 5.0)):
         with TemporaryDirectory() as folder:
             experiment, paths = _results(Path(folder), number)
@@ -122,7 +122,7 @@ def _repeated(call: Callable[[], object], number: int) -> Interval:
 
 
 def _nothing_planned(quick: bool) -> Interval:
-    """Time of a dry run of a Snakefile with one empty rule."""
+    """Time a dry run of a Snakefile with one empty rule."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "Snakefile").write_text("rule all:\n", encoding="utf-8")
         command = [str(BIN / "snakemake"), "--dry-run", "--quiet", "all", "--cores", "2", "--directory", folder]
@@ -141,7 +141,7 @@ def _dry_run(folder: Path, experiment: Path) -> None:
 
 
 def enlarged(folder: Path, times: int) -> Path:
-    """Write the paper's experiment with ``times`` as many seeds and return its path."""
+    """Write the paper's experiment with ``times`` times as many seeds and return its path."""
     content = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     # Paths in an experiment file are relative to it, defaults included.
     for key, about in ExperimentConfig.model_fields.items():
@@ -154,7 +154,7 @@ def enlarged(folder: Path, times: int) -> Path:
 
 
 def _results(folder: Path, number: int) -> tuple[Experiment, list[Path]]:
-    """The paper's experiment with so many seeds that it has about ``number`` evaluations, and their records."""
+    """Return the paper's experiment with enough seeds for about ``number`` evaluations, and their records."""
     experiment = load_experiment(PAPER)
     seeds = -(-number // len(expand(experiment)))
     experiment = replace(experiment, config=experiment.config.model_copy(update={"seeds": list(range(seeds))}))

@@ -14,7 +14,7 @@ JOB = re.compile(r"^([a-z_]+) +(\d+)$", re.MULTILINE)
 
 
 def snakemake(directory: Path, experiment: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake on ``experiment`` with results under ``directory``; standard error joins standard output."""
+    """Run Snakemake on ``experiment`` with results under ``directory``. Standard output includes standard error."""
     command = [str(BIN / "snakemake"), "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--directory", str(directory), "--configfile", str(experiment), "--cores", "2", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
@@ -30,5 +30,5 @@ def snakemake(directory: Path, experiment: Path, *arguments: str) -> subprocess.
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """Jobs per rule, with ``total``, from the statistics that Snakemake prints; empty where nothing is to be done."""
+    """Jobs per rule, with ``total``, from the statistics that Snakemake prints; empty if nothing is to be done."""
     return {rule: int(count) for rule, count in JOB.findall(output)}

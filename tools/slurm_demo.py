@@ -38,7 +38,7 @@ SITE = {"account": ACCOUNT, "cpu": {"partition": "cpu"}}
 TIMEOUT_S = 3 * 3600
 _DONE = re.compile(r"(\d+) of (\d+) steps .* done")
 # Columns that identify one measurement in a frame.
-_CELL = ["verb", "id", "task", "model", "seed", "name", "fingerprint", "threads", "host"]
+_KEYS = ["verb", "id", "task", "model", "seed", "name", "fingerprint", "threads", "host"]
 
 
 class Unexpected(Exception):
@@ -86,7 +86,7 @@ def run_experiment(cluster: SlurmCluster, checkout: Path, experiment: str, timeo
     site.write_text(yaml.safe_dump(SITE))
     path = os.pathsep.join([str(checkout / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {"HAFABENCH_SITE": str(site), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    # Targets come first, because an option with several values would take them.
+    # Targets come first, because an option with several values would include them.
     arguments = ["all", "--profile", "slurm", "--configfile", experiment, *QUICK]
     started, seen = time.monotonic(), 0
     with Driver(cluster, checkout, *arguments, env=env) as driver:
@@ -104,7 +104,7 @@ def run_experiment(cluster: SlurmCluster, checkout: Path, experiment: str, timeo
         return len(driver.submitted())
 
 
-def nothing_to_do_after_an_update(cluster: SlurmCluster, checkout: Path, experiment: str) -> None:
+def check_update_makes_nothing_stale(cluster: SlurmCluster, checkout: Path, experiment: str) -> None:
     """Check that changes of shell commands and of the site file, as by `git pull`, make no result stale.
 
     Raises:
@@ -147,10 +147,10 @@ def check_results(checkout: Path, experiment: str) -> AccountingRecord:
         raise Unexpected(
             f"jobs that differ between the experiment and Slurm's accounting: {', '.join(sorted(found ^ with_job))}"
         )
-    ill = [f"{job.id}: {job.state}" for job in record.jobs if job.state != "COMPLETED"]
-    ill += [f"{job.id}: no memory, node or time" for job in record.jobs if not _is_measured(job)]
-    if ill:
-        raise Unexpected(f"Slurm's accounting says: {', '.join(ill)}")
+    problems = [f"{job.id}: {job.state}" for job in record.jobs if job.state != "COMPLETED"]
+    problems += [f"{job.id}: no memory, node or time" for job in record.jobs if not _is_measured(job)]
+    if problems:
+        raise Unexpected(f"problems in Slurm's accounting: {', '.join(problems)}")
     return record
 
 
@@ -167,7 +167,7 @@ def compare(frame: pd.DataFrame, local: pd.DataFrame) -> int:
     Raises:
         Unexpected: If any of them differ.
     """
-    ours, theirs = (f[f["verb"] != "latency"].set_index(_CELL)["value"] for f in (frame, local))
+    ours, theirs = (f[f["verb"] != "latency"].set_index(_KEYS)["value"] for f in (frame, local))
     both = pd.concat({"slurm": ours, "local": theirs}, axis=1, join="inner")
     different = both[both["slurm"] != both["local"]]
     if len(different):
@@ -185,7 +185,7 @@ def machine_cluster() -> SlurmCluster:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.slurm_demo", description=__doc__)
-    parser.add_argument("--experiment", default=EXPERIMENT, help="in the clone [%(default)s]")
+    parser.add_argument("--experiment", default=EXPERIMENT, help="experiment file in the clone [%(default)s]")
     parser.add_argument("--keep", action="store_true", help="keep the clone with its results")
     options = parser.parse_args()
     name = yaml.safe_load((REPOSITORY / options.experiment).read_text())["experiment"]
@@ -201,7 +201,7 @@ def main() -> None:
             with phases.phase("experiment"):
                 submitted = run_experiment(cluster, checkout, options.experiment)
             with phases.phase("after an update"):
-                nothing_to_do_after_an_update(cluster, checkout, options.experiment)
+                check_update_makes_nothing_stale(cluster, checkout, options.experiment)
         finally:
             with phases.phase("cluster stop"):
                 cluster.stop()
@@ -210,11 +210,11 @@ def main() -> None:
         local = REPOSITORY / "results" / name / "frame.parquet"
         if local.is_file():
             equal = compare(read_frame(checkout / "results" / name / "frame.parquet"), read_frame(local))
-            print(f"{equal} values are bit for bit those of {local.relative_to(REPOSITORY)}")
+            print(f"{equal} values are bitwise equal to those of {local.relative_to(REPOSITORY)}")
         else:
             print(f"no {local.relative_to(REPOSITORY)} to compare with; `make demo` creates it")
     except (Unexpected, UserError, ClusterUnavailable) as error:
-        sys.exit(f"error: {error}\nkept for a look: {folder}")
+        sys.exit(f"error: {error}\nkept for inspection: {folder}")
     print(phases)
     if options.keep:
         print(f"kept: {checkout}")

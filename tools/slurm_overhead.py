@@ -66,7 +66,7 @@ def main() -> None:
     print(f"cluster stopped in {time.perf_counter() - started:.1f} s")
     for name, values in seconds.items():
         middle = statistics.median(values)
-        print(f"{name}: median {middle:.1f} s, {middle / jobs:.2f} s a job")
+        print(f"{name}: median {middle:.1f} s, {middle / jobs:.2f} s per job")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_the_page_keeps_the_text_around_the_table(tmp_path):
     update_page(page, "new \\1\n")
     assert page.read_text() == f"before\n{BEGIN}\nnew \\1\n{END}\nafter\n"
     page.write_text("no place\n")
-    with pytest.raises(UserError, match="no place for the figures"):
+    with pytest.raises(UserError, match="no markers"):
         update_page(page, "new\n")
 
 

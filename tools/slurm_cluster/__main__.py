@@ -21,12 +21,12 @@ from tools.slurm_cluster.processes import Daemons
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """``up``, ``down`` or ``env`` of a cluster that outlives this process."""
+    """Run ``up``, ``down`` or ``env`` for a cluster that keeps running after this process."""
     parser = argparse.ArgumentParser(prog="python -m tools.slurm_cluster", description=__doc__)
     parser.add_argument("action", choices=["up", "down", "env"])
     parser.add_argument("--accounting", action="store_true", help="with slurmdbd and a data base")
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--gpus", type=int, default=2, help="of each node")
+    parser.add_argument("--gpus", type=int, default=2, help="GPUs of each node")
     options = parser.parse_args(arguments)
     folder = linked_folder()
     if options.action == "up":

@@ -75,7 +75,7 @@ AccountingStoragePort={s.port + 1}
 AccountingStoragePass={s.munge_socket}
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations
-# Else the comment, which names the rule and its wildcards, is empty in sacct.
+# Without this, the comment, which names the rule and its wildcards, is empty in sacct.
 AccountingStoreFlags=job_comment"""
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={s.host} NodeAddr=127.0.0.1 Port={port} "
@@ -91,7 +91,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job starts again only after its credential expired: 121 s by default.
+# A requeued job starts again only after its credential has expired (121 s by default).
 AuthInfo=socket={s.munge_socket},cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmctldPidFile={s.folder}/run/slurmctld.pidfile
@@ -148,7 +148,7 @@ def gres_conf(s: Settings) -> str:
 
 
 def cgroup_conf(s: Settings) -> str:
-    """Text of ``cgroup.conf``: where possible, a job that takes too much memory is killed."""
+    """Text of ``cgroup.conf``: a job that takes too much memory is killed, if the machine allows it."""
     return f"""\
 CgroupPlugin=cgroup/v1
 CgroupMountpoint={CGROUP_ROOT}

@@ -13,7 +13,7 @@ from tools.slurm_cluster.cluster import SlurmCluster
 from tools.waiting import wait_until
 
 BIN = Path(sys.executable).parent
-# Only the polling differs from what a user gets: with the profile's own intervals a short job would mostly wait.
+# Only the polling intervals differ from those of the profile, with which a short job would mostly wait.
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
 SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
 

@@ -1,1 +1,1 @@
-"""Runs small enough to train in seconds, on images that are made for them."""
+"""Runs that are small enough to train in seconds, on generated images."""

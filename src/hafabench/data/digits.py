@@ -2,8 +2,9 @@
 
 - ``imagenet``: one digit per image, with the classes ``digit_0`` to ``digit_9``.
 - ``coco``: several digits per image, with the category ids 1-10. An instance is the visible part of a digit's
-  silhouette as polygons. The eye of a 6 belongs to it, like the gap between arm and body in COCO's own polygons,
-  which cannot represent holes. No digit is completely inside another. Area and box are those of the polygons.
+  silhouette as polygons. It includes the eye of a 6, as COCO's own polygons include the gap between arm and body,
+  because polygons cannot represent holes. No digit is completely inside another. Area and box are computed from the
+  polygons.
 - ``ade20k``: the same kind of scenes with index masks: 0 is unlabelled (pixels half covered by ink), 1-10 the ink of
   ``digit_0`` to ``digit_9``, 11 background. With ADE20K's ``reduce_zero_label`` these are classes 0-10.
 
@@ -66,7 +67,7 @@ def _check(dataset: DatasetConfig) -> DigitsGenerator:
     """Return the generator, after checking that it can produce what is configured."""
     name = f"data set {dataset.name!r} ({dataset.data_format})"
     if dataset.generator is None:
-        raise UserError(Problem(name, "generator", "no generator is configured, the data set has to be provided"))
+        raise UserError(Problem(name, "generator", "no generator is configured, so the data set has to be provided"))
     problems: list[Problem | str] = []
     classes = len(CLASSES[dataset.data_format])
     if dataset.num_classes != classes:

@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 def is_image(path: Path | str) -> bool:
-    """Return whether the name of a file is that of an image; hidden files are none."""
+    """Return whether the name of a file is that of an image. Hidden files are not images."""
     path = Path(path)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 

@@ -25,7 +25,7 @@ class ClassFolders(ImageFolder):
         super().__init__(str(folder), transform=transform, loader=read_image, is_valid_file=listing.is_image)
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """Return the sorted class names and their indices; hidden folders are no classes."""
+        """Return the sorted class names and their indices; hidden folders are not classes."""
         names = [path.name for path in listing.class_folders(Path(directory))]
         return names, {name: index for index, name in enumerate(names)}
 

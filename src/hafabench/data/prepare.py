@@ -1,4 +1,4 @@
-"""The preparation of a data set: it is made, if it has a generator, and verified in any case."""
+"""The preparation of a data set: it is made if it has a generator, and always verified."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
 
 TILE = 192  # pixels: side of a picture
-CAPTION = 20  # under a picture
-TITLE = 34  # above a split
+CAPTION = 20  # pixels below a picture
+TITLE = 34  # pixels above a split
 LEGEND_COLUMNS = 6
 _GAP = 6
 _PAPER: Colour = (250, 250, 250)
@@ -109,7 +109,7 @@ def _imagenet_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile
 
 def _ade20k_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     names = segmentation_classes(dataset)
-    # Index 0 is unlabelled; there the image is drawn unchanged.
+    # Index 0 is unlabelled. At these pixels the image is drawn unchanged.
     palette = np.array([(0, 0, 0), *class_palette(dataset.num_classes)], np.float32)
     tiles = []
     for path in spread(list(listing.list_ade20k_images(dataset, split).values()), count):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 TRAIN_SHARE = 0.8
-_CELL = 8  # pixels of the smooth field per pixel of a scan
+_FIELD_SCALE = 8  # pixels of the smooth field per pixel of a scan
 _MARGIN = 2  # empty pixels around a scan, so that strokes at its edge close
 _SUPERSAMPLE = 4  # canvas samples per pixel and axis behind an anti-aliased edge
 
@@ -138,11 +138,11 @@ def draw_glyph(scan: np.ndarray, pose: Pose, side: int) -> Glyph:
 
 def _smooth_field(scan: np.ndarray) -> np.ndarray:
     padded = np.pad(scan, _MARGIN)
-    side = padded.shape[0] * _CELL
+    side = padded.shape[0] * _FIELD_SCALE
     field = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
-    field = cv2.GaussianBlur(field, (0, 0), 0.35 * _CELL)
+    field = cv2.GaussianBlur(field, (0, 0), 0.35 * _FIELD_SCALE)
     # The difference to the surroundings keeps the eyes of 4, 6, 8 and 9 open; a fixed ink level would fill them.
-    return field + 1.2 * (field - cv2.GaussianBlur(field, (0, 0), 1.5 * _CELL))
+    return field + 1.2 * (field - cv2.GaussianBlur(field, (0, 0), 1.5 * _FIELD_SCALE))
 
 
 def _downsample(mask: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from hafabench.data.scans import Glyph, Pose, draw_glyph, load_scans
 from hafabench.data.textures import clouds, draw_background, lab, random_colour
 
-# Smallest share of a digit inside the image, and not behind others, at which it is still readable.
+# Smallest share of a digit that has to be inside the image and uncovered, so that the digit is readable.
 _LEAST_INSIDE = 0.8
 _LEAST_UNCOVERED = 0.75
 # A close-up fills this share of the image. At 128 x 128 its mask is a large object of COCO (over 96 x 96 pixels).

@@ -13,7 +13,7 @@ from hafabench.runs.run import Run
 
 
 class Engine(Protocol):
-    """What the packages `hafabench.engines.classification` and `hafabench.engines.dense` provide."""
+    """The functions that `hafabench.engines.classification` and `hafabench.engines.dense` provide."""
 
     def create_model(self, run: Run) -> nn.Module:
         """Build the run's model with random weights, on the current device."""

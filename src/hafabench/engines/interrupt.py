@@ -1,6 +1,6 @@
 """Stopping a training so that the same command resumes it: on a signal, or before a time limit.
 
-Clusters end jobs by SIGTERM, people by Ctrl-C. After every step a training checks whether it should stop. It then
+Clusters end jobs by SIGTERM, and users by Ctrl-C. After every step a training checks whether it should stop. It then
 saves its state and exits with code 75 (``EX_TEMPFAIL``: try again later). A signal does not always reach a process
 that was started by another one; the environment variable `STOP_AFTER` therefore sets a time limit in seconds.
 """

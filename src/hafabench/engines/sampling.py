@@ -1,4 +1,4 @@
-"""Which images a step receives, and with which random numbers: functions of the seed and the step alone.
+"""The images and the random numbers of each step, which depend only on the seed and the step.
 
 A training that was interrupted, or that loads its data with another number of workers, therefore receives the same
 batches with the same augmentations as an uninterrupted one. No random state has to be saved.

@@ -14,7 +14,7 @@ from hafabench.runs.run import Run
 
 
 def identity(run: Run) -> dict[str, Any]:
-    """Describe whose weights a final checkpoint holds. A checkpoint that differs in any entry is another run's."""
+    """Return the identity that a final checkpoint of ``run`` records. If any entry differs, it is another run's."""
     found = {
         "run": run.id,
         "task": run.task,

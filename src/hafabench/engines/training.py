@@ -36,7 +36,7 @@ class TrainingSession:
     Args:
         run: The run that is trained.
         world: The processes of the training; the first one writes files.
-        stop: Tells whether the training should stop early.
+        stop: Determines whether the training should stop early.
         total: Number of optimiser steps of the whole training.
     """
 
@@ -63,7 +63,7 @@ class TrainingSession:
         )
 
     def step_done(self, loss: float, lr: float, **values: float) -> None:
-        """Count one optimiser step of this process; report it, save the state or stop where that is due.
+        """Count one optimiser step of this process; report it, save the state or stop when that is due.
 
         Args:
             loss: The loss of this process; its mean over the processes is reported.
@@ -116,7 +116,7 @@ class TrainingSession:
             self.state.save(self.run, self._seconds())
 
     def _check_weights(self, lr: float) -> None:
-        # The gradient may have been infinite although the loss was finite. Good states are never overwritten then.
+        # The gradient may have been infinite although the loss was finite. Then a good state must not be overwritten.
         if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
             raise UserError(self._not_finite("some weights are not finite", lr))
 
@@ -164,7 +164,7 @@ class Trainer(ABC):
     Args:
         run: The run that is trained.
         world: The processes of the training.
-        stop: Tells whether the training should stop early.
+        stop: Determines whether the training should stop early.
         dataset: The training split.
 
     Raises:

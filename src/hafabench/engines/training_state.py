@@ -1,8 +1,8 @@
 """The state that an exact resume needs, stored in the run's work folder.
 
-Random numbers, the sampler's position and the learning rate are functions of the seed and the step, so that the
-number of steps describes them. The rest are the model, the optimiser and the gradient scaler: tensors and numbers
-only.
+Random numbers, the sampler's position and the learning rate are functions of the seed and the step, so that only
+the number of steps is stored for them. The model, the optimiser and the gradient scaler are stored as tensors and
+numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TrainingState:
     Attributes:
         model: The model that is trained.
         optimizer: Its optimiser.
-        scaler: What the optimiser needs besides: a gradient scaler, or learning rate schedules that have a state.
+        scaler: Further state of the optimiser: a gradient scaler, or learning rate schedules that have a state.
         average: A model with the moving average of the weights, if one is kept.
         step: Optimiser steps done.
         seconds: Time spent on these steps over all resumes, without steps that were lost.

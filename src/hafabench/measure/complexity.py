@@ -1,6 +1,6 @@
 """Parameters and multiply-accumulates (MACs) of every row of the tables, at full size, without allocating a model.
 
-Models are built and run on torch's meta device, where tensors have shapes but no memory. All rows are counted by the
+Models are built and run on torch's meta device, whose tensors have shapes but no memory. All rows are counted by the
 same convention, `CONVENTION`. docs/measurement.md explains where the paper's printed figures follow another one.
 """
 

@@ -137,7 +137,7 @@ class _Recorder(TorchDispatchMode):
         self.roles = roles
         self.running: list[nn.Module] = []
         self.found: Counter[tuple[str, str]] = Counter()
-        # The keys are identities of tensors. Keeping the tensors prevents that an identity is used twice.
+        # The keys are identities of tensors. The tensors are kept, so that no identity is used twice.
         self.owners: dict[int, tuple[Tensor, nn.Module]] = {
             id(parameter): (parameter, module)
             for module in roles.part

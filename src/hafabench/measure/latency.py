@@ -122,7 +122,7 @@ class LatencyTimer:
             baseline: Name of the model to which the ratios refer.
             batch_size: Images per batch.
             seed: Seed of the orders within rounds.
-            quiet: Whether to print no progress.
+            quiet: Whether progress messages are suppressed.
 
         Raises:
             UserError: If the models or the batch do not fit into the memory of the device.
@@ -161,7 +161,7 @@ class _Copies:
         self._current: dict[str, Callable[[], object]] = {}
 
     def __call__(self) -> Functions:
-        # The last copies are freed first. Spacers prevent that the allocator uses the same places again.
+        # The last copies are freed first. Spacers keep the allocator from using the same places again.
         self._current = {}
         spacers = []
         for name, model in self._models.items():
@@ -275,7 +275,7 @@ def _warnings(group: LatencyConfig, times: InterleavedTimes, batch_size: int) ->
         known = f"known to {100 * ratio.half_width:.1f} %" if ratio.is_bounded else "without an interval"
         warnings.append(
             f"{at}: too noisy: the ratio of {name} to {times.baseline} is {known} after {times.rounds} "
-            f"rounds, wanted {100 * wanted:.1f} %"
+            f"rounds instead of the configured {100 * wanted:.1f} %"
         )
     return warnings
 
@@ -284,7 +284,7 @@ def _describe(machine: Machine) -> str:
     facts = [f"load {machine.load[0]} to {machine.load[1]} on {machine.cores} cores"] if machine.load else []
     if machine.busy_percent is not None:
         facts.append(
-            f"CPUs {machine.busy_percent} % busy, {machine.others_percent} % with others, "
+            f"CPUs {machine.busy_percent} % busy, {machine.others_percent} % with other processes, "
             f"{machine.steal_percent} % taken by the hypervisor"
         )
     facts.append(f"preempted {machine.preemptions} times")
@@ -304,7 +304,7 @@ class _Progress:
             return
         self._shown = now
         known = f"known to {100 * so_far.half_width:.1f} %" if math.isfinite(so_far.half_width) else "no interval yet"
-        wanted = f" (wanted {100 * self._protocol.interval:g} %)" if self._protocol.interval else ""
+        wanted = f" (configured {100 * self._protocol.interval:g} %)" if self._protocol.interval else ""
         line = f"latency/{self._label} round {so_far.rounds} of at most {most}, ratios {known}{wanted}"
         print(line, file=sys.stderr, flush=True)
 

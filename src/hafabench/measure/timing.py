@@ -95,7 +95,7 @@ class InterleavedTimes:
 
 
 def _do_not_wait() -> None:
-    """Return at once: on the CPU a call has done its work when it returns."""
+    """Return at once, because on the CPU a call has done its work when it returns."""
 
 
 def time_against_baseline(
@@ -110,8 +110,8 @@ def time_against_baseline(
 ) -> InterleavedTimes:
     """Time functions in interleaved rounds until their ratios to the baseline are known well enough.
 
-    The intervals of the ratios are tested after each copy. Stopping at favourable spreads costs some coverage, but
-    less than the margin of the intervals (simulated in tests/unit/stats/test_interval.py).
+    The intervals of the ratios are tested after each copy. Stopping when an interval is narrow by chance costs some
+    coverage, but less than the margin of the intervals (simulated in tests/unit/stats/test_interval.py).
 
     Args:
         renew: Returns the functions. It is called every `ROUNDS_PER_COPY` rounds and should move their data in

@@ -128,7 +128,7 @@ def test_a_machine_that_is_too_noisy_is_reported(monkeypatch):
     settling, ratio, machine = measure(small_group(interval=0.02), SMALL, device="cpu").warnings
     assert settling.endswith("the speed was not steady after 10 rounds of warm-up")
     assert "too noisy: the ratio of other to small is known to 50.0 % after 60 rounds" in ratio
-    assert "wanted 2.0 %" in ratio
+    assert "configured 2.0 %" in ratio
     assert "cores" in machine
     quiet = {"small": [0.01] * 60, "other": [0.02] * 60}
     monkeypatch.setattr(latency, "time_against_baseline", lambda *_, **__: fake_comparison(quiet))

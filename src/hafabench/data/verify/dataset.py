@@ -1,7 +1,7 @@
 """The verification of a whole data set.
 
-All files of embedded data are read. Of full-scale data every name and annotation is checked and a fixed sample of the
-images is decoded; its digest covers names and sizes.
+All files of embedded data are read. For full-scale data, every name and annotation is checked, a fixed sample of the
+images is decoded, and the digest covers names and sizes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The images of a classification recipe: transforms, mixing, and the matching loss, all of them timm's.
+"""The images of a classification recipe: timm's transforms, mixing, and the matching loss.
 
 The published training code follows DeiT (Touvron et al., ICML 2021), whose augmentation timm implements.
 """

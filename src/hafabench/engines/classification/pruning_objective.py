@@ -92,7 +92,7 @@ class PruningObjective(Objective):
 
     def before_update(self) -> None:
         """Drop the gradients of frozen parameters, so that neither weight decay nor momentum changes them."""
-        # Not by requires_grad, which DistributedDataParallel would have to know before the first step.
+        # requires_grad is not used, because DistributedDataParallel reads it before the first step.
         if self._frozen:
             for parameter in self.backbone:
                 parameter.grad = None

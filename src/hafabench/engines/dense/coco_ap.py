@@ -1,4 +1,4 @@
-"""COCO's average precisions, computed by pycocotools under its own protocol, unrounded and without its output."""
+"""COCO's average precisions, computed by pycocotools with its own protocol, without rounding or printed output."""
 
 from __future__ import annotations
 

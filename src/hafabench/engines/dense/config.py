@@ -30,7 +30,7 @@ def dense_recipe(run: Run) -> DenseRecipe:
 
 
 def uses_token_fpn(spec: ModelSpec, recipe: DenseRecipe | None) -> bool:
-    """Return whether the neck gathers cluster tokens. ``auto`` means: exactly if the last stage is clustered."""
+    """Return whether the neck gathers cluster tokens. With ``auto`` it does if the last stage is clustered."""
     choice = recipe.neck if recipe else "auto"
     return spec.mergers[-1] == "sia" if choice == "auto" else choice == "token_fpn"
 
@@ -197,7 +197,8 @@ def schedule_config(recipe: DenseRecipe, total: int, steps_per_epoch: int) -> li
     """
     warmup = recipe.warmup_iterations
     schedulers: list[Config] = []
-    # mmengine reaches the last value of a schedule one step before its end, the published code (mmcv 1) at the end.
+    # mmengine reaches the last value of a schedule one step before its end. The published code (mmcv 1) reaches it at
+    # the end.
     # Without the + 1, the last step of a training would have learning rate 0.
     if warmup:
         linear = {"type": "LinearLR", "start_factor": recipe.warmup_factor, "by_epoch": False}

@@ -48,7 +48,7 @@ from hafabench.engines.distributed import World
 from hafabench.errors import Problem, UserError
 from hafabench.results.predictions import Areas, Detections, Matches
 
-# These libraries warn about deprecated functions of each other and about logger names. No user can act on that.
+# These libraries warn about deprecated functions of each other and about logger names, which users cannot change.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(engine|cv|det|seg)\b")
 
 _LIBRARIES = {
@@ -96,7 +96,7 @@ def build_dataset(task: str, config: dict[str, Any]) -> BaseDataset:
 
 @TRANSFORMS.register_module()
 class ReadImage(LoadImageFromFile):
-    """mmcv's image reader with this project's decoder, which describes what is wrong with a damaged file."""
+    """mmcv's image reader with this project's decoder, whose errors describe how a file is damaged."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add ``img`` (H, W, 3), BGR, uint8, and its shape."""

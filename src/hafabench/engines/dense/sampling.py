@@ -13,7 +13,7 @@ class AspectSampler(StepSampler):
     """A `StepSampler` whose batches hold only landscape or only portrait images, as in mmdet's published recipes.
 
     The images of a batch are padded to a common size; images of one orientation need less memory and time. The batch
-    of each process has one orientation; orientations alternate as the random order fills the batches. At most one
+    of each process has one orientation, and orientations alternate as the random order fills the batches. At most one
     batch of an epoch is mixed.
 
     Args:
