@@ -89,7 +89,7 @@ class DepthwiseMap(nn.Module):
         self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, tokens: Tokens) -> torch.Tensor:
-        """Tokens (B, N, C) to features (B, N, C)."""
+        """Map tokens (B, N, C) to features (B, N, C)."""
         return Tokens.from_map(self.dwconv(tokens.to_map())).x
 
 
@@ -113,7 +113,7 @@ class DepthwiseTokens(nn.Conv2d):
         self.skip = ScaledSkip(dim)
 
     def forward(self, tokens: Tokens) -> torch.Tensor:  # type: ignore[override]  # a convolution for its names only
-        """Tokens (B, N, C) to features (B, N, C)."""
+        """Map tokens (B, N, C) to features (B, N, C)."""
         return self.skip(tokens.x, tokens.gather_map(super().forward(tokens.to_map())))
 
 
@@ -135,7 +135,7 @@ class Mlp(nn.Module):
         self.kind = kind
 
     def forward(self, tokens: Tokens) -> torch.Tensor:
-        """Tokens (B, N, C) to features (B, N, C)."""
+        """Map tokens (B, N, C) to features (B, N, C)."""
         x = self.fc1(tokens.x)
         if self.kind != "plain":
             x = self.dwconv(tokens.with_x(x))
@@ -165,7 +165,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, tokens: Tokens, context: Context | None = None) -> Tokens:
-        """Tokens to tokens. The first norm is also applied to ``context``; the residual is the unnormalised query."""
+        """Transform tokens. The first norm also applies to ``context``; the residual is the unnormalised query."""
         if context is not None:
             source = context.tokens.with_x(self.norm1(context.tokens.x))
             context = Context(source, context.scores, context.encoders)

@@ -1,4 +1,4 @@
-"""What dense tasks expect of a backbone, and timm's models under this contract."""
+"""The interface of backbones for dense tasks, and its implementation by timm's models."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class DenseBackbone(Protocol):
         """Strides of the stages, in pixels of the image."""
 
     def forward_tokens(self, x: torch.Tensor) -> list[Tokens]:
-        """Image (B, 3, H, W) to the tokens (B, N_i, C_i) of each stage, which may be clusters."""
+        """Map images (B, 3, H, W) to the tokens (B, N_i, C_i) of each stage, which may be clusters."""
 
     def forward_maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Image (B, 3, H, W) to a map (B, C_i, H / stride_i, W / stride_i) of each stage.
+        """Map images (B, 3, H, W) to a map (B, C_i, H / stride_i, W / stride_i) of each stage.
 
-        Sides that the stride does not divide are rounded up, or down where a backbone leaves partial windows out.
+        Sides that the stride does not divide are rounded up, or down if a backbone leaves out partial windows.
         """
 
 
@@ -42,7 +42,7 @@ class TimmDenseBackbone(nn.Module):
     """A model of timm as a `DenseBackbone`.
 
     Args:
-        body: timm's model. What only classification needs is removed from it; its parameters keep timm's names.
+        body: timm's model. Modules that only classification needs are removed; parameters keep timm's names.
         levels: timm's feature levels of strides 4, 8, 16 and 32.
 
     Attributes:
@@ -64,13 +64,13 @@ class TimmDenseBackbone(nn.Module):
         self.strides = tuple(level["reduction"] for level in info)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Image (B, 3, H, W) to four maps (B, C_i, h_i, w_i)."""
+        """Map images (B, 3, H, W) to four maps (B, C_i, h_i, w_i)."""
         return self.body.forward_intermediates(x, indices=self.levels, intermediates_only=True)
 
     def forward_maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Image (B, 3, H, W) to four maps (B, C_i, h_i, w_i)."""
+        """Map images (B, 3, H, W) to four maps (B, C_i, h_i, w_i)."""
         return self(x)
 
     def forward_tokens(self, x: torch.Tensor) -> list[Tokens]:
-        """The four maps as grid tokens (B, N_i, C_i)."""
+        """Return the four maps as grid tokens (B, N_i, C_i)."""
         return [Tokens.from_map(feature) for feature in self(x)]

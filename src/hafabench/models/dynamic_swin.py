@@ -65,7 +65,7 @@ class DynamicSwin(SwinTransformer):
         return [self.predictors, self.fast_paths]
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to the last stage's map (B, h, w, C) after the last norm."""
+        """Map images (B, in_chans, H, W) to the last stage's map (B, h, w, C) after the last norm."""
         return self.norm(self._run_stages(x, self._ranked_stage)[-1])
 
     def forward_intermediates(
@@ -77,7 +77,7 @@ class DynamicSwin(SwinTransformer):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """timm's interface to feature maps.
+        """Implement timm's interface to feature maps.
 
         Args:
             x: Image (B, in_chans, H, W).
@@ -85,7 +85,7 @@ class DynamicSwin(SwinTransformer):
             norm: Apply the last norm to the last stage.
             stop_early: Do not run the stages after the last one that is returned.
             output_fmt: ``NCHW``.
-            intermediates_only: Return the maps alone.
+            intermediates_only: Return only the maps.
 
         Returns:
             The output of `forward_features`, or of the last stage that was run, and the maps (B, C_i, h_i, w_i).
@@ -101,19 +101,19 @@ class DynamicSwin(SwinTransformer):
         return maps if intermediates_only else (final, maps)
 
     def forward_masked(self, x: torch.Tensor) -> Masked:
-        """The training pass. ``tokens`` are the last stage's map after the last norm."""
+        """Run the training pass. ``tokens`` are the last stage's map after the last norm."""
         decisions: list[torch.Tensor] = []
         features = self.norm(self._run_stages(x, partial(self._masked_stage, decisions=decisions))[-1])
         return Masked(self.forward_head(features), features, tuple(decisions))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to logits (B, classes)."""
+        """Map images (B, in_chans, H, W) to logits (B, classes)."""
         return self.forward_masked(x).logits if self.training else self.forward_head(self.forward_features(x))
 
     def _run_stages(
         self, x: torch.Tensor, run_pruned_stage: Callable[[torch.Tensor], torch.Tensor], stop: int | None = None
     ) -> list[torch.Tensor]:
-        """Image to the maps (B, h_i, w_i, C_i) of the stages, of the first ``stop`` only if given."""
+        """Map images to the maps (B, h_i, w_i, C_i) of the stages, or of the first ``stop`` stages."""
         check_input(x)
         x, outputs = self.patch_embed(x), []
         for index, stage in enumerate(self.layers[:stop]):
@@ -129,7 +129,7 @@ class DynamicSwin(SwinTransformer):
         return cast(nn.Sequential, self.layers[STAGE].blocks)
 
     def _pruned_blocks(self) -> Iterator[tuple[SwinTransformerBlock, nn.Module, int | None]]:
-        """Blocks from 1 on with their fast paths, and the number of the predictor in front of them, if any."""
+        """Yield the blocks from 1 on, with their fast paths and the number of the predictor in front, if any."""
         for index, (block, fast) in enumerate(zip(self._pruned_stage_blocks()[1:], self.fast_paths, strict=True)):
             yield cast(SwinTransformerBlock, block), fast, index if index < len(self.predictors) else None
 
@@ -140,7 +140,7 @@ class DynamicSwin(SwinTransformer):
         return function(*inputs)
 
     def _ranked_stage(self, x: torch.Tensor) -> torch.Tensor:
-        """Evaluation: the tokens of highest probability take the slow path."""
+        """Run the stage in evaluation: the tokens of highest probability take the slow path."""
         order, slow_tokens = x.new_zeros(0, dtype=torch.long), 0
         for block, fast, number in self._pruned_blocks():
             if number is not None:
@@ -151,7 +151,7 @@ class DynamicSwin(SwinTransformer):
         return x
 
     def _masked_stage(self, x: torch.Tensor, decisions: list[torch.Tensor]) -> torch.Tensor:
-        """Training: both paths for every token, in two streams. The mask selects one of them at each token.
+        """Run the stage in training: two streams compute both paths of every token, and the mask selects one.
 
         A token that changes its path continues from the features that the other stream has at its position, as in the
         published training.
@@ -168,14 +168,14 @@ class DynamicSwin(SwinTransformer):
 
 
 def _attend(block: SwinTransformerBlock, x: torch.Tensor) -> torch.Tensor:
-    """The attention half of timm's block, on a map (B, H, W, C)."""
+    """Run the attention half of timm's block on a map (B, H, W, C)."""
     return x + block.drop_path1(block._attn(block.norm1(x)))
 
 
 def _two_paths(
     block: SwinTransformerBlock, fast: nn.Module, slow_tokens: int, x: torch.Tensor, order: torch.Tensor
 ) -> torch.Tensor:
-    """A block whose first ``slow_tokens`` tokens in ``order`` (B, N) take the slow path; map (B, H, W, C) to map."""
+    """Run a block on a map (B, H, W, C); the first ``slow_tokens`` tokens in ``order`` (B, N) take the slow path."""
     grid = x.shape[1:3]
     x = _attend(block, x).flatten(1, 2)
     slow, rest = order[:, :slow_tokens], order[:, slow_tokens:]
@@ -190,7 +190,7 @@ def _two_streams(
     fast: torch.Tensor,
     mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A block in both streams, maps (B, H, W, C); the mask (B, H, W, 1) is 1 for tokens on the slow path."""
+    """Run a block on both maps (B, H, W, C); the mask (B, H, W, 1) is 1 for tokens on the slow path."""
     x = _attend(block, _merge(slow, fast, mask))
     slow, fast = _merge(x, slow, mask), _merge(fast, x, mask)
     slow = slow + block.drop_path2(block.mlp(block.norm2(slow)))

@@ -48,7 +48,7 @@ class DynamicViT(LVViT):
         quarter = len(self.blocks) // (len(rates) + 1)
         if not quarter:
             raise UserError(f"token pruning: {len(self.blocks)} blocks, expected four or more")
-        # Index of a block -> number of the predictor in front of it.
+        # The number of the predictor in front of each block that has one, by the index of the block.
         self._predictor_at = {quarter * (number + 1): number for number in range(len(self.keep))}
         self.predictors = nn.ModuleList(KeepPredictor(self.embed_dim) for _ in self.keep)
         initialise(self.predictors)
@@ -60,7 +60,7 @@ class DynamicViT(LVViT):
     def forward_features(  # type: ignore[override]  # timm's attention masks are not supported
         self, x: torch.Tensor
     ) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to the class token and the kept tokens (B, 1 + k, C) after the last norm."""
+        """Map images (B, in_chans, H, W) to the class token and the kept tokens (B, 1 + k, C) after the last norm."""
         x = self.embed(x)
         tokens = x.shape[1] - 1
         for index in range(len(self.blocks)):
@@ -76,7 +76,7 @@ class DynamicViT(LVViT):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """timm's interface to feature maps. Dropped tokens keep the features that they were dropped with.
+        """Implement timm's interface to feature maps. Dropped tokens keep the features that they were dropped with.
 
         Args:
             x: Image (B, in_chans, H, W).
@@ -84,7 +84,7 @@ class DynamicViT(LVViT):
             norm: Apply the last norm to all maps.
             stop_early: Do not run the blocks after the last one that is returned.
             output_fmt: ``NCHW``.
-            intermediates_only: Return the maps alone.
+            intermediates_only: Return only the maps.
 
         Returns:
             The output of `forward_features`, of the blocks that were run, and the maps (B, C, H/16, W/16).
@@ -110,18 +110,18 @@ class DynamicViT(LVViT):
         return maps if intermediates_only else (self.norm(x), maps)
 
     def forward_masked(self, x: torch.Tensor) -> Masked:
-        """The training pass. ``tokens`` are the logits of all patch tokens, including dropped ones."""
+        """Run the training pass. ``tokens`` are the logits of all patch tokens, including dropped ones."""
         x, decisions = self._masked_features(x)
         logits, token_logits = self.classify(x)
         return Masked(logits, token_logits, decisions)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # as for `forward_features`
-        """Image (B, in_chans, H, W) to logits (B, classes)."""
+        """Map images (B, in_chans, H, W) to logits (B, classes)."""
         features = self._masked_features(x)[0] if self.training else self.forward_features(x)
         return self.forward_head(features)
 
     def _drop_tokens(self, index: int, x: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Tokens (B, 1 + k, C) in front of a block, and the indices (B, k) of the kept ones if any are dropped."""
+        """Return the tokens (B, 1 + k, C) for a block, and the indices (B, k) of the kept ones if any are dropped."""
         number = self._predictor_at.get(index)
         if number is None:
             return x, None

@@ -1,11 +1,11 @@
 """LV-ViT-S: a vision transformer with a convolutional stem, halved residual branches and a classifier on every token.
 
 Jiang et al., *All Tokens Matter: Token Labeling for Training Better Vision Transformers*, NeurIPS 2021,
-https://arxiv.org/abs/2104.10858. Implemented on the basis of timm's `VisionTransformer`.
+https://arxiv.org/abs/2104.10858. Implemented based on timm's `VisionTransformer`.
 
-The logits are the class token's plus half the largest of the patch tokens' logits, per class. The published training
-supervises the patch tokens with labels from another network. Here there are no such labels: the patch tokens are
-trained through the logits.
+For each class, the logit is that of the class token plus half the largest logit of the patch tokens. The published
+training supervises the patch tokens with labels from another network. Such labels are not used here, and the patch
+tokens are trained through the logits.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Stem(nn.Sequential):
 
 
 def embed_patches(img_size: int | tuple[int, int], in_chans: int, patch_size: int, **kwargs: Any) -> HybridEmbed:
-    """The stem, and patches of 8 x 8 of its pixels. Partial patches at the border are padded with zeros.
+    """Build the stem and patches of 8 x 8 of its pixels. Partial patches at the border are padded with zeros.
 
     Args:
         img_size: Side of the images, or (height, width), in pixels.
@@ -81,7 +81,7 @@ class MaskedAttention(Attention):
     def forward(  # type: ignore[override]  # the mask is a differentiable one of tokens, not timm's of attention
         self, x: torch.Tensor, keep: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Tokens (B, N, C) to (B, N, C).
+        """Map tokens (B, N, C) to (B, N, C).
 
         Args:
             x: Tokens (B, N, C).
@@ -133,7 +133,7 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens (B, N, C) to (B, N, C); ``keep`` (B, N) is the mask of the attention."""
+        """Map tokens (B, N, C) to (B, N, C); ``keep`` (B, N) is the mask of the attention."""
         x = x + self.drop_path1(self.attn(self.norm1(x), keep)) / 2
         return x + self.drop_path2(self.mlp(self.norm2(x))) / 2
 
@@ -170,29 +170,29 @@ class LVViT(VisionTransformer):
         return head
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to the class token and the patch tokens with their positions (B, 1 + N, C)."""
+        """Map images (B, in_chans, H, W) to class and patch tokens with their positions (B, 1 + N, C)."""
         check_input(x)
         return self._pos_embed(self.patch_embed(x))
 
     def forward_features(  # type: ignore[override]  # timm's attention masks are not supported
         self, x: torch.Tensor
     ) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to tokens (B, 1 + N, C) after the last norm, class token first."""
+        """Map images (B, in_chans, H, W) to tokens (B, 1 + N, C) after the last norm, class token first."""
         check_input(x)
         return super().forward_features(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # as for `forward_features`
-        """Image (B, in_chans, H, W) to logits (B, classes)."""
+        """Map images (B, in_chans, H, W) to logits (B, classes)."""
         return self.forward_head(self.forward_features(x))
 
     def classify(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, 1 + N, C) to the class token's logits (B, classes) and the patch tokens' (B, N, classes)."""
+        """Map tokens (B, 1 + N, C) to the class token's logits (B, classes) and the patch tokens' (B, N, classes)."""
         return self.head(x[:, 0]), self.aux_head(x[:, 1:])
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Tokens (B, 1 + N, C) to logits (B, classes).
+        """Map tokens (B, 1 + N, C) to logits (B, classes).
 
-        With ``pre_logits``, or without a classifier, to the class token (B, C), or to all tokens without pooling.
+        With ``pre_logits`` or without a classifier, return the class token (B, C), or all tokens without pooling.
         """
         if pre_logits or not self.num_classes:
             return x[:, 0] if self.global_pool else x

@@ -1,4 +1,4 @@
-"""PVT: Pyramid Vision Transformer, with HAFA's mergers.
+"""PVT (Pyramid Vision Transformer) with HAFA's mergers.
 
 Wang et al., *Pyramid Vision Transformer: A Versatile Backbone for Dense Prediction without Convolutions*, ICCV 2021,
 https://arxiv.org/abs/2102.12122. With mergers: Chen, Liu, Yin and Fan, *Building Vision Transformers with Hierarchy

@@ -1,4 +1,4 @@
-"""PVT-v2 with HAFA's and TCFormer's mergers. timm's PVT-v2 is used without mergers; this one equals it.
+"""PVT-v2 with HAFA's and TCFormer's mergers. Without mergers, timm's PVT-v2 is used, which is equal to this one.
 
 Wang et al., *PVT v2: Improved Baselines with Pyramid Vision Transformer*, Computational Visual Media 2022,
 https://arxiv.org/abs/2106.13797. Token stages: Zeng et al., *Not All Tokens Are Equal: Human-centric Visual Analysis
@@ -31,7 +31,7 @@ ARCHITECTURES = {
     "pvt_v2_b4": Dimensions((3, 8, 27, 3), (64, 128, 320, 512), _HEADS, _RATIOS),
     "pvt_v2_b5": Dimensions((3, 6, 40, 3), (64, 128, 320, 512), _HEADS, (4, 4, 4, 4)),
 }
-# By the side of LAA's window: its padding, and whether odd sizes are padded to give the output size of the 3x3 grid.
+# For each side of LAA's window: its padding, and whether odd sizes are padded to the output size of the 3x3 grid.
 _LAA_WINDOWS = {3: (1, False), 2: (0, True)}
 
 

@@ -1,4 +1,4 @@
-"""What the backbones with four stages have in common: the interfaces of timm and of dense tasks, and PVT's stages."""
+"""The common parts of backbones with four stages: the interfaces of timm and of dense tasks, and PVT's stages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Dimensions:
     sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
 
     def resized(self, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None) -> Dimensions:
-        """The same with other depths or channels, where given.
+        """Return the dimensions with other depths or channels, if given.
 
         Raises:
             UserError: If they are not four positive numbers, or the channels are not multiples of the heads.
@@ -96,19 +96,19 @@ class TokenPyramid(nn.Module):
         raise NotImplementedError
 
     def run_stages(self, x: torch.Tensor, stop: int | None = None) -> list[Tokens]:
-        """Image (B, in_chans, H, W) to the tokens of the stages, of the first ``stop`` only if given."""
+        """Map images (B, in_chans, H, W) to the tokens of the stages, or of the first ``stop`` stages."""
         raise NotImplementedError
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to the last stage's tokens (B, N, C) after the last norm, class token first."""
+        """Map images (B, in_chans, H, W) to the last stage's normalised tokens (B, N, C), class token first."""
         return self.last_norm(self.run_stages(x)[-1].x)
 
     def forward_tokens(self, x: torch.Tensor) -> list[Tokens]:
-        """Image (B, in_chans, H, W) to the tokens of the stages as dense tasks use them, without a class token."""
+        """Map images (B, in_chans, H, W) to the tokens of the stages for dense tasks, without a class token."""
         return self._dense_tokens(self.run_stages(x), norm=False)
 
     def forward_maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Image (B, in_chans, H, W) to a map (B, C_i, h_i, w_i) of each stage."""
+        """Map images (B, in_chans, H, W) to a map (B, C_i, h_i, w_i) of each stage."""
         return [tokens.to_map() for tokens in self.forward_tokens(x)]
 
     def forward_intermediates(
@@ -120,15 +120,15 @@ class TokenPyramid(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """timm's interface to feature maps.
+        """Implement timm's interface to feature maps.
 
         Args:
             x: Image (B, in_chans, H, W).
             indices: Stages to return: all, the last n, or a list.
-            norm: Apply the last norm to the last stage, also where `forward_tokens` does not.
+            norm: Apply the last norm to the last stage, even if `forward_tokens` does not.
             stop_early: Do not run the stages after the last one that is returned.
             output_fmt: ``NCHW``.
-            intermediates_only: Return the maps alone.
+            intermediates_only: Return only the maps.
 
         Returns:
             The output of `forward_features`, or of the last stage that was run, and the maps (B, C_i, h_i, w_i).
@@ -210,7 +210,7 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Tokens of the previous stage to tokens of this stage, class token first."""
+        """Map tokens of the previous stage to tokens of this stage, class token first."""
         aggregation: Aggregation = self.merger(tokens)
         tokens = self._add_positions(aggregation.tokens)
         tokens = run_blocks(self.blocks, aggregation, tokens, self.grad_checkpointing)
@@ -247,7 +247,7 @@ def resize_positions(positions: torch.Tensor, size: tuple[int, int], new_size: t
 
 
 def stage_blocks(dims: Dimensions, stage: int, mlp: MlpKind, drop_path_rate: float) -> list[Block]:
-    """The blocks of one stage. Stochastic depth grows linearly from 0 over all blocks of the model.
+    """Build the blocks of one stage. Stochastic depth grows linearly from 0 over all blocks of the model.
 
     Args:
         dims: Dimensions of the model.
@@ -315,7 +315,7 @@ class PyramidTransformer(TokenPyramid):
         return self.head_norm
 
     def run_stages(self, x: torch.Tensor, stop: int | None = None) -> list[Tokens]:
-        """Image (B, in_chans, H, W) to the tokens of the stages, of the first ``stop`` only if given."""
+        """Map images (B, in_chans, H, W) to the tokens of the stages, or of the first ``stop`` stages."""
         check_input(x)
         tokens, outputs = Tokens.from_map(x), []
         for stage in self.stages[:stop]:
@@ -324,7 +324,7 @@ class PyramidTransformer(TokenPyramid):
         return outputs
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Tokens (B, N, C) of `forward_features` to logits (B, num_classes), or pooled features if ``pre_logits``."""
+        """Map tokens (B, N, C) to logits (B, num_classes), or to pooled features if ``pre_logits``."""
         if self.global_pool == "token":
             x = x[:, 0]
         elif self.global_pool == "avg":
@@ -333,13 +333,13 @@ class PyramidTransformer(TokenPyramid):
         return x if pre_logits else self.head(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_chans, H, W) to logits (B, num_classes)."""
+        """Map images (B, in_chans, H, W) to logits (B, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 4, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the stages after the last one in ``indices``, and what only classification needs.
+        """Remove the stages after the last one in ``indices``, and the parts that only classification needs.
 
         Args:
             indices: Stages to keep features of: the last n, or a list.
@@ -360,12 +360,12 @@ class PyramidTransformer(TokenPyramid):
         return selected
 
     def as_backbone(self) -> PyramidTransformer:
-        """Remove what only classification needs; returns the model itself, a `DenseBackbone`."""
+        """Remove what only classification needs, and return the model itself, a `DenseBackbone`."""
         self.prune_intermediate_layers([0, 1, 2, 3], prune_norm=True)
         return self
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
+        """Return the last linear layer."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -378,11 +378,11 @@ class PyramidTransformer(TokenPyramid):
         self.head.to(device=reference.device, dtype=reference.dtype)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters without weight decay, besides biases and other vectors: the class token."""
+        """Return the parameters without weight decay, besides biases and other vectors: the class token."""
         return {"stage4.cls_token"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's description of the layers, for layer-wise learning rates."""
+        """Return timm's description of the layers, for layer-wise learning rates."""
         stem = r"^stage1\.(?:merger|pos_embed)"
         if coarse:
             return {"stem": stem, "blocks": r"^stage(\d+)"}
@@ -409,7 +409,7 @@ def _classifier(in_features: int, num_classes: int) -> nn.Module:
 
 
 def initialise_linear(module: nn.Linear) -> None:
-    """Weights from a normal of std 0.02 truncated at 2 in absolute units, as in the published models; bias 0."""
+    """Draw weights from a normal of std 0.02, truncated at 2 in absolute units as in the published models; bias 0."""
     nn.init.trunc_normal_(module.weight, std=0.02)
     if module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -67,7 +67,7 @@ class TimmModels:
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """All that the project knows about one family of models.
+    """The description of one family of models.
 
     A family has own models, models of timm, or both: PVT-v2 and Swin without mergers are timm's.
 
@@ -75,7 +75,7 @@ class ModelFamily:
         name: `ModelSpec.family` and the name of the module.
         own: This project's models.
         timm: timm's models.
-        dead_weights: By task, the number of weights of the authors' published HAFA class that no gradient reaches.
+        dead_weights: For each task, the number of weights in the authors' HAFA class that no gradient reaches.
             This project does not build them; Tables 2 and 3 of the paper count them.
         img_size_from_recipe: Whether training builds the network for the recipe's image size instead of 224 pixels.
     """
@@ -91,12 +91,12 @@ class ModelFamily:
         return self.own is not None and (self.timm is None or spec.has_mergers)
 
     def default_cfgs(self) -> dict[str, Any]:
-        """timm's ``default_cfgs`` of the family's own models in the catalog."""
+        """Return timm's ``default_cfgs`` of the family's own models in the catalog."""
         own = [spec for spec in CATALOG.values() if spec.family == self.name and self.is_own(spec)]
         return generate_default_cfgs({timm_name(spec.name): self.default_cfg(spec) for spec in own})
 
     def default_cfg(self, spec: ModelSpec) -> dict[str, Any]:
-        """timm's description of an own model. Evaluation resizes to 256 and crops 224 pixels (section 4.1)."""
+        """Return timm's description of an own model. Evaluation resizes to 256 and crops 224 pixels (section 4.1)."""
         assert self.own is not None
         return {
             "architecture": timm_name(spec.name),
@@ -113,7 +113,7 @@ class ModelFamily:
 
 
 def family_of(spec: ModelSpec) -> ModelFamily:
-    """The family of a model, from the module of `hafabench.models` that has the family's name.
+    """Return the family of a model, from the module of `hafabench.models` that has the family's name.
 
     Raises:
         UserError: If there is no such family.
@@ -133,7 +133,7 @@ def is_own(spec: ModelSpec) -> bool:
 
 
 def timm_name(name: str) -> str:
-    """A model's name in timm, where a dot would separate it from the name of its weights: ``dynamicvit_lvs_0_5``."""
+    """Return a model's name in timm, without the dot that separates names of weights: ``dynamicvit_lvs_0_5``."""
     return name.replace(".", "_")
 
 
@@ -182,7 +182,7 @@ def create(
 
 def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs: Any) -> nn.Module:
     """Build the model that ``spec`` describes; see `create`."""
-    # Mergers read from JSON or from an mm configuration are a list, which never equals a tuple.
+    # Mergers read from JSON or from an mm configuration are a list, which is never equal to a tuple.
     spec = replace(spec, mergers=tuple(spec.mergers))
     family = family_of(spec)
     _check(spec, family)
@@ -192,7 +192,7 @@ def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs: Any) -> nn.Mo
         net = _build_own_backbone(spec, family, kwargs)
     else:
         net = _build_own(spec, family, kwargs)
-    # Tokens are maps in channels-last order. Weights in the same order save reordering the map in every convolution.
+    # Tokens are maps in channels-last order. With weights in the same order, no convolution has to reorder the map.
     return net.to(memory_format=torch.channels_last)
 
 

@@ -12,7 +12,7 @@ FAMILY = ModelFamily(
     "resnet",
     timm=TimmModels(
         pyramid_levels=(1, 2, 3, 4),
-        # mmdet freezes the stem and the first stage, and Table 3 counts parameters in this way. mmseg trains all.
+        # mmdet freezes the stem and the first stage, as in the counts of Table 3. mmseg trains all parameters.
         frozen_in_detection=("conv1", "bn1", "layer1"),
         # As in mmseg's configurations.
         sync_batch_norm=True,

@@ -1,15 +1,15 @@
-"""Swin with HAFA's mergers, on the basis of timm's Swin. timm's model itself is used without mergers.
+"""Swin with HAFA's mergers, based on timm's Swin. Without mergers, timm's own model is used.
 
 Liu et al., *Swin Transformer: Hierarchical Vision Transformer using Shifted Windows*, ICCV 2021,
 https://arxiv.org/abs/2103.14030. Mergers: Chen, Liu, Yin and Fan, *Building Vision Transformers with Hierarchy Aware
 Feature Aggregation*, ICCV 2023 (Table 6).
 
-The paper gives results of HAFA on Swin, but no code or description. This implementation interprets it as follows.
-LAA replaces patch merging as in PVT (2x2 windows; odd sizes are padded with zeros, as patch merging does). Stage 4
-after SIA has no windows: all cluster tokens attend to each other, with the modules of timm's blocks. The relative
-position bias is kept: a cluster token is located at the mean of its positions, and the bias of a pair is the window's
-table, interpolated bilinearly at the difference of their locations and clamped at its border. For tokens that form
-the grid of one window, this equals Swin's own bias.
+The paper gives results of HAFA on Swin, but no code or description. This implementation interprets it as follows. LAA
+replaces patch merging as in PVT (2x2 windows; odd sizes are padded with zeros, as patch merging does). Stage 4 after
+SIA has no windows: all cluster tokens attend to each other, with the modules of timm's blocks. The relative position
+bias is kept. A cluster token is located at the mean of its positions. The bias of two tokens is read from the
+window's table at the difference of their locations, interpolated bilinearly and clamped at the border. For tokens
+that form the grid of one window, this equals Swin's own bias.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class TokenStage(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Grid tokens of stage 3 to cluster tokens of stage 4."""
+        """Map grid tokens of stage 3 to cluster tokens of stage 4."""
         aggregation = self.merger(tokens)
         return run_blocks(self.blocks, aggregation, aggregation.tokens, self.grad_checkpointing)
 
@@ -153,7 +153,7 @@ class SwinTransformerHafa(TokenPyramid, SwinTransformer):
         return self.clusters
 
     def run_stages(self, x: torch.Tensor, stop: int | None = None) -> list[Tokens]:
-        """Image (B, in_chans, H, W) to the tokens of the stages, of the first ``stop`` only if given."""
+        """Map images (B, in_chans, H, W) to the tokens of the stages, or of the first ``stop`` stages."""
         check_input(x)
         tokens, outputs = _from_nhwc(self.patch_embed(x)), []
         for stage in self.layers[:stop]:
@@ -163,7 +163,7 @@ class SwinTransformerHafa(TokenPyramid, SwinTransformer):
         return outputs
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Tokens (B, N, C) to logits (B, num_classes) of their unweighted mean."""
+        """Map tokens (B, N, C) to logits (B, num_classes) of their unweighted mean."""
         # timm's head pools a channels-last map: the tokens form one of height 1.
         x = super().forward_head(x.unsqueeze(1), pre_logits)
         return x if self.global_pool else x.squeeze(1)
@@ -175,12 +175,12 @@ class SwinTransformerHafa(TokenPyramid, SwinTransformer):
         return super().prune_intermediate_layers(indices, prune_norm and not self.clusters, prune_head)
 
     def as_backbone(self) -> SwinTransformerHafa:
-        """Remove what only classification needs; returns the model itself, a `DenseBackbone`."""
+        """Remove what only classification needs, and return the model itself, a `DenseBackbone`."""
         self.prune_intermediate_layers([0, 1, 2, 3], prune_norm=True)
         return self
 
     def set_input_size(self, *args: Any, **kwargs: Any) -> None:
-        """Not supported: the model works on every input size, with the windows that it was built with.
+        """Refuse the call: the model works on every input size, with the windows that it was built with.
 
         Raises:
             UserError: Always.
@@ -191,7 +191,7 @@ class SwinTransformerHafa(TokenPyramid, SwinTransformer):
 def relative_position_bias(
     table: torch.Tensor, window: tuple[int, int], queries: Tokens, source: Tokens
 ) -> torch.Tensor:
-    """Swin's bias table at the differences of token positions.
+    """Return Swin's bias table at the differences of token positions.
 
     Args:
         table: Biases ((2 Wh - 1)(2 Ww - 1), heads) of a Wh x Ww window.

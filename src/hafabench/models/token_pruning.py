@@ -22,7 +22,7 @@ class Masked(NamedTuple):
 
     Attributes:
         logits: Logits (B, classes) of the class token or of the pooled tokens.
-        tokens: What the token loss compares with the teacher: logits per token (B, N, classes) or features
+        tokens: Values that the token loss compares with the teacher's: logits per token (B, N, classes) or features
             (B, H, W, C).
         decisions: One (B, N) per predictor, 1 for kept and 0 for dropped tokens; differentiable.
     """
@@ -48,7 +48,7 @@ class KeepPredictor(nn.Module):
         self.fc3 = nn.Linear(dim // 4, 2)
 
     def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens (B, N, C) to log-probabilities (B, N, 2) in float32.
+        """Map tokens (B, N, C) to log-probabilities (B, N, 2) in float32.
 
         Args:
             x: Tokens (B, N, C).
@@ -71,12 +71,12 @@ def sample(log_probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def ranked(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Indices (B, N) of the tokens in descending probability of being kept; the lower index comes first on ties."""
+    """Return the indices (B, N) of tokens by descending keep probability; ties are resolved by the lower index."""
     return log_probabilities[..., 0].argsort(dim=1, descending=True, stable=True)
 
 
 def take(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Tokens (B, k, C) of ``x`` (B, N, C) at ``indices`` (B, k)."""
+    """Return the tokens (B, k, C) of ``x`` (B, N, C) at ``indices`` (B, k)."""
     return x.gather(1, indices[..., None].expand(-1, -1, x.shape[-1]))
 
 

@@ -18,7 +18,7 @@ _TEXT: Colour = (30, 30, 30)
 def compose_contact_sheet(
     tiles: Sequence[Sequence[Image.Image]], headings: Sequence[str], captions: Sequence[Sequence[str]]
 ) -> Image.Image:
-    """Arrange rows of square tiles of one size, with a heading above each column and a caption under each tile."""
+    """Arrange rows of square tiles of one size, with a heading above each column and a caption below each tile."""
     size = tiles[0][0].width
     left = [GAP + column * (size + GAP) for column in range(len(headings))]
     top = [HEADING_HEIGHT + row * (size + CAPTION_HEIGHT + GAP) for row in range(len(tiles))]

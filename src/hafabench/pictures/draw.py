@@ -35,7 +35,7 @@ from hafabench.runs.picture_runs import SheetLayout, clusters_layout, offsets_la
 from hafabench.runs.run import Run, expand
 
 _NOT_LABELLED = 255
-_SHEET_QUALITY = 92  # of lossy WebP: a tenth of the size of a PNG, without visible loss
+_SHEET_QUALITY = 92  # of lossy WebP, which has a tenth of the size of a PNG without visible loss
 
 Captioned = tuple[Image.Image, str]
 
@@ -112,7 +112,7 @@ def _draw_offsets_sheet(run: Run, folder: Path) -> Sheet:
         legend=[],
         notes=[
             "Squares are the fixed windows that a strided convolution would read, thinned out evenly. Rings are the "
-            "centres of the window's positions. A line leads from each ring to the point that LAA samples instead, "
+            "centres of the window's positions. A line connects each ring with the point that LAA samples instead, "
             "drawn to scale.",
             "Captions: the mean and the largest distance by which points move, in positions of the sampled map.",
         ],

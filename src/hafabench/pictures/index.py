@@ -1,8 +1,8 @@
-"""The index of an experiment's pictures, ``pictures.json``: what each tile shows, and whose weights drew it.
+"""The index of an experiment's pictures, ``pictures.json``: what each tile shows and which weights drew it.
 
-Every tile is a WebP file of its own, ``figures/tiles/<sheet>/<row>_<column>.webp``. How many tiles there are follows
-from the configuration (models, mergers and size of the validation split), so the workflow declares each of them as an
-output. No archive and no ``directory()`` output is needed.
+Every tile is a separate WebP file, ``figures/tiles/<sheet>/<row>_<column>.webp``. The number of tiles follows from
+the configuration (models, mergers and size of the validation split), so that the workflow can declare each tile as an
+output.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Sheet(StrictModel):
 
 
 class PictureIndex(StrictModel):
-    """The sheets of an experiment; a sheet is None where the experiment trains no run that it could show."""
+    """The sheets of an experiment; a sheet is None if the experiment trains no run for it."""
 
     schema_: Literal["hafabench.pictures/2"] = Field("hafabench.pictures/2", alias="schema")
     experiment: str

@@ -1,4 +1,4 @@
-"""Forward passes of trained models that keep what the pictures show."""
+"""Forward passes of trained models that keep the values that the pictures show."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def sampling_points(
 
     Args:
         offset: (2 * kernel * kernel, rows, columns) offsets (y, x) per kernel point, in positions of the sampled map.
-        stage: The stage in front of which the LAA stands.
+        stage: The stage that follows the LAA.
         map_stride: The stride of the sampled map, in pixels of the image.
         kernel: The side of the window, in positions.
         stride: The distance between windows, in positions.

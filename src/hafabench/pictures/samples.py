@@ -1,4 +1,4 @@
-"""Validation images with what trained models do on them, as arrays."""
+"""Validation images and the outputs of trained models on them, as arrays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SamplingPoints:
     """The points at which one LAA samples an image, in pixels of the image.
 
     Attributes:
-        stage: The stage (1-4) in front of which the LAA stands.
+        stage: The stage (1-4) that follows the LAA.
         fixed: (rows, columns, points, 2) centres (y, x) of the positions under the fixed window.
         moved: The sampled points, in the same shape.
         map_stride: The stride of the sampled feature map, in pixels of the image.

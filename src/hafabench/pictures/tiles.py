@@ -36,7 +36,7 @@ def resize_to_square(image: np.ndarray, size: int = TILE_SIZE, *, smooth: bool =
 
 
 def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> Image.Image:
-    """Draw each cluster in a colour of its own, with lines between neighbouring clusters.
+    """Draw each cluster in a separate colour, with lines between neighbouring clusters.
 
     Args:
         image: The image (H, W, 3), uint8.

@@ -165,7 +165,7 @@ def test_a_classifiers_leftovers_are_dropped_in_a_dense_model_only():
     neck = {f"neck.{name}": value for name, value in model.neck.state_dict().items()}
     fitted = fit(model, weights | neck, CATALOG["pvt_tiny"], {})
     (sentence,) = fitted.dropped
-    assert sentence.startswith("dropped, as only classification uses it: ")
+    assert sentence.startswith("dropped, because only classification uses it: ")
     dropped = set(sentence.split(": ")[1].split(", "))
     assert dropped == {f"backbone.{n}" for n in ("cls_token", "norm.weight", "norm.bias", "head.weight", "head.bias")}
     headless = create("pvt_tiny", **(SMALL | {"num_classes": 0}))
@@ -198,7 +198,7 @@ def test_dead_weights_of_the_published_hafa_are_recognised_by_their_shapes():
     fitted = fit(model, published(model.state_dict()) | dead(), HAFA, {})
     assert_equal(fitted.state, model.state_dict())
     (sentence,) = fitted.dropped
-    assert sentence.startswith("dropped, as the published class never uses it (no gradient reaches it): ")
+    assert sentence.startswith("dropped, because the published class never uses it (no gradient reaches it): ")
     assert set(sentence.rpartition("): ")[2].split(", ")) == set(dead())
 
 
@@ -255,10 +255,10 @@ def test_unknown_names_get_a_suggestion_that_works():
     with pytest.raises(UserError) as caught:
         fit(model, weights, HAFA, {})
     suggestion = "--rename patch_embed2.off=stage2.merger.offset"
-    assert str(caught.value).splitlines()[-1] == f"by their shapes, this may be meant: {suggestion}"
+    assert str(caught.value).splitlines()[-1] == f"renames that the shapes suggest: {suggestion}"
     renames = dict([suggestion.removeprefix("--rename ").split("=")])
     assert_equal(fit(model, weights, HAFA, renames).state, model.state_dict())
-    with pytest.raises(UserError, match=r"--rename patch_embed3\.off: no tensor of the file begins so"):
+    with pytest.raises(UserError, match=r"--rename patch_embed3\.off: no tensor name in the file begins with this"):
         fit(model, weights, HAFA, renames | {"patch_embed3.off": "x"})
 
 
@@ -318,7 +318,7 @@ def test_two_sets_of_weights_are_distinguished_by_name(tmp_path):
     with pytest.raises(UserError, match=r"weights in state_dict and state_dict_ema.*--part"):
         ForeignWeights(file)
     assert ForeignWeights(file, "state_dict_ema").tensors["a"] == 1
-    with pytest.raises(UserError, match="no weights by this name; expected one of: state_dict, state_dict_ema"):
+    with pytest.raises(UserError, match="no weights of this name; expected one of: state_dict, state_dict_ema"):
         ForeignWeights(file, "epoch")
     torch.save({"optimizer": {}, "epoch": 3}, file)
     with pytest.raises(UserError, match=r"no weights in state_dict or model or .*it contains optimizer, epoch"):

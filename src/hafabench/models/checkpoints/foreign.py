@@ -1,7 +1,7 @@
 """Checkpoints of other projects: reading them safely, and fitting their weights to a run's model.
 
-Only tensors, plain containers and `argparse.Namespace` are read. timm and DeiT store the latter in their checkpoints;
-it contains values and runs no code.
+Only tensors, plain containers and `argparse.Namespace` are read. timm and DeiT store such namespaces in their
+checkpoints; they contain values and run no code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ForeignWeights:
     Args:
         file: A file of torch.save or safetensors.
         part: Key of the weights in the checkpoint. It can be left out if the checkpoint has only one set of weights.
-        renames: Prefixes of names in the file -> prefixes of names in the model.
+        renames: For each prefix of names in the file, the prefix in the model.
 
     Attributes:
         part: Key of the weights; empty if the file contains nothing else.
@@ -53,7 +53,7 @@ class ForeignWeights:
         """Load the weights into the run's model.
 
         Raises:
-            UserError: With everything that does not fit.
+            UserError: If weights do not fit the model; all problems are listed.
         """
         try:
             self.fitted = fit(model, self.tensors, run.model, self.renames)
@@ -67,7 +67,7 @@ class ForeignWeights:
 
     @property
     def read(self) -> str:
-        """Which part was read and how its names were translated, as clauses."""
+        """Clauses that describe which part was read and how its names were translated."""
         place = f"its {self.part}" if self.part else "the whole file"
         renamed = [f"renamed {old} to {new}" for old, new in self.renames.items()]
         return "; ".join([f"{place}, {self.fitted.layout}", *renamed, *self.fitted.dropped])
@@ -85,7 +85,7 @@ def _read(file: Path) -> Any:
         except (SafetensorError, OSError) as error:
             raise UserError(Problem(str(file), "", f"not a readable safetensors file: {error}")) from None
     if not zipfile.is_zipfile(file) and not _is_old_torch(file):
-        raise UserError(Problem(str(file), "", "not a readable checkpoint: truncated, or no file of torch.save"))
+        raise UserError(Problem(str(file), "", "not a readable checkpoint: truncated, or not written by torch.save"))
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -103,7 +103,7 @@ def _read(file: Path) -> Any:
 
 
 def _is_old_torch(file: Path) -> bool:
-    """Whether the file was written by torch.save of PyTorch before 1.6, which did not write archives."""
+    """Return whether the file was written by PyTorch before 1.6, whose torch.save did not write archives."""
     with file.open("rb") as handle:
         return handle.read(len(_OLD_TORCH)) == _OLD_TORCH
 
@@ -114,7 +114,7 @@ def _part(content: Any, part: str | None, file: Path) -> tuple[str, dict[str, Te
     if part is not None:
         if not _is_weights(content.get(part)):
             candidates = ", ".join(name for name in content if _is_weights(content[name])) or "none"
-            raise UserError(Problem(str(file), part, f"no weights by this name; expected one of: {candidates}"))
+            raise UserError(Problem(str(file), part, f"no weights of this name; expected one of: {candidates}"))
         return part, dict(content[part])
     if _is_weights(content):
         return "", dict(content)

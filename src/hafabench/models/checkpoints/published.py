@@ -1,9 +1,9 @@
-"""Fitting weights with the names of other projects to a model of this project; every tensor is used, or refused.
+"""Fitting weights with the names of other projects to a model of this project. Every tensor is used or refused.
 
 Names are translated from the published PVT and PVT-v2 (whai362/PVT), from TCFormer (SIA derives from its merger),
-from mmdet's PVT, and from what timm loads into its own models. Other names need renames. The names of the published
-HAFA classes are known as far as they are PVT's and TCFormer's; their dead weights are recognised by their shapes
-(docs/imports.md).
+from mmdet's PVT, and from the names that timm loads into its own models. Other names need renames. Of the published
+HAFA classes, only the names that they share with PVT and TCFormer are known. Their dead weights are recognised by
+their shapes (docs/imports.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hafabench.errors import UserError
 from hafabench.models.hafa.sia import SemanticInformationAggregation
 from hafabench.models.registry import is_own
 
-# Published name -> name in this project; the first match applies.
+# Published names and their names in this project; the first match applies.
 _PUBLISHED = [
     (r"^patch_embed(\d)\.", r"stage\1.merger."),
     (r"^pos_embed(\d)$", r"stage\1.pos_embed"),
@@ -40,7 +40,7 @@ _MERGER = {
     "score.bias": "score.bias",
 }
 _WRAPPERS = ("module.", "_orig_mod.")
-# These follow from the model's shape, or count batches: they were not learned.
+# These are not learned: they follow from the model's shape or count batches.
 _NOT_LEARNED = ("num_batches_tracked", "relative_position_index", "attn_mask", "total_ops", "total_params")
 _CLASSIFIER_ONLY = ("head.", "head_norm.", "stage4.cls_token", "fc.", "norm.")
 
@@ -76,11 +76,12 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, rename
         model: A classifier of `hafabench.models.create`, or a dense model with such a backbone, on any device.
         weights: Tensors by their names in the file.
         spec: The model, or the model of the backbone.
-        renames: Prefixes of names in the file, up to a dot or the end -> prefixes of names in the model.
+        renames: For each prefix of names in the file, which ends before a dot or is a whole name, the prefix in the
+            model.
 
     Raises:
-        UserError: With every tensor that is missing, unknown or of another shape, and with renames that the shapes
-            suggest; also if a rename matches no tensor.
+        UserError: If a tensor is missing, unknown or of another shape, with renames that the shapes suggest; also if
+            a rename matches no tensor.
     """
     own = model.state_dict()
     weights = _unwrapped(weights)
@@ -131,7 +132,7 @@ def _renamed(weights: Mapping[str, Tensor], renames: Mapping[str, str]) -> tuple
             rest[name] = _Tensor(value, name)
     unused = [old for old in renames if old not in used]
     if unused:
-        raise UserError([f"--rename {old}: no tensor of the file begins so" for old in unused])
+        raise UserError([f"--rename {old}: no tensor name in the file begins with this" for old in unused])
     return named, rest
 
 
@@ -214,7 +215,7 @@ def _by_timm(target: nn.Module, weights: _Named) -> _Named:
     try:
         converted = convert({name: tensor.value for name, tensor in weights.items()}, target)
     except (AttributeError, KeyError, IndexError, RuntimeError, ValueError) as error:
-        raise UserError(f"timm cannot take these weights for its model: {type(error).__name__}: {error}") from None
+        raise UserError(f"timm cannot load these weights into its model: {type(error).__name__}: {error}") from None
     return {
         name: _Tensor(value, weights[name].name if name in weights else name) for name, value in converted.items()
     }
@@ -227,22 +228,22 @@ def _neck_name(name: str, own: Mapping[str, Tensor]) -> str:
 
 
 def _drop_unused(leftovers: _Named, target: nn.Module, prefix: str, dense: bool) -> list[str]:
-    """Remove from ``leftovers`` what has no effect on the model's output; returns a sentence for each kind."""
+    """Remove tensors without effect on the model's output from ``leftovers``; return a sentence for each kind."""
     sentences = []
     if dense:
         unused = [name for name in leftovers if name.removeprefix(prefix).startswith(_CLASSIFIER_ONLY)]
         if unused:
             names = ", ".join(leftovers.pop(name).name for name in unused)
-            sentences.append(f"dropped, as only classification uses it: {names}")
+            sentences.append(f"dropped, because only classification uses it: {names}")
     dead = _dead(leftovers, target)
     if dead:
         names = ", ".join(leftovers.pop(name).name for name in dead)
-        sentences.append(f"dropped, as the published class never uses it (no gradient reaches it): {names}")
+        sentences.append(f"dropped, because the published class never uses it (no gradient reaches it): {names}")
     return sentences
 
 
 def _dead(leftovers: _Named, target: nn.Module) -> list[str]:
-    """Names of the dead weights of the published class: a projection C -> C, a norm, a class token."""
+    """Return the names of the dead weights of the published class: a projection C -> C, a norm, a class token."""
     sia = [module for module in target.modules() if isinstance(module, SemanticInformationAggregation)]
     if not sia or sia[-1].key_values != "separate":
         return []
@@ -263,12 +264,12 @@ def _dead(leftovers: _Named, target: nn.Module) -> list[str]:
 
 
 def _squeezed(value: Tensor) -> tuple[int, ...]:
-    """Shape without the kernel size of a convolution of kernel size 1."""
+    """Return the shape without the kernel size of a convolution of kernel size 1."""
     return tuple(value.shape[:2]) if value.ndim > 2 and set(value.shape[2:]) == {1} else tuple(value.shape)
 
 
 def _modules(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by their module."""
+    """Group names by their module."""
     found: dict[str, list[str]] = {}
     for name in names:
         # A class token is its own group, whichever module contains it.
@@ -311,4 +312,4 @@ def _suggestions(missing: Mapping[str, Tensor], leftovers: _Named) -> Sequence[s
         for shapes in wanted
         if len(wanted[shapes]) == 1 and len(offered.get(shapes, [])) == 1
     ]
-    return [f"by their shapes, this may be meant: {' '.join(pairs)}"] if pairs else []
+    return [f"renames that the shapes suggest: {' '.join(pairs)}"] if pairs else []

@@ -42,7 +42,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(Problem(str(path), "", "no such checkpoint"))
     if not zipfile.is_zipfile(path):
-        raise UserError(Problem(str(path), "", "not a readable checkpoint: truncated, or no file of torch.save"))
+        raise UserError(Problem(str(path), "", "not a readable checkpoint: truncated, or not written by torch.save"))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
@@ -63,7 +63,7 @@ def expect_meta(path: Path, content: dict[str, Any], **expected: Any) -> None:
         **expected: Values that ``meta`` must have (model, task, num_classes, ...).
 
     Raises:
-        UserError: With every value that differs.
+        UserError: If values differ; all of them are listed.
     """
     meta = content.get("meta", {})
     problems = [
@@ -83,7 +83,7 @@ def load_strict(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -
     """Load ``state`` into ``module``.
 
     Raises:
-        UserError: With the tensors that are missing, unexpected or of another shape.
+        UserError: If tensors are missing, unexpected or of another shape.
     """
     own = module.state_dict()
     problems = []

@@ -1,7 +1,8 @@
 """DPC-KNN: density peaks clustering with k nearest neighbours, which HAFA uses to group tokens.
 
 Du, Ding and Jia, *Study on density peaks clustering based on k-nearest neighbors and principal component analysis*,
-Knowledge-Based Systems 2016; in vision transformers first in TCFormer (Zeng et al., CVPR 2022). HAFA section 3.3.
+Knowledge-Based Systems 2016. TCFormer (Zeng et al., CVPR 2022) first used it in a vision transformer. HAFA section
+3.3.
 
 For tokens x_i of C channels, with d_ij = ||x_i - x_j|| / sqrt(C):
 
@@ -10,14 +11,14 @@ For tokens x_i of C channels, with d_ij = ||x_i - x_j|| / sqrt(C):
 - the centres are the tokens of largest rho * delta, labelled in descending order;
 - every token joins its nearest centre; a centre joins itself.
 
-Ties are resolved by index: of equal tokens, the one with the lower index is denser and comes first. The published
+Ties are resolved by index: the equal token with the lower index is denser and comes first. The published
 code adds random noise to the densities instead.
 
-The computation avoids some work. The part |b|^2 - 2ab of a squared distance is one matrix product; |a|^2 is constant
-along a row and is added after the row has been reduced. The densest token has the largest rho and the largest delta,
-so it is the first centre and its delta is not computed. For more than `MAX_WHOLE_TOKENS` tokens, the N x N matrix is
-not stored as a whole. The nearest neighbours of a token, which its density needs, usually include its nearest denser
-token and its nearest centre; distances are computed again only for the tokens where they do not.
+The computation is shortened as follows. The part |b|^2 - 2ab of a squared distance is one matrix product; |a|^2 is
+constant along a row and is added after the row has been reduced. The densest token has the largest rho and the
+largest delta, so it is the first centre and its delta is not computed. For more than `MAX_WHOLE_TOKENS` tokens, the N
+x N matrix is not stored as a whole. The nearest neighbours of a token, which its density needs, usually include its
+nearest denser token and its nearest centre; distances are computed again only for the other tokens.
 """
 
 from __future__ import annotations
@@ -149,14 +150,14 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def _smallest(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k smallest values of each row in ascending order, and their columns."""
+    """Return the k smallest values of each row in ascending order, and their columns."""
     values, columns = _candidates(x, k)
     found = values.topk(k, largest=False)
     return found.values, found.indices if columns is None else columns.gather(-1, found.indices)
 
 
 def _candidates(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Values of each row that include its k smallest, and their columns (None: all columns).
+    """Return values of each row that include its k smallest, and their columns (None for all columns).
 
     Columns are grouped by repeated halving, which is a vectorised minimum. Only the k groups with the smallest minima
     can contain the k smallest values.
@@ -178,22 +179,22 @@ def _candidates(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor | N
 
 
 def _density(nearest: torch.Tensor, channels: int) -> torch.Tensor:
-    """Densities of the k smallest squared distances (..., N, k).
+    """Compute densities from the k smallest squared distances (..., N, k).
 
-    They are in ascending order, so that equal distances give exactly equal densities.
+    The distances are in ascending order, so that equal distances give exactly equal densities.
     """
     return (nearest.mean(-1) / -channels).exp()
 
 
 def _rank(density: torch.Tensor) -> torch.Tensor:
-    """Rank of each token, 0 for the densest; of equally dense tokens, the one with the lower index comes first."""
+    """Return the rank of each token by density, 0 for the densest; ties are resolved by the lower index."""
     return density.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 def _centres(
     density: torch.Tensor, delta: torch.Tensor, rank: torch.Tensor, clusters: int, channels: int
 ) -> torch.Tensor:
-    """The tokens of largest rho * delta in descending order, computed from squared deltas; the densest is the first.
+    """Return the tokens of largest rho * delta in descending order, from squared deltas; the densest is the first.
 
     Args:
         density: Densities (..., N).
@@ -212,5 +213,5 @@ def _centres(
 
 
 def _labels(like: torch.Tensor) -> torch.Tensor:
-    """The numbers 0, 1, 2, ... along the last dimension, in the shape of ``like``."""
+    """Return the numbers 0, 1, 2, ... along the last dimension, in the shape of ``like``."""
     return torch.arange(like.shape[-1], device=like.device).expand_as(like)

@@ -40,7 +40,7 @@ class OffsetConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) to offsets (B, 2 k k, Ho, Wo) in pixels."""
+        """Compute from a map (B, C, H, W) the offsets (B, 2 k k, Ho, Wo) in pixels."""
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
@@ -65,7 +65,7 @@ class DeformableConv(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) and offsets (B, 2 k k, Ho, Wo) in pixels to (B, C', Ho, Wo)."""
+        """Convolve a map (B, C, H, W), with offsets (B, 2 k k, Ho, Wo) in pixels, into (B, C', Ho, Wo)."""
         if x.is_cuda:
             return deform_conv2d(x, offset, self.weight, self.bias, stride=self.stride, padding=self.padding)
         batch, _, rows, columns = offset.shape
@@ -74,7 +74,7 @@ class DeformableConv(nn.Module):
         return F.linear(windows, weight, self.bias).permute(0, 3, 1, 2)
 
     def _sample(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """Features (B Ho Wo k k, C) of the map at every sampling point, the points of a window next to each other."""
+        """Return the features (B Ho Wo k k, C) at every sampling point; the points of a window are adjacent rows."""
         batch, channels, height, width = x.shape
         index, weight = _corners(self._points(offset), (height, width))
         if batch > 1:
@@ -85,7 +85,7 @@ class DeformableConv(nn.Module):
         return F.embedding_bag(bags[0], pixels, per_sample_weights=bags[1], mode="sum").to(x.dtype)
 
     def _points(self, offset: torch.Tensor) -> torch.Tensor:
-        """Row and column (B, Ho Wo k k, 2) of every sampling point, in pixels."""
+        """Return the row and column (B, Ho Wo k k, 2) of every sampling point, in pixels."""
         batch, _, rows, columns = offset.shape
         kernel, device = self.kernel, offset.device
         # At least single precision: half precision cannot distinguish neighbouring pixels of a large map.
@@ -100,7 +100,7 @@ class DeformableConv(nn.Module):
 
 
 def _corners(points: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The four pixels around points, for bilinear sampling with zeros outside the map.
+    """Return the four pixels around points, for bilinear sampling with zeros outside the map.
 
     Args:
         points: Rows and columns (B, P, 2) in pixels.
@@ -142,7 +142,7 @@ class LocalAdaptiveAggregation(nn.Module):
         self.norm = nn.BatchNorm2d(out_dim)
 
     def forward(self, tokens: Tokens) -> Aggregation:
-        """Grid tokens (B, H*W, C) to grid tokens (B, Ho*Wo, C') of half the height and width."""
+        """Map grid tokens (B, H*W, C) to grid tokens (B, Ho*Wo, C') of half the height and width."""
         x = tokens.to_map()
         if self.pad_odd and (x.shape[-2] % 2 or x.shape[-1] % 2):
             x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))

@@ -32,7 +32,7 @@ class GridMerger(nn.Module):
         self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, tokens: Tokens) -> Aggregation:
-        """Grid tokens (B, H*W, C) to grid tokens (B, Ho*Wo, C')."""
+        """Map grid tokens (B, H*W, C) to grid tokens (B, Ho*Wo, C')."""
         merged = Tokens.from_map(self.proj(tokens.to_map()))
         return Aggregation(merged.with_x(self.norm(merged.x)))
 
@@ -59,11 +59,11 @@ class MergerStyle:
 
 
 def key_value_source(mergers: tuple[str, ...], query_mode: str, fidelity: str) -> KeyValueSource:
-    """Source of the keys and values after SIA.
+    """Return the source of the keys and values after SIA.
 
-    A model with several SIA mergers follows TCFormer, which has no separate path for keys and values; the query mode
-    has no effect. A model with one SIA merger follows HAFA: with query mode ``qkv`` cluster tokens attend to each
-    other, with ``q`` the source depends on ``fidelity``.
+    A model with several SIA mergers follows TCFormer, which has no separate path for keys and values, so that the
+    query mode has no effect. A model with one SIA merger follows HAFA. With query mode ``qkv``, cluster tokens attend
+    to each other; with ``q``, the source depends on ``fidelity``.
     """
     if mergers.count("sia") > 1:
         return "tokens"
@@ -86,7 +86,7 @@ def build_merger(kind: str, in_dim: int, out_dim: int, style: MergerStyle, key_v
         case "grid":
             return GridMerger(in_dim, out_dim, style.kernel, 2, style.padding)
         case "conv":
-            # The plain convolution of section 4.4. It is PVT-v2's own merger, so it equals `grid` there.
+            # The plain convolution of section 4.4. It is PVT-v2's own merger, and in PVT-v2 it equals `grid`.
             return GridMerger(in_dim, out_dim, 3, 2, 1)
         case "laa":
             return LocalAdaptiveAggregation(in_dim, out_dim, style.laa_kernel, style.laa_padding, style.laa_pad_odd)

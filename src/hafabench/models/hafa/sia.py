@@ -72,7 +72,7 @@ class SemanticInformationAggregation(nn.Module):
         self.register_load_state_dict_pre_hook(_accept_pointwise_convolutions)
 
     def forward(self, tokens: Tokens) -> Aggregation:
-        """Tokens (B, N, C) to cluster tokens (B, ceil(N/4), C'); the sides of the grid are halved, rounded up."""
+        """Map tokens (B, N, C) to cluster tokens (B, ceil(N/4), C'); the sides of the grid are halved, rounded up."""
         coarse = convolve_windows(self.map_conv, tokens.to_map())
         x = self.token_norm(self.token_proj(tokens.x) + tokens.gather_map(coarse))
         scores = self.score(x)
@@ -109,7 +109,7 @@ class SemanticInformationAggregation(nn.Module):
 
 
 def convolve_windows(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """The convolution of a channels-last map (B, C, H, W); on a CPU, one matrix product over its windows.
+    """Convolve a channels-last map (B, C, H, W); on a CPU, by one matrix product over its windows.
 
     If there are more weights than map values, as in SIA (1.5 million and 63 thousand), a CPU's convolution spends
     half of its time on reordering the weights. The matrix product uses weights in channels-last order as they are.
@@ -124,7 +124,7 @@ def convolve_windows(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
 
 
 def merge_tokens(x: torch.Tensor, weight: torch.Tensor, assignment: torch.Tensor, num_clusters: int) -> torch.Tensor:
-    """Weighted mean of each cluster's tokens.
+    """Return the weighted mean of each cluster's tokens.
 
     Args:
         x: Tokens (B, N, C).
@@ -133,8 +133,7 @@ def merge_tokens(x: torch.Tensor, weight: torch.Tensor, assignment: torch.Tensor
         num_clusters: Clusters of each sample.
 
     Returns:
-        Cluster tokens (B, num_clusters, C) in the dtype of ``x``; 1e-6 is added to the sum of weights in the
-        denominator.
+        Cluster tokens (B, num_clusters, C) in the dtype of ``x``. The denominator is the sum of weights + 1e-6.
     """
     batch, _, channels = x.shape
     cluster = assignment + torch.arange(batch, device=x.device).unsqueeze(1) * num_clusters

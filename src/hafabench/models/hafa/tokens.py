@@ -32,13 +32,13 @@ class Bags:
 
     @classmethod
     def means(cls, index: torch.Tensor, starts: torch.Tensor, sizes: torch.Tensor) -> Bags:
-        """Bags from their rows, starts and sizes; tensors of more than one dimension are flattened."""
+        """Make bags from their rows, starts and sizes; tensors of more than one dimension are flattened."""
         sizes = sizes.flatten()
         weights = (1 / (sizes + EPS)).repeat_interleave(sizes, output_size=index.numel())
         return cls(index.flatten(), starts.flatten(), weights)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows (R, C) to means (S, C); empty bags give 0."""
+        """Return the means (S, C) of rows (R, C); empty bags give 0."""
         weights = self.weights.to(rows.dtype)
         return F.embedding_bag(self.index, rows, self.starts, mode="sum", per_sample_weights=weights)
 
@@ -57,18 +57,18 @@ class ClusterTable:
     size: tuple[int, int]
     num_tokens: int
 
-    # Computed from the index on first use: a classifier that ends with cluster tokens never needs them.
+    # These are computed from the index on first use. A classifier that ends with cluster tokens never needs them.
     _bags: dict[tuple[str, tuple[int, int]], Bags] = field(default_factory=dict, repr=False, compare=False)
     _sorted: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(
         default_factory=list, repr=False, compare=False
     )
 
     def merge(self, assignment: torch.Tensor, num_tokens: int) -> ClusterTable:
-        """The table after another clustering, in which token t of sample b joins token ``assignment[b, t]``."""
+        """Return the table after another clustering: token t of sample b joins token ``assignment[b, t]``."""
         return ClusterTable(assignment.gather(1, self.index), self.size, num_tokens)
 
     def tokens_of_positions(self, size: tuple[int, int]) -> Bags:
-        """For each position of a map of ``size``, the tokens that cover it."""
+        """Return the tokens that cover each position of a map of ``size``."""
         key = ("tokens", size)
         if key not in self._bags:
             order, offsets, counts = _sort_by_map_position(self.size, size, self.index.device)
@@ -79,7 +79,7 @@ class ClusterTable:
         return self._bags[key]
 
     def positions_of_tokens(self, size: tuple[int, int]) -> Bags:
-        """For each token, the positions that it covers on a map of ``size``."""
+        """Return the positions that each token covers on a map of ``size``."""
         key = ("positions", size)
         if key not in self._bags:
             order, starts, counts = self._sort_by_token()
@@ -89,7 +89,7 @@ class ClusterTable:
         return self._bags[key]
 
     def _sort_by_token(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The entries of the flattened index sorted by sample and token, and each token's start and count.
+        """Sort the flattened index by sample and token; also return each token's start and count.
 
         After this sort, every mean over tokens is one segmented sum.
         """
@@ -118,7 +118,7 @@ class Tokens:
 
     @classmethod
     def from_map(cls, x: torch.Tensor) -> Tokens:
-        """Row-major tokens of a map (B, C, H, W), as a view."""
+        """Return the row-major tokens of a map (B, C, H, W), as a view."""
         height, width = x.shape[-2:]
         return cls(x.flatten(2).transpose(1, 2), (height, width))
 
@@ -133,11 +133,11 @@ class Tokens:
         return self.grid if self.table is None else self.table.size
 
     def with_x(self, x: torch.Tensor) -> Tokens:
-        """The same tokens with other features (B, N, C')."""
+        """Return the same tokens with other features (B, N, C')."""
         return replace(self, x=x)
 
     def per_position(self) -> torch.Tensor:
-        """The features of each position's token: a map (B, C, H0, W0) of the initial grid."""
+        """Return the features of each position's token as a map (B, C, H0, W0) of the initial grid."""
         x = self.x
         if self.table is not None:
             batch, num_tokens, channels = x.shape
@@ -146,7 +146,7 @@ class Tokens:
         return _as_map(x, self.initial_grid)
 
     def to_map(self, size: tuple[int, int] | None = None) -> torch.Tensor:
-        """Mean of the tokens that cover each position of a map.
+        """Average the tokens that cover each position of a map.
 
         Args:
             size: Size (h, w) of the map; the stage's own grid by default.
@@ -166,19 +166,19 @@ class Tokens:
         return _as_map(means.view(batch, -1, channels), size)
 
     def gather_map(self, features: torch.Tensor) -> torch.Tensor:
-        """Mean of a map (B, C, h, w) over the positions of each token; returns (B, N, C)."""
+        """Average a map (B, C, h, w) over the positions of each token; return (B, N, C)."""
         batch, channels, height, width = features.shape
         size = (height, width)
         if self.table is None:
             rows = features.flatten(2).transpose(1, 2)
-            # A grid token has one position: its mean is a copy.
+            # A grid token has one position, so that its mean is a copy.
             same = size == self.grid
             return rows if same else rows.index_select(1, _map_positions(self.grid, size, rows.device))
         rows = features.flatten(2).transpose(1, 2).reshape(-1, channels)
         return self.table.positions_of_tokens(size)(rows).view(batch, -1, channels)
 
     def centres(self, grid: tuple[int, int]) -> torch.Tensor:
-        """Mean location (y, x) of each token, (B or 1, N, 2), in units of ``grid``; its first position is (0, 0)."""
+        """Return the mean location (y, x) of each token, (B or 1, N, 2), in positions of ``grid`` from (0, 0)."""
         device, initial = self.x.device, self.initial_grid
         axes = [(torch.arange(initial[i], device=device) + 0.5) * (grid[i] / initial[i]) - 0.5 for i in (0, 1)]
         locations = torch.stack(torch.meshgrid(*axes, indexing="ij"))
@@ -189,7 +189,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Context:
-    """Another source of keys and values than a block's own tokens.
+    """A source of keys and values other than a block's own tokens.
 
     Attributes:
         tokens: The source.
@@ -216,12 +216,12 @@ def _as_map(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _sample_offsets(batch: int, items: int, device: torch.device) -> torch.Tensor:
-    """Offsets (B, 1) that turn indices within each sample into indices of a flattened batch."""
+    """Return offsets (B, 1) that turn indices within each sample into indices of a flattened batch."""
     return torch.arange(batch, device=device).unsqueeze(1) * items
 
 
 def _map_positions(initial: tuple[int, int], size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """Row-major position (H0*W0,) on a map of ``size`` of each position of the initial grid."""
+    """Return the row-major position (H0*W0,) of each position of the initial grid on a map of ``size``."""
     rows = torch.arange(initial[0], device=device) * size[0] // initial[0]
     columns = torch.arange(initial[1], device=device) * size[1] // initial[1]
     return (rows.unsqueeze(1) * size[1] + columns).flatten()
@@ -230,7 +230,7 @@ def _map_positions(initial: tuple[int, int], size: tuple[int, int], device: torc
 def _sort_by_map_position(
     initial: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The positions of the initial grid sorted by map position, and each map position's start and count."""
+    """Sort the positions of the initial grid by map position; also return each map position's start and count."""
     order = _map_positions(initial, size, device).argsort(stable=True)
     rows, columns = (_count_per_position(initial[axis], size[axis], device) for axis in (0, 1))
     counts = (rows.unsqueeze(1) * columns).flatten()
@@ -238,6 +238,6 @@ def _sort_by_map_position(
 
 
 def _count_per_position(initial: int, size: int, device: torch.device) -> torch.Tensor:
-    """Counts (size,): how many i < initial have floor(i * size / initial) = r, for each r; in closed form."""
+    """For each r < size, count the i < initial with floor(i * size / initial) = r, in closed form."""
     first = -(-torch.arange(size + 1, device=device) * initial // size)
     return first.diff()
