@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from benchmarks.rows import Row, markdown, update_page
-from benchmarks.timing import THREADS, say
+from benchmarks.timing import THREADS, report_progress
 from hafabench.cli import friendly
 from hafabench.errors import UserError
 from hafabench.results.machine import MachineWatch
@@ -87,12 +87,12 @@ def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | 
         raise UserError(f"unknown benchmark {unknown[0]!r}; expected one of {', '.join(BENCHMARKS)}")
     watch, rows = MachineWatch(), []
     for name in only or BENCHMARKS:
-        say(f"{name} ...")
+        report_progress(f"{name} ...")
         start = time.perf_counter()
         for row in run_benchmark(name, quick):
-            say(f"  {row.what}: {row.figure} [{row.interval}] {row.goal} {row.verdict} {row.failure}")
+            report_progress(f"  {row.what}: {row.figure} [{row.interval}] {row.goal} {row.verdict} {row.failure}")
             rows.append(row)
-        say(f"{name} took {time.perf_counter() - start:.0f} s")
+        report_progress(f"{name} took {time.perf_counter() - start:.0f} s")
     about = describe_setup(watch, quick)
     table = markdown(rows, about)
     click.echo(table)
@@ -106,7 +106,7 @@ def cli(only: tuple[str, ...], quick: bool, list_names: bool, json_file: Path | 
 
 @friendly
 def main() -> None:
-    """Entry point."""
+    """Run the command line."""
     cli(prog_name="python -m benchmarks")
 
 

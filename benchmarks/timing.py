@@ -83,6 +83,6 @@ def compare_calls(
         return time_against_baseline(lambda: dict(calls), baseline, protocol(rounds, quick))
 
 
-def say(text: str) -> None:
+def report_progress(text: str) -> None:
     """Report progress on standard error."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -30,5 +30,5 @@ def snakemake(directory: Path, experiment: Path, *arguments: str) -> subprocess.
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """Jobs per rule, with ``total``, from the statistics that Snakemake prints; empty if nothing is to be done."""
+    """Return the jobs per rule and their ``total`` from Snakemake's output; empty if nothing is to be done."""
     return {rule: int(count) for rule, count in JOB.findall(output)}

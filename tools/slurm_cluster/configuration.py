@@ -57,12 +57,12 @@ class Settings:
         return self.folder / "task_prolog"
 
     def device(self, node: str, gpu: int) -> Path:
-        """Path of the device node that represents a GPU. Slurm sets CUDA_VISIBLE_DEVICES only for device nodes."""
+        """Return the path of a GPU's device node. Slurm sets CUDA_VISIBLE_DEVICES only for device nodes."""
         return self.folder / "devices" / f"{node}-gpu{gpu}"
 
 
 def slurm_conf(s: Settings) -> str:
-    """Text of ``slurm.conf``: loopback only, short intervals, one partition with preemption by requeueing."""
+    """Return the text of ``slurm.conf``: loopback only, short intervals, a partition with requeueing preemption."""
     # Without control groups, a process that outlives its parent escapes scancel.
     process_tracking = "proctrack/cgroup" if "freezer" in s.cgroups else "proctrack/linuxproc"
     task_plugin = "task/cgroup" if {"freezer", "memory"} <= s.cgroups else "task/none"
@@ -139,7 +139,7 @@ PartitionName=preemptible MaxTime=24:00:00 PriorityTier=1 PreemptMode=REQUEUE
 
 
 def gres_conf(s: Settings) -> str:
-    """Text of ``gres.conf``: one device node per GPU."""
+    """Return the text of ``gres.conf``: one device node per GPU."""
     return "".join(
         f"NodeName={node} Name=gpu Type={GPU_TYPE} File={s.device(node, gpu)}\n"
         for node in s.node_names
@@ -148,7 +148,7 @@ def gres_conf(s: Settings) -> str:
 
 
 def cgroup_conf(s: Settings) -> str:
-    """Text of ``cgroup.conf``: a job that takes too much memory is killed, if the machine allows it."""
+    """Return the text of ``cgroup.conf``: a job that takes too much memory is killed, if the machine allows it."""
     return f"""\
 CgroupPlugin=cgroup/v1
 CgroupMountpoint={CGROUP_ROOT}
@@ -160,12 +160,12 @@ ConstrainRAMSpace={"yes" if "memory" in s.cgroups else "no"}
 
 
 def task_prolog(s: Settings) -> str:
-    """Text of the prolog that adds the variable of this cluster to the environment of every task."""
+    """Return the text of the prolog that adds the variable of this cluster to the environment of every task."""
     return f"#!/bin/sh\necho export {MARK}={s.folder}\n"
 
 
 def slurmdbd_conf(s: Settings) -> str:
-    """Text of ``slurmdbd.conf``: the data base is reached through its socket, without a password."""
+    """Return the text of ``slurmdbd.conf``: the data base is reached through its socket, without a password."""
     return f"""\
 AuthType=auth/munge
 AuthInfo=socket={s.munge_socket}

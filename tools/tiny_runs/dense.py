@@ -103,7 +103,7 @@ def _dataset(root: Path, task: str) -> DatasetConfig:
 
 
 def _scenes(split: str) -> list[tuple[np.ndarray, list[tuple[int, list[int]]]]]:
-    """Noisy images with two or three coloured rectangles each: (class, [x, y, width, height])."""
+    """Return noisy images with two or three coloured rectangles each: (class, [x, y, width, height])."""
     random = np.random.default_rng(len(split))
     scenes = []
     for index in range(IMAGES[split]):

@@ -61,7 +61,7 @@ class DynamicSwin(SwinTransformer):
             initialise(module)
 
     def new_modules(self) -> list[nn.Module]:
-        """The modules that Swin does not have."""
+        """Return the modules that Swin does not have."""
         return [self.predictors, self.fast_paths]
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:

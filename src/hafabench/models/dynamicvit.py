@@ -54,7 +54,7 @@ class DynamicViT(LVViT):
         initialise(self.predictors)
 
     def new_modules(self) -> list[nn.Module]:
-        """The modules that LV-ViT does not have."""
+        """Return the modules that LV-ViT does not have."""
         return [self.predictors]
 
     def forward_features(  # type: ignore[override]  # timm's attention masks are not supported

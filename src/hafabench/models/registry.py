@@ -87,7 +87,7 @@ class ModelFamily:
     img_size_from_recipe: bool = False
 
     def is_own(self, spec: ModelSpec) -> bool:
-        """Whether this project implements the model; otherwise timm does."""
+        """Return whether this project implements the model; otherwise timm does."""
         return self.own is not None and (self.timm is None or spec.has_mergers)
 
     def default_cfgs(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def family_of(spec: ModelSpec) -> ModelFamily:
 
 
 def is_own(spec: ModelSpec) -> bool:
-    """Whether this project implements the model; otherwise timm does."""
+    """Return whether this project implements the model; otherwise timm does."""
     return family_of(spec).is_own(spec)
 
 

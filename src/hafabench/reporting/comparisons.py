@@ -105,7 +105,7 @@ class Comparison:
 
 
 def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
-    """All comparisons that the metrics allow, in the order of the tables; each pair and metric once."""
+    """Return all comparisons that the metrics allow, in the order of the tables; each pair and metric once."""
     layouts = [metrics.layout for metrics in tables]
     found: dict[tuple[str, ...], Comparison] = {}
     for metrics, column, row, baseline in _pairs(tables):
@@ -134,7 +134,7 @@ def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
 
 
 def how_to_read(family: int) -> list[str]:
-    """Explanations of the columns of a table with ``family`` comparisons, one per column."""
+    """Return explanations of the columns of a table with ``family`` comparisons, one per column."""
     tests = "one comparison" if family == 1 else f"these {family} comparisons"
     return [
         "n: number of common seeds. Each seed is one training. All trainings use the same data and split, so the "
@@ -151,7 +151,7 @@ def how_to_read(family: int) -> list[str]:
 
 
 def uncompared(tables: Sequence[TableMetrics]) -> list[str]:
-    """The pairs that were measured on fewer than two common seeds: ``A(HAFA) against A (mIoU (%))``."""
+    """Return the pairs that were measured on fewer than two common seeds: ``A(HAFA) against A (mIoU (%))``."""
     layouts = [metrics.layout for metrics in tables]
     found: dict[str, None] = {}
     for metrics, column, row, baseline in _pairs(tables):
@@ -163,7 +163,7 @@ def uncompared(tables: Sequence[TableMetrics]) -> list[str]:
 
 
 def _pairs(tables: Sequence[TableMetrics]) -> Iterator[tuple[TableMetrics, Column, Row, str]]:
-    """Every row with its baseline, in every column whose differences the paper prints."""
+    """Yield every row with its baseline, in every column whose differences the paper prints."""
     for metrics in tables:
         for column in metrics.layout.columns:
             if column.verb == "evaluate" and column.delta:
@@ -171,5 +171,5 @@ def _pairs(tables: Sequence[TableMetrics]) -> Iterator[tuple[TableMetrics, Colum
 
 
 def _label(model: str, layouts: Sequence[TableLayout]) -> str:
-    """The name of a model in the first layout that has a row for it."""
+    """Return the name of a model in the first layout that has a row for it."""
     return next((row.label for layout in layouts for row in layout.rows if row.model == model), model)

@@ -27,7 +27,7 @@ _COMPARISON_COLUMNS = (
 
 
 def files(report: Report) -> dict[Path, str]:
-    """The CSV files of a report: each table, the comparisons and the claims."""
+    """Return the CSV files of a report: each table, the comparisons and the claims."""
     folder = report.experiment.reports
     return {
         **{folder / "tables" / f"{table.id}.csv": render_table(table) for table in report.tables.values()},
@@ -37,7 +37,7 @@ def files(report: Report) -> dict[Path, str]:
 
 
 def render_table(table: Table) -> str:
-    """One line per cell, with its mark and the paper's value; ``seeds`` is the number of seeds behind ``ours``."""
+    """Return one line per cell, with its mark and the paper's value; ``seeds`` is the number of seeds of ``ours``."""
     rows = []
     for row in table.rows:
         for column, cell in zip(table.columns, row.cells, strict=True):
@@ -50,7 +50,7 @@ def render_table(table: Table) -> str:
 
 
 def render_comparisons(report: Report) -> str:
-    """One line per comparison; ``seeds`` and ``differences`` are lists separated by spaces."""
+    """Return one line per comparison; ``seeds`` and ``differences`` are lists separated by spaces."""
     about = (report.experiment.config.scale, report.experiment.name)
     return _render(_COMPARISON_COLUMNS, [(*_comparison(found), *about) for found in report.comparisons])
 
@@ -66,7 +66,7 @@ def _comparison(found: Comparison) -> tuple[Any, ...]:
 
 
 def render_claims(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
-    """One line per claim; several matches or notes are separated by ``; ``."""
+    """Return one line per claim; several matches or notes are separated by ``; ``."""
     columns = (*CLAIM_COLUMNS, "scale", "experiment")
     return _render(columns, [row.values() for row in ledger.rows(verdicts)])
 

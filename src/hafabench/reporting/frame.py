@@ -56,7 +56,7 @@ _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
 
 def collect(paths: Iterable[Path]) -> pd.DataFrame:
-    """The frame of the given record files, see `make_frame`.
+    """Return the frame of the given record files, see `make_frame`.
 
     Raises:
         UserError: If records cannot be read; all problems are listed at once. Other errors as in `make_frame`.
@@ -75,7 +75,7 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def make_frame(records: Iterable[tuple[Path, Record]], problems: list[Problem | str] | None = None) -> pd.DataFrame:
-    """The frame of the given records: one row per metric.
+    """Return the frame of the given records: one row per metric.
 
     Args:
         records: The records with their files, in any order.
@@ -108,7 +108,7 @@ def make_frame(records: Iterable[tuple[Path, Record]], problems: list[Problem | 
 
 
 def empty_frame() -> pd.DataFrame:
-    """A frame without rows."""
+    """Return a frame without rows."""
     return make_frame([])
 
 
@@ -136,7 +136,7 @@ def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]
 
 
 def _misplaced(frame: pd.DataFrame, measured: Iterable[Path], imported: Iterable[Path]) -> list[Problem]:
-    """Problems with records that are stored where those of the other origin belong."""
+    """Return problems with records that are stored where those of the other origin belong."""
     found = dict(zip(frame["record"], frame["origin"], strict=True))
     places = [*((path, "measured") for path in measured), *((path, "imported") for path in imported)]
     return [

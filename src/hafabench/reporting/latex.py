@@ -42,7 +42,7 @@ _SPECIAL = {
 
 
 def files(report: Report) -> dict[Path, str]:
-    """The LaTeX files of a report: each table, and a document with all of them."""
+    """Return the LaTeX files of a report: each table, and a document with all of them."""
     folder = report.experiment.reports
     return {
         **{folder / "tables" / f"{table.id}.tex": render_table(table) for table in report.tables.values()},
@@ -62,7 +62,7 @@ def _letter(character: str) -> str:
 
 
 def render_table(table: Table) -> str:
-    """One table as a floating environment; the best value of each group and column is bold."""
+    """Return one table as a floating environment; the best value of each group and column is bold."""
     # Differences have their own columns, so that the numbers before them can be aligned right.
     specification = "l" + "".join("r@{\\,}l" if column.delta else "r" for column in table.columns for _ in range(2))
     marks = _footnote_marks(table)
@@ -116,7 +116,7 @@ def render_table(table: Table) -> str:
 
 
 def document(report: Report) -> str:
-    """One document with all tables, numbered as in the paper."""
+    """Return one document with all tables, numbered as in the paper."""
     config = report.experiment.config
     experiment, title, scale = config.experiment, config.title, config.scale
     placed = "".join(map(_placed, report.tables.values()))
@@ -153,7 +153,7 @@ def _wide(table: Table) -> bool:
 
 
 def _fields(column: Column, cell: TableCell) -> list[str]:
-    """The fields of one cell: this project's number and the paper's; also their differences if the column has any."""
+    """Return the fields of one cell: this project's number and the paper's, with differences if there are any."""
     halves = (cell.ours(column.decimals), cell.best), (cell.cited(column.decimals), cell.paper_best)
     fields = []
     for (text, delta), best in halves:
@@ -165,14 +165,14 @@ def _fields(column: Column, cell: TableCell) -> list[str]:
 
 
 def _interval_fields(column: Column, cell: TableCell) -> str:
-    """The fields of one cell in the line below, which contains the intervals of the differences."""
+    """Return the fields of one cell in the line below, which contains the intervals of the differences."""
     if not column.delta:
         return "& & "
     return rf"& \multicolumn{{2}}{{r}}{{\scriptsize {_number(cell.interval(column.decimals))}}} & & "
 
 
 def _footnote_marks(table: Table) -> dict[str, str]:
-    """The footnote marks by the subject of their sentence in the legend: letters for kinds of columns, or signs."""
+    """Return the footnote marks by the subject of their sentence in the legend: letters for columns, or signs."""
     kinds = [*dict.fromkeys(table.kinds), "paper"]
     letters = {kind: rf"\textsuperscript{{{letter}}}" for kind, letter in zip(kinds, "abcd", strict=False)}
     return letters | {sign: escape(sign) for sign in (legend.NOT_RUN, legend.IMPORTED)}

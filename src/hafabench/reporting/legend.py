@@ -20,7 +20,7 @@ _MEANING = {
 
 
 def warning(title: str, scale: str) -> str:
-    """The warning in front of a table with numbers on embedded data; empty at full scale."""
+    """Return the warning in front of a table with numbers on embedded data; empty at full scale."""
     return f"EMBEDDED DATA ({title}), not comparable with the paper's columns." if scale == "embedded" else ""
 
 
@@ -34,7 +34,7 @@ def notes(
     experiment: str,
     scale: str,
 ) -> list[str]:
-    """The legend: the meaning of each column and mark, and where the numbers come from.
+    """Return the legend: the meaning of each column and mark, and where the numbers come from.
 
     Args:
         columns: The table's columns.
@@ -72,7 +72,7 @@ def notes(
 
 
 def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:
-    """``5 seeds``; cells with fewer seeds are named."""
+    """Return the number of seeds, ``5 seeds``; cells with fewer seeds are named."""
     counts: dict[int, list[str]] = {}
     for row in rows:
         for column, cell in zip(columns, row.cells, strict=True):
@@ -86,7 +86,7 @@ def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:
 
 
 def _column_notes(columns: Sequence[Column], sources: Sequence[Sequence[Any]]) -> list[str]:
-    """How the columns were counted or measured; columns with the same convention share a sentence."""
+    """Describe how the columns were counted or measured; columns with the same convention share a sentence."""
     shared: dict[str, list[Column]] = {}
     for column, metrics in zip(columns, sources, strict=True):
         clauses = sorted({metric.convention for metric in metrics if metric.convention})

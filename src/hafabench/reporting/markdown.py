@@ -18,7 +18,7 @@ from hafabench.reporting.tables import Table, TableCell
 
 
 def files(report: Report) -> dict[Path, str]:
-    """The Markdown files of a report: each table, all tables, the comparisons and the claims."""
+    """Return the Markdown files of a report: each table, all tables, the comparisons and the claims."""
     folder = report.experiment.reports
     return {
         **{folder / "tables" / f"{table.id}.md": render_table(table) for table in report.tables.values()},
@@ -29,13 +29,13 @@ def files(report: Report) -> dict[Path, str]:
 
 
 def tables_page(report: Report) -> str:
-    """All tables on one page."""
+    """Return all tables on one page."""
     head = f"# Tables of experiment {report.experiment.name}\n\n{_subtitle(report)}\n"
     return "\n".join([head, *map(render_table, report.tables.values())])
 
 
 def render_table(table: Table) -> str:
-    """One table with its heading, warning and legend."""
+    """Return one table with its heading, warning and legend."""
     warning = f"**{table.warning}** " if table.warning else ""
     caption = f"{warning}{escape_markdown(table.title)}, {table.as_printed}."
     notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
@@ -64,7 +64,7 @@ def _pair(cell: TableCell, decimals: int) -> tuple[str, str]:
 
 
 def comparisons_page(report: Report) -> str:
-    """The comparisons: one sentence each, the numbers, and how to read them."""
+    """Return the page of comparisons: a sentence for each, the numbers, and how to read them."""
     head = f"# Comparisons of experiment {report.experiment.name}\n\n{_subtitle(report)}\n\n"
     if not report.comparisons:
         return f"{head}{legend.NO_COMPARISON}\n"
@@ -82,7 +82,7 @@ def comparisons_page(report: Report) -> str:
 
 
 def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
-    """The claims: totals by verdict, every claim with its reason, and how well each counting convention holds.
+    """Return the page of claims: totals by verdict, every claim with its reason, and the fit of each convention.
 
     Args:
         ledger: All claims.

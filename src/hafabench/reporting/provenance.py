@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 def commit_text(commit: str | None, dirty: bool | None) -> str | None:
-    """``0123456789`` or ``0123456789 with local changes``."""
+    """Return ``0123456789`` or ``0123456789 with local changes``."""
     if not commit:
         return None
     return commit[:10] + (" with local changes" if dirty else "")
 
 
 def device_text(device: str | None, threads: int | None) -> str | None:
-    """``cpu, 1 thread``; None for counts, which do not depend on a device."""
+    """Return ``cpu, 1 thread``; None for counts, which do not depend on a device."""
     if not device or device == "meta":
         return None
     if threads is None:
@@ -20,10 +20,10 @@ def device_text(device: str | None, threads: int | None) -> str | None:
 
 
 def started_text(started: str | None) -> str | None:
-    """``2026-01-02 03:04 UTC`` from an ISO 8601 time in UTC."""
+    """Return ``2026-01-02 03:04 UTC`` from an ISO 8601 time in UTC."""
     return f"{started[:16].replace('T', ' ')} UTC" if started else None
 
 
 def short_digest(digest: str | None) -> str | None:
-    """The first 16 digits of a SHA-256, which are enough to tell files apart."""
+    """Return the first 16 digits of a SHA-256, which are enough to tell files apart."""
     return f"sha256 {digest[:16]}…" if digest else None

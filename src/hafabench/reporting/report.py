@@ -127,7 +127,7 @@ class Report:
 
 
 def build_report(experiment: Experiment) -> Report:
-    """The report of an experiment from its collected frame and its record of counts.
+    """Return the report of an experiment from its collected frame and its record of counts.
 
     Raises:
         UserError: If there is no frame, or if the frame or the record of counts cannot be used.
@@ -136,7 +136,7 @@ def build_report(experiment: Experiment) -> Report:
 
 
 def current_counts(experiment: Experiment) -> Counts | None:
-    """The experiment's record of counts; None if there is none.
+    """Return the experiment's record of counts; None if there is none.
 
     Raises:
         UserError: If the record cannot be read or was made under another configuration.

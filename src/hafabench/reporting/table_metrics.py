@@ -37,22 +37,22 @@ class TableMetrics:
         self._groups = {name: row.group for row in layout.rows for name in (row.baseline, row.model) if name}
 
     def of(self, column: Column, model: str) -> list[Any]:
-        """The metrics of one column and model. Imported ones are used only if nothing was measured."""
+        """Return the metrics of one column and model. Imported ones are used only if nothing was measured."""
         source = f"latency/{column.latency.format(group=self._groups.get(model, ''))}" if column.latency else ""
         found = self._metrics.get((column.verb, column.task, column.metric_name, source, model), [])
         return [metric for metric in found if metric.origin == "measured"] or found
 
     def of_column(self, column: Column) -> list[Any]:
-        """The metrics of one column, of all models of the table."""
+        """Return the metrics of one column, of all models of the table."""
         return [metric for model in sorted(self._models) for metric in self.of(column, model)]
 
     def by_seed(self, column: Column, model: str) -> dict[int, float]:
-        """The values by seed, in the column's unit, without those that have no seed."""
+        """Return the values by seed, in the column's unit, without those that have no seed."""
         metrics = (metric for metric in self.of(column, model) if metric.seed is not None)
         return {int(metric.seed): metric.value * column.factor for metric in metrics}
 
     def paired(self, column: Column, model: str, baseline: str) -> PairedComparison | None:
-        """``model`` compared with ``baseline`` on their common seeds; None if they have none.
+        """Compare ``model`` with ``baseline`` on their common seeds; return None if they have none.
 
         Imported numbers are not paired, because equal seeds of different projects have nothing in common.
         """
@@ -63,7 +63,7 @@ class TableMetrics:
 
 
 def mark_of(metrics: Sequence[Any]) -> Mark:
-    """The mark of a cell with these metrics, which are always of one kind."""
+    """Return the mark of a cell with these metrics, which are always of one kind."""
     if not metrics:
         return "not run"
     first = metrics[0]

@@ -67,7 +67,7 @@ class TableCell:
         return "not printed" if self.paper is None and self.paper_delta is None else "cited"
 
     def ours(self, decimals: int) -> tuple[str, str]:
-        """This project's number and difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
+        """Return this project's number and difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
         if self.value is None:
             return legend.NOT_RUN, ""
         text = format_fixed(self.value, decimals)
@@ -80,13 +80,13 @@ class TableCell:
         return text, _bracketed(self.delta, decimals)
 
     def interval(self, decimals: int) -> str:
-        """The interval of the difference as printed, ``"[+0.3, +2.1]"``; empty if there is none."""
+        """Return the interval of the difference as printed, ``"[+0.3, +2.1]"``; empty if there is none."""
         if self.delta_low is None or self.delta_high is None:
             return ""
         return format_interval(self.delta_low, self.delta_high, decimals, signed=True)
 
     def cited(self, decimals: int) -> tuple[str, str]:
-        """The paper's number and difference; empty texts if it prints none."""
+        """Return the paper's number and difference; empty texts if it prints none."""
         number = "" if self.paper is None else format_fixed(self.paper, decimals)
         return number, _bracketed(self.paper_delta, decimals)
 
@@ -239,7 +239,7 @@ def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues) -
 
 
 def _printed(column: Column, paper: PaperValues, table: str, row: str) -> tuple[float | None, float | None]:
-    """The paper's value and difference in a cell."""
+    """Return the paper's value and difference in a cell."""
     value, change = paper.get((table, row, column.key)), paper.get((table, row, column.change or ""))
     difference = change.value if change else value.delta if value else None
     return value.value if value else None, difference
@@ -248,7 +248,7 @@ def _printed(column: Column, paper: PaperValues, table: str, row: str) -> tuple[
 def _difference(
     column: Column, model: str, baseline: str, metrics: TableMetrics
 ) -> tuple[float | None, float | None, float | None]:
-    """The difference between the means of a model and its baseline, with its interval."""
+    """Return the difference between the means of a model and its baseline, with its interval."""
     ours, theirs = metrics.of(column, model), metrics.of(column, baseline)
     # A measured and an imported number differ by more than the model, so no difference is given.
     if mark_of(theirs) != mark_of(ours):
@@ -284,7 +284,7 @@ def _with_best(columns: Sequence[Column], rows: Sequence[TableRow]) -> list[Tabl
 
 
 def _best_of(values: Sequence[float | None], best: Callable[..., float], decimals: int) -> set[int]:
-    """Positions of the best of at least two values; values that are printed alike are equal."""
+    """Return the positions of the best of at least two values; values that are printed alike are equal."""
     shown = {i: float(format_fixed(value, decimals)) for i, value in enumerate(values) if value is not None}
     return {i for i, value in shown.items() if value == best(shown.values())} if len(shown) > 1 else set()
 

@@ -48,17 +48,17 @@ class Ledger:
         return sum(verdict.is_settled for verdict in self.verdicts)
 
     def totals(self) -> dict[str, int]:
-        """Number of claims by verdict, in the order of `VERDICTS`."""
+        """Return the number of claims by verdict, in the order of `VERDICTS`."""
         found = Counter(verdict.verdict for verdict in self.verdicts)
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
     def rows(self, verdicts: Iterable[ClaimVerdict]) -> list[dict[str, Any]]:
-        """Verdicts of this ledger as plain values, for CSV and JSON."""
+        """Return verdicts of this ledger as plain values, for CSV and JSON."""
         about = {"scale": self.scale, "experiment": self.experiment}
         return [verdict.as_row() | about for verdict in verdicts]
 
     def static_only(self) -> Ledger:
-        """The ledger of the static claims alone."""
+        """Return the ledger of the static claims alone."""
         return replace(self, verdicts=tuple(v for v in self.verdicts if v.claim.kind == "static"))
 
 

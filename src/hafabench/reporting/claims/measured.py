@@ -13,7 +13,7 @@ from hafabench.stats.paired import summarize
 
 
 def judge_measured(claim: Claim, metrics: TableMetrics, scale: str) -> ClaimVerdict:
-    """The verdict on an accuracy or latency claim.
+    """Return the verdict on an accuracy or latency claim.
 
     Args:
         claim: The claim.

@@ -13,7 +13,7 @@ from hafabench.reporting.markdown import claims_page
 
 
 def to_text(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
-    """One line per verdict, then the totals of the whole ledger."""
+    """Return one line per verdict, then the totals of the whole ledger."""
     fields = [(v.claim.locator, v.claim.text_with_unit, v.verdict) for v in verdicts]
     widths = [max(map(len, column)) for column in zip(*fields, strict=True)]
     lines = [

@@ -74,7 +74,7 @@ class Claim:
 
 
 def paper_claims(experiment: Experiment, values: PaperValues) -> list[Claim]:
-    """Every claim of the paper in the order of the tables; a difference follows the figure that it is printed with.
+    """Return all claims of the paper in the order of the tables; a difference follows the figure it is printed with.
 
     Args:
         experiment: The experiment, with its table layouts and tolerances.
@@ -111,7 +111,7 @@ class _PaperCell:
     column: Column
 
     def claim(self, metric: str, printed: float, figure: float, suffix: str | None = None) -> Claim:
-        """The claim about a printed value.
+        """Return the claim about a printed value.
 
         Args:
             metric: Name of the metric in the paper's values.
@@ -157,7 +157,7 @@ def _tolerance(experiment: Experiment, metric: str) -> Tolerance:
 
 
 def _elsewhere(experiment: Experiment, claim: Claim, printed: Mapping[str, float]) -> Iterator[str]:
-    """Notes on what others report for the figure, or for the baseline of a difference."""
+    """Yield notes on what others report for the figure, or for the baseline of a difference."""
     for other in experiment.claims_config.elsewhere:
         if other.claim == claim.locator:
             yield f"{other.by}: {other.value:g}"

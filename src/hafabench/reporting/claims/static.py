@@ -1,7 +1,7 @@
 """Verdicts on static claims (parameters and GFLOPs), by counting under different conventions.
 
-There are twenty conventions and three rounding modes, so that some combination gives nearly any printed figure. All
-combinations that give the figure of a claim are listed, but they do not settle it. A claim is *reproduced* if the
+There are about twenty conventions and three rounding modes, so that some combination gives nearly any printed figure.
+All combinations that give the figure of a claim are listed, but they do not settle it. A claim is *reproduced* if the
 default convention, rounded, gives its figure, or if a row convention does. A row convention assigns a convention to a
 set of rows in the claims file, with a reason. It has to give the figures of at least three in four of these rows.
 """
@@ -62,7 +62,7 @@ class StaticClaims:
         self._values: dict[tuple[str, str], Decimal | None] = {}
 
     def value(self, convention: Convention, claim: Claim) -> Decimal | None:
-        """The count of a claim's row under a convention, in the claim's unit."""
+        """Return the count of a claim's row under a convention, in the claim's unit."""
         key = (convention.name, claim.locator)
         if key not in self._values:
             self._values[key] = self._count(convention, claim.column.task, claim.row.model)
@@ -72,12 +72,12 @@ class StaticClaims:
         return count_row(convention, self.counts, task, model) if self.counts else None
 
     def gives(self, convention: Convention, printing: Printing, claim: Claim) -> bool:
-        """Whether a convention gives a claim's printed figure."""
+        """Return whether a convention gives a claim's printed figure."""
         value = self.value(convention, claim)
         return value is not None and printed(value, claim.column.decimals, printing) == claim.text
 
     def matches(self, claim: Claim) -> tuple[Match, ...]:
-        """All conventions that give the printed figure, the simplest first, and rounding before the other modes."""
+        """Return all conventions that give the printed figure, the simplest and rounding first."""
         return tuple(
             Match(convention.name, printing)
             for convention in self.config.conventions
@@ -87,12 +87,12 @@ class StaticClaims:
         )
 
     def matches_by_printing(self, convention: Convention) -> dict[str, int]:
-        """The number of figures in the whole paper that a convention gives, by rounding mode."""
+        """Return the number of figures in the whole paper that a convention gives, by rounding mode."""
         claims = self._of_metric(convention)
         return {printing: sum(self.gives(convention, printing, claim) for claim in claims) for printing in PRINTINGS}
 
     def fits(self) -> list[ConventionFit]:
-        """The fit of the default convention of each metric, rounded, on all rows; then of every row convention."""
+        """Return the fits of the default conventions, rounded, on all rows; then those of the row conventions."""
         defaults = [
             RowConvention(convention=convention.name, rows=(f"*/{convention.metric}",), because="the plain count")
             for convention in self.config.conventions
@@ -121,7 +121,7 @@ class StaticClaims:
         return [claim for claim in self.claims.values() if claim.metric == convention.metric]
 
     def verdicts(self, fits: Sequence[ConventionFit]) -> list[ClaimVerdict]:
-        """One verdict per static claim, in order, given the `fits` of the row conventions."""
+        """Return one verdict per static claim, in order, given the `fits` of the row conventions."""
         by_claim = {row: fit.row_convention for fit in fits for row in fit.settled}
         return [self._judge(claim, by_claim.get(claim.locator)) for claim in self.claims.values()]
 

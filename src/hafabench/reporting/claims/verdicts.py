@@ -67,7 +67,7 @@ class ClaimVerdict:
         return text + (legend.IMPORTED if self.origin == "imported" else "")
 
     def as_row(self) -> dict[str, Any]:
-        """The claim and its verdict as plain values, for CSV and JSON."""
+        """Return the claim and its verdict as plain values, for CSV and JSON."""
         return {name: value_of(self) for name, value_of in CLAIM_COLUMNS.items()}
 
 

@@ -40,7 +40,7 @@ class ClaimMark:
 
 
 def claim_groups(ledger: Ledger) -> list[ClaimGroup]:
-    """The claims grouped by verdict, in the ledger's order within each group."""
+    """Return the claims grouped by verdict, in the ledger's order within each group."""
     return [
         ClaimGroup(name, TONES[name], [verdict for verdict in ledger.verdicts if verdict.verdict == name])
         for name in ledger.totals()
@@ -48,7 +48,7 @@ def claim_groups(ledger: Ledger) -> list[ClaimGroup]:
 
 
 def marks_of_cell(verdicts: Mapping[str, ClaimVerdict], locator: str, column: Column) -> tuple[ClaimMark, ...]:
-    """The verdicts on a cell's printed figure and printed difference, if the paper prints them.
+    """Return the verdicts on a cell's printed figure and printed difference, if the paper prints them.
 
     Args:
         verdicts: The verdicts by locator.

@@ -32,12 +32,12 @@ class RecordLine:
 
 
 def experiment_details(report: Report) -> Details:
-    """Name and text of each detail, the most important first."""
+    """Return the name and the text of each detail, the most important first."""
     experiment, runs, frame = report.experiment, report.runs, report.frame
     config = experiment.config
     evaluated = set(frame.loc[frame["verb"] == "evaluate", "id"]) & set(runs)
     details: Details = [
-        ("Scale", "embedded data, minutes on CPUs" if config.scale == "embedded" else "full, the paper's"),
+        ("Scale", "embedded data, minutes on CPUs" if config.scale == "embedded" else "full, as in the paper"),
         ("Runs", f"{len(evaluated)} of {len(runs)} evaluated"),
         ("Seeds", ", ".join(map(str, config.seeds))),
     ]
@@ -62,7 +62,7 @@ def experiment_details(report: Report) -> Details:
 
 
 def record_lines(frame: pd.DataFrame) -> list[RecordLine]:
-    """One line per record, in the order of the frame."""
+    """Return one line per record, in the order of the frame."""
     one_each = frame.drop_duplicates("record").astype(object)
     one_each = one_each.where(one_each.notna(), None)
     return [_line(record) for record in one_each.itertuples(index=False)]

@@ -60,12 +60,12 @@ class Page:
 
 
 def page_file(report: Report) -> Path:
-    """The path of the page."""
+    """Return the path of the page."""
     return report.experiment.reports / "report.html"
 
 
 def files(report: Report) -> dict[Path, str]:
-    """The page, by its path."""
+    """Return the page, by its path."""
     return {page_file(report): render(build_page(report))}
 
 
@@ -96,7 +96,7 @@ def build_page(report: Report) -> Page:
 
 
 def render(page: Page) -> str:
-    """The page as one HTML file; the same page gives the same bytes."""
+    """Return the page as one HTML file; the same page gives the same bytes."""
     loader = PackageLoader("hafabench.reporting.html", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

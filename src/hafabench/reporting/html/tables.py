@@ -75,7 +75,7 @@ class TableView:
 
 
 def table_view(table: Table, metrics: TableMetrics, verdicts: Mapping[str, ClaimVerdict]) -> TableView:
-    """The table, each cell with the metrics that fill it and the verdicts on it.
+    """Return the table, each cell with the metrics that fill it and the verdicts on it.
 
     Args:
         table: The table.
@@ -142,9 +142,9 @@ def _cell_view(
 
 
 def _details(metric: Any) -> Details:
-    """The provenance of one metric, without what is unknown."""
+    """Return the known provenance of one metric."""
     known = [
-        ("How", metric.convention),
+        ("Convention", metric.convention),
         ("Repeats", None if metric.repeats is None or metric.verb == "complexity" else f"{metric.repeats:,}"),
         ("Commit", commit_text(metric.git_commit, metric.git_dirty)),
         ("Device", device_text(metric.device, metric.threads)),
