@@ -43,11 +43,11 @@ def _plan_text(plan: Plan) -> str:
     rows = [(t.id, str(t.runs), f"{t.gpu_hours:,.0f}", f"{t.added:,.0f}") for t in plan.tables]
     return "\n".join(
         [
-            f"With the tracked files, the paper's matrix is {trainings} trainings in {len(plan.jobs)} jobs and "
+            f"With the tracked files, the paper's matrix has {trainings} trainings in {len(plan.jobs)} jobs and "
             f"**about {round(plan.gpu_hours, -2):,.0f} GPU-hours** of an",
-            f"{plan.gpu}; on {GPUS} GPUs it takes {path.hours:.0f} hours, and no number of GPUs brings it below "
-            f"{path.critical_hours:.0f},",
-            f"which {', then '.join(chain)} take one after the other.",
+            f"{plan.gpu}. On {GPUS} GPUs it takes {path.hours:.0f} hours. Even with more GPUs it takes at least "
+            f"{path.critical_hours:.0f} hours,",
+            f"the duration of {' and then '.join(chain)}.",
             "",
             markdown_table(("table", "runs", "GPU-hours", "added"), rows, "lrrr", is_markdown=True),
             "",
