@@ -13,8 +13,12 @@ from hafabench.config.catalog import CATALOG
 from hafabench.engines import dense
 from hafabench.engines.dense.model import build_dense_model
 from hafabench.engines.trained import identity
+from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.pictures.draw import draw_clusters_sheet, draw_offsets_sheet
+from hafabench.pictures.index import Sheet
 from hafabench.pictures.inference import classify_images, segment_images
+from hafabench.runs.picture_runs import SheetLayout, clusters_layout, offsets_layout
 from hafabench.runs.run import Run
 from tools.tiny_runs import classification as tiny_classification
 from tools.tiny_runs.dense import CLASSES, tiny_run
@@ -26,6 +30,13 @@ def save_random_weights(run: Run, model: torch.nn.Module, **about) -> None:
         if ".offset." in name:
             torch.nn.init.normal_(parameter, std=0.1)
     save_checkpoint(run.checkpoint, {"state_dict": model.state_dict(), "meta": {**identity(run), **about}})
+
+
+def check_files(sheet: Sheet, layout: SheetLayout, folder: Path) -> None:
+    """Check that drawing wrote exactly the files that the workflow declares, and that the sheet lists them."""
+    written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert written == set(layout.files) == {sheet.file, *(tile.file for row in sheet.rows for tile in row.tiles)}
+    assert all(sha256_of(folder / tile.file) == tile.sha256 for row in sheet.rows for tile in row.tiles)
 
 
 @pytest.mark.parametrize("family", ["pvt_tiny", "pvt_v2_b1", "swin_tiny"])
@@ -47,6 +58,8 @@ def test_sampling_points_of_every_family(tmp_path, family):
             assert points.fixed.shape == points.moved.shape
             moved = np.abs(points.moved - points.fixed) / points.map_stride
             assert 0 < moved.max() < 20
+    sheet = draw_offsets_sheet(run, tmp_path / "figures")
+    check_files(sheet, offsets_layout(run), tmp_path / "figures")
     # Offsets depend on the image.
     assert not np.array_equal(found[0].sampling[0].moved, found[1].sampling[0].moved)
 
@@ -82,3 +95,7 @@ def test_clusters_and_segmentations_are_those_of_the_evaluation(pair):
         known = sum((one.truth != 255).sum() for one in found)
         metrics = {metric.name: metric.value for metric in dense.evaluate(run, run.checkpoint)}
         assert 100 * right / known == pytest.approx(metrics["pixel_acc"], abs=1e-6)
+
+
+def test_a_sheet_of_clusters_consists_of_the_declared_files(pair, tmp_path):
+    check_files(draw_clusters_sheet(pair, tmp_path), clusters_layout(pair), tmp_path)

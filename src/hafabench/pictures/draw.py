@@ -52,14 +52,15 @@ def draw_pictures(experiment: Experiment) -> PictureIndex:
     subjects = picture_subjects(expand(experiment))
     index = PictureIndex(
         experiment=experiment.name,
-        clusters=_draw_clusters_sheet(subjects.pair, path.parent) if subjects.pair else None,
-        offsets=_draw_offsets_sheet(subjects.sampler, path.parent) if subjects.sampler else None,
+        clusters=draw_clusters_sheet(subjects.pair, path.parent) if subjects.pair else None,
+        offsets=draw_offsets_sheet(subjects.sampler, path.parent) if subjects.sampler else None,
     )
     write_index(path, index)
     return index
 
 
-def _draw_clusters_sheet(pair: tuple[Run, Run], folder: Path) -> Sheet:
+def draw_clusters_sheet(pair: tuple[Run, Run], folder: Path) -> Sheet:
+    """Draw the clusters of SIA and the segmentations of two runs, and write the sheet beside the index."""
     layout, run = clusters_layout(pair), pair[1]
     num_classes = run.dataset.num_classes
     images = segment_images(pair, layout.rows)
@@ -98,7 +99,8 @@ def _accuracies(one: SegmentedImage) -> list[str]:
     return [f"{100 * share:.1f} % correct" for share in shares]
 
 
-def _draw_offsets_sheet(run: Run, folder: Path) -> Sheet:
+def draw_offsets_sheet(run: Run, folder: Path) -> Sheet:
+    """Draw the sampling points of a classifier's LAAs, and write the sheet beside the index."""
     layout = offsets_layout(run)
     rows: list[tuple[str, list[Captioned]]] = []
     for one in classify_images(run, layout.rows):
