@@ -46,9 +46,9 @@ The whole experiment:
 def cli() -> None:
     """Reproduce Tables 1-6 of "Building Vision Transformers with Hierarchy Aware Feature Aggregation" (ICCV 2023).
 
-    An experiment (configs/*.yaml) defines which models are trained on which data; every command takes its file with
+    An experiment (configs/*.yaml) defines which models are trained on which data. Most commands take its file with
     --experiment. A run is named task/model/seed. Its folder under results/ contains its checkpoint, history and
-    records. Tables are made from records only.
+    record. Tables are made from records only.
     """
 
 
@@ -77,7 +77,7 @@ for _verb in (
 
 
 def friendly(command: Callable[[], None]) -> Callable[[], None]:
-    """Turn a `UserError`, and a missing optional package, into sentences on standard error and exit code 1."""
+    """Print a `UserError` or a missing optional package as error messages and exit with code 1."""
 
     @functools.wraps(command)
     def wrapped() -> None:

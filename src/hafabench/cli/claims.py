@@ -1,4 +1,4 @@
-"""Verbs about the paper's claims: count the models for the static claims, and settle all claims."""
+"""Commands that count the models for the static claims and settle the claims of the paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from hafabench.cli.options import experiment_option, load, set_threads
 
-# Repeated here, because importing the ledger takes a second, which every `--help` would pay.
+# Repeated here, because importing the ledger takes a second, which would slow down every `--help`.
 VERDICTS = ("reproduced", "reproduced under a convention", "contradicted", "inconclusive", "not run")
 FORMATS = ("text", "markdown", "csv", "json")
 
@@ -16,9 +16,10 @@ FORMATS = ("text", "markdown", "csv", "json")
 @click.command()
 @experiment_option
 def count(experiment: Path) -> None:
-    """Count the parameters and operations of every model in the tables by kind, and write them to a record.
+    """Count parameters and operations of all models by kind.
 
-    The paper's parameter and GFLOPs figures are settled with it under any counting convention.
+    The counts of every model in the tables are written to a record. `hafabench claims` uses it to check the paper's
+    parameter counts and GFLOPs under every counting convention.
     """
     set_threads(1)
     from hafabench.measure.counts import record_counts
@@ -29,14 +30,14 @@ def count(experiment: Path) -> None:
 
 @click.command()
 @experiment_option
-@click.option("--static", is_flag=True, help="Only parameters and GFLOPs, which need no training.")
-@click.option("--verdict", type=click.Choice(VERDICTS), multiple=True, help="Only claims with this verdict.")
+@click.option("--static", is_flag=True, help="Show only parameters and GFLOPs, which need no training.")
+@click.option("--verdict", type=click.Choice(VERDICTS), multiple=True, help="Show only claims with this verdict.")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="text", show_default=True)
 def claims(experiment: Path, static: bool, verdict: tuple[str, ...], style: str) -> None:
-    """Compare every figure that the paper prints with this experiment's results.
+    """Compare the paper's figures with the experiment's results.
 
-    Measured figures are read from the collected frame. If `hafabench count` has not been run, the models are counted
-    now, which takes half a minute.
+    Measured values are read from the frame that `hafabench collect` writes. If `hafabench count` has not been run,
+    the models are counted first, which takes half a minute.
     """
     set_threads(1)
     from hafabench.measure.counts import read_or_count

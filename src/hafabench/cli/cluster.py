@@ -14,19 +14,28 @@ from hafabench.errors import UserError
 @click.command()
 @click.argument("file", type=ExperimentPath(), default=Path("configs/paper.yaml"))
 @click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True, help="GPUs to schedule for.")
-@click.option("--budget", type=float, help="Choose the runs that settle the most claims within so many GPU-hours.")
 @click.option(
-    "--gpu-speed", type=float, default=1.0, help="Speed of a GPU relative to that of configs/throughput.yaml."
+    "--budget", type=float, help="Select the runs that settle the most claims within this number of GPU-hours."
+)
+@click.option(
+    "--gpu-speed",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Speed of a GPU relative to that of configs/throughput.yaml.",
 )
 @click.option("--site", type=click.Path(path_type=Path), help="The site file [default: configs/site.yaml].")
-@click.option("--format", "style", type=click.Choice(["markdown", "json", "targets"]), default="markdown")
+@click.option(
+    "--format", "style", type=click.Choice(["markdown", "json", "targets"]), default="markdown", show_default=True
+)
 @click.option("--listing", is_flag=True, help="Also list every job with its request and the source of its estimate.")
 def plan(
     file: Path, gpus: int, budget: float | None, gpu_speed: float, site: Path | None, style: str, listing: bool
 ) -> None:
-    """Plan an experiment before it is run: jobs, GPU-hours per table, critical path, disk, and stale results.
+    """Estimate jobs, GPU-hours, critical path and disk space.
 
-    ``--format targets`` prints the files to pass to Snakemake so that exactly the runs chosen for --budget are run.
+    The plan of the experiment in FILE also lists stale results. ``--format targets`` prints the files to pass to
+    Snakemake in order to run only the runs that --budget selects.
     """
     from hafabench.config.site import load_site, site_file
     from hafabench.plan.plan import make_plan
@@ -35,7 +44,7 @@ def plan(
     if gpu_speed <= 0:
         raise UserError(f"expected a GPU speed above zero, found {gpu_speed:g}")
     if style == "targets" and budget is None:
-        raise UserError("--format targets lists the runs chosen for a budget; give --budget as well")
+        raise UserError("--format targets lists the runs selected for a budget and requires --budget")
     loaded = load(file)
     made = make_plan(loaded, gpus=gpus, budget=budget, site=load_site(site or site_file()), speed=gpu_speed)
     if style == "targets":
@@ -47,9 +56,15 @@ def plan(
 @click.command()
 @experiment_option
 @click.option("--all", "everything", is_flag=True, help="Also list the jobs that are to do or done.")
-@click.option("--failed", is_flag=True, help="List only failed and interrupted jobs, once the driver has ended.")
+@click.option(
+    "--failed", is_flag=True, help="List only failed and interrupted jobs. Use it after the driver has ended."
+)
 def status(experiment: Path, everything: bool, failed: bool) -> None:
-    """Show the state of every job: progress and node, or why it waits, or why it failed and how to repeat it."""
+    """Show the state of every job.
+
+    Running jobs are shown with progress and node, queued jobs with the reason, and failed jobs with the error and the
+    command that repeats them.
+    """
     from hafabench.cluster.status import experiment_status, render, render_failed
     from hafabench.runs.state import FRESH_S
 
@@ -59,17 +74,20 @@ def status(experiment: Path, everything: bool, failed: bool) -> None:
 
 @click.group()
 def cluster() -> None:
-    """Check a Slurm cluster before submitting, account for jobs, recover from a killed driver."""
+    """Check a cluster, report costs, recover from a killed driver."""
 
 
 @cluster.command("check")
 @experiment_option(default=Path("configs/paper.yaml"))
 @click.option("--site", type=click.Path(path_type=Path), help="The site file [default: configs/site.yaml].")
 @click.option(
-    "--probe/--no-probe", default=True, help="Look for data and environment on compute nodes, in a job of seconds."
+    "--probe/--no-probe", default=True, help="Submit short jobs that look for data and environment on compute nodes."
 )
 def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
-    """Compare the site file with the cluster; exit code 1 if jobs would fail or wait forever."""
+    """Compare the site file with the cluster.
+
+    The exit code is 1 if jobs would fail or wait forever.
+    """
     from hafabench.cluster.check import check_cluster
     from hafabench.config.site import load_site, site_file
 
@@ -78,20 +96,25 @@ def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
         click.echo(str(finding))
         problems += finding.level == "problem"
     if problems:
-        raise UserError(f"{problems} problems; nothing was submitted")
+        raise UserError(f"{problems} problems; correct them before you start the workflow")
 
 
 @cluster.command("account")
 @experiment_option
-@click.option("--days", type=click.IntRange(min=1), default=180, show_default=True, help="How far to look back.")
+@click.option(
+    "--days", type=click.IntRange(min=1), default=180, show_default=True, help="Number of past days to read."
+)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
     default=0,
-    help="Seconds to wait until the ends of all jobs are recorded.",
+    help="Longest time in seconds to wait until Slurm has recorded the end of all jobs.",
 )
 def cluster_account(experiment: Path, days: int, wait: float) -> None:
-    """Read what every job has cost from Slurm's accounting; write accounting.json and the cost tables."""
+    """Report the costs of all jobs from Slurm's accounting.
+
+    The command writes accounting.json and the cost tables.
+    """
     from datetime import datetime, timedelta
 
     from hafabench.cluster.costs import complete_accounting, write_costs
@@ -106,10 +129,13 @@ def cluster_account(experiment: Path, days: int, wait: float) -> None:
 
 @cluster.command("recover")
 @experiment_option
-@click.option("--wait", "mode", flag_value="wait", help="Wait until the live jobs have ended, then unlock.")
-@click.option("--cancel", "mode", flag_value="cancel", help="Cancel the live jobs, then unlock.")
+@click.option("--wait", "mode", flag_value="wait", help="Wait until the live jobs have ended, then remove the lock.")
+@click.option("--cancel", "mode", flag_value="cancel", help="Cancel the live jobs, then remove the lock.")
 def cluster_recover(experiment: Path, mode: Literal["wait", "cancel"] | None) -> None:
-    """Recover from a killed driver: show its live jobs, wait for them or cancel them on request, then unlock."""
+    """Recover from a killed driver.
+
+    Without options, the command lists the live jobs of the killed driver and changes nothing.
+    """
     from hafabench.cluster.recover import recover
     from hafabench.runs.snakemake import unlock_command
 

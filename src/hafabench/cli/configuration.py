@@ -1,4 +1,4 @@
-"""Commands that list and check what an experiment consists of."""
+"""Commands that check an experiment and list models and runs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from hafabench.errors import Problem, UserError
 
 @click.command()
 @experiment_option
-@click.option("--data/--no-data", default=True, help="Also look for the folders of the data sets.")
+@click.option("--data/--no-data", default=True, help="Also check that the folders of the data sets exist.")
 def check(experiment: Path, data: bool) -> None:
-    """Check an experiment file and everything that it names; exit code 1 if something is wrong or missing."""
+    """Check an experiment file and all files that it names.
+
+    The exit code is 1 if something is wrong or missing.
+    """
     from hafabench.data.prepare import missing_datasets
     from hafabench.runs.run import expand
 
     loaded = load(experiment)
     runs = expand(loaded)
-    click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables, configuration in order")
+    click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables, no problems found")
     missing = missing_datasets(loaded.config.datasets) if data else []
     if missing:
         raise UserError([Problem(str(experiment), "datasets", sentence) for sentence in missing])
@@ -28,7 +31,7 @@ def check(experiment: Path, data: bool) -> None:
 
 @click.command()
 def models() -> None:
-    """List every model of the tables with its family and mergers or keep rates."""
+    """List all models with their mergers or keep rates."""
     from hafabench.config.catalog import CATALOG
 
     width = max(map(len, CATALOG))
@@ -41,7 +44,7 @@ def models() -> None:
 @click.command()
 @experiment_option
 def runs(experiment: Path) -> None:
-    """List the runs of an experiment with their fingerprints and states."""
+    """List the runs of an experiment with fingerprint and state."""
     from hafabench.runs.run import expand
     from hafabench.runs.state import run_state
 

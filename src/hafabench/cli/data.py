@@ -1,4 +1,4 @@
-"""Verbs on data sets."""
+"""Commands for data sets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from hafabench.errors import Problem, UserError
 
 @click.group()
 def data() -> None:
-    """Make, verify and draw data sets."""
+    """Make, verify and preview data sets."""
 
 
 @data.command("prepare")
 @task_argument
 @experiment_option
 def data_prepare(task: str, experiment: Path) -> None:
-    """Make the data set of a task if it has a generator, verify it in any case, and write a report."""
+    """Make the data set of a task if it has a generator.
+
+    Then the data set is verified, and a report is written.
+    """
     from hafabench.data.prepare import prepare_dataset
     from hafabench.runs.paths import dataset_report
 
@@ -32,7 +35,10 @@ def data_prepare(task: str, experiment: Path) -> None:
 @task_argument
 @experiment_option
 def data_verify(task: str, experiment: Path) -> None:
-    """Verify the data set of a task: folders, counts, annotations, and images that can be decoded."""
+    """Verify the data set of a task.
+
+    The command checks folders, counts, annotations, and whether images can be decoded.
+    """
     from hafabench.data.verify import verify_dataset
 
     report = verify_dataset(_dataset(load(experiment), task))
@@ -42,9 +48,14 @@ def data_verify(task: str, experiment: Path) -> None:
 @data.command("preview")
 @task_argument
 @experiment_option
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="PNG to write [reports/.../preview_TASK.png].")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="PNG file to write.  [default: reports/EXPERIMENT/preview_TASK.png]",
+)
 def data_preview(task: str, experiment: Path, output: Path | None) -> None:
-    """Draw a contact sheet of a data set with its labels, boxes and masks."""
+    """Draw images of a data set with labels, boxes and masks."""
     from hafabench.data.preview import draw_preview
 
     loaded = load(experiment)

@@ -1,4 +1,4 @@
-"""The verb that explains where a number comes from."""
+"""The command that explains where a number comes from."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hafabench.cli.options import experiment_option, load
 @experiment_option
 @click.option("--format", "style", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
 def explain(locator: str, experiment: Path, style: str) -> None:
-    """Explain where one number of the tables comes from, and show the command that reproduces it.
+    """Show the source of a number in a table.
 
-    LOCATOR is table/row/column, as in the claims: table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for
-    the difference to the baseline.
+    The output includes the command that reproduces the number. LOCATOR is table/row/column, as in the claims, for
+    example table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for the difference to the baseline.
     """
     from hafabench.explain.explain import explain as build_explanation
     from hafabench.explain.render import to_json, to_markdown, to_text

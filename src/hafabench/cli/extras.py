@@ -1,11 +1,11 @@
-"""The optional dependencies of this package: which extra installs a module that is missing."""
+"""Find the extra of this package that installs a missing module."""
 
 from __future__ import annotations
 
 import re
 from importlib import metadata
 
-# Distributions whose modules have other names.
+# Names of distributions that differ from those of their modules, by module.
 _DISTRIBUTIONS = {
     "cv2": "opencv-python",
     "mmcv": "mmcv-lite",
@@ -15,7 +15,7 @@ _DISTRIBUTIONS = {
 
 
 def missing_extra(module: str) -> str | None:
-    """The message for a module that cannot be imported; None where no extra of hafabench installs it.
+    """Return the message for a module that cannot be imported, or None if no extra of hafabench installs it.
 
     The extras are read from the metadata of the installed package, that is, from ``pyproject.toml``.
     """

@@ -1,4 +1,4 @@
-"""The command that imports numbers from elsewhere."""
+"""The command that imports numbers that were measured elsewhere."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @experiment_option
 @click.option(
-    "--kind", type=click.Choice(["timm", "mmengine", "csv"]), help="Format of the file. By default it is detected."
+    "--kind", type=click.Choice(["timm", "mmengine", "csv"]), help="Format of the file.  [default: detected]"
 )
 @click.option(
-    "--task", type=click.Choice(["classification", "segmentation", "detection"]), help="Task, if the log has several."
+    "--task",
+    type=click.Choice(["classification", "segmentation", "detection"]),
+    help="Task to read, if the log contains several.",
 )
 @click.option("--model", help="Name of the model, if the file does not contain it.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the training, if the file does not contain it.")
-@click.option("--epoch", help="last, best, or a number as in the log. By default last.")
+@click.option("--epoch", help="Epoch to read: last, best, or a number of the log.  [default: last]")
 @click.option("--replace", is_flag=True, help="Replace earlier imports of the same numbers.")
 def import_file(
     file: Path,
@@ -37,11 +39,11 @@ def import_file(
     epoch: str | None,
     replace: bool,
 ) -> None:
-    """Import numbers that were measured elsewhere: timm's summary.csv, an OpenMMLab JSON log, or a CSV file.
+    """Import numbers that were measured elsewhere.
 
-    The numbers are written to records that are marked as imported. Tables show them with a dagger if nothing was
-    measured in this project, and never average them with measured numbers. It is not checked whether they are about
-    the data of this experiment.
+    FILE is timm's summary.csv, an OpenMMLab JSON log, or a CSV file. The numbers are written to records that are
+    marked as imported. Tables show them with a dagger if nothing was measured in this project, and never average them
+    with measured numbers. The command cannot check whether they belong to the data of this experiment.
     """
     from hafabench.imports.read import read_import
     from hafabench.imports.store import store_import
@@ -56,5 +58,7 @@ def import_file(
         source = stored.record.source
         click.echo(f"  {source.read if source else ''} -> {stored.path}")
         if stored.is_measured:
-            click.echo("  also measured in this project: tables show the measured number, `hafabench explain` both")
+            click.echo(
+                "  also measured in this project; tables show the measured number, `hafabench explain` shows both"
+            )
     click.echo(f"`hafabench collect --experiment {experiment}` adds them to the tables")

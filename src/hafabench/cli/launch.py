@@ -1,4 +1,4 @@
-"""Start the processes of one training by torchrun, on this node or on each of several nodes of a Slurm job."""
+"""Start the processes of one training with torchrun, on this node or on each of several nodes of a Slurm job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from hafabench.errors import Problem, UserError
 
-# The ports at which the processes of several nodes connect. The port follows from the id of the Slurm job, so that
+# The ports at which the processes of several nodes connect. The port is derived from the id of the Slurm job, so that
 # two jobs on one node use different ports.
 _PORTS = range(20000, 30000)
 
@@ -17,10 +17,10 @@ def start_processes(processes: int, nodes: int) -> NoReturn:
     """Replace this process by torchrun, which starts the same command ``processes`` times on this node.
 
     With several nodes, srun must have started the command once on each of them inside a Slurm job. The processes
-    connect to the node that srun was called from, which is the first node of the job.
+    connect to the node on which srun was called, which is the first node of the job.
 
     Raises:
-        UserError: If there are several nodes and no such job.
+        UserError: If there are several nodes but no such job.
     """
     where = ["--standalone"] if nodes == 1 else _rendezvous(nodes)
     launcher = [sys.executable, "-m", "torch.distributed.run", *where, f"--nproc-per-node={processes}"]
@@ -30,7 +30,7 @@ def start_processes(processes: int, nodes: int) -> NoReturn:
 def _rendezvous(nodes: int) -> list[str]:
     started = int(_of_slurm("SLURM_STEP_NUM_NODES"))
     if started != nodes:
-        raise UserError(Problem("--nodes", "", f"{nodes} nodes, but srun started this on {started}"))
+        raise UserError(Problem("--nodes", "", f"expected {nodes} nodes, but srun started the command on {started}"))
     port = _PORTS[int(_of_slurm("SLURM_JOB_ID")) % len(_PORTS)]
     return [
         f"--nnodes={nodes}",

@@ -1,4 +1,4 @@
-"""Verbs that measure models: complexity, latency."""
+"""Commands that measure complexity and latency of models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option("--task", type=click.Choice(TASKS), default="classification")
+@click.option("--task", type=click.Choice(TASKS), default="classification", show_default=True)
 @click.option("--format", "style", type=click.Choice(["text", "csv", "record"]), default="text", show_default=True)
 @experiment_option
 def complexity(names: tuple[str, ...], task: Task, style: Literal["text", "csv", "record"], experiment: Path) -> None:
-    """Count parameters and multiply-accumulates (MACs) of models with their heads, at the experiment's full sizes.
+    """Count parameters and multiply-accumulates (MACs) of models.
 
-    Without MODEL, all models of the task's tables are counted. With ``--format record`` the complexity record of the
-    experiment is written.
+    The counts include the heads of the task, at the image sizes in the experiment's `complexity` entry. Without
+    MODEL, all models of the task's tables are counted. ``--format record`` writes the experiment's complexity record.
     """
     set_threads(1)
     from hafabench.measure.complexity import record_complexity, table_rows
@@ -38,7 +38,7 @@ def complexity(names: tuple[str, ...], task: Task, style: Literal["text", "csv",
             click.echo(line)
         return
     if names:
-        raise UserError("--format record counts all models of the tables and accepts no MODEL")
+        raise UserError("--format record counts all models of the tables; leave out MODEL")
     record = record_complexity(loaded, task)
     click.echo(f"complexity/{task}: {len({metric.model for metric in record.metrics})} models")
 
@@ -46,15 +46,15 @@ def complexity(names: tuple[str, ...], task: Task, style: Literal["text", "csv",
 @click.command()
 @click.argument("group")
 @experiment_option
-@click.option("--self-test", "self_test", is_flag=True, help="Time the group's baseline against itself (A/A).")
+@click.option("--self-test", "self_test", is_flag=True, help="Compare the group's baseline with itself (A/A test).")
 @click.option(
     "--trials", type=click.IntRange(min=1), default=100, show_default=True, help="Number of trials of the self-test."
 )
 def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
-    """Measure the models of a latency group, interleaved with their baseline in one process, and write a record.
+    """Measure the models of a latency group and write a record.
 
-    With ``--self-test`` no record is written. The exit code is 1 if a model differs from itself in more than 5 % of
-    the trials.
+    The models and their baseline take turns in one process. With ``--self-test`` no record is written, and the exit
+    code is 1 if a difference is found in more than 5 % of the trials.
     """
     loaded = load(experiment)
     known = {entry.name: entry for entry in loaded.config.latency}

@@ -1,4 +1,4 @@
-"""What verbs share: options, and finding what they name."""
+"""Options that several commands share, and functions that load what they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_EXPERIMENT = Path("configs/digits.yaml")
 
 
 class ExperimentPath(click.Path):
-    """An experiment's file; a bare name stands for the file of that name in ``configs/``."""
+    """The path of an experiment file. A bare name is the name of a file in ``configs/``."""
 
     def convert(self, value, param, ctx) -> Path:
         path = Path(str(super().convert(value, param, ctx)))
@@ -22,38 +22,42 @@ class ExperimentPath(click.Path):
 
 
 def experiment_option(command=None, *, default: Path = DEFAULT_EXPERIMENT):
-    """``--experiment``, as every verb takes it; usable with and without a default of the verb's own."""
+    """Decorator that adds ``--experiment`` to a command. It can be used with or without a ``default``."""
     option = click.option(
         "--experiment",
         "-e",
         type=ExperimentPath(),
         default=default,
         show_default=True,
-        help="The experiment's YAML file, or its name.",
+        help="The experiment's YAML file, or its name in configs/.",
     )
     return option if command is None else option(command)
 
 
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads for torch.")
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads of torch.")
 task_argument = click.argument("task", type=click.Choice(["classification", "segmentation", "detection"]))
 
 
 def set_threads(threads: int | None) -> None:
-    """Fix the size of every thread pool; must happen before torch is imported."""
+    """Set the size of every thread pool. This must be called before torch is imported."""
     if threads is not None:
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[variable] = str(threads)
 
 
 def load(experiment: Path):
-    """The checked experiment of a file."""
+    """Load and check an experiment file."""
     from hafabench.config.experiment import load_experiment
 
     return load_experiment(experiment)
 
 
 def find_run(experiment: Path, run_id: str):
-    """The run of that name, or an error with the nearest names."""
+    """Return a run of the experiment by its id.
+
+    Raises:
+        UserError: If the experiment has no such run. The message contains the most similar ids.
+    """
     from difflib import get_close_matches
 
     from hafabench.runs.run import expand

@@ -1,4 +1,4 @@
-"""The verb that draws pictures of trained models."""
+"""The command that draws pictures of trained models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hafabench.cli.options import experiment_option, load, set_threads, threads_
 @experiment_option
 @threads_option
 def pictures(experiment: Path, threads: int | None) -> None:
-    """Draw SIA's clusters, segmentations with and without HAFA, and LAA's sampling points on validation images.
+    """Draw clusters, segmentations and sampling points.
 
-    The command needs the checkpoints of the runs that it shows: the experiment's first pair of segmentation runs and
-    one classification run. `hafabench report` includes the pictures in the report.
+    The pictures show SIA's clusters, segmentations with and without HAFA, and LAA's sampling points on validation
+    images. The command needs the checkpoints of the experiment's first pair of segmentation runs and of one
+    classification run. `hafabench report` includes the pictures in the report.
     """
     set_threads(threads)
     from hafabench.pictures.draw import draw_pictures

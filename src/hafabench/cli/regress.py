@@ -23,23 +23,25 @@ FAILED, NOT_COMPARED = 1, 2
     show_default=True,
     help="Folder of the records to compare with.",
 )
-@click.option("--candidate", type=click.Path(path_type=Path), required=True, help="Folder of the records to judge.")
+@click.option("--candidate", type=click.Path(path_type=Path), required=True, help="Folder of the records to check.")
 @click.option(
     "--limits",
     type=click.Path(path_type=Path),
     default=Path("configs/regression.yaml"),
     show_default=True,
-    help="File with the metrics to judge and the largest change of each that does not matter.",
+    help="File with the metrics to compare and their limits.",
 )
-@click.option("--strict", is_flag=True, help="Also fail if the verdict on a metric is 'cannot tell'.")
+@click.option("--strict", is_flag=True, help="Also fail if the result for a metric is 'cannot tell'.")
 @click.option(
     "--markdown",
     type=click.Path(path_type=Path),
     help="Write the changes as Markdown.",
 )
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the changes as JUnit XML.")
-@click.option("--update", is_flag=True, help="Replace the baseline by the candidate and note it in its history.")
-@click.option("--reason", default="", help="Why the baseline is replaced, a sentence; required with --update.")
+@click.option(
+    "--update", is_flag=True, help="Replace the baseline by the candidate, with an entry in the baseline's history."
+)
+@click.option("--reason", default="", help="Why the baseline is replaced. Required with --update.")
 def regress(
     baseline: Path,
     candidate: Path,
@@ -50,14 +52,14 @@ def regress(
     update: bool,
     reason: str,
 ) -> None:
-    """Compare records with a baseline: each metric is better, worse, unchanged, or cannot be told.
+    """Compare the records of a candidate with a baseline.
 
-    The exit code is 0 if nothing is worse, 1 if a metric is worse or missing (with --strict also if one cannot be
-    told), and 2 if the two cannot be compared.
+    The result for each metric is better, worse, no change, or cannot tell. The exit code is 0 if nothing is worse, 1
+    if a metric is worse or missing (with --strict also for cannot tell), and 2 if the two cannot be compared.
     """
     try:
         if reason and not update:
-            raise UserError("--reason needs --update")
+            raise UserError("--reason requires --update")
         if update:
             _update(baseline, candidate, reason)
             return

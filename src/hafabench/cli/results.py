@@ -1,4 +1,4 @@
-"""Verbs that turn records into tables."""
+"""Commands that collect records and write the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from hafabench.cli.options import experiment_option, load
 @click.command()
 @experiment_option
 def collect(experiment: Path) -> None:
-    """Collect the experiment's records into one table of metrics (Parquet and CSV)."""
+    """Collect the records of an experiment into one frame.
+
+    The frame contains all metrics and is written as Parquet and CSV.
+    """
     from hafabench.reporting.frame import collect_experiment
 
     frame, missing = collect_experiment(load(experiment))
@@ -24,7 +27,10 @@ def collect(experiment: Path) -> None:
 @click.command()
 @experiment_option
 def report(experiment: Path) -> None:
-    """Write Tables 1-6 (Markdown, LaTeX, CSV), comparisons, claims, figures and one HTML page."""
+    """Write tables, comparisons, claims, figures and an HTML page.
+
+    Tables 1-6 are written as Markdown, LaTeX and CSV.
+    """
     from hafabench.reporting.html.page import page_file
     from hafabench.reporting.report import build_report
     from hafabench.reporting.write import write_report

@@ -1,4 +1,4 @@
-"""Verbs on one run: train it, evaluate it."""
+"""Commands that train and evaluate one run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,25 @@ from hafabench.runs.run import Run
 @click.argument("run_id")
 @experiment_option
 @threads_option
-@click.option("--processes", type=click.IntRange(min=1), default=1, help="Training processes on each node (GPUs).")
 @click.option(
-    "--nodes", type=click.IntRange(min=1), default=1, help="Nodes of the Slurm job; srun starts this command on each."
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Training processes per node, one per GPU.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Nodes of the Slurm job; srun starts this command on each.",
 )
 def train(run_id: str, experiment: Path, threads: int | None, processes: int, nodes: int) -> None:
-    """Train one run up to its final checkpoint; an interrupted training resumes from its last state."""
+    """Train one run up to its final checkpoint.
+
+    An interrupted training resumes from its last state.
+    """
     run = find_run(experiment, run_id)
     set_threads(threads)
     if (processes > 1 or nodes > 1) and "RANK" not in os.environ:
@@ -42,10 +55,18 @@ def train(run_id: str, experiment: Path, threads: int | None, processes: int, no
 @click.argument("run_id")
 @experiment_option
 @threads_option
-@click.option("--weights", type=click.Path(path_type=Path), help="Evaluate this checkpoint from elsewhere instead.")
-@click.option("--part", help="With --weights: the entry that holds them (state_dict, model, ...), if in doubt.")
-@click.option("--rename", "renames", multiple=True, metavar="OLD=NEW", help="With --weights: replace prefixes.")
-@click.option("--weights-seed", type=click.IntRange(min=0), help="With --weights: seed of their training, if known.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Evaluate this checkpoint file instead.")
+@click.option(
+    "--part", help="With --weights: entry of the file to use (state_dict, model, ...), if there are several."
+)
+@click.option(
+    "--rename",
+    "renames",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="With --weights: replace a prefix of the names; can be repeated.",
+)
+@click.option("--weights-seed", type=click.IntRange(min=0), help="With --weights: seed of the training, if known.")
 @click.option("--replace", is_flag=True, help="With --weights: replace earlier imports of the same numbers.")
 def evaluate(
     run_id: str,
@@ -57,11 +78,11 @@ def evaluate(
     weights_seed: int | None,
     replace: bool,
 ) -> None:
-    """Evaluate a trained run on its validation split and write its record.
+    """Evaluate a run on its validation split and write a record.
 
-    With --weights, the run's model is evaluated with a checkpoint from elsewhere: a file of this project, timm,
-    OpenMMLab or the published PVT, as a raw state dict or with an entry state_dict or model. The record is marked as
-    imported. The run itself does not change.
+    With --weights, the run's model is evaluated with the weights in a file of this project, timm, OpenMMLab or the
+    published PVT. The file contains a state dict, or one in an entry such as state_dict or model. The record is
+    marked as imported. The run itself does not change.
     """
     run = find_run(experiment, run_id)
     set_threads(threads)
