@@ -43,7 +43,7 @@ print(kilobytes("VmHWM") - before)
 
 
 def clustering(quick: bool) -> Iterator[Row]:
-    """Time DPC-KNN on noise and on a smooth map, where fewer tokens have their centre among their neighbours."""
+    """Time DPC-KNN on noise and on a smooth map, in which fewer tokens have their centre among their neighbours."""
     for tokens, channels, batch, rounds, limit in CASES:
         for kind in ("noise", "smooth map"):
             x = _tokens(tokens, channels, batch, smooth=kind == "smooth map")

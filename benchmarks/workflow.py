@@ -1,4 +1,4 @@
-"""Time of everything that a user waits for besides training: imports, dry runs, second runs, tables."""
+"""Time of everything except training that a user waits for: imports, dry runs, second runs, tables."""
 
 from __future__ import annotations
 

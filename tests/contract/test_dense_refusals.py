@@ -39,7 +39,7 @@ def test_a_start_without_a_common_tensor_is_refused(tmp_path):
     run = tiny_run(tmp_path, "segmentation")
     content = load_checkpoint(run.parent.checkpoint)
     save_checkpoint(run.parent.checkpoint, {**content, "state_dict": {"other.weight": torch.zeros(1)}})
-    with pytest.raises(UserError, match="share no name"):
+    with pytest.raises(UserError, match="no name in common"):
         dense.train(run)
 
 

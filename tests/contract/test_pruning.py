@@ -130,7 +130,7 @@ def test_another_architecture_is_no_teacher(tmp_path, images):
     run = tiny_pair(tmp_path, "dynamicvit", images=images)
     other = tiny_pair(tmp_path / "other", "dynamic_swin", images=images).parent
     with pytest.raises(
-        UserError, match=r"token_pruning\.teacher: 'tiny_lvvit' is no classifier that 'tiny_dynamicvit'"
+        UserError, match=r"token_pruning\.teacher: 'tiny_lvvit' is not a classifier that 'tiny_dynamicvit'"
     ):
         classification.train(replace(run, parent=other))
 

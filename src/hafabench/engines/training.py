@@ -225,7 +225,7 @@ def run_training(run: Run, trainer: Callable[[Run, World, StopRequest], Trainer]
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
-    # Tensors are stored row-major, whatever their memory format in this process: safetensors supports no other.
+    # Tensors are stored row-major, independent of their memory format, because safetensors requires it.
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 

@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates (MACs) of every row of the tables, at full size, without allocating a model.
 
 Models are built and run on torch's meta device, whose tensors have shapes but no memory. All rows are counted by the
-same convention, `CONVENTION`. docs/measurement.md explains where the paper's printed figures follow another one.
+same convention, `CONVENTION`. docs/measurement.md explains which of the paper's printed figures follow another one.
 """
 
 from __future__ import annotations

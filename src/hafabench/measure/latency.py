@@ -205,8 +205,8 @@ def _image(batch_size: int, size: int) -> torch.Tensor:
 def _perturb_offsets(model: nn.Module) -> None:
     """Make LAA sample off the grid, as it does after training.
 
-    Its offsets are initially zero, where sampling reads memory in the fastest order. Weights of variance 1 / fan-in
-    move the points by about the magnitude of the features, which is around a pixel.
+    Its offsets are initially zero, and then sampling reads memory in the fastest order. Weights of variance 1 /
+    fan-in move the points by about the magnitude of the features, which is around a pixel.
     """
     from hafabench.models.hafa.laa import OffsetConv
 

@@ -378,7 +378,7 @@ class PyramidTransformer(TokenPyramid):
         self.head.to(device=reference.device, dtype=reference.dtype)
 
     def no_weight_decay(self) -> set[str]:
-        """Return the parameters without weight decay, besides biases and other vectors: the class token."""
+        """Return the parameters without weight decay other than biases and other vectors: the class token."""
         return {"stage4.cls_token"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

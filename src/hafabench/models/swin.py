@@ -32,7 +32,7 @@ from hafabench.models.hafa.tokens import Context, Tokens
 from hafabench.models.pyramid import TokenPyramid, check_input, initialise_linear, run_blocks
 from hafabench.models.registry import ModelFamily, OwnModels, TimmModels, create
 
-# Options of timm's Swin that make it work on any image size.
+# With these options, timm's Swin accepts any image size.
 ANY_IMAGE_SIZE: dict[str, Any] = {
     "strict_img_size": False,
     "embed_layer": partial(PatchEmbed, dynamic_img_pad=True),

@@ -15,7 +15,7 @@ from hafabench.reporting.report import Report
 from hafabench.reporting.tables import Table, TableCell
 
 MINUS = "\u2212"
-# A table with more columns is placed in landscape on a page of its own, with abbreviated headings.
+# A table with more columns is placed in landscape on a separate page, with abbreviated headings.
 UPRIGHT_COLUMNS = 5
 _SHORT = {"counted": "cnt.", "embedded": "emb.", "measured": "meas."}
 _SPECIAL = {

@@ -34,7 +34,7 @@ def notes(
     experiment: str,
     scale: str,
 ) -> list[str]:
-    """Return the legend: the meaning of each column and mark, and where the numbers come from.
+    """Return the legend: the meaning of each column and mark, and the origin of the numbers.
 
     Args:
         columns: The table's columns.

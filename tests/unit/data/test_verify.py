@@ -201,8 +201,8 @@ def test_dangling_ids(copied):
 
     edit_json(file, spoil)
     first, second = problems_of(dataset)
-    assert first.startswith(f"{file}: annotations[0] (id 1): image_id 999 is no image of this file")
-    assert second.startswith(f"{file}: annotations[1] (id 2): category_id 77 is no category of this file")
+    assert first.startswith(f"{file}: annotations[0] (id 1): image_id 999 is not an image of this file")
+    assert second.startswith(f"{file}: annotations[1] (id 2): category_id 77 is not a category of this file")
 
 
 def test_unreadable_json_names_its_line(copied):

@@ -154,7 +154,7 @@ def test_erasing_fills_with_noise_and_not_a_constant():
 
 @pytest.mark.parametrize("policy", ["rand-q9", "nonsense", "rand-m9-zzz1"])
 def test_an_unknown_policy_is_refused(policy):
-    with pytest.raises(UserError, match="auto_augment: timm knows no policy"):
+    with pytest.raises(UserError, match="auto_augment: timm has no policy"):
         train_transform(recipe(auto_augment=policy))
 
 

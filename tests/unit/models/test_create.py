@@ -152,7 +152,7 @@ class TestRefusals:
 
     def test_weights_of_another_model(self):
         backbone = create("pvt_tiny", dense=True, **NARROW)
-        with pytest.raises(UserError, match="share no name"):
+        with pytest.raises(UserError, match="no name in common"):
             load_classifier(backbone, create("resnet18").state_dict())
         wider = create("pvt_tiny", depths=(1, 1, 1, 2), embed_dims=(16, 32, 80, 64))
         with pytest.raises(UserError, match="weights of another model: stage4"):

@@ -126,7 +126,7 @@ def test_published_pvt_v2_is_read_by_timm_and_tcformer_by_its_own_names():
         theirs[name.replace("patch_embed.", "patch_embed1.").replace(".dwconv.", ".dwconv.dwconv.")] = value
     fitted = fit(model, theirs, CATALOG["pvt_v2_b1"], {})
     assert_equal(fitted.state, model.state_dict())
-    assert fitted.layout == "names that timm knows"
+    assert fitted.layout == "names that timm loads"
 
     tokens = create("pvt_v2_b1_sia_sia_sia", **SMALL)
     theirs = {}
@@ -277,7 +277,7 @@ def test_objects_are_never_unpickled(tmp_path, archive):
     file, witness = tmp_path / "weights.pth", tmp_path / "witness"
     content = {"state_dict": {"a": torch.zeros(1)}, "hook": Hostile(witness)}
     torch.save(content, file, _use_new_zipfile_serialization=archive)
-    with pytest.raises(UserError, match=r"contains Python objects besides tensors.*safetensors") as caught:
+    with pytest.raises(UserError, match=r"contains Python objects other than tensors.*safetensors") as caught:
         ForeignWeights(file)
     assert len(caught.value.problems) == 1
     assert not witness.exists()

@@ -110,10 +110,10 @@ def _check_annotations(
             findings.add("annotation ids given twice", file, "id given twice", at)
         ids.add(entry["id"])
         if entry["image_id"] not in images:
-            message = f"image_id {entry['image_id']} is no image of this file"
+            message = f"image_id {entry['image_id']} is not an image of this file"
             findings.add("annotations of no image", file, message, at)
         if entry["category_id"] not in categories:
-            message = f"category_id {entry['category_id']} is no category of this file"
+            message = f"category_id {entry['category_id']} is not a category of this file"
             findings.add("annotations of no category", file, message, at)
         if not _is_box(entry["bbox"]):
             message = f"expected bbox [x, y, width, height] in pixels, found {entry['bbox']!r}"

@@ -41,7 +41,7 @@ def train_transform(recipe: ClassificationRecipe) -> Any:
             re_mode="pixel",
         )
     except (AssertionError, KeyError, ValueError) as error:
-        message = f"timm knows no policy {recipe.auto_augment!r} ({error}); expected one like 'rand-m9-mstd0.5-inc1'"
+        message = f"timm has no policy {recipe.auto_augment!r} ({error}); expected one like 'rand-m9-mstd0.5-inc1'"
         raise UserError(Problem("recipe", "auto_augment", message)) from None
 
 

@@ -14,7 +14,7 @@ from hafabench.runs.run import Run
 def create_model(run: Run) -> nn.Module:
     """Build the run's classifier with random weights, on the current device."""
     recipe = classification_recipe(run)
-    # The rate is passed also where it is zero, because timm's Swin has another default.
+    # The rate is passed even if it is zero, because timm's Swin has another default.
     options: dict[str, Any] = {"drop_path_rate": recipe.drop_path}
     if models.family_of(run.model).img_size_from_recipe:
         options["img_size"] = recipe.image_size

@@ -33,7 +33,7 @@ def build_optimizer(
     Args:
         model: The model whose parameters are optimised.
         recipe: Gives the optimiser, learning rate, momentum and weight decay.
-        slow: Parameters that form two groups of their own, with a smaller learning rate.
+        slow: Parameters that form two separate groups with a smaller learning rate.
         slow_share: The learning rate of the ``slow`` parameters as a share of the others'.
     """
     exempt = {"*cls_token"}

@@ -55,7 +55,7 @@ class PruningObjective(Objective):
         student: Any = model
         _start_from(teacher, student, run, recipe.teacher)
         family = _FAMILIES[run.model.family]
-        # A partial function is no submodule: the teacher is neither trained nor distributed nor saved.
+        # A partial function is not a submodule, so the teacher is not trained, distributed or saved.
         self._teach = partial(family.teach, teacher.eval().requires_grad_(False))
         self._token_loss = family.token_loss
         self._forward_masked: Callable[[torch.Tensor], Masked] = student.forward_masked
@@ -169,6 +169,6 @@ def _start_from(teacher: nn.Module, model: Any, run: Run, name: str) -> None:
     new = {name for name, module in model.named_modules() if any(module is part for part in model.new_modules())}
     expected = {name for name in own if not any(name.startswith(f"{part}.") for part in new)}
     if weights.keys() != expected or any(weights[name].shape != own[name].shape for name in expected):
-        message = f"{name!r} is no classifier that {run.model.name!r} can start from"
+        message = f"{name!r} is not a classifier that {run.model.name!r} can start from"
         raise UserError(Problem(run.id, "token_pruning.teacher", message))
     model.load_state_dict(weights, strict=False)

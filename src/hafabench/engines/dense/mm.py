@@ -119,7 +119,7 @@ class ReadClassMask(LoadClassMask):
         self.num_classes = num_classes
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add ``gt_seg_map`` (H, W), classes from 0, 255 where ignored."""
+        """Add ``gt_seg_map`` (H, W), classes from 0, and 255 for ignored pixels."""
         path = results["seg_map_path"]
         # This first decoding reports a damaged mask; masks are small enough to be decoded twice.
         read_image(path, mode=None)

@@ -38,7 +38,7 @@ def build_dense_model(
         task: ``segmentation`` or ``detection``.
         num_classes: Number of classes of the head.
         recipe: The recipe of a run. With None the heads are those of the libraries, without drop path.
-        sync_norm: Whether batch statistics are shared by all processes, where mmseg's configurations do that.
+        sync_norm: Whether batch statistics are shared by all processes, if mmseg's configurations do that.
 
     Raises:
         UserError: If the model has no feature pyramid.

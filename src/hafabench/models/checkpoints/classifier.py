@@ -40,7 +40,7 @@ def load_classifier(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor])
     own = target.state_dict()
     shared = own.keys() & weights.keys()
     if not shared:
-        raise UserError("the classifier's weights share no name with this backbone: they belong to another model")
+        raise UserError("weights of another model: they have no name in common with this backbone")
     for name in sorted(shared):
         if own[name].shape != weights[name].shape:
             found, expected = tuple(weights[name].shape), tuple(own[name].shape)

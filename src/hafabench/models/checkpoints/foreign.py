@@ -93,8 +93,8 @@ def _read(file: Path) -> Any:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file) if zipfile.is_zipfile(file) else []
         named = ", ".join(sorted(set(names) - {"argparse.Namespace"}))
         message = (
-            f"contains Python objects besides tensors{f' ({named})' if named else ''}, which can run code when they "
-            "are read; if you trust the file, save its weights alone, or as safetensors"
+            f"contains Python objects other than tensors{f' ({named})' if named else ''}, which can run code when "
+            "they are read; if you trust the file, save its weights alone, or as safetensors"
         )
         raise UserError(Problem(str(file), "", message)) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:

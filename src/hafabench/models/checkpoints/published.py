@@ -150,7 +150,7 @@ def _translate(target: nn.Module, weights: _Named, spec: ModelSpec, dense: bool)
     if all(name in weights and weights[name].value.shape == value.shape for name, value in own.items()):
         return "the model's own names", weights
     if not is_own(spec):
-        return "names that timm knows", _by_timm(target, weights)
+        return "names that timm loads", _by_timm(target, weights)
     if any(re.match(r"layers\.\d\.0\.projection\.", name) for name in weights):
         return "mmdet's names of PVT", _from_mmdet(weights)
     if any(re.match(r"(patch_embed|block)\d\.", name) for name in weights):

@@ -39,7 +39,7 @@ PALETTE = {
 }
 """Colours of the light theme by name. The page's style sheet has a variable for each name, with one value per theme.
 
-The colours of the series follow Okabe and Ito (https://jfly.uni-koeln.de/color/), darkened where they would be too
+The colours of the series follow Okabe and Ito (https://jfly.uni-koeln.de/color/), darkened if they would be too
 pale on a light background. Readers with colour blindness can distinguish them.
 """
 SERIES = [colour for name, colour in PALETTE.items() if name.startswith("series")]
