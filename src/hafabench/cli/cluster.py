@@ -134,7 +134,7 @@ def cluster_account(experiment: Path, days: int, wait: float) -> None:
 def cluster_recover(experiment: Path, mode: Literal["wait", "cancel"] | None) -> None:
     """Recover from a killed driver.
 
-    Without options, the command lists the live jobs of the killed driver and changes nothing.
+    The command removes the lock if no job of the driver is live. Without options, it only lists live jobs.
     """
     from hafabench.cluster.recover import recover
     from hafabench.runs.snakemake import unlock_command
