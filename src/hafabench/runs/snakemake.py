@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import psutil
+
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import GpuPool, Site
 from hafabench.runs.jobs import Job, JobList
@@ -70,22 +72,19 @@ def is_locked(folder: Path) -> bool:
 def driver_processes(folder: Path) -> list[int]:
     """The ids of the drivers on this machine that run the workflow in ``folder``."""
     root, found = folder.resolve(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            working_folder = (process / "cwd").resolve(strict=True)
-        except OSError:
-            # The process has ended, or belongs to another user.
-            continue
-        if working_folder == root and _is_driver(words) and int(process.name) != os.getpid():
-            found.append(int(process.name))
+    # psutil gives None if the operating system does not show the value, as of another user's process.
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words, working_folder = process.info["cmdline"], process.info["cwd"]
+        is_here = working_folder is not None and Path(working_folder).resolve() == root
+        if is_here and words and _is_driver(words) and process.pid != os.getpid():
+            found.append(process.pid)
     return sorted(found)
 
 
-def _is_driver(words: list[bytes]) -> bool:
-    programs = [word.rpartition(b"/")[2] for word in words[:3]]
+def _is_driver(words: list[str]) -> bool:
+    programs = [Path(word).name for word in words[:3]]
     # Jobs run the same program with `--mode`.
-    return b"snakemake" in programs and b"--mode" not in words
+    return "snakemake" in programs and "--mode" not in words
 
 
 # -- the Slurm executor ----------------------------------------------
