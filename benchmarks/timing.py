@@ -46,7 +46,15 @@ def quiet_process() -> Iterator[None]:
 def compare_models(
     specs: Mapping[str, ModelSpec | str], baseline: str, batch_size: int, rounds: int, quick: bool
 ) -> InterleavedTimes:
-    """Time models of the catalog (given by specification or name) at 224 x 224, as `hafabench latency` does."""
+    """Time models at 224 x 224 pixels with the timer of `hafabench latency`.
+
+    Args:
+        specs: The models by any name, each a specification or its name in the catalog.
+        baseline: The name of the model that the others are compared with.
+        batch_size: Images per forward pass.
+        rounds: The number of rounds at most.
+        quick: Whether an eighth of the rounds is enough.
+    """
     known = {name: CATALOG[spec] if isinstance(spec, str) else spec for name, spec in specs.items()}
     plan = protocol(rounds, quick)
     group = LatencyConfig(
@@ -66,7 +74,15 @@ def compare_models(
 def compare_modules(
     modules: Mapping[str, nn.Module], inputs: tuple, baseline: str, rounds: int, quick: bool
 ) -> InterleavedTimes:
-    """Time forward passes of any modules on the same inputs; copies are renewed as in `compare_models`."""
+    """Time forward passes of modules on the same inputs. Modules and inputs are copied as in `compare_models`.
+
+    Args:
+        modules: The modules by name.
+        inputs: The arguments of every module's forward pass.
+        baseline: The name of the module that the others are compared with.
+        rounds: The number of rounds at most.
+        quick: Whether an eighth of the rounds is enough.
+    """
 
     def renew() -> dict[str, Callable[[], object]]:
         return {name: partial(copy.deepcopy(module), *copy.deepcopy(inputs)) for name, module in modules.items()}
@@ -78,7 +94,14 @@ def compare_modules(
 def compare_calls(
     calls: Mapping[str, Callable[[], object]], baseline: str, rounds: int, quick: bool
 ) -> InterleavedTimes:
-    """Time any functions without arguments."""
+    """Time functions, which are not copied.
+
+    Args:
+        calls: The functions by name.
+        baseline: The name of the function that the others are compared with.
+        rounds: The number of rounds at most.
+        quick: Whether an eighth of the rounds is enough.
+    """
     with quiet_process():
         return time_against_baseline(lambda: dict(calls), baseline, protocol(rounds, quick))
 

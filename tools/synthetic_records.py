@@ -34,7 +34,15 @@ def provenance(**changes) -> Provenance:
 
 
 def evaluation(task: str, model: str, seed: int | None, values: dict[str, float], **changes) -> Record:
-    """Return the evaluation record of one run; ``changes`` are fields of the record or of its provenance."""
+    """Return the evaluation record of one run.
+
+    Args:
+        task: The task.
+        model: The name of the model.
+        seed: The seed of the run.
+        values: Percentages by the name of their metric.
+        changes: Fields of the record or of its provenance.
+    """
     about = {key: changes.pop(key) for key in list(changes) if key in Provenance.model_fields}
     fields = {
         "experiment": "digits",

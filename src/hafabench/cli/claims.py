@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from hafabench.cli.options import experiment_option, load, set_threads
+from hafabench.config.verdicts import VERDICTS
 
-# Repeated here, because importing the ledger takes a second, which would slow down every `--help`.
-VERDICTS = ("reproduced", "reproduced under a convention", "contradicted", "inconclusive", "not run")
 FORMATS = ("text", "markdown", "csv", "json")
 
 

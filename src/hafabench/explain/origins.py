@@ -12,6 +12,7 @@ from hafabench.formatting.durations import format_duration
 from hafabench.reporting.provenance import commit_text, device_text, started_text
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.results.record import Metric, Record
+from hafabench.runs.paths import EVALUATE_LOG, TRAIN_LOG
 from hafabench.runs.run import Run
 
 
@@ -80,5 +81,5 @@ def _checkpoint(record: Record, run: Run | None) -> Checkpoint | None:
 def _logs(path: Path, run: Run | None) -> tuple[Path, ...]:
     candidates = [path.with_suffix(".log")]
     if run is not None:
-        candidates = [run.folder / "train.log", run.folder / "evaluate.log", run.history]
+        candidates = [run.folder / TRAIN_LOG, run.folder / EVALUATE_LOG, run.history]
     return tuple(log for log in candidates if log.is_file())

@@ -78,10 +78,10 @@ def read_or_count(experiment: Experiment, report_progress: ReportProgress) -> Co
 
 def _count_all(experiment: Experiment, report_progress: ReportProgress) -> Counts:
     watch = Stopwatch()
-    cells = count_rows(experiment, report_progress)
+    counted = count_rows(experiment, report_progress)
     return Counts(
         experiment=experiment.name,
         fingerprint=counts_fingerprint(experiment),
-        cells=cells,
+        cells=counted,
         provenance=watch.provenance(device="meta", threads=1),
     )

@@ -289,7 +289,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             subject=run,
             command=hafabench_command(experiment, "train", run),
             outputs=(results / run / paths.CHECKPOINT,),
-            logs=(results / run / "train.log",),
+            logs=(results / run / paths.TRAIN_LOG,),
             priority=20,
             uses_gpu=not embedded,
         ),
@@ -298,7 +298,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             subject=run,
             command=hafabench_command(experiment, "evaluate", run),
             outputs=(results / run / paths.EVALUATION,),
-            logs=(results / run / "evaluate.log",),
+            logs=(results / run / paths.EVALUATE_LOG,),
             uses_gpu=not embedded,
         ),
         Rule(

@@ -9,6 +9,8 @@ from hafabench.config.experiment import Experiment
 # Files in the folder of a run.
 CHECKPOINT = "checkpoint.pth"
 EVALUATION = "evaluate.json"
+TRAIN_LOG = "train.log"
+EVALUATE_LOG = "evaluate.log"
 
 
 def dataset_report(experiment: Experiment, task: str) -> Path:

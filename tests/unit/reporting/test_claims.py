@@ -15,12 +15,13 @@ from hafabench.cli import cli
 from hafabench.config.claims import Convention, RowConvention
 from hafabench.config.experiment import load_experiment
 from hafabench.config.paper_values import load_paper_values
+from hafabench.config.verdicts import VERDICTS
 from hafabench.errors import UserError
 from hafabench.reporting.claims.measured import judge
 from hafabench.reporting.claims.output import to_json, to_text
 from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.reporting.claims.static import StaticClaims
-from hafabench.reporting.claims.verdicts import CLAIM_COLUMNS, VERDICTS
+from hafabench.reporting.claims.verdicts import CLAIM_COLUMNS
 from hafabench.reporting.csv import render_claims
 from hafabench.reporting.frame import collect_experiment, empty_frame
 from hafabench.reporting.markdown import claims_page

@@ -13,6 +13,7 @@ from hafabench.config.catalog import GRID_ONLY, ModelSpec
 from hafabench.config.experiment import Experiment
 from hafabench.config.metrics import METRICS, main_metric
 from hafabench.config.recipes import TASKS
+from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting.charts.chart import PALETTE, Chart, make_chart, new_figure
 
 _LETTER_WIDTH = 4.2  # points, in the labels beside the axes
@@ -25,6 +26,7 @@ class Point:
 
     model: str
     cost: float
+    decimals: int
     mean: float
     spread: float | None
     n: int
@@ -33,8 +35,13 @@ class Point:
     def text(self) -> str:
         """``77.5`` or ``77.5 ± 0.2 over 5 seeds``."""
         if self.spread is None:
-            return f"{self.mean:.1f}"
-        return f"{self.mean:.1f} ± {self.spread:.1f} over {self.n} seeds"
+            return self.printed_mean
+        return f"{self.printed_mean} ± {format_fixed(self.spread, self.decimals)} over {self.n} seeds"
+
+    @property
+    def printed_mean(self) -> str:
+        """``77.5``, with the decimals of the tables."""
+        return format_fixed(self.mean, self.decimals)
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,14 @@ def main_metric_points(frame: pd.DataFrame, task: str, cost: Cost) -> list[Point
     costs = of_task[(of_task["verb"] != "evaluate") & (of_task["name"] == cost.metric)]
     if cost.record is not None:
         costs = costs[costs["id"] == cost.record]
+    metric = main_metric(task)
     of_model = dict(zip(costs["model"], costs["value"] * cost.factor, strict=True))
-    measured = of_task[(of_task["verb"] == "evaluate") & (of_task["name"] == main_metric(task).name)]
+    measured = of_task[(of_task["verb"] == "evaluate") & (of_task["name"] == metric.name)]
     return [
         Point(
             str(model),
             float(of_model[model]),
+            metric.decimals,
             float(values.mean()),
             float(values.std()) if len(values) > 1 else None,
             len(values),
@@ -104,7 +113,7 @@ def main_metric_points(frame: pd.DataFrame, task: str, cost: Cost) -> list[Point
 
 
 def draw_scatter(task: str, cost: Cost, points: Sequence[Point], models: Mapping[str, ModelSpec]) -> Chart:
-    """Draw the models as points, with arrows from a baseline to its variants with HAFA's mergers.
+    """Draw the models as points, with arrows from a baseline to the models with HAFA's mergers.
 
     Args:
         task: The task, which determines the y axis.
@@ -115,7 +124,7 @@ def draw_scatter(task: str, cost: Cost, points: Sequence[Point], models: Mapping
     baselines = {point.model: baseline_of(point.model, models) for point in points}
     kinds = {model: _kind(model, baselines) for model in baselines}
     tooltips: dict[str, str] = {}
-    labels = {point: f"{point.model} {point.mean:.1f}" for point in points}
+    labels = {point: f"{point.model} {point.printed_mean}" for point in points}
     right = 12 + _LETTER_WIDTH * max(map(len, labels.values()))
     with new_figure(max(120, 11.5 * len(points)), legend_rows=1, right=right) as figure:
         axes = figure.subplots()

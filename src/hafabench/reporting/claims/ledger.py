@@ -10,10 +10,11 @@ from typing import Any
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.paper_values import PaperValues
+from hafabench.config.verdicts import VERDICTS
 from hafabench.reporting.claims.measured import judge_measured
 from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.reporting.claims.static import ConventionFit, StaticClaims
-from hafabench.reporting.claims.verdicts import VERDICTS, ClaimVerdict
+from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.results.counts import Counts
 

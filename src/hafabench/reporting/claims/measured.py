@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from hafabench.config.verdicts import Verdict
 from hafabench.reporting.claims.paper_claims import Claim
-from hafabench.reporting.claims.verdicts import ClaimVerdict, Verdict
+from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.table_metrics import TableMetrics, mark_of
 from hafabench.stats.paired import summarize
 

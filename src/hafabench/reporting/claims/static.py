@@ -14,9 +14,10 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 
 from hafabench.config.claims import MIN_EXPLAINED_SHARE, ClaimsConfig, Convention, Printing, RowConvention, StandIn
+from hafabench.config.verdicts import Verdict
 from hafabench.measure.conventions import PRINTINGS, count_row, printed
 from hafabench.reporting.claims.paper_claims import Claim
-from hafabench.reporting.claims.verdicts import ClaimVerdict, Match, Verdict
+from hafabench.reporting.claims.verdicts import ClaimVerdict, Match
 from hafabench.results.counts import Counts
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
+from hafabench.config.verdicts import Verdict
 from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting import legend
 from hafabench.reporting.claims.paper_claims import Claim
-
-Verdict = Literal["reproduced", "reproduced under a convention", "contradicted", "inconclusive", "not run"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True)

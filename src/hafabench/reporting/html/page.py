@@ -17,6 +17,7 @@ from hafabench.reporting.html.gallery import Gallery, read_gallery
 from hafabench.reporting.html.overview import RecordLine, experiment_details, record_lines
 from hafabench.reporting.html.tables import Details, TableView, table_view
 from hafabench.reporting.report import Report
+from hafabench.runs.jobs import hafabench_command
 from hafabench.runs.paths import picture_index
 
 
@@ -88,7 +89,7 @@ def build_page(report: Report) -> Page:
             report.pictures,
             picture_index(experiment).parent,
             report.runs,
-            f"hafabench pictures --experiment {experiment.file}",
+            hafabench_command(experiment, "pictures"),
         ),
         costs=_costs(report.costs) if report.costs else None,
         records=record_lines(report.frame),
