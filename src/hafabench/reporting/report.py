@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Report:
     """The measurements of an experiment, arranged for its reports.
 
-    The writers (`markdown`, `latex`, `csv`, `html`, `charts`) and `hafabench explain` use only this object. They read no
-    files themselves, except for the tiles of the pictures. Each part is built when it is first used, and only once.
+    The writers (`markdown`, `latex`, `csv`, `html`, `charts`) and `hafabench explain` use only this object. They read
+    no files themselves, except for the tiles of the pictures. Each part is built once, on its first use.
 
     Args:
         experiment: The experiment.
