@@ -91,10 +91,10 @@ def _compare(
 
 
 def _update(baseline: Path, candidate: Path, reason: str) -> None:
-    from hafabench.regression.baseline import move_baseline
+    from hafabench.regression.baseline import replace_baseline
     from hafabench.regression.records import read_records
 
-    entry = move_baseline(baseline, read_records(candidate), reason=reason, who=_who())
+    entry = replace_baseline(baseline, read_records(candidate), reason=reason, who=_who())
     click.echo(
         f"{baseline} was replaced and {len(entry['changes'])} numbers changed; "
         "commit it with the change that explains them"

@@ -16,7 +16,7 @@ from hafabench.results.predictions import PREDICTIONS_FILE
 HISTORY = "history.jsonl"
 
 
-def move_baseline(folder: Path, candidate: RecordSet, *, reason: str, who: str) -> dict[str, Any]:
+def replace_baseline(folder: Path, candidate: RecordSet, *, reason: str, who: str) -> dict[str, Any]:
     """Replace the baseline by the candidate's records and predictions, and add an entry to its history.
 
     The folder changes as a whole or not at all.
@@ -34,7 +34,7 @@ def move_baseline(folder: Path, candidate: RecordSet, *, reason: str, who: str) 
         UserError: If the reason is empty, or predictions do not belong to their record.
     """
     if not reason.strip():
-        raise UserError("moving the baseline needs a reason; expected --reason with a sentence")
+        raise UserError("replacing the baseline needs a reason; expected --reason with a sentence")
     for by_seed in candidate.metrics.values():
         for recorded in by_seed.values():
             predictions_of(recorded)

@@ -147,10 +147,10 @@ def _problems(pair: _Pair) -> list[Problem]:
         if old.scale != new.scale:
             found.append(Problem(str(after.path), "scale", f"{new.scale!r}, but {before.path} is {old.scale!r}"))
         if _other_data(old, new) and old.fingerprint != new.fingerprint:
-            message = f"evaluated on other data than {before.path}; move the baseline with --update"
+            message = f"evaluated on other data than {before.path}; replace the baseline with --update"
             found.append(Problem(str(after.path), "provenance.dataset_digest", message))
         if new.verb == "latency" and old.fingerprint != new.fingerprint:
-            message = f"timed under another protocol than {before.path}; move the baseline with --update"
+            message = f"timed under another protocol than {before.path}; replace the baseline with --update"
             found.append(Problem(str(after.path), "fingerprint", message))
     return found
 
@@ -208,7 +208,9 @@ def _predictions(pair: _Pair) -> tuple[list[Predictions], list[Predictions]] | N
             return None
         if old.images.tolist() != new.images.tolist():
             message = f"other images, or in another order, than in {pair.baseline[seed].path}"
-            raise UserError(Problem(str(recorded.path), "predictions", f"{message}; move the baseline with --update"))
+            raise UserError(
+                Problem(str(recorded.path), "predictions", f"{message}; replace the baseline with --update")
+            )
         before.append(old)
         after.append(new)
     return before, after
