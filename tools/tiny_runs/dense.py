@@ -95,8 +95,8 @@ def tiny_run(folder: Path, task: str, model: str = TINY.name, seed: int = 0, **c
 
 
 def _dataset(root: Path, task: str) -> DatasetConfig:
-    layout = {"segmentation": "ade20k", "detection": "coco"}[task]
-    dataset = DatasetConfig(name="tiny", data_format=layout, root=root, num_classes=CLASSES, images=IMAGES)
+    data_format = {"segmentation": "ade20k", "detection": "coco"}[task]
+    dataset = DatasetConfig(name="tiny", data_format=data_format, root=root, num_classes=CLASSES, images=IMAGES)
     if not root.exists():
         (_write_ade20k if task == "segmentation" else _write_coco)(root)
     return dataset

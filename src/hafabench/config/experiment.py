@@ -177,7 +177,7 @@ class Experiment:
         config: The content of the experiment file.
         models: All models that the experiment may use, by name.
         recipes: The recipe file of each task.
-        table_layouts: The layouts of the tables, in order.
+        table_layouts: The table layouts, in the order of the report.
         tables_file: The file of the table layouts.
         paper_values: The CSV file of the paper's printed values.
         claims_config: Conventions, tolerances and notes by which the printed values are checked.
@@ -309,11 +309,11 @@ def _check_names(
 def _check_table_models(
     file: Path, table_layouts: list[TableLayout], models: dict[str, ModelSpec], problems: list[Problem | str]
 ) -> None:
-    for layout in table_layouts:
-        for row in layout.rows:
+    for table_layout in table_layouts:
+        for row in table_layout.rows:
             for name in filter(None, (row.model, row.baseline)):
                 if name not in models:
-                    problems.append(Problem(str(file), f"{layout.id}.{row.label}", unknown_model(name, models)))
+                    problems.append(Problem(str(file), f"{table_layout.id}.{row.label}", unknown_model(name, models)))
 
 
 def _check_override(source: YamlFile, index: int, override: Override, problems: list[Problem | str]) -> None:

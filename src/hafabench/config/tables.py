@@ -120,7 +120,7 @@ class Row(StrictModel):
 
 
 class TableLayout(StrictModel):
-    """The layout of one table of the paper, or of the numbers in the text of a section."""
+    """A table layout: the rows and columns of a table of the paper, or of the numbers in the text of a section."""
 
     id: str = Field(
         pattern=r"^(table[1-9]|section[1-9]_[1-9])$", description="Identifier of the table: `table2`, `section4_1`."
@@ -146,11 +146,11 @@ class TableLayout(StrictModel):
 class TablesFile(StrictModel):
     """The tables file."""
 
-    tables: list[TableLayout] = Field(description="Layouts of the tables, in the order of the report.")
+    tables: list[TableLayout] = Field(description="Table layouts, in the order of the report.")
 
 
 def load_table_layouts(path: Path) -> list[TableLayout]:
-    """Read the layouts of a tables file, in its order.
+    """Read the table layouts of a tables file, in its order.
 
     Raises:
         UserError: With every problem of the file.

@@ -20,7 +20,7 @@ class DatasetReport(StrictModel):
 
     Attributes:
         name: The name of the data set in the experiment.
-        layout: Its data format.
+        data_format: Its data format.
         identity: Its configuration without its folder.
         root: Its folder.
         counts: Images per split.
@@ -33,7 +33,7 @@ class DatasetReport(StrictModel):
 
     schema_: Literal["hafabench.dataset_report/1"] = Field(SCHEMA, alias="schema")
     name: str
-    layout: str
+    data_format: str = Field(alias="layout")
     identity: dict[str, Any]
     root: str
     counts: dict[str, int]
@@ -45,7 +45,7 @@ class DatasetReport(StrictModel):
 
     def summary(self) -> str:
         """Return the report as a few lines of text."""
-        lines = [f"{self.name} ({self.layout}) at {self.root}: no problems found"]
+        lines = [f"{self.name} ({self.data_format}) at {self.root}: no problems found"]
         for split, count in self.counts.items():
             lines.append(f"  {split}: {count} images, {self.decoded[split]} decoded")
         for name, value in self.details.items():

@@ -43,9 +43,9 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
     states = [state for state in states if state.run.model.name in place.models]
     states.sort(key=lambda state: place.models.index(state.run.model.name))
     runs = [state.run for state in states]
-    table, metrics = report.tables[place.layout.id], report.metrics[place.layout.id]
-    row = place.layout.rows.index(place.row)
-    cell = table.rows[row].cells[place.layout.columns.index(place.column)]
+    table, metrics = report.tables[place.table_layout.id], report.metrics[place.table_layout.id]
+    row = place.table_layout.rows.index(place.row)
+    cell = table.rows[row].cells[place.table_layout.columns.index(place.column)]
     found = origins(place, metrics, records, {run.id: run for run in runs})
     done = bool(found) and all(state.state == "done" for state in states)
     what = f"{table.place}: {place.row.label}, {place.column.header}"
@@ -102,7 +102,7 @@ def _cell_records(jobs: JobList, place: Place, known: Mapping[Path, Record | Non
 
 
 def _label(place: Place) -> str:
-    labels = {row.model: row.label for row in place.layout.rows}
+    labels = {row.model: row.label for row in place.table_layout.rows}
     baseline = place.row.baseline or ""
     return labels.get(baseline, baseline)
 

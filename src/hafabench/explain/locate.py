@@ -20,7 +20,7 @@ class Place:
     """One cell of the tables, or its difference from the row's baseline."""
 
     locator: str
-    layout: TableLayout
+    table_layout: TableLayout
     row: Row
     column: Column
     is_difference: bool
@@ -41,23 +41,23 @@ class Place:
 def places(experiment: Experiment) -> dict[str, Place]:
     """All cells and differences of the tables by locator, in order."""
     found: dict[str, Place] = {}
-    for layout in experiment.table_layouts:
-        for row in layout.rows:
-            for column in layout.columns:
-                start = f"{layout.source}/{row.row or row.model}/"
+    for table_layout in experiment.table_layouts:
+        for row in table_layout.rows:
+            for column in table_layout.columns:
+                start = f"{table_layout.source}/{row.row or row.model}/"
                 named = [(start + column.key, False)]
                 if row.baseline and column.delta:
                     named.append((start + column.key + DELTA, True))
                 if row.baseline and column.change:
                     named.append((start + column.change, True))
-                found |= {name: Place(name, layout, row, column, difference) for name, difference in named}
+                found |= {name: Place(name, table_layout, row, column, difference) for name, difference in named}
     return found
 
 
 def locate(experiment: Experiment, locator: str) -> Place:
     """The cell or difference that a locator names.
 
-    A row may also be named by its model, and the table of a section by the id of its layout.
+    A row may also be named by its model, and the table of a section by the id of its table layout.
 
     Raises:
         UserError: If the locator names nothing; the message lists similar locators.
@@ -68,7 +68,8 @@ def locate(experiment: Experiment, locator: str) -> Place:
     wanted = locator.strip("/").removesuffix("/delta") + (DELTA if locator.endswith("/delta") else "")
     for place in known.values():
         metric = place.locator.rpartition("/")[2]
-        tables, rows = {place.layout.source, place.layout.id}, {place.row.row or place.row.model, place.row.model}
+        tables = {place.table_layout.source, place.table_layout.id}
+        rows = {place.row.row or place.row.model, place.row.model}
         if wanted in {f"{table}/{row}/{metric}" for table in tables for row in rows}:
             return place
     beginning = [name for name in known if name.startswith(f"{wanted}/")]

@@ -161,14 +161,14 @@ def _from_scratch(jobs: dict[str, PlannedJob], run: str) -> float:
 def _tables(experiment: Experiment, runs: dict[str, Run], jobs: dict[str, PlannedJob]) -> list[TableCost]:
     above: set[str] = set()
     tables = []
-    for layout in experiment.table_layouts:
-        if not any(column.verb == "evaluate" for column in layout.columns):
+    for table_layout in experiment.table_layouts:
+        if not any(column.verb == "evaluate" for column in table_layout.columns):
             continue
-        needed = _runs_of(experiment, layout, runs)
+        needed = _runs_of(experiment, table_layout, runs)
         tables.append(
             TableCost(
-                id=layout.id,
-                title=layout.title,
+                id=table_layout.id,
+                title=table_layout.title,
                 runs=len(needed),
                 gpu_hours=sum(_from_scratch(jobs, run) for run in needed),
                 left=sum(_left(jobs, run) for run in needed),
@@ -179,10 +179,10 @@ def _tables(experiment: Experiment, runs: dict[str, Run], jobs: dict[str, Planne
     return tables
 
 
-def _runs_of(experiment: Experiment, layout: TableLayout, runs: dict[str, Run]) -> set[str]:
+def _runs_of(experiment: Experiment, table_layout: TableLayout, runs: dict[str, Run]) -> set[str]:
     needed = set()
-    for column in layout.columns:
-        for row in layout.rows if column.verb == "evaluate" else ():
+    for column in table_layout.columns:
+        for row in table_layout.rows if column.verb == "evaluate" else ():
             for seed in experiment.config.seeds:
                 run = runs.get(run_id(column.task, row.model, seed))
                 while run is not None:

@@ -106,7 +106,7 @@ class Comparison:
 
 def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
     """Return all comparisons that the metrics allow, in the order of the tables; each pair and metric once."""
-    layouts = [metrics.layout for metrics in tables]
+    table_layouts = [metrics.table_layout for metrics in tables]
     found: dict[tuple[str, ...], Comparison] = {}
     for metrics, column, row, baseline in _pairs(tables):
         paired = metrics.paired(column, row.model, baseline)
@@ -116,7 +116,7 @@ def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
         values = [metrics.by_seed(column, model) for model in (row.model, baseline)]
         candidate, reference = (summarize([of_model[seed] for seed in paired.seeds]) for of_model in values)
         found[key] = Comparison(
-            table=metrics.layout.number,
+            table=metrics.table_layout.number,
             task=column.task,
             metric=column.key,
             header=column.header,
@@ -124,7 +124,7 @@ def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
             model=row.model,
             label=row.label,
             baseline=baseline,
-            baseline_label=_label(baseline, [metrics.layout, *layouts]),
+            baseline_label=_label(baseline, [metrics.table_layout, *table_layouts]),
             candidate=candidate,
             reference=reference,
             paired=paired,
@@ -152,24 +152,26 @@ def how_to_read(family: int) -> list[str]:
 
 def uncompared(tables: Sequence[TableMetrics]) -> list[str]:
     """Return the pairs that were measured on fewer than two common seeds: ``A(HAFA) against A (mIoU (%))``."""
-    layouts = [metrics.layout for metrics in tables]
+    table_layouts = [metrics.table_layout for metrics in tables]
     found: dict[str, None] = {}
     for metrics, column, row, baseline in _pairs(tables):
         paired = metrics.paired(column, row.model, baseline)
         both = all(mark_of(metrics.of(column, model)) == "measured" for model in (row.model, baseline))
         if both and (paired is None or paired.n < 2):
-            found[f"{row.label} against {_label(baseline, [metrics.layout, *layouts])} ({column.header})"] = None
+            baseline_label = _label(baseline, [metrics.table_layout, *table_layouts])
+            found[f"{row.label} against {baseline_label} ({column.header})"] = None
     return list(found)
 
 
 def _pairs(tables: Sequence[TableMetrics]) -> Iterator[tuple[TableMetrics, Column, Row, str]]:
     """Yield every row with its baseline, in every column whose differences the paper prints."""
     for metrics in tables:
-        for column in metrics.layout.columns:
+        for column in metrics.table_layout.columns:
             if column.verb == "evaluate" and column.delta:
-                yield from ((metrics, column, row, row.baseline) for row in metrics.layout.rows if row.baseline)
+                yield from ((metrics, column, row, row.baseline) for row in metrics.table_layout.rows if row.baseline)
 
 
-def _label(model: str, layouts: Sequence[TableLayout]) -> str:
-    """Return the name of a model in the first layout that has a row for it."""
-    return next((row.label for layout in layouts for row in layout.rows if row.model == model), model)
+def _label(model: str, table_layouts: Sequence[TableLayout]) -> str:
+    """Return the name of a model in the first table layout that has a row for it."""
+    rows = (row for table_layout in table_layouts for row in table_layout.rows)
+    return next((row.label for row in rows if row.model == model), model)

@@ -94,9 +94,9 @@ def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
         f"{escape_markdown(ledger.title)}, {ledger.scale} scale. {_scale_note(ledger)}",
         totals,
     ]
-    for layout in dict.fromkeys(verdict.claim.layout.id for verdict in verdicts):
-        of_layout = [verdict for verdict in verdicts if verdict.claim.layout.id == layout]
-        parts += [f"## {_heading(of_layout[0].claim.layout)}", _claims_grid(of_layout)]
+    for table_id in dict.fromkeys(verdict.claim.table_layout.id for verdict in verdicts):
+        of_table = [verdict for verdict in verdicts if verdict.claim.table_layout.id == table_id]
+        parts += [f"## {_heading(of_table[0].claim.table_layout)}", _claims_grid(of_table)]
     parts += [_claim_notes(verdicts), _convention_fits(ledger), _convention_matches(ledger), _CLAIMS_LEGEND]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -110,8 +110,8 @@ def _scale_note(ledger: Ledger) -> str:
     return "Parameters and operations are counted, accuracies and latencies measured."
 
 
-def _heading(layout: TableLayout) -> str:
-    return f"{'Table' if layout.id.startswith('table') else 'Section'} {layout.number}"
+def _heading(table_layout: TableLayout) -> str:
+    return f"{'Table' if table_layout.id.startswith('table') else 'Section'} {table_layout.number}"
 
 
 def _claims_grid(verdicts: Sequence[ClaimVerdict]) -> str:

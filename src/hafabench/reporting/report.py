@@ -71,8 +71,9 @@ class Report:
 
     @cached_property
     def metrics(self) -> dict[str, TableMetrics]:
-        """The metrics that fill each table, by the id of its layout."""
-        return {layout.id: TableMetrics(layout, self.frame) for layout in self.experiment.table_layouts}
+        """The metrics that fill each table, by the id of its table layout."""
+        table_layouts = self.experiment.table_layouts
+        return {table_layout.id: TableMetrics(table_layout, self.frame) for table_layout in table_layouts}
 
     @cached_property
     def tables(self) -> dict[str, Table]:

@@ -17,14 +17,14 @@ class TableMetrics:
     """The rows of a frame that fill one table.
 
     Args:
-        layout: The table's layout.
+        table_layout: The arrangement of the table.
         frame: The experiment's metrics, see `hafabench.reporting.frame`.
     """
 
-    def __init__(self, layout: TableLayout, frame: pd.DataFrame):
-        self.layout = layout
-        models = {row.model for row in layout.rows} | {row.baseline for row in layout.rows if row.baseline}
-        names = {column.metric_name for column in layout.columns}
+    def __init__(self, table_layout: TableLayout, frame: pd.DataFrame):
+        self.table_layout = table_layout
+        models = {name for row in table_layout.rows for name in (row.model, row.baseline) if name}
+        names = {column.metric_name for column in table_layout.columns}
         wanted = frame[frame["model"].isin(models) & frame["name"].isin(names)]
         # Missing values become None, which plain Python code can test.
         wanted = wanted.astype(object).where(wanted.notna(), None)
@@ -34,7 +34,7 @@ class TableMetrics:
             at = (metric.verb, metric.task, metric.name, metric.id if metric.verb == "latency" else "")
             self._metrics.setdefault((*at, metric.model), []).append(metric)
         self._models = models
-        self._groups = {name: row.group for row in layout.rows for name in (row.baseline, row.model) if name}
+        self._groups = {name: row.group for row in table_layout.rows for name in (row.baseline, row.model) if name}
 
     def of(self, column: Column, model: str) -> list[Any]:
         """Return the metrics of one column and model. Imported ones are used only if nothing was measured."""

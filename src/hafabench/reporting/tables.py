@@ -39,7 +39,7 @@ class TableCell:
         value: Mean over seeds, or the only number; None if nothing was measured.
         spread: Standard deviation over seeds; None with fewer than two seeds.
         n: Number of seeds behind ``value``; None if the value does not depend on a seed.
-        delta: Difference to the row's baseline.
+        delta: Difference from the row's baseline.
         delta_low, delta_high: Its 95 % confidence interval, paired by seed; None if seeds cannot be paired.
         mark: The kind of ``value``.
         paper, paper_delta: The paper's value and difference.
@@ -112,7 +112,7 @@ class Table:
         experiment, scale: Name and scale of the experiment.
         warning: Warning to be shown in front of the table; empty at full scale.
         title: Title of the table.
-        columns: The columns of the layout.
+        columns: The columns of the table layout.
         kinds: The kind of this project's half of each column: ``counted``, ``embedded`` (measured on embedded data)
             or ``measured``.
         rows: The rows in the paper's order.
@@ -160,17 +160,17 @@ def build_table(metrics: TableMetrics, paper: PaperValues, *, experiment: str, t
     """Fill a table layout with an experiment's numbers and the paper's.
 
     Args:
-        metrics: The layout and the metrics that fill it; there may be none.
+        metrics: The table layout and the metrics that fill it; there may be none.
         paper: The paper's printed values.
         experiment: Name of the experiment.
         title: Title of the experiment.
         scale: Scale of the experiment, ``embedded`` or ``full``.
 
     Raises:
-        UserError: If the layout names a row of the paper that does not exist.
+        UserError: If the table layout names a row of the paper that does not exist.
     """
-    layout = metrics.layout
-    _refuse_unknown_rows(layout, paper)
+    table_layout = metrics.table_layout
+    _refuse_unknown_rows(table_layout, paper)
     rows = [
         TableRow(
             key=row.row or row.model,
@@ -178,33 +178,36 @@ def build_table(metrics: TableMetrics, paper: PaperValues, *, experiment: str, t
             label=row.label,
             group=row.group,
             baseline=row.baseline,
-            cells=tuple(_cell(column, row, metrics, paper) for column in layout.columns),
+            cells=tuple(_cell(column, row, metrics, paper) for column in table_layout.columns),
         )
-        for row in layout.rows
+        for row in table_layout.rows
     ]
-    rows = _with_best(layout.columns, rows)
-    kinds = tuple(_kind(column, scale) for column in layout.columns)
+    rows = _with_best(table_layout.columns, rows)
+    kinds = tuple(_kind(column, scale) for column in table_layout.columns)
     marks: set[str] = {cell.mark for row in rows for cell in row.cells}
-    sources = [metrics.of_column(column) for column in layout.columns]
+    sources = [metrics.of_column(column) for column in table_layout.columns]
     return Table(
-        id=layout.id,
-        number=layout.number,
+        id=table_layout.id,
+        number=table_layout.number,
         experiment=experiment,
         scale=scale,
         warning=legend.warning(title, scale),
-        title=layout.title,
-        columns=tuple(layout.columns),
+        title=table_layout.title,
+        columns=tuple(table_layout.columns),
         kinds=kinds,
         rows=tuple(rows),
-        notes=tuple(legend.notes(layout.columns, kinds, sources, rows, marks, experiment=experiment, scale=scale)),
+        notes=tuple(
+            legend.notes(table_layout.columns, kinds, sources, rows, marks, experiment=experiment, scale=scale)
+        ),
     )
 
 
-def _refuse_unknown_rows(layout: TableLayout, paper: PaperValues) -> None:
-    known = {row for table, row, _ in paper if table == layout.source}
-    unknown = [row.row for row in layout.rows if row.row is not None and row.row not in known]
+def _refuse_unknown_rows(table_layout: TableLayout, paper: PaperValues) -> None:
+    known = {row for table, row, _ in paper if table == table_layout.source}
+    unknown = [row.row for row in table_layout.rows if row.row is not None and row.row not in known]
     if unknown:
-        raise UserError([f"{layout.id}: the paper's values have no row {row!r} in this table" for row in unknown])
+        problem = f"{table_layout.id}: the paper's values have no row"
+        raise UserError([f"{problem} {row!r} in this table" for row in unknown])
 
 
 def _kind(column: Column, scale: str) -> str:
@@ -214,7 +217,7 @@ def _kind(column: Column, scale: str) -> str:
 
 
 def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues) -> TableCell:
-    printed, printed_delta = _printed(column, paper, metrics.layout.source, row.row or row.model)
+    printed, printed_delta = _printed(column, paper, metrics.table_layout.source, row.row or row.model)
     found = metrics.of(column, row.model)
     if not found:
         return TableCell(paper=printed, paper_delta=printed_delta)

@@ -36,9 +36,9 @@ def dataset_fingerprint(dataset: DatasetConfig) -> str:
 def complexity_models(experiment: Experiment, task: Task) -> list[ModelSpec]:
     """The models whose complexity the tables need for ``task``, in the tables' order."""
     names: dict[str, None] = {}
-    for layout in experiment.table_layouts:
-        if any(column.task == task and column.latency is None for column in layout.columns):
-            names.update((row.model, None) for row in layout.rows)
+    for table_layout in experiment.table_layouts:
+        if any(column.task == task and column.latency is None for column in table_layout.columns):
+            names.update((row.model, None) for row in table_layout.rows)
     names.update((name, None) for name in experiment.config.train.get(task, []))
     return [experiment.models[name] for name in names]
 

@@ -33,13 +33,13 @@ def static_rows(experiment: Experiment) -> list[StaticRow]:
     rows: dict[tuple[str, str, str | None], StaticRow] = {}
     for task in TASKS:
         columns = [
-            (layout, column)
-            for layout in experiment.table_layouts
-            for column in layout.columns
+            (table_layout, column)
+            for table_layout in experiment.table_layouts
+            for column in table_layout.columns
             if column.verb == "complexity" and column.task == task
         ]
         operations = any(column.metric_name == "gmacs" for _, column in columns)
-        wanted = {row.model for layout, _ in columns for row in layout.rows}
+        wanted = {row.model for table_layout, _ in columns for row in table_layout.rows}
         for model in complexity_models(experiment, task):
             if model.name not in wanted:
                 continue

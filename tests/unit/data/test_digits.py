@@ -26,16 +26,16 @@ from hafabench.data.scenes import compose_scene
 from hafabench.errors import UserError
 from hafabench.files import atomic_folder
 
-LAYOUTS = ("imagenet", "coco", "ade20k")
+FORMATS = ("imagenet", "coco", "ade20k")
 
 
-def config(layout: str, root: Path, seed: int = 0, train: int = 16, val: int = 10, **changes) -> DatasetConfig:
-    side = 64 if layout == "imagenet" else 128
+def config(data_format: str, root: Path, seed: int = 0, train: int = 16, val: int = 10, **changes) -> DatasetConfig:
+    side = 64 if data_format == "imagenet" else 128
     content = {
         "name": "digits",
-        "layout": layout,
+        "format": data_format,
         "root": root,
-        "num_classes": 11 if layout == "ade20k" else 10,
+        "num_classes": 11 if data_format == "ade20k" else 10,
         "images": {"train": train, "val": val},
         "generator": {"kind": "digits", "seed": seed, "image_size": side, "max_objects": 5},
     }
@@ -45,19 +45,19 @@ def config(layout: str, root: Path, seed: int = 0, train: int = 16, val: int = 1
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict[str, DatasetConfig]:
     root = tmp_path_factory.mktemp("digits")
-    datasets = {layout: config(layout, root / layout) for layout in LAYOUTS}
+    datasets = {data_format: config(data_format, root / data_format) for data_format in FORMATS}
     for dataset in datasets.values():
         make_digits(dataset)
     return datasets
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_equal_seeds_give_equal_bytes_and_others_do_not(layout, made, tmp_path):
-    again, other = config(layout, tmp_path / "again"), config(layout, tmp_path / "other", seed=1)
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_equal_seeds_give_equal_bytes_and_others_do_not(data_format, made, tmp_path):
+    again, other = config(data_format, tmp_path / "again"), config(data_format, tmp_path / "other", seed=1)
     make_digits(again)
     make_digits(other)
-    digest = manifest.read_manifest(made[layout].root)["digest"]
-    assert manifest.content_digest(again.root) == digest == manifest.content_digest(made[layout].root)
+    digest = manifest.read_manifest(made[data_format].root)["digest"]
+    assert manifest.content_digest(again.root) == digest == manifest.content_digest(made[data_format].root)
     assert manifest.content_digest(other.root) != digest
 
 
@@ -68,7 +68,7 @@ def test_a_scene_does_not_depend_on_how_many_there_are(made, tmp_path):
         assert file.read_bytes() == (paths.coco_images(made["coco"], "train") / file.name).read_bytes()
 
 
-def test_scans_are_disjoint_between_train_and_val_across_all_layouts(made):
+def test_scans_are_disjoint_between_train_and_val_across_all_formats(made):
     shown = [manifest.read_manifest(dataset.root)["scans"] for dataset in made.values()]
     train = {scan for scans in shown for scan in scans["train"]}
     val = {scan for scans in shown for scan in scans["val"]}
@@ -88,7 +88,7 @@ def test_the_split_covers_every_scan_once_and_every_class():
             assert set(labels[indices]) == {label}
 
 
-def test_imagenet_layout_is_read_by_torchvision_with_balanced_classes(made):
+def test_imagenet_format_is_read_by_torchvision_with_balanced_classes(made):
     from torchvision.datasets import ImageFolder
 
     dataset = made["imagenet"]
@@ -106,7 +106,7 @@ def coco(made) -> dict[str, COCO]:
         return {split: COCO(str(paths.coco_annotations(made["coco"], split))) for split in paths.SPLITS}
 
 
-def test_coco_layout_is_read_by_pycocotools(coco, made):
+def test_coco_format_is_read_by_pycocotools(coco, made):
     assert set(coco["train"].imgs).isdisjoint(coco["val"].imgs)
     assert set(coco["train"].anns).isdisjoint(coco["val"].anns)
     for split, count in (("train", 16), ("val", 10)):

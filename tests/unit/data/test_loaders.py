@@ -23,7 +23,7 @@ def original(tmp_path_factory) -> DatasetConfig:
     dataset = DatasetConfig.model_validate(
         {
             "name": "digits",
-            "layout": "imagenet",
+            "format": "imagenet",
             "root": tmp_path_factory.mktemp("loaders") / "imagenet",
             "num_classes": 10,
             "images": {"train": 20, "val": 10},

@@ -19,26 +19,26 @@ from hafabench.data.digits import make_digits
 from hafabench.data.preview import TILE, TITLE, draw_preview, sheet_size
 from hafabench.errors import UserError
 
-LAYOUTS = ("imagenet", "coco", "ade20k")
+FORMATS = ("imagenet", "coco", "ade20k")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict[str, DatasetConfig]:
     root = tmp_path_factory.mktemp("preview")
     datasets = {}
-    for layout in LAYOUTS:
-        many = 10 if layout == "imagenet" else 4
-        datasets[layout] = DatasetConfig.model_validate(
+    for data_format in FORMATS:
+        many = 10 if data_format == "imagenet" else 4
+        datasets[data_format] = DatasetConfig.model_validate(
             {
                 "name": "digits",
-                "layout": layout,
-                "root": root / layout,
-                "num_classes": 11 if layout == "ade20k" else 10,
+                "format": data_format,
+                "root": root / data_format,
+                "num_classes": 11 if data_format == "ade20k" else 10,
                 "images": {"train": many, "val": many},
                 "generator": {"kind": "digits", "image_size": 64, "max_objects": 3},
             }
         )
-        make_digits(datasets[layout])
+        make_digits(datasets[data_format])
     return datasets
 
 
@@ -48,12 +48,12 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_sheet_has_the_expected_size_and_shows_images(layout, made, tmp_path):
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_sheet_has_the_expected_size_and_shows_images(data_format, made, tmp_path):
     file = tmp_path / "sheets" / "preview.png"
-    draw_preview(made[layout], file, columns=2, count=3)
+    draw_preview(made[data_format], file, columns=2, count=3)
     sheet = pixels(file)
-    width, height = sheet_size([3, 3], 2, legend=11 if layout == "ade20k" else 0)
+    width, height = sheet_size([3, 3], 2, legend=11 if data_format == "ade20k" else 0)
     assert sheet.shape == (height, width, 3)
     first = sheet[TITLE : TITLE + TILE, 6 : 6 + TILE]
     assert first.std() > 8

@@ -22,17 +22,17 @@ from hafabench.data.verify import verify_dataset
 from hafabench.errors import UserError
 from tests.support.messages import missing_facts
 
-LAYOUTS = ("imagenet", "coco", "ade20k")
+FORMATS = ("imagenet", "coco", "ade20k")
 
 
-def config(layout: str, root: Path, **changes) -> DatasetConfig:
+def config(data_format: str, root: Path, **changes) -> DatasetConfig:
     """A small data set; without its generator it is treated as real data would be."""
-    many = 10 if layout == "imagenet" else 2
+    many = 10 if data_format == "imagenet" else 2
     content = {
         "name": "digits",
-        "layout": layout,
+        "format": data_format,
         "root": root,
-        "num_classes": 11 if layout == "ade20k" else 10,
+        "num_classes": 11 if data_format == "ade20k" else 10,
         "images": {"train": many, "val": many},
         "generator": {"kind": "digits", "seed": 0, "image_size": 64, "max_objects": 3},
     }
@@ -42,7 +42,7 @@ def config(layout: str, root: Path, **changes) -> DatasetConfig:
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory) -> dict[str, DatasetConfig]:
     root = tmp_path_factory.mktemp("originals")
-    datasets = {layout: config(layout, root / layout) for layout in LAYOUTS}
+    datasets = {data_format: config(data_format, root / data_format) for data_format in FORMATS}
     for dataset in datasets.values():
         make_digits(dataset)
     return datasets
@@ -52,10 +52,10 @@ def originals(tmp_path_factory) -> dict[str, DatasetConfig]:
 def copied(originals, tmp_path) -> Callable[..., DatasetConfig]:
     """A copy to spoil, configured as a real data set (without a generator) unless asked otherwise."""
 
-    def copy(layout: str, **changes) -> DatasetConfig:
-        root = tmp_path / layout
-        shutil.copytree(originals[layout].root, root)
-        return config(layout, root, **({"generator": None} | changes))
+    def copy(data_format: str, **changes) -> DatasetConfig:
+        root = tmp_path / data_format
+        shutil.copytree(originals[data_format].root, root)
+        return config(data_format, root, **({"generator": None} | changes))
 
     return copy
 
@@ -81,9 +81,9 @@ def edit_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     file.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_embedded_data_is_read_whole(layout, originals):
-    dataset = originals[layout]
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_embedded_data_is_read_whole(data_format, originals):
+    dataset = originals[data_format]
     report = verify_dataset(dataset)
     assert report.counts == report.decoded == dict(dataset.images)
     assert report.digest_of == "content"
@@ -92,9 +92,9 @@ def test_embedded_data_is_read_whole(layout, originals):
     assert f"{dataset.images['train']} images" in report.summary()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_real_data_is_digested_by_its_listing(layout, copied):
-    dataset = copied(layout)
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_real_data_is_digested_by_its_listing(data_format, copied):
+    dataset = copied(data_format)
     first = verify_dataset(dataset)
     assert first.digest_of == "listing"
     assert verify_dataset(dataset) == first
@@ -110,11 +110,11 @@ def test_of_large_data_a_fixed_sample_is_decoded(copied, monkeypatch):
     assert verify_dataset(dataset).decoded == {"train": 4, "val": 4}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_missing_root_folder(layout, tmp_path):
-    (problem,) = problems_of(config(layout, tmp_path / "nowhere", generator=None))
-    assert problem.startswith(f"{tmp_path / 'nowhere'}: no such folder; expected the data format {layout!r}")
-    (problem,) = problems_of(config(layout, tmp_path / "nowhere"))
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_missing_root_folder(data_format, tmp_path):
+    (problem,) = problems_of(config(data_format, tmp_path / "nowhere", generator=None))
+    assert problem.startswith(f"{tmp_path / 'nowhere'}: no such folder; expected the data format {data_format!r}")
+    (problem,) = problems_of(config(data_format, tmp_path / "nowhere"))
     assert problem.endswith("`hafabench data prepare` makes it")
 
 
@@ -140,9 +140,9 @@ def test_empty_class_wrong_count_and_wrong_number_of_classes(copied):
     assert f"{dataset.root}/val/digit_9: class folder in only one of train and val" in found
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_truncated_image(layout, copied):
-    dataset = copied(layout)
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_truncated_image(data_format, copied):
+    dataset = copied(data_format)
     file = images_of(dataset)[0]
     truncate(file)
     (problem,) = problems_of(dataset)

@@ -348,7 +348,7 @@ def test_markdown_escapes_text_of_the_user(experiment):
 @pytest.mark.slow
 def test_every_column_of_every_table_can_be_explained(experiment):
     # The last row of each: a variant with a baseline.
-    last = {(p.layout.id, p.column.key, p.is_difference): locator for locator, p in places(experiment).items()}
+    last = {(p.table_layout.id, p.column.key, p.is_difference): locator for locator, p in places(experiment).items()}
     for locator in last.values():
         found = explain(experiment, locator)
         assert found.remake is not None or found.notes, f"{locator}: neither a way to make it nor a reason"

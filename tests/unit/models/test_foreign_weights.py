@@ -113,7 +113,7 @@ def test_published_pvt_gives_the_same_logits():
     fitted = fit(target, published(source.state_dict()), CATALOG["pvt_tiny"], {})
     target.load_state_dict(fitted.state)
     assert torch.equal(source(x), target(x))
-    assert (fitted.layout, fitted.dropped) == ("names of the published PVT code", ())
+    assert (fitted.naming, fitted.dropped) == ("names of the published PVT code", ())
 
 
 def test_published_pvt_v2_is_read_by_timm_and_tcformer_by_its_own_names():
@@ -126,7 +126,7 @@ def test_published_pvt_v2_is_read_by_timm_and_tcformer_by_its_own_names():
         theirs[name.replace("patch_embed.", "patch_embed1.").replace(".dwconv.", ".dwconv.dwconv.")] = value
     fitted = fit(model, theirs, CATALOG["pvt_v2_b1"], {})
     assert_equal(fitted.state, model.state_dict())
-    assert fitted.layout == "names that timm loads"
+    assert fitted.naming == "names that timm loads"
 
     tokens = create("pvt_v2_b1_sia_sia_sia", **SMALL)
     theirs = {}
@@ -155,7 +155,7 @@ def test_mmdets_pvt_in_a_dense_model():
     assert not fitted.state[name][:, 0].any()
     expected[name] = torch.cat((fitted.state[name][:, :1], expected[name][:, 1:]), dim=1)
     assert_equal(fitted.state, expected)
-    assert fitted.layout == "mmdet's names of PVT"
+    assert fitted.naming == "mmdet's names of PVT"
 
 
 def test_a_classifiers_leftovers_are_dropped_in_a_dense_model_only():

@@ -66,7 +66,7 @@ def test_every_pair_with_common_seeds_is_compared_once_in_the_tables_order(exper
     ]
     assert Report(experiment, frame, None).uncompared == ["PVT-Small(HAFA) against PVT-Small (Top-1 (%))"]
     # A pair that stands in two tables is one comparison of the family, the first table's.
-    again = [layout.model_copy(update={"id": "table9"}) for layout in experiment.table_layouts]
+    again = [table_layout.model_copy(update={"id": "table9"}) for table_layout in experiment.table_layouts]
     assert compared(replace(experiment, table_layouts=[*experiment.table_layouts, *again]), frame) == found
     # A table without a row for the baseline calls it what another table does.
     first = experiment.table_layouts[0]

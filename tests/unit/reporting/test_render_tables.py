@@ -26,7 +26,7 @@ from tests.support.markdown import table_rows
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import complexity, evaluation, frame_of, latency
 
-LAYOUT = TableLayout(
+TABLE_LAYOUT = TableLayout(
     id="table9",
     title="Things_compared",
     columns=[
@@ -63,7 +63,7 @@ def table(tmp_path):
         evaluation("classification", "a_hafa", 0, {"top1": 93.1}),
         evaluation("classification", "a_hafa", 1, {"top1": 88.3}),
     )
-    return build_table(TableMetrics(LAYOUT, frame), PAPER, **ABOUT)
+    return build_table(TableMetrics(TABLE_LAYOUT, frame), PAPER, **ABOUT)
 
 
 EMPTY = "\u2013"
@@ -206,7 +206,7 @@ def test_csv_has_one_line_per_cell_with_unrounded_numbers(table):
 
 # All files of an experiment.
 
-LAYOUTS = load_table_layouts(REPOSITORY / "configs/tables.yaml")
+TABLE_LAYOUTS = load_table_layouts(REPOSITORY / "configs/tables.yaml")
 PAPER_FILE = REPOSITORY / "configs/paper_values.csv"
 DETECTION = [
     "box_ap",
@@ -226,7 +226,7 @@ def frame(tmp_path_factory):
     """Two seeds of a few models on all tasks, with long numbers, which make the tables as wide as possible."""
     records = [latency("table4", {"pvt_v2_b1_sia_sia_sia": (1119.0, 1120.0, 1122.0)})]
     for task in ("classification", "segmentation", "detection"):
-        names = {row.model for layout in LAYOUTS for row in layout.rows}
+        names = {row.model for table_layout in TABLE_LAYOUTS for row in table_layout.rows}
         values = {"params": 101.9e6, "params_trainable": 101.9e6, "gmacs": 103.9}
         records.append(complexity(task, dict.fromkeys(sorted(names), values), "50 % of R&D_1: at 224x224 {net}"))
     for seed in (0, 1):
@@ -238,16 +238,16 @@ def frame(tmp_path_factory):
     return frame_of(tmp_path_factory.mktemp("results"), *records)
 
 
-def report_of(frame, layouts=LAYOUTS, **changes):
+def report_of(frame, table_layouts=TABLE_LAYOUTS, **changes):
     loaded = load_experiment(REPOSITORY / "configs/digits.yaml")
     changes = {"title": '"Digits" & textures_64\u00d764 #1 (50 %)'} | changes
     config = loaded.config.model_copy(update=changes)
-    return Report(replace(loaded, config=config, table_layouts=layouts), frame, None)
+    return Report(replace(loaded, config=config, table_layouts=table_layouts), frame, None)
 
 
-def write(frame, folder, layouts=LAYOUTS, **changes):
+def write(frame, folder, table_layouts=TABLE_LAYOUTS, **changes):
     """Write the files of the tables below ``folder``; returns their paths."""
-    report = report_of(frame, layouts, **changes)
+    report = report_of(frame, table_layouts, **changes)
     written = []
     for path, text in (markdown.files(report) | latex.files(report) | cells_csv.files(report)).items():
         target = folder / path.relative_to(report.experiment.reports)
@@ -259,7 +259,8 @@ def write(frame, folder, layouts=LAYOUTS, **changes):
 
 def test_every_file_is_written_and_marks_embedded_data(frame, tmp_path):
     written = write(frame, tmp_path)
-    names = {f"tables/{layout.id}.{suffix}" for layout in LAYOUTS for suffix in ("md", "tex", "csv")}
+    tables = [table_layout.id for table_layout in TABLE_LAYOUTS]
+    names = {f"tables/{table}.{suffix}" for table in tables for suffix in ("md", "tex", "csv")}
     names |= {"paper.tex", "tables.md"}
     assert {str(path.relative_to(tmp_path)) for path in written} == names
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == names
@@ -291,19 +292,19 @@ def test_full_scale_tables_carry_no_warning(tmp_path):
 
 def test_nothing_is_written_if_one_table_cannot_be_built(frame, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [LAYOUTS[-1].rows[0].model_copy(update={"row": "unknown"})]
+    rows = [TABLE_LAYOUTS[-1].rows[0].model_copy(update={"row": "unknown"})]
     with pytest.raises(UserError, match="no row 'unknown'"):
-        write_report(report_of(frame, [*LAYOUTS[:-1], LAYOUTS[-1].model_copy(update={"rows": rows})]))
+        write_report(report_of(frame, [*TABLE_LAYOUTS[:-1], TABLE_LAYOUTS[-1].model_copy(update={"rows": rows})]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_csv_carries_the_papers_values_as_they_are(frame, tmp_path):
     write(frame, tmp_path)
     paper = load_paper_values(PAPER_FILE)
-    for layout in LAYOUTS:
-        for line in csv.DictReader((tmp_path / f"tables/{layout.id}.csv").read_text().splitlines()):
-            (column,) = [column for column in layout.columns if column.key == line["column"]]
-            value = paper[layout.source, line["row"], column.change or column.key]
+    for table_layout in TABLE_LAYOUTS:
+        for line in csv.DictReader((tmp_path / f"tables/{table_layout.id}.csv").read_text().splitlines()):
+            (column,) = [column for column in table_layout.columns if column.key == line["column"]]
+            value = paper[table_layout.source, line["row"], column.change or column.key]
             assert (line["label"], line["group"]) == (value.label, value.group)
             printed = (None, value.value) if column.change else (value.value, value.delta)
             assert tuple(float(line[key]) if line[key] else None for key in ("paper", "paper_delta")) == printed
@@ -333,14 +334,14 @@ def compile_twice(folder, name):
 @PDFLATEX
 @pytest.mark.parametrize("empty", [False, True])
 def test_the_document_compiles(frame, tmp_path, empty):
-    layouts = LAYOUTS[2:5:2] if empty else LAYOUTS
-    write(empty_frame() if empty else frame, tmp_path, layouts)
+    table_layouts = TABLE_LAYOUTS[2:5:2] if empty else TABLE_LAYOUTS
+    write(empty_frame() if empty else frame, tmp_path, table_layouts)
     compile_twice(tmp_path, "paper.tex")
     assert (tmp_path / "paper.pdf").stat().st_size > 10_000
     assert "Missing character" not in (tmp_path / "paper.log").read_text(errors="replace")
     # Numbered as the paper's tables and sections, whichever there are and whatever pages they stand on.
     labels = dict(re.findall(r"newlabel\{tab:digits-(\w+)\}\{\{([\d.]+)\}", (tmp_path / "paper.aux").read_text()))
-    assert labels == {layout.id: layout.number for layout in layouts}
+    assert labels == {table_layout.id: table_layout.number for table_layout in table_layouts}
 
 
 @PDFLATEX

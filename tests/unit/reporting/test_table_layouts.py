@@ -12,50 +12,50 @@ from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.errors import UserError
 from tools.checkout import REPOSITORY
 
-LAYOUTS = {layout.id: layout for layout in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
+TABLE_LAYOUTS = {table.id: table for table in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
 DIGITS = load_experiment(REPOSITORY / "configs/digits.yaml")
 PAPER = load_paper_values(REPOSITORY / "configs/paper_values.csv")
 
 
 def test_every_printed_cell_has_its_place_and_every_place_is_printed():
     places = {
-        (layout.source, row.row or row.model, column.change or column.key)
-        for layout in LAYOUTS.values()
-        for row in layout.rows
-        for column in layout.columns
+        (table_layout.source, row.row or row.model, column.change or column.key)
+        for table_layout in TABLE_LAYOUTS.values()
+        for row in table_layout.rows
+        for column in table_layout.columns
     }
     assert places == set(PAPER)
     # Tables 1-6, the latencies of section 4.1, the differences of section 4.4.
     assert len(places) == 45 + 27 + 90 + 8 + 8 + 24 + 6 + 4
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_rows_have_the_papers_order_and_labels(layout: TableLayout):
-    aliases = {row.row: row.model for known in LAYOUTS.values() for row in known.rows if row.row}
+@pytest.mark.parametrize("table_layout", TABLE_LAYOUTS.values(), ids=list(TABLE_LAYOUTS))
+def test_rows_have_the_papers_order_and_labels(table_layout: TableLayout):
+    aliases = {row.row: row.model for known in TABLE_LAYOUTS.values() for row in known.rows if row.row}
     in_paper = {}
     for value in PAPER.values():
-        if value.table == layout.source:
+        if value.table == table_layout.source:
             baseline = aliases.get(value.baseline, value.baseline)
             in_paper[value.row] = (value.row, value.label, value.group, baseline)
-    assert [(r.row or r.model, r.label, r.group, r.baseline) for r in layout.rows] == list(in_paper.values())
+    assert [(r.row or r.model, r.label, r.group, r.baseline) for r in table_layout.rows] == list(in_paper.values())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_columns_with_differences_are_those_where_the_paper_prints_some(layout: TableLayout):
-    values = [value for value in PAPER.values() if value.table == layout.source]
+@pytest.mark.parametrize("table_layout", TABLE_LAYOUTS.values(), ids=list(TABLE_LAYOUTS))
+def test_columns_with_differences_are_those_where_the_paper_prints_some(table_layout: TableLayout):
+    values = [value for value in PAPER.values() if value.table == table_layout.source]
     with_delta = {value.metric for value in values if value.delta is not None or value.metric.endswith("_change")}
-    assert {column.change or column.key for column in layout.columns if column.delta} == with_delta
+    assert {column.change or column.key for column in table_layout.columns if column.delta} == with_delta
 
 
 def test_table_6_names_the_schedules_of_models_that_drop_tokens():
-    (note,) = [column.note for column in LAYOUTS["table6"].columns if column.note]
-    for row in LAYOUTS["table6"].rows:
+    (note,) = [column.note for column in TABLE_LAYOUTS["table6"].columns if column.note]
+    for row in TABLE_LAYOUTS["table6"].rows:
         keep = CATALOG[row.model].keep
         assert keep is None or f"{row.label} keeps {describe_rates(keep)}" in note
 
 
 def test_every_row_is_a_known_model_and_only_one_goes_by_another_name():
-    rows = [row for layout in LAYOUTS.values() for row in layout.rows]
+    rows = [row for table_layout in TABLE_LAYOUTS.values() for row in table_layout.rows]
     assert {row.model for row in rows} <= set(CATALOG)
     (alias,) = [row for row in rows if row.row is not None]
     assert (alias.row, alias.model) == ("pvt_v2_b1_laa_laa_sia", "pvt_v2_b1_hafa")

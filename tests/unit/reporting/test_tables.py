@@ -21,14 +21,14 @@ from tests.support.messages import missing_facts
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency
 
-LAYOUTS = {layout.id: layout for layout in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
+TABLE_LAYOUTS = {table.id: table for table in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
 DIGITS = load_experiment(REPOSITORY / "configs/digits.yaml")
 PAPER = load_paper_values(REPOSITORY / "configs/paper_values.csv")
 ABOUT = {"experiment": "digits", "title": "Embedded digits scenes", "scale": "embedded"}
 
 
 def build(frame, table="table1", **changes):
-    return build_table(TableMetrics(LAYOUTS[table], frame), PAPER, **(ABOUT | changes))
+    return build_table(TableMetrics(TABLE_LAYOUTS[table], frame), PAPER, **(ABOUT | changes))
 
 
 def cell(table, row, column) -> TableCell:
@@ -262,22 +262,22 @@ def test_numbers_of_another_experiment_are_refused(tmp_path):
 
 
 def test_a_row_marked_as_the_papers_must_match_it(tmp_path):
-    layout = LAYOUTS["table4"].model_copy(
-        update={"rows": [LAYOUTS["table4"].rows[0].model_copy(update={"row": "pvt_v2_b1_sia"})]}
+    table_layout = TABLE_LAYOUTS["table4"].model_copy(
+        update={"rows": [TABLE_LAYOUTS["table4"].rows[0].model_copy(update={"row": "pvt_v2_b1_sia"})]}
     )
     with pytest.raises(UserError, match="table4: the paper's values have no row 'pvt_v2_b1_sia'"):
-        build_table(TableMetrics(layout, empty_frame()), PAPER, **ABOUT)
+        build_table(TableMetrics(table_layout, empty_frame()), PAPER, **ABOUT)
 
 
 def test_a_new_row_needs_no_values_of_the_paper(tmp_path):
-    own = LAYOUTS["table1"].rows[3].model_copy(update={"model": "mine", "label": "Mine"})
-    layout = LAYOUTS["table1"].model_copy(update={"rows": [*LAYOUTS["table1"].rows, own]})
+    own = TABLE_LAYOUTS["table1"].rows[3].model_copy(update={"model": "mine", "label": "Mine"})
+    table_layout = TABLE_LAYOUTS["table1"].model_copy(update={"rows": [*TABLE_LAYOUTS["table1"].rows, own]})
     frame = frame_of(
         tmp_path,
         evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}),
         evaluation("classification", "mine", 0, {"top1": 91.0}),
     )
-    mine = cell(build_table(TableMetrics(layout, frame), PAPER, **ABOUT), "mine", "top1")
+    mine = cell(build_table(TableMetrics(table_layout, frame), PAPER, **ABOUT), "mine", "top1")
     assert (mine.ours(1), mine.cited(1)) == (("91.0", "(+1.0)"), ("", ""))
 
 

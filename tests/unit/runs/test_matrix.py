@@ -34,11 +34,11 @@ def test_paper_trains_every_row(repository):
     experiment = load_experiment(repository / "configs/paper.yaml")
     runs = expand(experiment)
     tasks = {"top1": "classification", "miou": "segmentation", "box_ap": "detection"}
-    for layout in experiment.table_layouts:
-        for column in layout.columns:
+    for table_layout in experiment.table_layouts:
+        for column in table_layout.columns:
             if column.key in tasks:
-                for row in layout.rows:
-                    assert f"{tasks[column.key]}/{row.model}/seed0" in runs, (layout.id, row.label)
+                for row in table_layout.rows:
+                    assert f"{tasks[column.key]}/{row.model}/seed0" in runs, (table_layout.id, row.label)
 
 
 def test_a_changed_learning_rate_changes_that_run_and_its_dependants_only(write_experiment):

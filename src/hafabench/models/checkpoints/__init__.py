@@ -1,1 +1,1 @@
-"""Checkpoints: how they are stored, loaded and translated from the layouts of other projects."""
+"""Checkpoints: how they are stored, loaded and translated from the names that other projects use."""

@@ -70,7 +70,7 @@ class ForeignWeights:
         """Clauses that describe which part was read and how its names were translated."""
         place = f"its {self.part}" if self.part else "the whole file"
         renamed = [f"renamed {old} to {new}" for old, new in self.renames.items()]
-        return "; ".join([f"{place}, {self.fitted.layout}", *renamed, *self.fitted.dropped])
+        return "; ".join([f"{place}, {self.fitted.naming}", *renamed, *self.fitted.dropped])
 
 
 def _read(file: Path) -> Any:

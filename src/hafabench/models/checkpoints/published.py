@@ -51,12 +51,12 @@ class Fitted:
 
     Attributes:
         state: Complete input of the model's ``load_state_dict``.
-        layout: The naming scheme of the file.
+        naming: The naming scheme of the file.
         dropped: One sentence for each kind of tensor that is not used, with the names in the file.
     """
 
     state: dict[str, Tensor]
-    layout: str
+    naming: str
     dropped: tuple[str, ...]
 
 
@@ -91,7 +91,7 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, rename
     target = model.get_submodule(prefix.removesuffix(".")) if dense else model
     inner = {name: tensor for name, tensor in rest.items() if not dense or name.startswith("backbone.")}
     inner = {name.removeprefix("backbone.") if dense else name: tensor for name, tensor in inner.items()}
-    layout, translated = _translate(target, inner, spec, dense)
+    naming, translated = _translate(target, inner, spec, dense)
     named |= {prefix + name: tensor for name, tensor in translated.items()}
     if dense:
         outer = {name: tensor for name, tensor in rest.items() if not name.startswith("backbone.")}
@@ -107,7 +107,7 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, rename
     if own.keys() <= named.keys():
         dropped = _drop_unused(leftovers, target, prefix, dense)
     _refuse_mismatches(own, named, leftovers)
-    return Fitted({name: named[name].value for name in own}, layout, tuple(dropped))
+    return Fitted({name: named[name].value for name in own}, naming, tuple(dropped))
 
 
 def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

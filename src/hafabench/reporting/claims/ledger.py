@@ -72,7 +72,7 @@ def settle_claims(
         experiment: The experiment. Static claims are settled at either scale, the others only at full scale.
         paper: The paper's printed values.
         counts: The parameters and operations of the models; None if they have not been counted.
-        metrics: The metrics that fill each table, by the id of its layout.
+        metrics: The metrics that fill each table, by the id of its table layout.
 
     Raises:
         UserError: If the claims file names something that the paper does not print.
@@ -83,7 +83,7 @@ def settle_claims(
     verdicts = {verdict.claim.locator: verdict for verdict in static.verdicts(fits)}
     for claim in claims:
         if claim.kind != "static":
-            verdicts[claim.locator] = judge_measured(claim, metrics[claim.layout.id], experiment.config.scale)
+            verdicts[claim.locator] = judge_measured(claim, metrics[claim.table_layout.id], experiment.config.scale)
     figures = Counter(claim.metric for claim in claims if not claim.is_difference)
     conventions = experiment.claims_config.conventions
     return Ledger(

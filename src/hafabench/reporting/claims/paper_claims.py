@@ -31,7 +31,7 @@ class Claim:
 
     Attributes:
         locator: ``table2/pvt_small_hafa/miou``, or ``table2/pvt_small_hafa/miou_delta`` for a difference.
-        layout, row, column: The table cell that contains the claim.
+        table_layout, row, column: The table cell that contains the claim.
         metric: Name of the metric in the paper's values.
         printed: The figure in ``unit``; ``text`` is the figure as the paper prints it.
         is_difference: Whether the claim is a difference between the row and its baseline.
@@ -42,7 +42,7 @@ class Claim:
     """
 
     locator: str
-    layout: TableLayout
+    table_layout: TableLayout
     row: Row
     column: Column
     metric: str
@@ -84,12 +84,12 @@ def paper_claims(experiment: Experiment, values: PaperValues) -> list[Claim]:
         UserError: If the claims file names something that the paper does not print.
     """
     claims: list[Claim] = []
-    for layout in experiment.table_layouts:
-        for row in layout.rows:
-            for column in layout.columns:
-                at = (layout.source, row.row or row.model)
+    for table_layout in experiment.table_layouts:
+        for row in table_layout.rows:
+            for column in table_layout.columns:
+                at = (table_layout.source, row.row or row.model)
                 value, change = values.get((*at, column.key)), values.get((*at, column.change or ""))
-                cell = _PaperCell(experiment, layout, row, column)
+                cell = _PaperCell(experiment, table_layout, row, column)
                 if value is not None and value.value is not None:
                     claims.append(cell.claim(column.key, value.value, value.value))
                     if value.delta is not None:
@@ -106,7 +106,7 @@ class _PaperCell:
     """A table cell whose printed values become claims."""
 
     experiment: Experiment
-    layout: TableLayout
+    table_layout: TableLayout
     row: Row
     column: Column
 
@@ -120,7 +120,7 @@ class _PaperCell:
             suffix: What the locator of a difference adds to ``metric``; None if ``printed`` is the figure itself.
         """
         difference, decimals = suffix is not None, self.column.decimals
-        locator = f"{self.layout.source}/{self.row.row or self.row.model}/{metric}{suffix or ''}"
+        locator = f"{self.table_layout.source}/{self.row.row or self.row.model}/{metric}{suffix or ''}"
         tolerance, reason = 0.5 * 10**-decimals, "half a digit of the printed figure"
         device: str | None = None
         if self.column.verb != "complexity":
@@ -133,7 +133,7 @@ class _PaperCell:
         notes = (note.says for note in self.experiment.claims_config.notes if _matches(locator, note.rows))
         return Claim(
             locator=locator,
-            layout=self.layout,
+            table_layout=self.table_layout,
             row=self.row,
             column=self.column,
             metric=metric,
@@ -158,10 +158,11 @@ def _tolerance(experiment: Experiment, metric: str) -> Tolerance:
 
 def _elsewhere(experiment: Experiment, claim: Claim, printed: Mapping[str, float]) -> Iterator[str]:
     """Yield notes on what others report for the figure, or for the baseline of a difference."""
+    baseline = f"{claim.table_layout.source}/{claim.row.baseline}/{claim.metric}"
     for other in experiment.claims_config.elsewhere:
         if other.claim == claim.locator:
             yield f"{other.by}: {other.value:g}"
-        elif claim.is_difference and other.claim == f"{claim.layout.source}/{claim.row.baseline}/{claim.metric}":
+        elif claim.is_difference and other.claim == baseline:
             gain = printed[claim.locator.removesuffix(DELTA)] - other.value
             text = format_fixed(gain, claim.column.decimals, signed=True)
             yield f"against {other.value:g} ({other.by}) it is {text}"

@@ -71,7 +71,7 @@ class ClaimVerdict:
 
 CLAIM_COLUMNS: dict[str, Callable[[ClaimVerdict], Any]] = {
     "locator": lambda v: v.claim.locator,
-    "table": lambda v: v.claim.layout.source,
+    "table": lambda v: v.claim.table_layout.source,
     "row": lambda v: v.claim.row.row or v.claim.row.model,
     "metric": lambda v: v.claim.metric,
     "kind": lambda v: v.claim.kind,

@@ -36,7 +36,7 @@ class CellView:
         locator: Its locator, as `hafabench explain` takes it.
         cell: The cell.
         value, delta: This project's half; ``paper`` and ``paper_delta`` are the paper's half.
-        against: The difference to the baseline with its interval.
+        against: The difference from the baseline with its interval.
         shared: The details that all records behind the value have in common.
         sources: The records.
         claims: The verdicts on what the paper prints here.
@@ -93,7 +93,7 @@ def table_view(table: Table, metrics: TableMetrics, verdicts: Mapping[str, Claim
                     cell,
                     column,
                     metrics.of(column, row.model),
-                    f"{metrics.layout.source}/{row.key}/{column.key}",
+                    f"{metrics.table_layout.source}/{row.key}/{column.key}",
                     verdicts,
                 )
                 for column, cell in zip(table.columns, row.cells, strict=True)
