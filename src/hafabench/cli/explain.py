@@ -17,7 +17,7 @@ def explain(locator: str, experiment: Path, style: str) -> None:
     """Show the source of a number in a table.
 
     The output includes the command that reproduces the number. LOCATOR is table/row/column, as in the claims, for
-    example table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for the difference to the baseline.
+    example table2/pvt_small_hafa/miou, or table2/pvt_small_hafa/miou_delta for the difference from the baseline.
     """
     from hafabench.explain.explain import explain as build_explanation
     from hafabench.explain.render import to_json, to_markdown, to_text

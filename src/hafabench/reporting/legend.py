@@ -59,7 +59,7 @@ def notes(
         sentences.append(f"{IMPORTED}: imported: the numbers or their weights come from outside this project.")
     if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
         against = ", ".join(dict.fromkeys(labels.get(row.baseline, row.baseline) for row in rows if row.baseline))
-        sentences.append(f"In round brackets: difference to the baseline ({against}), between unrounded means.")
+        sentences.append(f"In round brackets: difference from the baseline ({against}), between unrounded means.")
     if any(cell.delta_low is not None for cell in cells):
         sentences.append("In square brackets with signs: the difference's 95 % confidence interval, paired by seed.")
     if any(cell.spread is not None for cell in cells):

@@ -249,7 +249,7 @@ def test_comparisons_show_the_verdict_and_the_interval_where_there_is_one():
 
     (chart,) = comparison_charts([compared("box AP", [4.0, 5.0, 4.5]), compared("mask AP", [1.0, 1.0])])
     shown = texts(chart.svg)
-    assert "Detection: difference to the baseline" in shown
+    assert "Detection: difference from the baseline" in shown
     assert shown.count("A against B") == 2
     assert {"box AP: better", "mask AP: cannot tell"} <= set(shown)
     assert len(titles(chart.svg)) == 2

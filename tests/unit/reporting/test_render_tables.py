@@ -72,7 +72,7 @@ NOTES = """\
 - embedded: trained and evaluated here on the embedded data (Top-1 (%)).
 - paper: cited from the paper; blank if it prints no number.
 - \u2013: not run in this experiment.
-- In round brackets: difference to the baseline (A), between unrounded means.
+- In round brackets: difference from the baseline (A), between unrounded means.
 - In square brackets with signs: the difference's 95 % confidence interval, paired by seed.
 - ±: standard deviation over 2 seeds.
 - Experiment digits, embedded scale; 2 seeds (0, 1); device cpu; git commit 0123456789.

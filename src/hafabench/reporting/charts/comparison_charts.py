@@ -26,7 +26,7 @@ def _draw(task: str, comparisons: Sequence[Comparison]) -> Chart:
     with new_figure(54 * len(comparisons), legend_rows=3, left=8) as figure:
         axes = figure.subplots()
         axes.use_sticky_edges = False
-        axes.set_title(f"{task.capitalize()}: difference to the baseline")
+        axes.set_title(f"{task.capitalize()}: difference from the baseline")
         axes.set_xlabel("difference, in points of the metric")
         for number, comparison in enumerate(comparisons):
             _draw_row(axes, number, comparison)
