@@ -63,9 +63,9 @@ def test_a_merger_that_does_its_work_twice_is_caught(tmp_path, monkeypatch):
             for merger in (LocalAdaptiveAggregation, SemanticInformationAggregation):
                 monkeypatch.setattr(merger, "forward", twice(merger.forward))
         record(tmp_path / folder, "latency/small", latency.measure(group, CATALOG, device="cpu").metrics)
-    cell = "latency/small/pvt_tiny_hafa/latency_ratio"
-    assert verdicts(judged(tmp_path / "baseline", tmp_path / "slower")) == {cell: "worse"}
-    assert verdicts(judged(tmp_path / "baseline", tmp_path / "clean"))[cell] in ("no change", "cannot tell")
+    key = "latency/small/pvt_tiny_hafa/latency_ratio"
+    assert verdicts(judged(tmp_path / "baseline", tmp_path / "slower")) == {key: "worse"}
+    assert verdicts(judged(tmp_path / "baseline", tmp_path / "clean"))[key] in ("no change", "cannot tell")
 
 
 @pytest.mark.timing
@@ -103,8 +103,8 @@ def test_one_parameter_more_is_caught(tmp_path, monkeypatch):
         counted = complexity.metrics(specs, "classification", (224, 224), 1000)
         record(tmp_path / folder, "complexity/classification", counted)
     assert set(verdicts(judged(tmp_path / "baseline", tmp_path / "clean")).values()) == {"no change"}
-    found = judged(tmp_path / "baseline", tmp_path / "larger").findings
-    worse = {str(finding.cell): finding.effect.change for finding in found if finding.verdict == "worse"}
+    found = judged(tmp_path / "baseline", tmp_path / "larger").changes
+    worse = {str(change.key): change.effect.change for change in found if change.verdict == "worse"}
     assert worse == {"complexity/classification/pvt_tiny_hafa/params": 1}
 
 

@@ -152,11 +152,11 @@ def test_counting_again_gives_the_same(experiment):
     found = count_rows(experiment, said.append)
     known = read_counts(COUNTS)
     assert len(said) == len(found) == len(known.models)
-    for cell in found:
-        expected = known.of(cell.task, cell.model, cell.build)
-        assert cell.dead_weights == expected.dead_weights
-        assert set(cell.amounts.parameters) == set(expected.amounts.parameters), cell.model
-        assert cell.amounts.macs == expected.amounts.macs, cell.model
+    for counted_model in found:
+        expected = known.of(counted_model.task, counted_model.model, counted_model.build)
+        assert counted_model.dead_weights == expected.dead_weights
+        assert set(counted_model.amounts.parameters) == set(expected.amounts.parameters), counted_model.model
+        assert counted_model.amounts.macs == expected.amounts.macs, counted_model.model
     counted = Report(experiment, empty_frame(), known.model_copy(update={"cells": found}))
     assert counted.ledger.static_only().totals() == {
         "reproduced": 40,

@@ -84,7 +84,9 @@ def test_a_running_job_is_known_by_its_submission(cluster, workspace, write_expe
         record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
         return [(job.state, job.attempts[0].job_id) for job in record.jobs]
 
-    assert wait_until(known, f"the accounting knows {job} and its cell", timeout=60) == [("RUNNING", job)]
+    assert wait_until(known, f"the accounting contains {job} and its job of the workflow", timeout=60) == [
+        ("RUNNING", job)
+    ]
     cluster.scancel(job)
     ended(job, 1)
     record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))

@@ -9,8 +9,8 @@ def test_the_last_lines_name_the_job_its_log_and_the_command_to_repeat_it(tmp_pa
     (tmp_path / "data").write_text("a file where a folder should be")
     done = snakemake(tmp_path, REPOSITORY / "configs/digits.yaml", "results/digits/data/classification.json")
     assert done.returncode != 0
-    _, cell, log, command = done.stdout[done.stdout.index("1 failed or interrupted") :].splitlines()[:4]
-    assert cell.split()[:3] == ["prepare_dataset", "classification", "error:"]
+    _, job, log, command = done.stdout[done.stdout.index("1 failed or interrupted") :].splitlines()[:4]
+    assert job.split()[:3] == ["prepare_dataset", "classification", "error:"]
     assert log.strip() == "log: results/digits/data/classification.log"
     assert command.strip().startswith("again: hafabench data prepare classification --experiment ")
     assert (tmp_path / "results/digits/data/classification.log").read_text().startswith("error: ")

@@ -40,8 +40,8 @@ def clouds(rng: np.random.Generator, side: int) -> np.ndarray:
     """Return octaves of smooth noise."""
     total = np.zeros((side, side), np.float32)
     for octave in range(4):
-        cells = 2 ** (octave + 1) + 1
-        noise = rng.random((cells, cells), dtype=np.float32)
+        points = 2 ** (octave + 1) + 1
+        noise = rng.random((points, points), dtype=np.float32)
         total += cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC) * 0.5**octave
     return _normalised(total)
 
@@ -68,13 +68,13 @@ def dots(rng: np.random.Generator, side: int) -> np.ndarray:
     return _soft_edge(radius - distance, count / side)
 
 
-def cells(rng: np.random.Generator, side: int) -> np.ndarray:
+def patches(rng: np.random.Generator, side: int) -> np.ndarray:
     """Return flat patches around random points, like paving."""
     x, y = _grid(side)
     points = rng.random((rng.integers(8, 28), 2), dtype=np.float32)
     nearest = np.argmin([np.hypot(x - px, y - py) for px, py in points], axis=0)
-    patches = rng.random(len(points), dtype=np.float32)[nearest]
-    return cv2.GaussianBlur(patches, (0, 0), 0.7)
+    shades = rng.random(len(points), dtype=np.float32)[nearest]
+    return cv2.GaussianBlur(shades, (0, 0), 0.7)
 
 
 def marble(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -102,7 +102,7 @@ PATTERNS: dict[str, Pattern] = {
     "stripes": stripes,
     "checks": checks,
     "dots": dots,
-    "cells": cells,
+    "patches": patches,
     "marble": marble,
     "bricks": bricks,
 }

@@ -94,8 +94,8 @@ def test_failed_jobs_show_the_reason_and_the_command_to_repeat(digits, tiny):
     begin(tiny)
     (tiny.folder / "train.log").write_text("32/128 loss 2\nerror: data/digits: no such folder\nTraining ended\n")
     status = experiment_status(digits, runner=squeue())
-    cell = next(one for one in status.jobs if one.job.id == f"train_run {RUN}")
-    assert (cell.state, cell.detail) == ("failed", "error: data/digits: no such folder")
+    job = next(one for one in status.jobs if one.job.id == f"train_run {RUN}")
+    assert (job.state, job.detail) == ("failed", "error: data/digits: no such folder")
     text = render(status)
     assert f"log: {tiny.folder}/train.log" in text
     assert f"again: hafabench train {RUN} --experiment {digits.file}" in text
@@ -127,8 +127,8 @@ def test_a_log_that_grows_without_a_slurm_job_is_of_a_running_job(digits, tiny):
     as_job = states(digits, squeue(squeue_line(7, "RUNNING", Path.cwd(), comment)))
     assert as_job[f"evaluate_run {RUN}"] == ("running", f"{RUN}: evaluated 16 of 40 images")
     found = {one.job.id: one for one in experiment_status(digits, runner=squeue()).jobs}
-    cell = found[f"evaluate_run {RUN}"]
-    assert (cell.state, cell.detail) == ("running", f"{RUN}: evaluated 16 of 40 images")
+    job = found[f"evaluate_run {RUN}"]
+    assert (job.state, job.detail) == ("running", f"{RUN}: evaluated 16 of 40 images")
     ended = {one.job.id: one for one in experiment_status(digits, runner=squeue(), fresh_s=0).jobs}
     assert ended[f"evaluate_run {RUN}"].state == "failed"
 
@@ -184,8 +184,8 @@ def test_without_slurm_files_are_looked_at(digits, tiny):
     assert next(one for one in status.jobs if one.job.id == f"train_run {RUN}").state == "interrupted"
     tiny.history.touch()
     status = experiment_status(digits, runner=RecordedCommands({}))
-    cell = next(one for one in status.jobs if one.job.id == f"train_run {RUN}")
-    assert (cell.state, cell.node) == ("running", "without a Slurm job")
+    job = next(one for one in status.jobs if one.job.id == f"train_run {RUN}")
+    assert (job.state, job.node) == ("running", "without a Slurm job")
 
 
 def test_every_job_is_shown_on_request(digits):

@@ -20,9 +20,9 @@ def grid_stages(side: int = 32) -> list[Tokens]:
 
 
 def clustered(stage: Tokens, channels: int, tokens: int, grid: tuple[int, int]) -> Tokens:
-    """Random clusters of the cells of ``stage``, every cluster with at least one cell."""
-    cells = stage.x.shape[1]
-    index = torch.stack([torch.randperm(cells) % tokens for _ in range(2)])
+    """Random clusters of the positions of ``stage``, every cluster with at least one position."""
+    positions = stage.x.shape[1]
+    index = torch.stack([torch.randperm(positions) % tokens for _ in range(2)])
     return Tokens(torch.randn(2, tokens, channels), grid, ClusterTable(index, stage.grid, tokens))
 
 
@@ -56,7 +56,7 @@ def test_parameters_begin_like_the_libraries():
     assert all(not convolution.bias.any() for convolution in [*neck.lateral_convs, *neck.fpn_convs])
 
 
-def test_every_cell_takes_its_cluster_token_after_the_lateral():
+def test_every_position_takes_its_cluster_token_after_the_lateral():
     torch.manual_seed(0)
     stages = grid_stages()
     stages[3] = clustered(stages[2], CHANNELS[3], 16, (4, 4))
@@ -67,8 +67,8 @@ def test_every_cell_takes_its_cluster_token_after_the_lateral():
     fine = stages[2].x @ lateral[2].T + neck.lateral_convs[2].bias
     coarse = stages[3].x @ lateral[3].T + neck.lateral_convs[3].bias
     for sample in range(2):
-        for cell in range(64):
-            fine[sample, cell] += coarse[sample, stages[3].table.index[sample, cell]]
+        for position in range(64):
+            fine[sample, position] += coarse[sample, stages[3].table.index[sample, position]]
     expected = F.conv2d(
         fine.transpose(1, 2).reshape(2, 12, 8, 8), neck.fpn_convs[2].weight, neck.fpn_convs[2].bias, padding=1
     )

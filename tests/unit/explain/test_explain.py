@@ -131,7 +131,7 @@ def test_trained_cell(experiment):
     assert "seeds    0: 40.25, 1: 42.25" in text
     assert "32 steps, 1 min 16 s, 1.7 images/s, 2 resumes, on cpu" in text
     assert f"sha256 {sha256_of(run.checkpoint)}" in text
-    # Both seeds share a configuration, which is told once.
+    # Both seeds share a configuration, which is shown once.
     assert text.count("Configuration of ") == 1
 
 
@@ -300,13 +300,13 @@ def test_accounting_of_the_cells_own_jobs(experiment):
         "started": "2026-01-02T03:04:05",
         "ended": None,
     }
-    cells = [
+    jobs = [
         {"rule": "train_run", "subject": f"segmentation/{model}/seed0", "turns": [turn]}
         for model in ("pvt_tiny", "resnet18")
     ]
     accounting_file(experiment).parent.mkdir(parents=True)
     content = {"schema": "hafabench.accounting/1", "experiment": "digits", "backend": "sacct", "updated": "now"}
-    accounting_file(experiment).write_text(json.dumps(content | {"cells": cells}))
+    accounting_file(experiment).write_text(json.dumps(content | {"cells": jobs}))
     (entry,) = explain(experiment, "table2/pvt_tiny/miou").accounting
     assert (entry["job"], entry["gpu_hours"], entry["nodes"]) == (
         "train_run segmentation/pvt_tiny/seed0",

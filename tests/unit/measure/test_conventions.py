@@ -110,8 +110,8 @@ def test_ways_to_shorten(value, rounded, twice, truncated):
     assert found == [rounded, twice, truncated]
 
 
-def counts_of(*cells: Counted) -> Counts:
-    return Counts(experiment="digits", fingerprint="f" * 12, cells=list(cells), provenance=provenance())
+def counts_of(*models: Counted) -> Counts:
+    return Counts(experiment="digits", fingerprint="f" * 12, cells=list(models), provenance=provenance())
 
 
 def test_the_record_comes_back_as_it_was(tmp_path):

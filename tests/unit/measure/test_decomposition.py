@@ -151,11 +151,11 @@ def test_sums_equal_the_complexity_count(task, name):
 def test_custom_convolutions_are_distinguished():
     """LAA's two convolutions and SIA's strided map, as the golden classes have them, at 64x96."""
     found = decompose(build_on_meta(CATALOG["pvt_tiny_hafa"], "classification", 10), (64, 96))
-    cells = {2: 8 * 12, 3: 4 * 6, 4: 2 * 3}
-    assert total(found.operations, ["offset"]) == cells[2] * 8 * 4 * 64 + cells[3] * 8 * 4 * 128
-    assert total(found.operations, ["deformable"]) == cells[2] * 128 * 4 * 64 + cells[3] * 320 * 4 * 128
-    assert total(found.operations, ["token_convolution"]) == cells[4] * 512 * 9 * 320
-    assert total(found.operations, ["depthwise"]) == cells[4] * 512 * 25
+    positions = {2: 8 * 12, 3: 4 * 6, 4: 2 * 3}
+    assert total(found.operations, ["offset"]) == positions[2] * 8 * 4 * 64 + positions[3] * 8 * 4 * 128
+    assert total(found.operations, ["deformable"]) == positions[2] * 128 * 4 * 64 + positions[3] * 320 * 4 * 128
+    assert total(found.operations, ["token_convolution"]) == positions[4] * 512 * 9 * 320
+    assert total(found.operations, ["depthwise"]) == positions[4] * 512 * 25
 
 
 def test_dead_weights_are_no_part_of_any_model():

@@ -122,7 +122,7 @@ class TestSia:
         assert context.scores.shape == (2, rows[0] * rows[1], 1)
         assert (context.encoders is not None) == (key_values == "paper")
 
-    def test_scores_of_odd_grids_are_averages_of_their_real_cells(self):
+    def test_scores_of_odd_grids_are_averages_of_their_real_positions(self):
         module = SemanticInformationAggregation(4, 8, score_in_attention=True)
         tokens = Tokens.from_map(torch.randn(1, 4, 3, 3))
         raw = SemanticInformationAggregation(4, 8, "tokens", score_in_attention=True)

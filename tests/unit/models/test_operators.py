@@ -40,7 +40,7 @@ def naive_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, offset: i
     return kept
 
 
-def naive_roi_align(cells, rois, size, scale, ratio, aligned):
+def naive_roi_align(features, rois, size, scale, ratio, aligned):
     """RoIAlign (He et al. 2017) as a sum of bilinear samples; differentiable by autograd, one sample at a time."""
 
     def sample(image, y, x):
@@ -70,7 +70,7 @@ def naive_roi_align(cells, rois, size, scale, ratio, aligned):
             for j in range(size[1]):
                 samples = [
                     sample(
-                        cells[int(index)],
+                        features[int(index)],
                         y1 + (i + (a + 0.5) / rows) * bin_h,
                         x1 + (j + (b + 0.5) / columns) * bin_w,
                     )
@@ -78,7 +78,7 @@ def naive_roi_align(cells, rois, size, scale, ratio, aligned):
                     for b in range(columns)
                 ]
                 bins.append(torch.stack(samples).mean(0))
-        pooled.append(torch.stack(bins, 1).reshape(cells.shape[1], *size))
+        pooled.append(torch.stack(bins, 1).reshape(features.shape[1], *size))
     return torch.stack(pooled)
 
 
@@ -107,8 +107,8 @@ def test_nms_of_no_boxes(mmcv_ops):
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_roi_align_and_its_gradient_equal_bilinear_sampling(mmcv_ops, ratio, aligned):
     torch.manual_seed(ratio)
-    cells = torch.randn(2, 3, 9, 11, dtype=torch.float64, requires_grad=True)
-    # The last two reach over the border and below one cell.
+    features = torch.randn(2, 3, 9, 11, dtype=torch.float64, requires_grad=True)
+    # The third box crosses the border, and the last is smaller than one position.
     rois = torch.tensor(
         [
             [0, 3.0, 2.0, 30.0, 25.0],
@@ -119,11 +119,11 @@ def test_roi_align_and_its_gradient_equal_bilinear_sampling(mmcv_ops, ratio, ali
         dtype=torch.float64,
     )
     weights = torch.randn(4, 3, 3, 2, dtype=torch.float64)
-    expected = naive_roi_align(cells, rois, (3, 2), 0.25, ratio, aligned)
-    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), cells)
+    expected = naive_roi_align(features, rois, (3, 2), 0.25, ratio, aligned)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), features)
 
-    found = mmcv_ops.roi_align(cells, rois, (3, 2), 0.25, ratio, "avg", aligned)
-    (gradient,) = torch.autograd.grad((found * weights).sum(), cells)
+    found = mmcv_ops.roi_align(features, rois, (3, 2), 0.25, ratio, "avg", aligned)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), features)
 
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-9)
@@ -131,12 +131,12 @@ def test_roi_align_and_its_gradient_equal_bilinear_sampling(mmcv_ops, ratio, ali
 
 
 def test_roi_align_takes_half_features_with_single_boxes(mmcv_ops):
-    cells = torch.randn(1, 2, 8, 8).half().requires_grad_()
+    features = torch.randn(1, 2, 8, 8).half().requires_grad_()
     rois = torch.tensor([[0, 4.0, 4.0, 24.0, 20.0]])
-    found = mmcv_ops.roi_align(cells, rois, (2, 2), 0.25, 0, "avg", True)
+    found = mmcv_ops.roi_align(features, rois, (2, 2), 0.25, 0, "avg", True)
     found.sum().backward()
-    single = mmcv_ops.roi_align(cells.detach().float(), rois, (2, 2), 0.25, 0, "avg", True)
-    assert found.dtype == cells.grad.dtype == torch.float16
+    single = mmcv_ops.roi_align(features.detach().float(), rois, (2, 2), 0.25, 0, "avg", True)
+    assert found.dtype == features.grad.dtype == torch.float16
     torch.testing.assert_close(found.float(), single, rtol=2e-3, atol=2e-3)
 
 

@@ -199,7 +199,7 @@ def test_a_latency_is_of_its_device(experiment, tmp_path):
 
 def counted(experiment, **parameters: int) -> Counts:
     """Counts of classifiers whose linear layers have the given numbers of parameters."""
-    cells = [
+    models = [
         Counted(
             task="classification",
             model=model,
@@ -207,7 +207,7 @@ def counted(experiment, **parameters: int) -> Counts:
         )
         for model, count in parameters.items()
     ]
-    return Counts(experiment="paper", fingerprint="f" * 12, cells=cells, provenance=provenance())
+    return Counts(experiment="paper", fingerprint="f" * 12, cells=models, provenance=provenance())
 
 
 def static_verdicts(experiment, claims, changes, **parameters: int) -> dict:

@@ -239,7 +239,7 @@ def test_several_seeds_have_spread_intervals_and_a_value_each(load):
     assert [source.name for source in cell.sources] == [f"seed {seed}" for seed in range(5)]
     values = [float(source.value) for source in cell.sources]
     assert sum(values) / 5 == pytest.approx(cell.cell.value, abs=0.01)
-    # What the seeds share is said once, what they do not with each.
+    # What the seeds share is shown once, and the rest for each seed.
     assert "Commit" in dict(cell.shared)
     assert all({"Checkpoint", "Record"} <= set(dict(source.details)) for source in cell.sources)
     classification = page.report.charts.learning_curves[0].svg
@@ -316,9 +316,9 @@ def test_costs_are_shown_where_there_is_accounting(digits):
         **{"job_id": "7", "state": "COMPLETED", "exit_code": 0, "elapsed_s": 7200.0, "gpus": 2, "cpus": 4},
         **{"nodes": "node7", "started": "2026-01-02T03:04:05"},
     }
-    cells = [{"rule": "train_run", "subject": "classification/pvt_tiny/seed0", "turns": [turn]}]
+    jobs = [{"rule": "train_run", "subject": "classification/pvt_tiny/seed0", "turns": [turn]}]
     about = {"experiment": "digits", "backend": "sacct", "updated": "2026-01-02T05:00:00"}
-    content = {"schema": "hafabench.accounting/1", **about, "cells": cells}
+    content = {"schema": "hafabench.accounting/1", **about, "cells": jobs}
     (digits.results / "accounting.json").write_text(json.dumps(content))
     page = make_page(digits)
     assert ("costs", "Cost") in page.sections
