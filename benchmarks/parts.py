@@ -11,7 +11,7 @@ from benchmarks.timing import compare_calls, quiet_process
 from hafabench.models import create
 from hafabench.models.hafa import SemanticInformationAggregation, Tokens, dpc_knn
 from hafabench.models.hafa.sia import RATIO, convolve_windows
-from hafabench.models.pyramid import PyramidTransformer
+from hafabench.models.pyramid import PyramidClassifier
 from hafabench.stats.intervals import median_interval
 
 STAGES = {2: "LAA of stage 2", 3: "LAA of stage 3", 4: "SIA"}
@@ -42,14 +42,14 @@ def parts(quick: bool) -> Iterator[Row]:
             yield Row.of("parts", what, median_interval(shares[name]), unit="%")
 
 
-def _input_of(model: PyramidTransformer, image: torch.Tensor, stage: int) -> Tokens:
+def _input_of(model: PyramidClassifier, image: torch.Tensor, stage: int) -> Tokens:
     tokens = Tokens.from_map(image)
     for before in model.stages[: stage - 1]:
         tokens = before(tokens)
     return tokens
 
 
-def _merging(model: PyramidTransformer, image: torch.Tensor, stage: int) -> Callable[[], object]:
+def _merging(model: PyramidClassifier, image: torch.Tensor, stage: int) -> Callable[[], object]:
     merger, tokens = model.stages[stage - 1].merger, _input_of(model, image, stage)
     return lambda: merger(tokens)
 

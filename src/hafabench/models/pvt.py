@@ -16,7 +16,7 @@ from torch import nn
 from hafabench.config.catalog import GRID_ONLY, ModelSpec
 from hafabench.errors import UserError
 from hafabench.models.hafa.mergers import GridMerger, MergerStyle, build_merger, key_value_source
-from hafabench.models.pyramid import Dimensions, PyramidTransformer, Stage, initialise_linear, stage_blocks
+from hafabench.models.pyramid import Dimensions, PyramidClassifier, Stage, initialise_linear, stage_blocks
 from hafabench.models.registry import ModelFamily, OwnModels, create
 
 _WIDTHS = ((64, 128, 320, 512), (1, 2, 5, 8), (8, 8, 4, 4))
@@ -28,7 +28,7 @@ ARCHITECTURES = {
 }
 
 
-class PyramidVisionTransformer(PyramidTransformer):
+class PyramidVisionTransformer(PyramidClassifier):
     """PVT v1.
 
     A stage consists of a merger, learned position embeddings and blocks. If stage 4 begins with a grid or LAA, a
@@ -71,7 +71,7 @@ class PyramidVisionTransformer(PyramidTransformer):
         global_pool = ("avg" if clusters else "token") if global_pool is None else global_pool
         if clusters and global_pool == "token":
             raise UserError("global_pool='token' needs a class token, and cluster tokens have none; use 'avg'")
-        super().__init__(dims, num_classes, in_chans, global_pool, drop_rate)
+        super().__init__(dims.embed_dims, num_classes, in_chans, global_pool, drop_rate)
         self.clusters = clusters
         style = MergerStyle(kernel=2, padding=0, laa_kernel=2, laa_padding=0)
         key_values = key_value_source(mergers, query_mode, fidelity)

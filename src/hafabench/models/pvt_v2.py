@@ -18,7 +18,7 @@ from torch import nn
 from hafabench.config.catalog import GRID_ONLY, ModelSpec
 from hafabench.errors import UserError
 from hafabench.models.hafa.mergers import GridMerger, MergerStyle, build_merger, key_value_source
-from hafabench.models.pyramid import Dimensions, PyramidTransformer, Stage, initialise_linear, stage_blocks
+from hafabench.models.pyramid import Dimensions, PyramidClassifier, Stage, initialise_linear, stage_blocks
 from hafabench.models.registry import ModelFamily, OwnModels, TimmModels, create
 
 _HEADS = (1, 2, 5, 8)
@@ -35,7 +35,7 @@ ARCHITECTURES = {
 _LAA_WINDOWS = {3: (1, False), 2: (0, True)}
 
 
-class PyramidVisionTransformerV2(PyramidTransformer):
+class PyramidVisionTransformerV2(PyramidClassifier):
     """PVT-v2: overlapping patch embedding, no position embeddings, LayerNorm after every stage.
 
     Stages that begin with SIA work on tokens: their depthwise and reduction convolutions convert tokens to a map and
@@ -72,7 +72,7 @@ class PyramidVisionTransformerV2(PyramidTransformer):
     ):
         if laa_kernel not in _LAA_WINDOWS:
             raise UserError(f"laa_kernel={laa_kernel} is not supported; expected 2 or 3")
-        super().__init__(dims, num_classes, in_chans, global_pool, drop_rate)
+        super().__init__(dims.embed_dims, num_classes, in_chans, global_pool, drop_rate)
         laa_padding, laa_pad_odd = _LAA_WINDOWS[laa_kernel]
         style = MergerStyle(3, 1, laa_kernel, laa_padding, laa_pad_odd, score_in_attention=True)
         key_values = key_value_source(mergers, query_mode, fidelity)

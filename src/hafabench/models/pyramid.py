@@ -1,4 +1,4 @@
-"""The common parts of backbones with four stages: the interfaces of timm and of dense tasks, and PVT's stages."""
+"""The common parts of backbones with four stages: the interfaces of timm and of dense tasks, and the stages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def check_input(x: torch.Tensor) -> None:
 class TokenPyramid(nn.Module):
     """Base of classifiers with four stages of tokens: `DenseBackbone` and timm's interface to feature maps.
 
-    Subclasses define `run_stages` and `last_norm`, and set ``feature_info`` as timm's models do.
+    Subclasses define `run_stages` and `last_norm`, and set ``feature_info`` as timm's models do. `PyramidClassifier`
+    also provides the classifier and the rest of timm's interface.
     """
 
     feature_info: list[dict[str, Any]]
@@ -93,7 +94,7 @@ class TokenPyramid(nn.Module):
     @property
     def norms_dense_output(self) -> bool:
         """Whether dense tasks use the tokens of the last stage after the last norm."""
-        raise NotImplementedError
+        return False
 
     def run_stages(self, x: torch.Tensor, stop: int | None = None) -> list[Tokens]:
         """Map images (B, in_chans, H, W) to the tokens of the stages, or of the first ``stop`` stages."""
@@ -177,11 +178,11 @@ def run_blocks(
 
 
 class Stage(nn.Module):
-    """One stage of PVT or PVT-v2: merger, position embedding if any, blocks, norm if any.
+    """One stage of a `PyramidClassifier`: merger, position embedding if any, blocks, norm if any.
 
     Args:
         merger: Module from `Tokens` to an `Aggregation`.
-        blocks: Blocks of the stage.
+        blocks: Blocks of the stage: modules that take `Tokens` and a `Context` or None, and return `Tokens`.
         dim: Channels.
         pos_grid: Grid (h, w) of a learned position embedding, or None.
         cls_token: Whether a class token with its own position embedding is prepended.
@@ -193,7 +194,7 @@ class Stage(nn.Module):
     def __init__(
         self,
         merger: nn.Module,
-        blocks: Sequence[Block],
+        blocks: Sequence[nn.Module],
         dim: int,
         pos_grid: tuple[int, int] | None = None,
         cls_token: bool = False,
@@ -261,11 +262,14 @@ def stage_blocks(dims: Dimensions, stage: int, mlp: MlpKind, drop_path_rate: flo
     return [Block(*shape, mlp, drop_path=rates[first + index]) for index in range(dims.depths[stage])]
 
 
-class PyramidTransformer(TokenPyramid):
-    """Base of PVT and PVT-v2. Subclasses build ``stage1`` to ``stage4``.
+class PyramidClassifier(TokenPyramid):
+    """Base of backbones that are built from `Stage`: the classifier and timm's interface.
+
+    Subclasses add ``stage1`` to ``stage4``, replace ``head_norm`` if their last stage does not end with a norm, and
+    then call `reset_classifier`.
 
     Args:
-        dims: Dimensions of the four stages.
+        embed_dims: Channels of the four stages.
         num_classes: Outputs of the classifier; 0 for no classifier.
         in_chans: Channels of the image.
         global_pool: ``token`` (class token), ``avg`` (unweighted mean of the tokens) or ``""`` (no pooling).
@@ -278,15 +282,17 @@ class PyramidTransformer(TokenPyramid):
     poolings: tuple[str, ...] = ("avg", "")
     output_fmt = "NLC"
 
-    def __init__(self, dims: Dimensions, num_classes: int, in_chans: int, global_pool: str, drop_rate: float):
+    def __init__(
+        self, embed_dims: Sequence[int], num_classes: int, in_chans: int, global_pool: str, drop_rate: float
+    ):
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.global_pool = self._checked_pooling(global_pool)
-        self.num_features = self.head_hidden_size = dims.embed_dims[-1]
+        self.num_features = self.head_hidden_size = embed_dims[-1]
         self.feature_info = [
             {"num_chs": dim, "reduction": stride, "module": f"stage{index}"}
-            for index, (dim, stride) in enumerate(zip(dims.embed_dims, STRIDES, strict=True), start=1)
+            for index, (dim, stride) in enumerate(zip(embed_dims, STRIDES, strict=True), start=1)
         ]
         self.num_stages = 4
         self.head_norm: nn.Module = nn.Identity()
@@ -311,7 +317,7 @@ class PyramidTransformer(TokenPyramid):
 
     @property
     def last_norm(self) -> nn.Module:
-        """The norm before the classifier; the identity in PVT-v2, whose stages end with norms."""
+        """The norm before the classifier; the identity if the stages end with norms."""
         return self.head_norm
 
     def run_stages(self, x: torch.Tensor, stop: int | None = None) -> list[Tokens]:
@@ -359,7 +365,7 @@ class PyramidTransformer(TokenPyramid):
         self.num_features = self.head_hidden_size = self.channels[last]
         return selected
 
-    def as_backbone(self) -> PyramidTransformer:
+    def as_backbone(self) -> PyramidClassifier:
         """Remove what only classification needs, and return the model itself, a `DenseBackbone`."""
         self.prune_intermediate_layers([0, 1, 2, 3], prune_norm=True)
         return self
