@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-import importlib
+import os
 import re
+import shutil
+import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
-import timm
-import torch
 
-import hafabench.models
-from hafabench.config import catalog
-from hafabench.measure.complexity import count_model
-from hafabench.models import DenseBackbone, create, family_of
 from tools.checkout import REPOSITORY
 
 BLOCK = re.compile(r"^ *```python\n *# (\S+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+CATALOG = "src/hafabench/config/catalog.py"
+ADDED = ("convnext_atto", "toynet_tiny")
+# Tests of the models of this project, and of all models.
+OWN_CONTRACTS = ("test_models.py", "test_timm_contract.py")
+CONTRACTS = ("test_dense_backbones.py", "test_counted.py")
+COUNTED = f"""
+from pathlib import Path
+
+import pytest
+
+from hafabench.config.catalog import CATALOG
+from hafabench.config.experiment import load_experiment
+from hafabench.measure.complexity import count_model
+from hafabench.runs.estimates import Throughput
+
+
+@pytest.mark.parametrize("name", {ADDED})
+def test_counts_and_estimates(name):
+    for task in ("classification", "segmentation"):
+        size = count_model(CATALOG[name], task, (64, 64), num_classes=5)
+        assert size.params > 0
+        assert size.gmacs > 0
+    throughput = Throughput(load_experiment(Path("configs/paper.yaml")))
+    assert throughput.size("classification", CATALOG[name]).source.startswith("not counted")
+"""
 
 
 def code_blocks() -> list[tuple[str, str]]:
@@ -26,54 +48,41 @@ def code_blocks() -> list[tuple[str, str]]:
     return [(match[1], textwrap.dedent(match[2])) for match in BLOCK.finditer(text)]
 
 
-@pytest.fixture
-def added(tmp_path, monkeypatch):
-    """Names of the models that the text adds, after all of its steps."""
-    monkeypatch.setattr(hafabench.models, "__path__", [*hafabench.models.__path__, str(tmp_path)])
-    names = []
-    for path, code in code_blocks():
-        if path == "src/hafabench/config/catalog.py":
-            spec = eval(code, vars(catalog))
-            monkeypatch.setitem(catalog.CATALOG, spec.name, spec)
-            names.append(spec.name)
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of the project after all steps of the text."""
+    root = tmp_path_factory.mktemp("checkout")
+    for folder in ("src", "tests", "tools", "configs"):
+        shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", root)
+    for file, code in code_blocks():
+        path = root / file
+        if file == CATALOG:
+            text = path.read_text()
+            path.write_text(text.replace("_SPECS = [\n", f"_SPECS = [\n    {code.strip()},\n"))
         else:
-            folder, _, file = path.rpartition("/")
-            assert folder == "src/hafabench/models"
-            (tmp_path / file).write_text(code)
-    importlib.invalidate_caches()
-    yield names
-    for name in {file.stem for file in tmp_path.glob("*.py")}:
-        sys.modules.pop(f"hafabench.models.{name}", None)
+            assert not path.exists()
+            path.write_text(code)
+    return root
 
 
-def test_steps_of_the_text(added):
-    assert added == ["convnext_atto", "toynet_tiny"]
-    for name in added:
-        spec = catalog.CATALOG[name]
-        classifier = create(name, num_classes=5).eval()
-        with torch.no_grad():
-            assert classifier(torch.randn(1, 3, 64, 64)).shape == (1, 5)
-        for task in ("classification", "segmentation"):
-            counted = count_model(spec, task, (64, 64), num_classes=5)
-            assert counted.params > 0
-            assert counted.gmacs > 0
-        backbone = create(name, dense=True)
-        assert isinstance(backbone, DenseBackbone)
-        maps = backbone.forward_maps(torch.randn(1, 3, 64, 96))
-        assert [tuple(features.shape) for features in maps] == [
-            (1, channels, 64 // stride, 96 // stride)
-            for channels, stride in zip(backbone.channels, (4, 8, 16, 32), strict=True)
-        ]
-        sum(features.sum() for features in maps).backward()
-        assert [key for key, parameter in backbone.named_parameters() if parameter.grad is None] == []
-
-
-def test_own_model_is_a_model_of_timm(added):
-    assert family_of(catalog.CATALOG["toynet_tiny"]).own is not None
-    model = timm.create_model("toynet_tiny", features_only=True)
-    assert [tuple(feature.shape[1:]) for feature in model(torch.randn(1, 3, 64, 64))] == [
-        (16, 16, 16),
-        (32, 8, 8),
-        (64, 4, 4),
-        (128, 2, 2),
-    ]
+def test_added_models_pass_the_contract_tests(checkout):
+    assert [file for file, _ in code_blocks()].count(CATALOG) == len(ADDED)
+    (checkout / "tests/contract/test_counted.py").write_text(COUNTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "-k", " or ".join(ADDED)]
+        + [f"tests/contract/{name}" for name in (*OWN_CONTRACTS, *CONTRACTS)],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout / "src"), "PYTEST_ADDOPTS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    for file in (*OWN_CONTRACTS, *CONTRACTS):
+        for model in ["toynet_tiny"] if file in OWN_CONTRACTS else ADDED:
+            assert re.search(rf"^PASSED tests/contract/{file}::\S+\[{model}\b", done.stdout, re.MULTILINE), (
+                file,
+                model,
+            )

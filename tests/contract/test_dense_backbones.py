@@ -8,7 +8,8 @@ import torch
 from hafabench.config.catalog import CATALOG
 from hafabench.errors import UserError
 from hafabench.models import DenseBackbone, create, family_of, is_own
-from tests.support.small_models import SMALL
+from tests.support.family_expectations import allowed_grids
+from tests.support.small_models import small_options
 
 
 def is_dense(name: str) -> bool:
@@ -23,7 +24,7 @@ DENSE = [name for name in CATALOG if is_dense(name)]
 @pytest.mark.parametrize("name", DENSE)
 def test_contract(name):
     spec = CATALOG[name]
-    small = SMALL[spec.family] if is_own(spec) else {}
+    small = small_options(name) if is_own(spec) else {}
     with torch.device("meta"):
         backbone = create(name, dense=True, **small)
         images = {size: torch.empty(2, 3, *size) for size in ((64, 96), (65, 97))}
@@ -34,13 +35,9 @@ def test_contract(name):
         maps = backbone.eval().forward_maps(x)
         tokens = backbone.forward_tokens(x)
         assert len(maps) == len(tokens) == 4
-        for features, stage, channels, stride in zip(maps, tokens, backbone.channels, backbone.strides, strict=True):
+        assert [tuple(features.shape[2:]) for features in maps] in allowed_grids(spec.family, height, width)
+        for features, stage, channels in zip(maps, tokens, backbone.channels, strict=True):
             assert features.shape[:2] == (2, channels)
-            # PVT v1 leaves partial windows out, all others pad them.
-            for side, pixels in zip(features.shape[2:], (height, width), strict=True):
-                assert side == (
-                    pixels // stride if name.startswith("pvt_") and "v2" not in name else -(-pixels // stride)
-                )
             assert stage.x.shape[::2] == (2, channels)
             assert stage.grid == tuple(features.shape[2:])
             assert stage.to_map().shape == features.shape

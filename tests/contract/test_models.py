@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import timm
 import torch
@@ -13,8 +11,15 @@ import hafabench.models
 from hafabench.config.catalog import CATALOG
 from hafabench.errors import UserError
 from hafabench.models import OWN_MODELS, create, family_of, timm_name
-from hafabench.models.hafa.laa import DeformableConv, OffsetConv
-from tests.support.small_models import SMALL, image, small
+from hafabench.models.hafa.laa import OffsetConv
+from tests.support.family_expectations import (
+    CLASSIFY_EVERY_TOKEN,
+    INITIALISED,
+    NORM_EPS,
+    allowed_grids,
+    initial_spread,
+)
+from tests.support.small_models import image, small, small_options
 
 # Models with a feature pyramid, which dense tasks need; the others only classify.
 PYRAMIDS = [name for name, spec in OWN_MODELS.items() if family_of(spec).own.dense]
@@ -30,15 +35,6 @@ def dead_parameters(model: torch.nn.Module) -> list[str]:
         for name, parameter in model.named_parameters()
         if parameter.grad is None or (not parameter.grad.any() and not name.endswith(ZERO_GRADIENT))
     ]
-
-
-def map_sizes(family: str, height: int, width: int) -> list[tuple[int, int]]:
-    """Sides of the four maps: PVT v1 leaves out what its windows do not fill, the others complete it."""
-    sizes, divide = [], (lambda side, by: side // by) if family == "pvt" else (lambda side, by: -(-side // by))
-    for by in (4, 2, 2, 2):
-        height, width = divide(height, by), divide(width, by)
-        sizes.append((height, width))
-    return sizes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,7 +64,7 @@ def pyramid(request):
 @pytest.fixture(scope="module")
 def backbone(pyramid):
     torch.manual_seed(0)
-    return create(pyramid, dense=True, **SMALL[CATALOG[pyramid].family])
+    return create(pyramid, dense=True, **small_options(pyramid))
 
 
 def test_trains_every_parameter(classifier):
@@ -131,8 +127,7 @@ def test_timm_interfaces(name, classifier):
     assert pooled.shape == (1, classifier.num_features)
     logits = classifier(image(1, 64, 64))
     torch.testing.assert_close(classifier.forward_head(features), logits)
-    # LV-ViT's logits take the patch tokens' too.
-    if CATALOG[name].family not in ("lvvit", "dynamicvit"):
+    if CATALOG[name].family not in CLASSIFY_EVERY_TOKEN:
         torch.testing.assert_close(classifier.get_classifier()(pooled), logits)
     assert classifier.default_cfg["crop_pct"] == 0.875
     assert classifier.default_cfg["interpolation"] == "bicubic"
@@ -157,14 +152,14 @@ def test_intermediate_maps(pyramid):
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_classifiers_are_no_backbones(model):
     with pytest.raises(UserError, match="has no feature pyramid, which dense tasks need"):
-        create(model, dense=True, **SMALL[CATALOG[model].family])
+        create(model, dense=True, **small_options(model))
 
 
 @pytest.mark.parametrize("size", [(65, 97), (32, 32)])
 def test_backbone_gives_four_stages_of_tokens(pyramid, backbone, size):
     backbone.eval().zero_grad()
     stages = backbone.forward_tokens(image(1, *size))
-    assert [tokens.grid for tokens in stages] == map_sizes(CATALOG[pyramid].family, *size)
+    assert [tokens.grid for tokens in stages] in allowed_grids(CATALOG[pyramid].family, *size)
     assert tuple(tokens.x.shape[2] for tokens in stages) == tuple(backbone.channels)
     for tokens, merger in zip(stages, CATALOG[pyramid].mergers, strict=True):
         assert (tokens.assignment is not None) == (merger == "sia")
@@ -216,19 +211,7 @@ def test_weight_decay_spares_norms_biases_and_class_token(name, classifier):
         assert all(id(p) in spared for key, p in named.items() if key.endswith("cls_token"))
 
 
-def expected_spread(family: str, module: torch.nn.Module) -> float | None:
-    """Standard deviation of a module's initial weight, None where nothing is said about it."""
-    if isinstance(module, torch.nn.Linear):
-        return 0.02
-    fan_in = module.weight[0].numel() if getattr(module, "weight", None) is not None else 0
-    if isinstance(module, DeformableConv) or (isinstance(module, torch.nn.Conv2d) and family != "pvt_v2"):
-        # Kaiming-uniform with a = sqrt(5): uniform within 1 / sqrt(fan in).
-        return 1 / math.sqrt(3 * fan_in)
-    if isinstance(module, torch.nn.Conv2d):
-        return math.sqrt(2 * module.groups / (math.prod(module.kernel_size) * module.out_channels))
-    return None
-
-
+@pytest.mark.parametrize("name", [name for name in OWN_MODELS if CATALOG[name].family in INITIALISED])
 def test_initial_weights(name):
     family = CATALOG[name].family
     model = small(name, num_classes=100)
@@ -240,7 +223,7 @@ def test_initial_weights(name):
         elif isinstance(module, torch.nn.LayerNorm):
             assert (module.weight == 1).all(), key
             assert not module.bias.any(), key
-        elif (spread := expected_spread(family, module)) is not None and module.weight.numel() > 500:
+        elif (spread := initial_spread(family, module)) is not None and module.weight.numel() > 500:
             assert module.weight.std().item() == pytest.approx(spread, rel=0.12), key
             checked += 1
             if isinstance(module, torch.nn.Linear) and module.bias is not None:
@@ -251,20 +234,21 @@ def test_initial_weights(name):
             assert parameter.std().item() == pytest.approx(0.02, rel=0.2), key
 
 
+@pytest.mark.parametrize("name", [name for name in OWN_MODELS if CATALOG[name].family in NORM_EPS])
 def test_epsilon_of_norms(name):
-    """1e-5 in mergers and spatial reduction; 1e-6 in blocks, stages and head (Swin, LV-ViT: 1e-5 there too)."""
+    """The eps is 1e-5 in mergers and in the spatial reduction, and specific to the family in all other norms."""
     norms = {key: m.eps for key, m in small(name).named_modules() if isinstance(m, torch.nn.LayerNorm)}
     coarse = {key for key in norms if ".merger." in key or key.endswith(".attn.norm")}
     assert all(norms[key] == 1e-5 for key in coarse)
     assert bool(coarse) == (name in PYRAMIDS)
-    assert {eps for key, eps in norms.items() if key not in coarse} == {1e-6 if "pvt" in name else 1e-5}
+    assert {eps for key, eps in norms.items() if key not in coarse} == {NORM_EPS[CATALOG[name].family]}
 
 
 def test_every_own_model_is_registered():
     own = {"pvt", "lvvit", "dynamicvit", "dynamic_swin"}
     expected = {n for n, s in CATALOG.items() if s.family in own or s.has_mergers}
-    assert set(OWN_MODELS) == expected
-    assert all(timm.is_model(timm_name(model)) for model in expected)
+    assert expected == {name for name, spec in OWN_MODELS.items() if spec.family in NORM_EPS}
+    assert all(timm.is_model(timm_name(model)) for model in OWN_MODELS)
     assert hafabench.models.__all__
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from collections import Counter
 
 import pytest
 import timm
@@ -15,7 +17,7 @@ import torch
 
 from hafabench.config.catalog import CATALOG
 from hafabench.models import OWN_MODELS, create, family_of, timm_name
-from tests.support.small_models import SMALL, image, small
+from tests.support.small_models import image, small, small_options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -102,13 +104,19 @@ def test_gradient_checkpointing_changes_no_output_and_no_gradient(name, training
 
 def test_gradient_checkpointing_recomputes_every_block(name):
     model = small(name, num_classes=5).train()
-    model.set_grad_checkpointing()
-    norms = [module for key, module in model.named_modules() if key.endswith("norm2")]
-    calls = []
-    for norm in norms:
-        norm.register_forward_hook(lambda *_: calls.append(1))
-    model(image(2, 64, 64)).square().sum().backward()
-    assert len(calls) == 2 * len(norms)
+    calls = Counter()
+    for key, module in model.named_modules():
+        if re.search(r"\bblocks\.\d+\.norm\d*$", key):
+            module.register_forward_pre_hook(lambda *_, key=key: calls.update([key]))
+    counts = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        calls.clear()
+        model(image(2, 64, 64)).square().sum().backward()
+        counts.append(dict(calls))
+    stored, recomputed = counts
+    assert stored
+    assert recomputed == {key: 2 * count for key, count in stored.items()}
 
 
 @torch.no_grad()
@@ -171,5 +179,5 @@ def test_exports(model_name):
 
 @pytest.mark.parametrize("model_name", [name for name in OWN_MODELS if family_of(CATALOG[name]).own.dense])
 def test_dense_classifiers_are_also_built_as_backbones(model_name):
-    backbone = create(model_name, dense=True, **SMALL[CATALOG[model_name].family])
+    backbone = create(model_name, dense=True, **small_options(model_name))
     assert not any(key.startswith(("head.", "stage4.cls_token")) for key in backbone.state_dict())

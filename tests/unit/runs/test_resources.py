@@ -34,10 +34,10 @@ def digits(write_experiment, tmp_path, monkeypatch):
     return load_experiment(write_experiment())
 
 
-def test_tracked_sizes_cover_the_catalogue_and_equal_the_reference_counts():
+def test_tracked_sizes_are_of_the_catalogue_and_equal_the_reference_counts():
     with (REPOSITORY / "configs/complexity.csv").open() as handle:
         tracked = {(line["task"], line["model"]): line for line in csv.DictReader(handle)}
-    assert {name for task, name in tracked if task == "classification"} == set(CATALOG)
+    assert {name for _, name in tracked} <= set(CATALOG)
     with (REPOSITORY / "tests/golden/data/complexity.csv").open() as handle:
         reference = [line for line in csv.DictReader(handle) if line["how"] == "computed"]
     compared = 0
@@ -52,7 +52,7 @@ def test_tracked_sizes_cover_the_catalogue_and_equal_the_reference_counts():
     assert compared > 25
 
 
-def test_every_dense_run_of_the_paper_is_counted(paper):
+def test_every_run_of_the_paper_is_counted(paper):
     throughput = Throughput(paper)
     for run in expand(paper).values():
         assert throughput.size(run.task, run.model).source == "complexity.csv", run.id
