@@ -5,6 +5,7 @@ Without Slurm only files and logs are read, and a job whose history or log has g
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,13 @@ def _queue(folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
     try:
         jobs = live_jobs(folder, runner)
     except CommandFailed as error:
-        return {}, str(error)
+        return {}, f"squeue failed: {_last_error(error.message)}"
     return {job.comment: job for job in sorted(jobs, key=lambda job: not job.is_pending)}, ""
+
+
+def _last_error(message: str) -> str:
+    """Return the last of squeue's errors, which it prints one per line as ``squeue: error: ...``."""
+    return re.split(r"\bsqueue: (?:(?:error|fatal): )?", message)[-1]
 
 
 def _status(state: JobState, queued: QueuedJob | None) -> JobStatus:

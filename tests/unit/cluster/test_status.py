@@ -180,12 +180,22 @@ def test_stale_jobs(digits, tiny):
 def test_without_slurm_files_are_looked_at(digits, tiny):
     begin(tiny)
     status = experiment_status(digits, runner=RecordedCommands({}))
-    assert "the queue is not shown: squeue: not found" in render(status)
+    assert "the queue is not shown: squeue failed: not found" in render(status)
     assert next(one for one in status.jobs if one.job.id == f"train_run {RUN}").state == "interrupted"
     tiny.history.touch()
     status = experiment_status(digits, runner=RecordedCommands({}))
     job = next(one for one in status.jobs if one.job.id == f"train_run {RUN}")
     assert (job.state, job.node) == ("running", "without a Slurm job")
+
+
+def test_a_queue_that_cannot_be_read_is_one_short_sentence(digits, tmp_path, monkeypatch):
+    command = tmp_path / "bin/squeue"
+    errors = ["error: fetch_config: DNS SRV lookup failed", "fatal: Could not establish a configuration source"]
+    write_text(command, "#!/bin/sh\n" + "".join(f"echo 'squeue: {error}' >&2\n" for error in errors) + "exit 1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    status = experiment_status(digits)
+    assert status.slurm == "squeue failed: Could not establish a configuration source"
 
 
 def test_every_job_is_shown_on_request(digits):
