@@ -73,7 +73,7 @@ def test_verdicts_under_a_convention_name_the_convention(ledger):
         ("table1/resnext101_64x4d/gflops", "hook counter + attention, rounded", 15.5533),
         ("table1/pvt_tiny_hafa/gflops", "hook counter + attention, rounded", 1.9213),
         ("table1/pvt_small_hafa/params_m", "parameters, truncated", 25.8903),
-        # Sixteen thousandths short of 15.45, printed 15.5: shortened in two steps, and the deep stem.
+        # The count with the deep stem is 15.446, which is printed 15.5 after it was rounded twice.
         ("table2/resnet18/params_m", "mmseg's report, rounded twice", 15.4460),
         ("table2/resnet18/gflops", "hook counter + attention in mmseg, rounded", 32.1936),
         ("table2/pvt_small_hafa/params_m", "with dead weights, rounded", 29.9076),
@@ -97,7 +97,7 @@ def test_a_convention_settles_only_where_it_holds(ledger):
     for fit in ledger.fits[2:]:
         assert fit.holds, fit.row_convention.convention
         assert len(fit.explained) >= 0.75 * len(fit.rows)
-        # What it does not print stands in the open.
+        # The figures that the convention does not equal are listed.
         assert set(fit.rows) == {*fit.explained, *fit.fails_on}
         assert set(fit.fails_on) <= CONTRADICTED | {"table2/resnet18/params_m"} | {
             name for other in ledger.fits for name in other.settled

@@ -19,7 +19,7 @@ from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 
 StaticMetric = Literal["params_m", "gflops"]
-Printing = Literal["rounded", "rounded twice", "truncated"]
+RoundingMode = Literal["rounded", "rounded twice", "truncated"]
 
 UNITS: dict[StaticMetric, int] = {"params_m": 10**6, "gflops": 10**9}
 BUILDS: dict[str, str] = {
@@ -93,10 +93,10 @@ class RowConvention(StrictModel):
     """The convention by which some rows of the paper are assumed to be counted."""
 
     convention: str = Field(description="Name of the convention.")
-    printed: Printing = Field(
+    printed: RoundingMode = Field(
         "rounded",
-        description="How a count is shortened to the printed digits: `rounded` (half up), `rounded twice` (to two "
-        "decimals first, as many tools print them) or `truncated`.",
+        description="Rounding mode of the figures: `rounded` (half up), `rounded twice` (to two decimals first, "
+        "as many tools print them) or `truncated`.",
     )
     rows: tuple[str, ...] = Field(
         min_length=1, description="Shell patterns of the claims that the convention holds for: `table2/*/params_m`."

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
-from hafabench.config.claims import Convention, Printing
+from hafabench.config.claims import Convention, RoundingMode
 from hafabench.results.counts import Counted, Counts
 
-PRINTINGS: tuple[Printing, ...] = ("rounded", "rounded twice", "truncated")
+ROUNDING_MODES: tuple[RoundingMode, ...] = ("rounded", "rounded twice", "truncated")
 
 
 def count_by(convention: Convention, counted: Counted) -> Decimal:
@@ -44,12 +44,12 @@ def count_row(convention: Convention, counts: Counts, task: str, model: str) -> 
     return None if counted is None else count_by(convention, counted)
 
 
-def printed(value: Decimal, decimals: int, printing: Printing) -> str:
-    """Shorten ``value`` to ``decimals``: ``printed(Decimal("15.446"), 1, "rounded twice")`` gives ``15.5``."""
-    if printing == "rounded twice":
-        value = _shorten(value, decimals + 1, ROUND_HALF_UP)
-    return str(_shorten(value, decimals, ROUND_DOWN if printing == "truncated" else ROUND_HALF_UP))
+def printed(value: Decimal, decimals: int, rounding_mode: RoundingMode) -> str:
+    """Return a rounded number: ``printed(Decimal("15.446"), 1, "rounded twice")`` gives ``15.5``."""
+    if rounding_mode == "rounded twice":
+        value = _quantize(value, decimals + 1, ROUND_HALF_UP)
+    return str(_quantize(value, decimals, ROUND_DOWN if rounding_mode == "truncated" else ROUND_HALF_UP))
 
 
-def _shorten(value: Decimal, decimals: int, rounding: str) -> Decimal:
+def _quantize(value: Decimal, decimals: int, rounding: str) -> Decimal:
     return value.quantize(Decimal(1).scaleb(-decimals), rounding=rounding)

@@ -105,8 +105,8 @@ def test_another_build_is_counted_where_there_is_one():
         ("5", "5.0", "5.0", "5.0"),
     ],
 )
-def test_ways_to_shorten(value, rounded, twice, truncated):
-    found = [printed(Decimal(value), 1, way) for way in ("rounded", "rounded twice", "truncated")]
+def test_rounding_modes(value, rounded, twice, truncated):
+    found = [printed(Decimal(value), 1, mode) for mode in ("rounded", "rounded twice", "truncated")]
     assert found == [rounded, twice, truncated]
 
 

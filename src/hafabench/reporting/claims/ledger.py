@@ -92,5 +92,5 @@ def settle_claims(
         scale=experiment.config.scale,
         verdicts=tuple(verdicts[claim.locator] for claim in claims),
         fits=tuple(fits),
-        matches={c.name: (static.matches_by_printing(c), figures[c.metric]) for c in conventions},
+        matches={c.name: (static.matches_by_rounding_mode(c), figures[c.metric]) for c in conventions},
     )

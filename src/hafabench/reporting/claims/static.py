@@ -1,6 +1,6 @@
 """Verdicts on static claims (parameters and GFLOPs), by counting under different conventions.
 
-There are about twenty conventions and three rounding modes, so that some combination gives nearly any printed figure.
+There are 22 conventions and three rounding modes, so that some combination gives nearly any printed figure.
 All combinations that give the figure of a claim are listed, but they do not settle it. A claim is *reproduced* if the
 default convention, rounded, gives its figure, or if a row convention does. A row convention assigns a convention to a
 set of rows in the claims file, with a reason. It has to give the figures of at least three in four of these rows.
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
-from hafabench.config.claims import MIN_EXPLAINED_SHARE, ClaimsConfig, Convention, Printing, RowConvention, StandIn
+from hafabench.config.claims import (
+    MIN_EXPLAINED_SHARE,
+    ClaimsConfig,
+    Convention,
+    RoundingMode,
+    RowConvention,
+    StandIn,
+)
 from hafabench.config.verdicts import Verdict
-from hafabench.measure.conventions import PRINTINGS, count_row, printed
+from hafabench.measure.conventions import ROUNDING_MODES, count_row, printed
 from hafabench.reporting.claims.paper_claims import Claim
 from hafabench.reporting.claims.verdicts import ClaimVerdict, Match
 from hafabench.results.counts import Counts
@@ -72,25 +79,28 @@ class StaticClaims:
     def _count(self, convention: Convention, task: str, model: str) -> Decimal | None:
         return count_row(convention, self.counts, task, model) if self.counts else None
 
-    def gives(self, convention: Convention, printing: Printing, claim: Claim) -> bool:
+    def gives(self, convention: Convention, rounding_mode: RoundingMode, claim: Claim) -> bool:
         """Return whether a convention gives a claim's printed figure."""
         value = self.value(convention, claim)
-        return value is not None and printed(value, claim.column.decimals, printing) == claim.text
+        return value is not None and printed(value, claim.column.decimals, rounding_mode) == claim.text
 
     def matches(self, claim: Claim) -> tuple[Match, ...]:
         """Return all conventions that give the printed figure, the simplest and rounding first."""
         return tuple(
-            Match(convention.name, printing)
+            Match(convention.name, rounding_mode)
             for convention in self.config.conventions
             if convention.metric == claim.metric
-            for printing in PRINTINGS
-            if self.gives(convention, printing, claim)
+            for rounding_mode in ROUNDING_MODES
+            if self.gives(convention, rounding_mode, claim)
         )
 
-    def matches_by_printing(self, convention: Convention) -> dict[str, int]:
+    def matches_by_rounding_mode(self, convention: Convention) -> dict[str, int]:
         """Return the number of figures in the whole paper that a convention gives, by rounding mode."""
         claims = self._of_metric(convention)
-        return {printing: sum(self.gives(convention, printing, claim) for claim in claims) for printing in PRINTINGS}
+        return {
+            rounding_mode: sum(self.gives(convention, rounding_mode, claim) for claim in claims)
+            for rounding_mode in ROUNDING_MODES
+        }
 
     def fits(self) -> list[ConventionFit]:
         """Return the fits of the default conventions, rounded, on all rows; then those of the row conventions."""
