@@ -134,9 +134,9 @@ def test_a_wrong_normalisation_at_evaluation_is_caught_and_an_equal_one_is_not(t
 
     monkeypatch.setattr(classification_evaluation, "eval_transform", without_mean_and_deviation)
     evaluate(tmp_path / "wrong")
-    [same] = judged(tmp_path / "baseline", tmp_path / "clean").findings
-    assert (same.verdict, same.effect.by) == ("no change", "identical predictions")
-    [worse] = judged(tmp_path / "baseline", tmp_path / "wrong").findings
+    [same] = judged(tmp_path / "baseline", tmp_path / "clean").changes
+    assert (same.verdict, same.effect.method) == ("no change", "identical predictions")
+    [worse] = judged(tmp_path / "baseline", tmp_path / "wrong").changes
     assert worse.verdict == "worse"
     assert worse.effect.change < -50
     assert np.isfinite(worse.effect.low)

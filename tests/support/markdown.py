@@ -1,4 +1,4 @@
-"""Markdown tables as tests read them: the texts of their cells, whatever the padding."""
+"""Reads the texts of the cells of Markdown tables, without their padding."""
 
 from __future__ import annotations
 

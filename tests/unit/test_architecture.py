@@ -1,4 +1,4 @@
-"""Imports follow the layers of docs/architecture.md; one module each knows the mm packages and Snakemake."""
+"""Imports follow the layers of docs/architecture.md. One module imports the mm packages, another one Snakemake."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_the_ends_of_jobs_that_left_the_queue_are_waited_for(digits, tmp_path):
     ended = [*lines[:running], lines[running].replace("|RUNNING|", "|COMPLETED|").replace("|Unknown|", f"|{END}|")]
 
     def settled(queue: str, *answers: list[str], wait_s: float = 60) -> tuple[str | None, int]:
-        """The end of job 3 that is known in the end, and how often the accounting was asked."""
+        """Return the last known end of job 3, and how often the accounting was read."""
         said = ["".join(answer) for answer in answers]
         sacct = RecordedCommands({"sacct": said[0]})
 

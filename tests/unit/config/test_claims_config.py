@@ -97,7 +97,7 @@ def test_a_missing_file_is_one_problem(write_experiment):
 
 
 def test_row_conventions_do_not_change_what_is_counted(write_claims):
-    """Conventions are applied to a record of counts. Only another stand-in needs a new record."""
+    """Conventions are applied to a record of counts. Only a change of the stand-ins needs a new record."""
     before = write_claims(lambda c: None)
     after = write_claims(lambda c: c.update(row_conventions=c["row_conventions"][1:]))
     assert counts_fingerprint(before) == counts_fingerprint(after)

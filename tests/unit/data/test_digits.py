@@ -168,7 +168,7 @@ def test_polygons_follow_what_is_visible_of_each_digit():
         covered = np.zeros((128, 128), bool)
         for instance in reversed(scene.instances):
             visible = instance.visible > 0.5
-            # Nothing of a digit counts as visible where a nearer one lies.
+            # No pixel of a digit is visible where a nearer digit covers it.
             assert not (visible & covered).any()
             covered |= instance.glyph.silhouette > 0.5
             polygons = annotate(instance.visible)["segmentation"]

@@ -80,7 +80,7 @@ def test_boxes_are_drawn_at_the_annotated_places(made, tmp_path):
     tile = pixels(tmp_path / "preview.png")[TITLE : TITLE + TILE, 6 : 6 + TILE]
     scale, colour = TILE // 64, np.array(class_palette(10)[3])
     coloured = (tile == colour).all(-1)
-    # Three sides; the label stands on the fourth.
+    # Three sides of the box are checked; the label covers the fourth.
     assert coloured[55 * scale, 10 * scale : 40 * scale + 1].all()
     assert coloured[20 * scale : 55 * scale + 1, 10 * scale].all()
     assert coloured[20 * scale : 55 * scale + 1, 40 * scale].all()

@@ -50,7 +50,7 @@ def originals(tmp_path_factory) -> dict[str, DatasetConfig]:
 
 @pytest.fixture
 def copied(originals, tmp_path) -> Callable[..., DatasetConfig]:
-    """A copy to spoil, configured as a real data set (without a generator) unless asked otherwise."""
+    """Copy a data set that a test may damage. By default, it is configured as a real one, without a generator."""
 
     def copy(data_format: str, **changes) -> DatasetConfig:
         root = tmp_path / data_format
@@ -315,7 +315,7 @@ def test_no_report_of_unsound_data(copied, tmp_path):
 def test_missing_datasets_are_named_without_opening_anything(copied, tmp_path):
     there, broken = copied("imagenet"), copied("coco")
     for file in there.root.rglob("*.JPEG"):
-        file.write_bytes(b"not an image: nobody looks")
+        file.write_bytes(b"not an image, but never opened")
     shutil.rmtree(paths.coco_images(broken, "val"))
     datasets = {
         "classification": there,

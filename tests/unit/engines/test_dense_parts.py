@@ -162,7 +162,7 @@ def test_average_precision_of_a_miss(truth):
         if annotation["category_id"] == 1:
             found.append({**annotation, "bbox": [x, y, 1.2 * width, height], "score": 0.9})
     values = average_precisions(truth, found, "bbox")
-    # Seven of the ten thresholds 0.50, 0.55, ... 0.95 lie below 1 / 1.2.
+    # Seven of the ten thresholds 0.50, 0.55, ... 0.95 are below 1 / 1.2.
     assert values["ap"] == pytest.approx(100 * 7 / 10 / 2)
     assert values["ap50"] == pytest.approx(50)
 
@@ -175,7 +175,7 @@ def test_mean_iou_against_a_confusion_matrix():
     generator = torch.Generator().manual_seed(0)
     mm = load_mm()
     metric = mm.metric("segmentation")
-    # The fifth class occurs nowhere: it counts in no mean.
+    # The fifth class does not occur, so no mean includes it.
     metric.dataset_meta = {"classes": tuple("abcde")}
     confusion = np.zeros((5, 5))
     for _ in range(3):

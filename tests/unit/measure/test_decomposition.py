@@ -159,7 +159,7 @@ def test_custom_convolutions_are_distinguished():
 
 
 def test_dead_weights_are_no_part_of_any_model():
-    """They are a number beside the count, never parameters that somebody trains."""
+    """They are a number beside the count and never trained parameters."""
     model = build_on_meta(CATALOG["pvt_tiny_hafa"], "segmentation", 150)
     assert decompose(model, None).params == sum(p.numel() for p in model.parameters()) == 18_387_367
     assert dead_weights(CATALOG["pvt_tiny_hafa"], "segmentation") == 263_680

@@ -60,7 +60,7 @@ def test_equals_the_reference(side, channels, clusters, smooth):
 
 @pytest.mark.parametrize("repeat", [2, 7])
 def test_blocks_equal_whole_among_equal_tokens(repeat, monkeypatch):
-    """More equal tokens than neighbours: the nearest centre of lowest label may lie outside of them."""
+    """With more equal tokens than neighbours, the nearest centre of lowest label may not be one of the neighbours."""
     # Small integers of mean zero: every product and sum is exact, so that equal tokens have equal distances.
     half = torch.randint(-4, 5, (2, 20, 4), generator=torch.Generator().manual_seed(0)).float()
     x = torch.cat((half, -half), dim=1).repeat_interleave(repeat, dim=1)

@@ -357,7 +357,7 @@ def test_published_weights_are_evaluated_as_a_run_and_marked(experiment):
         "imported/classification/pvt_tiny/seed_unknown",
     )
     assert record.source.read == "its model, names of the published PVT code"
-    # Evaluated here, on this data; trained nobody knows how.
+    # The model was evaluated here, on this data. How it was trained is unknown.
     assert record.provenance.checkpoint_sha256 == record.source.sha256
     assert record.provenance.device == "cpu"
     assert len(record.provenance.dataset_digest) == 64

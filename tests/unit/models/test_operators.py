@@ -157,7 +157,7 @@ def test_versions_are_text(mmcv_ops):
 
 
 def test_a_compiled_extension_is_left_alone(tmp_path):
-    """A package `mmcv` with its own `_ext` stands for a full mmcv: `install` must hand that one back."""
+    """A package `mmcv` with its own `_ext` represents a full mmcv: `install` must return this `_ext`."""
     package = tmp_path / "mmcv"
     package.mkdir()
     (package / "__init__.py").write_text("")

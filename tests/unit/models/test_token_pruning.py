@@ -110,7 +110,7 @@ def test_multiply_accumulates_of_swin_follow_the_tokens_kept():
             model = create(SWIN, keep=rates)
         k1, k2, k3 = (tokens_to_keep(rate, 196) for rate in rates)
         cost[k1 + k2 + 3 * k3] = count(model.train(), (224, 224)).gmacs
-        # Counted in evaluation, where tokens are really dropped, whatever mode the model was in.
+        # Operations are counted in evaluation mode, which drops tokens, and the model's mode is restored.
         assert model.training
     tokens = sorted(cost)
     for fewer, more in itertools.pairwise(tokens):
@@ -213,7 +213,7 @@ def test_the_logits_alone_train_the_predictors(name):
 @torch.no_grad()
 @pytest.mark.parametrize("name", [LV, SWIN])
 def test_a_batch_of_two_is_two_images(name):
-    """Swin's two streams must not be told from a batch by their number."""
+    """The number of Swin's two streams must not be taken for the size of a batch."""
     model = create(name, **SMALL[name]).eval()
     for index, tokens in enumerate((8, 5, 2)):
         model.predictors[index] = Certain(tokens)

@@ -54,7 +54,7 @@ def test_jobs_are_those_of_the_workflow(paper, digits):
         assert Counter(job.rule for job in jobs.values())["train_run"] == trainings
         seen = set()
         for job in jobs.values():
-            assert set(job.needs) <= seen, f"{job.id} stands before what it needs"
+            assert set(job.needs) <= seen, f"{job.id} comes before a job that it needs"
             seen.add(job.id)
 
 
@@ -130,7 +130,7 @@ def test_too_few_gpus_for_a_job(paper):
     assert smaller.gpu_hours == pytest.approx(make_plan(paper).gpu_hours, rel=0.3)
 
 
-# -- what a budget settles ----------------------------------------------
+# -- claims that a budget settles ----------------------------------------------
 
 
 def best_by_hand(asked, costs, parents, budget):
@@ -182,7 +182,7 @@ def test_claims_that_runs_can_settle(paper):
     # A model whose accuracy the paper leaves empty is not among them.
     values = {question.id: question for question in asked if question.kind == "value"}
     assert "classification/swin_tiny_hafa" in values
-    # One run settles all that is printed of it, in whatever table.
+    # One run settles all claims about its model, in every table.
     assert values["classification/pvt_tiny_hafa"].claims == ("table1/pvt_tiny_hafa/top1", "table5/pvt_tiny_hafa/top1")
     assert len(values["detection/pvt_tiny"].claims) == 9
     assert "classification/pvt_v2_b1_laa_laa_laa" not in values
@@ -216,7 +216,7 @@ def test_finished_runs_are_free(paper):
     ]
 
 
-# -- what is there already ----------------------------------------------
+# -- existing outputs ----------------------------------------------
 
 
 def test_an_edit_names_what_it_invalidates(write_experiment, digits):
@@ -289,7 +289,7 @@ def test_unsaved_steps_are_not_counted(digits):
     assert (state.state, state.is_begun, state.share) == ("missing", True, 0.0)
     job = make_plan(digits).jobs[f"train_run {run.id}"]
     assert (job.state, job.hours) == ("to do", job.hours_from_scratch)
-    # A history of another configuration says nothing about this one.
+    # The history of another configuration does not count for this one.
     (run.folder / "config.json").write_text(json.dumps(run.resolved() | {"fingerprint": "0" * 12}))
     assert not run_state(run).is_begun
 

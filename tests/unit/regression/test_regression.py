@@ -323,7 +323,7 @@ def test_moving_the_baseline_keeps_its_history(folders):
 
 
 def test_the_tracked_baseline_is_whole_and_belongs_to_its_experiment():
-    """Whoever changes the experiment moves the baseline: `make regression` would refuse to compare."""
+    """A change of the experiment requires a new baseline: otherwise `make regression` would refuse to compare."""
     baseline = REPOSITORY / "results/baseline"
     changes = judged(baseline, baseline, load_limits(REPOSITORY / "configs/regression.yaml"))
     assert not changes.failed()

@@ -114,7 +114,7 @@ def test_verdicts_on_a_figure(claims, value, low, high, verdict):
     ("locator", "value", "low", "high", "verdict"),
     [
         ("table1/pvt_tiny_hafa/top1_delta", 2.4, None, None, "reproduced"),
-        # +0.3 lies within what two runs of the same model may differ by.
+        # +0.3 is less than two runs of the same model may differ by.
         ("table1/pvt_small_hafa/top1_delta", 0.3, None, None, "inconclusive"),
         ("table1/pvt_small_hafa/top1_delta", -0.9, None, None, "contradicted"),
         ("table1/pvt_small_hafa/top1_delta", 0.3, 0.1, 0.5, "reproduced"),
@@ -229,7 +229,7 @@ def test_a_count_on_half_a_digit_is_rounded_up(experiment, claims):
     below = static_verdicts(experiment, claims, PLAIN_ONLY, resnet18=11_649_999, resnet50=25_650_000)
     assert below["table1/resnet18/params_m"].verdict == "contradicted"
     assert below["table1/resnet50/params_m"].verdict == "contradicted"
-    # 11.649999 is 11.65 first: found, and settles nothing, since no row convention says so.
+    # 11.649999 is first rounded to 11.65. This match settles nothing, because no row convention contains it.
     assert list(map(str, below["table1/resnet18/params_m"].matches)) == ["plain, rounded twice"]
 
 

@@ -65,10 +65,10 @@ def test_every_pair_with_common_seeds_is_compared_once_in_the_tables_order(exper
         ("3", "box_ap", "pvt_tiny_hafa", "pvt_tiny", 3, "worse"),
     ]
     assert Report(experiment, frame, None).uncompared == ["PVT-Small(HAFA) against PVT-Small (Top-1 (%))"]
-    # A pair that stands in two tables is one comparison of the family, the first table's.
+    # A pair in two tables is one comparison of the family and belongs to the first table.
     again = [table_layout.model_copy(update={"id": "table9"}) for table_layout in experiment.table_layouts]
     assert compared(replace(experiment, table_layouts=[*experiment.table_layouts, *again]), frame) == found
-    # A table without a row for the baseline calls it what another table does.
+    # A table without a row for the baseline uses its label in another table.
     first = experiment.table_layouts[0]
     lone = first.model_copy(update={"rows": [row for row in first.rows if row.model == "pvt_tiny_hafa"]})
     assert compared(replace(experiment, table_layouts=[lone, *experiment.table_layouts]), frame) == found

@@ -83,7 +83,8 @@ def test_no_records_give_the_same_columns_and_types():
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 @pytest.mark.parametrize("empty", [False, True])
 def test_files_read_back_equal(tmp_path, suffix, empty):
-    # "NA" is a name like any other, quick parsers get the last bit of this number wrong, an empty convention is none.
+    # "NA" is an ordinary name, fast parsers read the last bit of this number incorrectly, and an empty convention is
+    # a missing value.
     odd = evaluation("classification", "NA", 1, {"top1": 30.331272607892746}, git_commit=None, git_dirty=None)
     odd = odd.model_copy(update={"metrics": [odd.metrics[0].model_copy(update={"convention": ""})]})
     frame = collect([]) if empty else frame_of(tmp_path, *some_records(), odd)
@@ -91,7 +92,7 @@ def test_files_read_back_equal(tmp_path, suffix, empty):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["frame.csv", "frame.parquet"]
     again = read_frame(tmp_path / "out" / f"frame.{suffix}")
     pd.testing.assert_frame_equal(again, frame)
-    # The comparison above forgives a last bit, whatever it is asked.
+    # The comparison above always accepts a difference in the last bit.
     assert again.equals(frame)
 
 

@@ -339,7 +339,7 @@ def test_the_document_compiles(frame, tmp_path, empty):
     compile_twice(tmp_path, "paper.tex")
     assert (tmp_path / "paper.pdf").stat().st_size > 10_000
     assert "Missing character" not in (tmp_path / "paper.log").read_text(errors="replace")
-    # Numbered as the paper's tables and sections, whichever there are and whatever pages they stand on.
+    # Each table has the number of the paper's table or section, even if tables are missing.
     labels = dict(re.findall(r"newlabel\{tab:digits-(\w+)\}\{\{([\d.]+)\}", (tmp_path / "paper.aux").read_text()))
     assert labels == {table_layout.id: table_layout.number for table_layout in table_layouts}
 

@@ -37,7 +37,7 @@ def test_the_study_is_a_baseline_and_hafa_on_three_tasks_with_five_seeds(study):
     runs = expand(study).values()
     pairs = {(run.task, run.model.name, run.seed) for run in runs}
     assert pairs == {(t, m, s) for t in METRICS for m in ("pvt_tiny", "pvt_tiny_hafa") for s in range(5)}
-    # Nothing but the model tells the two runs of a pair apart: one recipe, one data set.
+    # The two runs of a pair have the same recipe and data set, and differ only in the model.
     for run in runs:
         other = next(o for o in runs if (o.task, o.seed) == (run.task, run.seed) and o is not run)
         assert (run.recipe, run.dataset) == (other.recipe, other.dataset)

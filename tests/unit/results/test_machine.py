@@ -1,4 +1,4 @@
-"""The state of the machine: shares of CPU time on Linux and macOS, and what a system does not tell."""
+"""The state of the machine: shares of CPU time on Linux and macOS, and what a system does not report."""
 
 from __future__ import annotations
 

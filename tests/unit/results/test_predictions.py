@@ -69,7 +69,7 @@ def test_average_precisions_from_matches_equal_pycocotools(seed):
     assert 0 < values["ap"] < 100
     again = {name: matches.average_precision(name, np.ones((1, IMAGES))).item() for name in Matches.metrics}
     assert {name: value for name, value in again.items() if np.isfinite(value)} == pytest.approx(values)
-    # A resample without some of the images is what pycocotools says of the others.
+    # The value of a resample without some images is what pycocotools computes for the others.
     counts = (rng.random((5, IMAGES)) < 0.6).astype(int)
     resampled = matches.average_precision("ap", counts)
     for row, value in zip(counts, resampled, strict=True):

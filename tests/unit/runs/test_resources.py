@@ -164,7 +164,7 @@ def test_a_training_fits_the_site_and_shares_its_batch_evenly(paper):
     assert asked(gpus=3).gpus == 2
     spread = asked(gpus=4, max_nodes=2, cpus=64)
     assert (spread.gpus, spread.nodes, spread.gpus_per_node) == (8, 2, 4)
-    # CPUs and memory are asked for per node.
+    # CPUs and memory are requested per node.
     assert spread.cpus == asked(gpus=4, cpus=64).cpus == 4 * (run.recipe.workers + 1)
     assert spread.mem_mb == asked(gpus=4).mem_mb
     assert asked(gpus=4, cpus=6, memory_gb=10).cpus == 6

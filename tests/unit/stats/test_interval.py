@@ -36,7 +36,7 @@ NOISES = [independent, heavy_tails, one_sided_bursts, autocorrelated]
 def test_the_interval_covers_the_true_median(noise, n):
     rng = np.random.default_rng(0)
     held = sum(not median_interval(10 + noise(rng, n)).excludes(10) for _ in range(400))
-    # 99 % is said; autocorrelation of 0.5, far more than pairs of readings show, may take it down to 95.
+    # The nominal level is 99 %. An autocorrelation of 0.5, far more than real readings have, may lower it to 95 %.
     assert held >= 0.95 * 400
 
 
