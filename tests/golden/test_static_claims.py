@@ -133,11 +133,12 @@ def test_no_placement_of_mergers_on_swin_prints_what_the_paper_prints():
     """Tries every choice of mergers and query modes that the project can build, in about 20 seconds."""
     base, found = CATALOG["swin_tiny"], {}
     for mergers in itertools.product(["grid"], *[["grid", "laa", "conv"]] * 2, ["grid", "laa", "conv", "sia"]):
-        for variant, fidelity in (("q", "published_code"), ("qkv", "published_code"), ("q", "paper")):
-            if mergers[3] == "sia" or (variant, fidelity) == ("q", "published_code"):
-                spec = derive(base, "any", mergers=mergers, variant=variant, fidelity=fidelity)
+        for query_mode, fidelity in (("q", "published_code"), ("qkv", "published_code"), ("q", "paper")):
+            if mergers[3] == "sia" or (query_mode, fidelity) == ("q", "published_code"):
+                spec = derive(base, "any", mergers=mergers, query_mode=query_mode, fidelity=fidelity)
                 model = build_on_meta(spec, "classification", 1000)
-                found[mergers, variant, fidelity] = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+                parameters = sum(parameter.numel() for parameter in model.parameters())
+                found[mergers, query_mode, fidelity] = parameters / 1e6
     assert len(found) == 27 + 9 * 3
     assert (round(min(found.values()), 2), round(max(found.values()), 2)) == (28.29, 31.43)
     assert not {f"{millions:.1f}" for millions in found.values()} & {"29.1", "30.8"}
