@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hafabench.config.experiment import load_experiment
+from hafabench.errors import UserError
 from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.report import build_report
 from hafabench.reporting.write import write_report
 from hafabench.results.record import write_record
+from hafabench.runs.paths import report_files
 from hafabench.runs.records import expected_records
 from hafabench.runs.run import expand
 from tools.checkout import REPOSITORY
+from tools.samples import SAMPLES, keep, restore
 from tools.synthetic_records import complexity, evaluation, latency
 
 CONFIG = REPOSITORY / "configs/digits_study.yaml"
-TRACKED = REPOSITORY / "results/digits_study"
+SAMPLE = REPOSITORY / SAMPLES / "digits_study"
 METRICS = {"classification": ["top1"], "segmentation": ["miou"], "detection": ["box_ap", "mask_ap"]}
 # Texts that have to come out as they are tracked; figures change with matplotlib's version.
 TEXTS = ["comparisons.md", "comparisons.csv", "tables.md", "paper.tex"]
@@ -66,39 +66,36 @@ def test_records_alone_make_the_report(study):
     ]
 
 
-@pytest.mark.skipif(not list(TRACKED.rglob("evaluate.json")), reason="no records of the study in this checkout")
-def test_the_tracked_report_is_that_of_the_tracked_records(study, tmp_path):
-    for pattern in ("*.json", "history.jsonl"):
-        for path in TRACKED.rglob(pattern):
-            target = tmp_path / path.relative_to(REPOSITORY)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+def test_the_sample_report_is_that_of_the_sample_records(study):
+    assert restore(study, REPOSITORY / SAMPLES) == study.results
     _, missing = collect_experiment(study)
     assert missing == []
     write_report(build_report(study))
     for name in TEXTS:
-        tracked = (REPOSITORY / study.reports / name).read_text()
-        assert (study.reports / name).read_text() == tracked, f"{name}: `hafabench report --experiment {CONFIG.stem}`"
+        sample = (SAMPLE / "report" / name).read_text()
+        assert (study.reports / name).read_text() == sample, f"{name}: see docs/samples/README.md"
 
 
-@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="not a git checkout")
-@pytest.mark.parametrize(
-    ("path", "tracked"),
-    [
-        ("classification/pvt_tiny/seed0/evaluate.json", True),
-        ("classification/pvt_tiny/seed0/config.json", True),
-        ("classification/pvt_tiny/seed0/history.jsonl", True),
-        ("complexity/detection.json", True),
-        ("latency/pvt_tiny.json", True),
-        ("data/detection.json", True),
-        ("classification/pvt_tiny/seed0/checkpoint.pth", False),
-        ("classification/pvt_tiny/seed0/train.log", False),
-        ("classification/pvt_tiny/seed0/work/state.json", False),
-        ("frame.parquet", False),
-        ("frame.csv", False),
-    ],
-)
-def test_git_keeps_records_and_neither_weights_nor_logs(path, tracked):
-    place = str(Path("results/digits_study") / path)
-    done = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", place], cwd=REPOSITORY)
-    assert done.returncode == (1 if tracked else 0)
+def test_a_sample_is_kept_from_results_and_report_without_weights_and_logs(study, tmp_path):
+    restore(study, REPOSITORY / SAMPLES)
+    for path in report_files(study):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("new")
+    run = study.results / "classification/pvt_tiny/seed0"
+    for name in ("checkpoint.pth", "train.log", "work/state.json", "../../../frame.csv"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("not kept")
+    sample = tmp_path / "samples/digits_study"
+    (sample / "results").mkdir(parents=True)
+    assert keep(study, tmp_path / "samples") == [sample / "report", sample / "results"]
+    assert {path.read_text() for path in (sample / "report").rglob("*.*") if path.is_file()} == {"new"}
+    kept = {path.relative_to(sample / "results") for path in (sample / "results").rglob("*") if path.is_file()}
+    assert kept == {
+        path.relative_to(SAMPLE / "results") for path in (SAMPLE / "results").rglob("*") if path.is_file()
+    }
+
+
+def test_records_are_restored_only_where_there_are_none(study):
+    restore(study, REPOSITORY / SAMPLES)
+    with pytest.raises(UserError, match="already contains records"):
+        restore(study, REPOSITORY / SAMPLES)
