@@ -19,7 +19,7 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
     Raises:
         UserError: If the checkpoint belongs to another run, or the data cannot be read.
     """
-    watch = Stopwatch()
+    watch = Stopwatch(experiment)
     meta = load_checkpoint(run.checkpoint).get("meta", {})
     expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
     metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions)

@@ -143,7 +143,7 @@ class TrainingSession:
         device, seconds = self.world.device, self._seconds()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         found = self._watch.provenance(device=name, threads=torch.get_num_threads()).model_dump()
-        for unused in ("duration_s", "checkpoint_sha256", "dataset_digest"):
+        for unused in ("experiment_tracked", "duration_s", "checkpoint_sha256", "dataset_digest"):
             found.pop(unused)
         found |= {
             "started": self.state.started,

@@ -12,7 +12,7 @@ from typing import Any
 from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Origin
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.markdown import escape_markdown
-from hafabench.reporting.provenance import short_digest
+from hafabench.reporting.provenance import commit_text, short_digest
 
 Section = tuple[str, list[tuple[str, str]]]
 _WIDTH = 110
@@ -155,6 +155,7 @@ def _training(origin: Origin) -> str | None:
     training = origin.training
     if not training or origin.source is not None:
         return None
+    commit = commit_text(training.get("git_commit"), training.get("git_dirty"))
     parts = [
         f"{training['steps']:,} steps" if "steps" in training else None,
         format_duration(training.get("seconds")),
@@ -162,7 +163,7 @@ def _training(origin: Origin) -> str | None:
         f"{training['resumes']} resumes" if "resumes" in training else None,
         f"{training['processes']} processes" if training.get("processes", 1) > 1 else None,
         f"on {training['device']}" if training.get("device") else None,
-        f"commit {training['git_commit'][:10]}" if training.get("git_commit") else None,
+        f"commit {commit}" if commit else None,
     ]
     return ", ".join(filter(None, parts)) or None
 

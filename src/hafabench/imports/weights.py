@@ -42,7 +42,7 @@ def record_foreign(
     Raises:
         UserError: If the weights do not fit, or the numbers were imported before.
     """
-    watch = Stopwatch()
+    watch = Stopwatch(experiment)
     digest = sha256_of(weights.file)
     if not replace:
         refuse_earlier(experiment, run.task, run.model.name, seed, digest)

@@ -256,7 +256,7 @@ def _select_models(experiment: Experiment, names: list[str]) -> list[ModelSpec]:
 
 def record_complexity(experiment: Experiment, task: Task) -> Record:
     """Count every model that the tables need for ``task`` and write the record."""
-    watch = Stopwatch()
+    watch = Stopwatch(experiment)
     config = experiment.config.complexity
     models = complexity_models(experiment, task)
     counted = metrics(models, task, config.image_size[task], config.num_classes[task])

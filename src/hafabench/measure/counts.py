@@ -77,7 +77,7 @@ def read_or_count(experiment: Experiment, report_progress: ReportProgress) -> Co
 
 
 def _count_all(experiment: Experiment, report_progress: ReportProgress) -> Counts:
-    watch = Stopwatch()
+    watch = Stopwatch(experiment)
     counted = count_rows(experiment, report_progress)
     return Counts(
         experiment=experiment.name,

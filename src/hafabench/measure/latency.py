@@ -334,7 +334,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def record_latency(experiment: Experiment, group: LatencyConfig) -> Record:
     """Time the models of a group and write the record."""
-    watch = Stopwatch()
+    watch = Stopwatch(experiment)
     models = {name: experiment.models[name] for name in [group.baseline, *group.models]}
     measured = measure(group, models)
     record = Record(

@@ -38,6 +38,7 @@ DTYPES: dict[str, str] = {
     "fingerprint": "string",
     "git_commit": "string",
     "git_dirty": "boolean",
+    "experiment_tracked": "boolean",
     "device": "string",
     "threads": "Int64",
     "host": "string",
@@ -51,7 +52,10 @@ DTYPES: dict[str, str] = {
     "record": "string",
 }
 
-_PROVENANCE = ("git_commit", "git_dirty", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
+_CODE = ("git_commit", "git_dirty", "experiment_tracked")
+_PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
+# Columns that frames of earlier versions do not have; their values are unknown.
+_ADDED = {"experiment_tracked"}
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
 
@@ -187,6 +191,8 @@ def read_frame(path: Path) -> pd.DataFrame:
             )
     except (ValueError, OSError) as error:  # pyarrow's and pandas' parser errors are both of these
         raise UserError(Problem(str(path), "", f"not a readable frame: {_first_line(error)}")) from None
+    if set(DTYPES) - set(frame.columns) <= _ADDED and set(frame.columns) <= set(DTYPES):
+        frame = frame.reindex(columns=list(DTYPES))
     if list(frame.columns) != list(DTYPES):
         unlike = sorted(set(frame.columns) ^ set(DTYPES))
         message = f"not a frame of this version (columns differ: {', '.join(unlike) or 'their order'})"

@@ -106,7 +106,12 @@ def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -
     devices = sorted({metric.device for metric in metrics if metric.device and metric.verb != "complexity"})
     if devices:
         parts.append(f"device {', '.join(devices)}")
-    commits = sorted({commit_text(metric.git_commit, metric.git_dirty) or "unknown" for metric in metrics})
+    commits = sorted(
+        {
+            commit_text(metric.git_commit, metric.git_dirty, metric.experiment_tracked) or "unknown"
+            for metric in metrics
+        }
+    )
     if commits:
         parts.append(f"git commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
     return "; ".join(parts) + "."

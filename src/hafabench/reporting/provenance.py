@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 
-def commit_text(commit: str | None, dirty: bool | None) -> str | None:
-    """Return ``0123456789`` or ``0123456789 with local changes``."""
+def commit_text(commit: str | None, dirty: bool | None, experiment_tracked: bool | None = None) -> str | None:
+    """Return ``0123456789``, followed by what the commit does not describe.
+
+    Examples are ``0123456789 with local changes`` and ``0123456789 (the experiment file is not tracked)``.
+    """
     if not commit:
         return None
-    return commit[:10] + (" with local changes" if dirty else "")
+    untracked = " (the experiment file is not tracked)" if experiment_tracked is False else ""
+    return commit[:10] + (" with local changes" if dirty else "") + untracked
 
 
 def device_text(device: str | None, threads: int | None) -> str | None:

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hafabench.config.experiment import Experiment
 from hafabench.results.record import Provenance
 
 PACKAGES = (
@@ -33,12 +34,25 @@ PACKAGES = (
 )
 
 
-class Stopwatch:
-    """Measures the time from its creation to the call of `provenance`."""
+_CHECKOUT = Path(__file__).parents[3]
+# What can change a number. The site and the rates of GPUs only change where and how long jobs run.
+_WHAT_COUNTS = ("src", "workflow", "Snakefile", "configs", ":(exclude)configs/site.yaml", ":(exclude)configs/schemas")
+_WHAT_COUNTS += (":(exclude)configs/throughput.yaml",)
 
-    def __init__(self) -> None:
+
+class Stopwatch:
+    """Measures the time from its creation to the call of `provenance`.
+
+    The state of the code is that at the creation, because a checkout may change while a training runs.
+
+    Args:
+        experiment: The experiment that is worked on; None if what is measured does not belong to one.
+    """
+
+    def __init__(self, experiment: Experiment | None = None) -> None:
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
+        self._code = code_state(_CHECKOUT, experiment.file if experiment else None)
 
     def seconds(self) -> float:
         """Return the seconds since the creation of this object."""
@@ -52,11 +66,9 @@ class Stopwatch:
             threads: The number of threads.
             known: Optional fields of `Provenance`.
         """
-        commit, dirty = _git_state()
         return Provenance(
             command=shlex.join(["hafabench", *sys.argv[1:]]),
-            git_commit=commit,
-            git_dirty=dirty,
+            **self._code,
             packages=package_versions(),
             python=platform.python_version(),
             device=device,
@@ -88,23 +100,44 @@ def peak_memory_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
-def _git_state() -> tuple[str | None, bool | None]:
-    """Return the commit of the checkout that this package runs from, and whether it has uncommitted changes.
+def code_state(checkout: Path, experiment_file: Path | None) -> dict[str, Any]:
+    """Return the commit of a checkout and what it does not describe, as fields of `Provenance`.
 
-    Both are None outside a checkout.
+    Changed documentation, tests, samples and tools do not count as changes, and neither do untracked configuration
+    files other than the experiment file.
+
+    Args:
+        checkout: The root of the checkout that this package runs from. Outside a checkout all fields are None.
+        experiment_file: The experiment file, which may be anywhere.
     """
-    here = Path(__file__).parent
 
-    def git(*arguments: str) -> str | None:
+    def git(*arguments: str | Path) -> str | None:
+        command = ["git", *map(str, arguments)]
         try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=20)
+            done = subprocess.run(command, cwd=checkout, capture_output=True, errors="replace", timeout=20)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=no") if commit else None
-    return commit, (status != "" if status is not None else None)
+    def is_tracked(path: Path) -> bool:
+        return git("--literal-pathspecs", "ls-files", "--error-unmatch", "--", path) is not None
+
+    # An installed package may lie inside a checkout of something else.
+    commit = git("rev-parse", "HEAD") if is_tracked(checkout / "src/hafabench/__init__.py") else None
+    if commit is None:
+        return {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *_WHAT_COUNTS)
+    # New modules change what is imported; new configuration files do nothing unless they are named.
+    added = git("ls-files", "--others", "--exclude-standard", "--", *_WHAT_COUNTS[:3])
+    states = [changed, added]
+    tracked = None
+    if experiment_file is not None:
+        experiment_file = experiment_file.resolve()
+        tracked = is_tracked(experiment_file)
+        if tracked:
+            states.append(git("--literal-pathspecs", "status", "--porcelain", "--", experiment_file))
+    dirty = None if None in states else any(states)
+    return {"git_commit": commit, "git_dirty": dirty, "experiment_tracked": tracked}
 
 
 def device_fields() -> dict[str, Any]:

@@ -84,12 +84,14 @@ class Machine(StrictModel):
 class Provenance(StrictModel):
     """Where and how a record was made. Unknown values are None.
 
-    Interpreter, device, host, times and memory are always known, except for an imported record.
+    Interpreter, device, host, times and memory are always known, except for an imported record. The commit describes
+    the code only if ``git_dirty`` is False, and the experiment file only if ``experiment_tracked`` is True.
     """
 
     command: str
     git_commit: str | None
     git_dirty: bool | None
+    experiment_tracked: bool | None = None
     packages: dict[str, str]
     python: str | None
     device: str | None

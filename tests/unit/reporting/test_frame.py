@@ -113,6 +113,13 @@ def test_frame_that_is_missing_or_foreign(tmp_path):
         read_frame(tmp_path / "frame.parquet")
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_frame_from_before_experiment_tracked_is_read(tmp_path, suffix):
+    frame = frame_of(tmp_path, *some_records())
+    write_frame(frame.drop(columns="experiment_tracked"), tmp_path / "out")
+    pd.testing.assert_frame_equal(read_frame(tmp_path / "out" / f"frame.{suffix}"), frame)
+
+
 def test_all_unreadable_records_are_reported_at_once(tmp_path):
     good, *bad = write_records(tmp_path, some_records())
     bad[0].write_text("{")

@@ -286,7 +286,7 @@ def test_legend_explains_the_marks_and_sources_of_the_table(tmp_path):
         tmp_path,
         complexity("classification", {"pvt_tiny": {"params": 13e6}}, "at 224x224, 1000 classes"),
         evaluation("classification", "pvt_tiny", 0, {"top1": 90.0}, git_dirty=True),
-        evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 91.0}),
+        evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 91.0}, experiment_tracked=False),
         # Not in this table, so not in its legend.
         evaluation("segmentation", "pvt_tiny", 1, {"miou": 91.0}, git_commit="f" * 40),
     )
@@ -298,7 +298,13 @@ def test_legend_explains_the_marks_and_sources_of_the_table(tmp_path):
         (f"{NOT_RUN}: ",),
         ("round brackets", "PVT-Tiny, PVT-Small, PVT-Large"),
         ("Params (M): at 224x224, 1000 classes",),
-        ("digits", "embedded", "1 seed (0)", "cpu", f"{COMMIT[:10]}, {COMMIT[:10]} with local changes"),
+        (
+            "digits",
+            "embedded",
+            "1 seed (0)",
+            "cpu",
+            f"{COMMIT[:10]} (the experiment file is not tracked), {COMMIT[:10]} with local changes",
+        ),
     ]
     assert [missing_facts(note, *expected) for note, expected in zip(notes, facts, strict=True)] == [[]] * len(facts)
 

@@ -45,12 +45,10 @@ def experiment_details(report: Report) -> Details:
         if task in config.datasets and config.train.get(task):
             details.append((f"Data, {task}", _dataset(experiment, task, frame)))
     measured = frame[frame["origin"] == "measured"]
-    commits = {
-        commit_text(c, bool(d) if pd.notna(d) else None) for c, d in _pairs(measured, "git_commit", "git_dirty")
-    }
+    commits = {commit_text(*code) for code in _distinct(measured, "git_commit", "git_dirty", "experiment_tracked")}
     details.append(("Commit", ", ".join(sorted(filter(None, commits))) or "unknown"))
     timed = measured[measured["verb"] != "complexity"]
-    devices = {device_text(device, threads) for device, threads in _pairs(timed, "device", "threads")}
+    devices = {device_text(device, threads) for device, threads in _distinct(timed, "device", "threads")}
     if any(devices):
         details.append(("Device", "; ".join(sorted(filter(None, devices)))))
     trained = frame[frame["training_seconds"].notna()].drop_duplicates("id")
@@ -73,7 +71,7 @@ def _line(record: Any) -> RecordLine:
         id=record.id,
         verb=record.verb,
         origin=record.origin,
-        commit=commit_text(record.git_commit, record.git_dirty) or "",
+        commit=commit_text(record.git_commit, record.git_dirty, record.experiment_tracked) or "",
         device=device_text(record.device, record.threads) or "",
         started=started_text(record.started) or "",
         took=format_duration(record.duration_s),
@@ -92,6 +90,7 @@ def _dataset(experiment: Experiment, task: Task, frame: pd.DataFrame) -> str:
     return "; ".join([text, *(short_digest(digest) or "" for digest in digests)])
 
 
-def _pairs(frame: pd.DataFrame, one: str, other: str) -> set[tuple[Any, Any]]:
-    unique = frame[[one, other]].drop_duplicates().astype(object)
-    return {(None if pd.isna(a) else a, None if pd.isna(b) else b) for a, b in unique.itertuples(index=False)}
+def _distinct(frame: pd.DataFrame, *columns: str) -> set[tuple[Any, ...]]:
+    """Return the distinct combinations of values in some columns; missing values are None."""
+    unique = frame[list(columns)].drop_duplicates().astype(object)
+    return {tuple(None if pd.isna(value) else value for value in row) for row in unique.itertuples(index=False)}
