@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from hafabench.cluster.costs import AccountingRecord
@@ -13,7 +14,8 @@ from hafabench.explain.configuration import settings
 from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Value, Verdict
 from hafabench.explain.locate import Place, locate
 from hafabench.explain.origins import origins
-from hafabench.explain.steps import cost_left, reproduce, why_empty
+from hafabench.explain.steps import cost_left, other_experiments, reproduce, why_empty
+from hafabench.plan.hours import PlannedJob, planned_jobs
 from hafabench.reporting import legend
 from hafabench.reporting.frame import make_frame
 from hafabench.reporting.report import Report, current_counts
@@ -24,7 +26,7 @@ from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import complexity_record, dataset_report, imported_folder, latency_record
 from hafabench.runs.records import expected_records, imported_records
 from hafabench.runs.run import Run
-from hafabench.runs.state import RunState, run_state
+from hafabench.runs.state import RunState, job_states, run_state
 
 
 def explain(experiment: Experiment, locator: str) -> Explanation:
@@ -33,42 +35,94 @@ def explain(experiment: Experiment, locator: str) -> Explanation:
     Raises:
         UserError: If the locator names nothing, or if a file that belongs to the cell cannot be read.
     """
-    place = locate(experiment, locator)
-    models = {place.row.model, place.row.baseline}
-    jobs = JobList(experiment, load_site(site_file()) if site_file().is_file() else None)
-    states = [run_state(run) for run in jobs.runs.values() if _is_behind(run, place, models)]
-    records = _cell_records(jobs, place, {state.run.record: state.record for state in states})
-    report = Report(experiment, make_frame(records.items()), current_counts(experiment))
-    # The difference needs the baseline's runs, but the explanation of a cell's value does not show them.
-    states = [state for state in states if state.run.model.name in place.models]
-    states.sort(key=lambda state: place.models.index(state.run.model.name))
-    runs = [state.run for state in states]
-    table, metrics = report.tables[place.table_layout.id], report.metrics[place.table_layout.id]
-    row = place.table_layout.rows.index(place.row)
-    cell = table.rows[row].cells[place.table_layout.columns.index(place.column)]
-    found = origins(place, metrics, records, {run.id: run for run in runs})
-    done = bool(found) and all(state.state == "done" for state in states)
-    what = f"{table.place}: {place.row.label}, {place.column.header}"
-    digest = _verified_digest(experiment, place.column.task) if runs else None
-    return Explanation(
-        locator=place.locator,
-        what=what + (f", difference from {_label(place)}" if place.is_difference else ""),
-        experiment=experiment.name,
-        scale=experiment.config.scale,
-        warning=legend.warning(experiment.config.title, experiment.config.scale),
-        value=_value(place, cell, metrics),
-        verdicts=[
-            Verdict(verdict.claim.locator, verdict.claim.text, verdict.verdict, verdict.because)
-            for verdict in report.ledger.verdicts
-            if verdict.claim.row is place.row and verdict.claim.column is place.column
-        ],
-        notes=why_empty(experiment, place, runs, found),
-        origins=found,
-        runs=[_explain_run(experiment, state, digest) for state in states],
-        accounting=_accounting(report.costs, place, runs) if report.costs else [],
-        cost=None if done else cost_left(jobs, place, runs, {state.run.id: state for state in states}),
-        remake=reproduce(jobs, place, runs, found, done=done),
-    )
+    return Explainer(experiment).explain(locator)
+
+
+class Explainer:
+    """Explains cells of one experiment. Files are read when they are first needed, and only once.
+
+    Args:
+        experiment: The experiment.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self._run_states: dict[str, RunState] = {}
+        self._reports: dict[frozenset[Path], Report] = {}
+
+    @cached_property
+    def jobs(self) -> JobList:
+        """The jobs of the experiment on the site where it will run."""
+        return JobList(self.experiment, load_site(site_file()) if site_file().is_file() else None)
+
+    @cached_property
+    def _fingerprints(self) -> dict[Path, str]:
+        """Every record that the experiment may have, with the fingerprint that it has to carry."""
+        return {**expected_records(self.experiment, self.jobs.runs), **imported_records(self.experiment)}
+
+    @cached_property
+    def _planned(self) -> dict[str, PlannedJob]:
+        return planned_jobs(self.jobs, job_states(self.jobs, known=self._run_states))
+
+    @cached_property
+    def _others(self) -> list[Experiment]:
+        return list(other_experiments(self.experiment))
+
+    def explain(self, locator: str) -> Explanation:
+        """Explain the cell, or the difference, that ``locator`` names.
+
+        Raises:
+            UserError: If the locator names nothing, or if a file that belongs to the cell cannot be read.
+        """
+        experiment, jobs = self.experiment, self.jobs
+        place = locate(experiment, locator)
+        models = {place.row.model, place.row.baseline}
+        states = [self._run_state(run) for run in jobs.runs.values() if _is_behind(run, place, models)]
+        known = {state.run.record: state.record for state in states}
+        records = _cell_records(experiment, place, known, self._fingerprints)
+        report = self._report(records)
+        # The difference needs the baseline's runs, but the explanation of a cell's value does not show them.
+        states = [state for state in states if state.run.model.name in place.models]
+        states.sort(key=lambda state: place.models.index(state.run.model.name))
+        runs = [state.run for state in states]
+        table, metrics = report.tables[place.table_layout.id], report.metrics[place.table_layout.id]
+        row = place.table_layout.rows.index(place.row)
+        cell = table.rows[row].cells[place.table_layout.columns.index(place.column)]
+        found = origins(place, metrics, records, {run.id: run for run in runs})
+        done = bool(found) and all(state.state == "done" for state in states)
+        what = f"{table.place}: {place.row.label}, {place.column.header}"
+        digest = _verified_digest(experiment, place.column.task) if runs else None
+        return Explanation(
+            locator=place.locator,
+            what=what + (f", difference from {_label(place)}" if place.is_difference else ""),
+            experiment=experiment.name,
+            scale=experiment.config.scale,
+            warning=legend.warning(experiment.config.title, experiment.config.scale),
+            value=_value(place, cell, metrics),
+            verdicts=[
+                Verdict(verdict.claim.locator, verdict.claim.text, verdict.verdict, verdict.because)
+                for verdict in report.ledger.verdicts
+                if verdict.claim.row is place.row and verdict.claim.column is place.column
+            ],
+            notes=list(why_empty(experiment, place, runs, found, lambda: self._others)),
+            origins=found,
+            runs=[_explain_run(experiment, state, digest) for state in states],
+            accounting=_accounting(report.costs, place, runs) if report.costs else [],
+            cost=None if done else cost_left(jobs, place, runs, self._planned),
+            remake=reproduce(jobs, place, runs, found, done=done),
+        )
+
+    def _run_state(self, run: Run) -> RunState:
+        if run.id not in self._run_states:
+            self._run_states[run.id] = run_state(run)
+        return self._run_states[run.id]
+
+    def _report(self, records: Mapping[Path, Record]) -> Report:
+        key = frozenset(records)
+        if key not in self._reports:
+            counts = current_counts(self.experiment)
+            self._reports[key] = Report(self.experiment, make_frame(records.items()), counts)
+        return self._reports[key]
 
 
 def _is_behind(run: Run, place: Place, models: set[str | None]) -> bool:
@@ -76,15 +130,18 @@ def _is_behind(run: Run, place: Place, models: set[str | None]) -> bool:
     return place.column.verb == "evaluate" and run.task == place.column.task and run.model.name in models
 
 
-def _cell_records(jobs: JobList, place: Place, known: Mapping[Path, Record | None]) -> dict[Path, Record]:
+def _cell_records(
+    experiment: Experiment, place: Place, known: Mapping[Path, Record | None], fingerprints: Mapping[Path, str]
+) -> dict[Path, Record]:
     """The records from which a cell and its difference are made, without stale ones.
 
     Args:
-        jobs: The jobs of the experiment.
+        experiment: The experiment.
         place: The cell.
         known: The records of its runs, by file; None if a record is missing or cannot be read.
+        fingerprints: Every record that the experiment may have, with the fingerprint that it has to carry.
     """
-    experiment, column = jobs.experiment, place.column
+    column = place.column
     wanted = set(known)
     if column.verb == "complexity":
         wanted.add(complexity_record(experiment, column.task))
@@ -92,12 +149,8 @@ def _cell_records(jobs: JobList, place: Place, known: Mapping[Path, Record | Non
         wanted.add(latency_record(experiment, place.latency_group))
     models = filter(None, (place.row.model, place.row.baseline))
     folders = {imported_folder(experiment, column.verb, column.task, model) for model in models}
-    fingerprints = {
-        path: fingerprint
-        for path, fingerprint in {**expected_records(experiment, jobs.runs), **imported_records(experiment)}.items()
-        if path in wanted or path.parent in folders
-    }
-    records = {path: known.get(path) or read_record(path) for path in fingerprints if path.is_file()}
+    paths = [path for path in fingerprints if path in wanted or path.parent in folders]
+    records = {path: known.get(path) or read_record(path) for path in paths if path.is_file()}
     return {path: record for path, record in records.items() if record.fingerprint == fingerprints[path]}
 
 

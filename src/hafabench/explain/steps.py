@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.config.yaml_file import YamlFile
@@ -12,10 +11,9 @@ from hafabench.explain.commands import Reproduction, reproduce_record, reproduce
 from hafabench.explain.explanation import Origin
 from hafabench.explain.locate import Place
 from hafabench.formatting.durations import format_duration
-from hafabench.plan.hours import planned_jobs
+from hafabench.plan.hours import PlannedJob
 from hafabench.runs.jobs import Job, JobList, hafabench_command, job_id
 from hafabench.runs.run import Run
-from hafabench.runs.state import RunState, job_states
 
 
 def reproduce(
@@ -43,19 +41,18 @@ def reproduce(
     return reproduce_record(jobs, job) if job is not None else None
 
 
-def cost_left(jobs: JobList, place: Place, runs: Sequence[Run], states: Mapping[str, RunState]) -> str | None:
+def cost_left(jobs: JobList, place: Place, runs: Sequence[Run], planned: Mapping[str, PlannedJob]) -> str | None:
     """What the number of the cell still costs.
 
     Args:
         jobs: The jobs of the experiment on the site where it will run.
         place: The cell.
         runs: The runs behind a cell of trained numbers.
-        states: Their states, by the ids of the runs.
+        planned: What every job of the experiment still costs, by the ids of the jobs.
 
     Returns:
         A sentence, or None if nothing is left to do or this experiment cannot make the number.
     """
-    planned = planned_jobs(jobs, job_states(jobs, known=states))
     wanted = [job_id(rule, run.id) for run in runs for rule in ("train_run", "evaluate_run")]
     wanted += [job_id("train_run", run.parent.id) for run in runs if run.parent]
     measurement = _measurement(jobs, place)
@@ -83,46 +80,49 @@ def _measurement(jobs: JobList, place: Place) -> Job | None:
     return None
 
 
-def why_empty(experiment: Experiment, place: Place, runs: Sequence[Run], found: Sequence[Origin]) -> list[str]:
-    """Sentences on the runs and measurements that the cell needs and the experiment does not have.
+def why_empty(
+    experiment: Experiment,
+    place: Place,
+    runs: Sequence[Run],
+    found: Sequence[Origin],
+    others: Callable[[], Iterable[Experiment]],
+) -> Iterator[str]:
+    """Yield sentences on the runs and measurements that the cell needs and the experiment does not have.
 
     Args:
         experiment: The experiment.
         place: The cell.
         runs: The runs behind a cell of trained numbers.
         found: The records behind its value.
+        others: Returns the other experiments, see `other_experiments`.
     """
-    notes = []
     if place.column.verb == "evaluate":
         task, trained = place.column.task, {run.model.name for run in runs}
-        absent = [model for model in place.models if model not in trained]
-        for model in absent:
-            notes.append(f"{experiment.file} does not train {model} for {task}; add it to train.{task}")
-            notes += [f"{file} trains it: {command}" for file, command in _elsewhere(experiment, place, model)]
+        for model in place.models:
+            if model in trained:
+                continue
+            yield f"{experiment.file} does not train {model} for {task}; add it to train.{task}"
+            for other in others():
+                if model in other.config.train.get(task, []):
+                    yield f"{other.file} trains it: {hafabench_command(other, 'explain', place.locator)}"
     elif place.column.verb == "latency" and not found:
         groups = {group.name: group for group in experiment.config.latency}
         group = groups.get(place.latency_group or "")
         if group is None:
-            notes.append(f"{experiment.file} has no latency measurement {place.latency_group!r}; add one to latency")
-        else:
-            notes += [
-                f"latency measurement {group.name} of {experiment.file} does not time {model}"
-                for model in place.models
-                if model not in (group.baseline, *group.models)
-            ]
-    return notes
+            yield f"{experiment.file} has no latency measurement {place.latency_group!r}; add one to latency"
+            return
+        for model in place.models:
+            if model not in (group.baseline, *group.models):
+                yield f"latency measurement {group.name} of {experiment.file} does not time {model}"
 
 
-def _elsewhere(experiment: Experiment, place: Place, model: str) -> Iterator[tuple[Path, str]]:
-    """Experiments in the same folder that train the model, each with the command that explains the cell there."""
+def other_experiments(experiment: Experiment) -> Iterator[Experiment]:
+    """Yield the valid experiments in the folder of an experiment's file, without this one."""
     for path in sorted(experiment.file.parent.glob("*.yaml")):
         if path == experiment.file:
             continue
         try:
-            if "experiment" not in YamlFile(path).content:
-                continue
-            other = load_experiment(path)
+            if "experiment" in YamlFile(path).content:
+                yield load_experiment(path)
         except UserError:
             continue  # `hafabench check` reports what is wrong with it.
-        if model in other.config.train.get(place.column.task, []):
-            yield path, hafabench_command(other, "explain", place.locator)

@@ -15,7 +15,7 @@ from hafabench.cluster.costs import accounting_file
 from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
-from hafabench.explain.explain import explain
+from hafabench.explain.explain import Explainer, explain
 from hafabench.explain.locate import locate, places
 from hafabench.explain.render import to_json, to_markdown, to_text
 from hafabench.files import sha256_of
@@ -28,9 +28,11 @@ from hafabench.runs.paths import complexity_record, latency_record
 from hafabench.runs.run import expand
 from tests.support.messages import missing_facts
 from tests.support.opened_files import files_read
+from tests.support.synthetic_experiment import fill_results
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import COMMIT, complexity, evaluation, latency
 
+SHIPPED = ("digits", "digits_study", "paper", "regression_digits")
 DATASET = "d" * 64
 TRAINING = {"steps": 32, "seconds": 75.5, "images_per_s": 1.7, "resumes": 2, "processes": 1, "device": "cpu"}
 
@@ -345,13 +347,36 @@ def test_markdown_escapes_text_of_the_user(experiment):
     assert "\n```\nsnakemake results/digits/segmentation/pvt_tiny_hafa/seed0/evaluate.json " in text
 
 
-@pytest.mark.slow
-def test_every_column_of_every_table_can_be_explained(experiment):
-    # The last row of each: a variant with a baseline.
-    last = {(p.table_layout.id, p.column.key, p.is_difference): locator for locator, p in places(experiment).items()}
-    for locator in last.values():
-        found = explain(experiment, locator)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_cell_of_every_experiment_can_be_explained(name, tmp_path, monkeypatch):
+    experiment = load_experiment(REPOSITORY / "configs" / f"{name}.yaml")
+    monkeypatch.chdir(tmp_path)
+    explainer = Explainer(experiment)
+    for locator in places(experiment):
+        found = explainer.explain(locator)
         assert found.remake is not None or found.notes, f"{locator}: neither a way to make it nor a reason"
+        assert locator in to_text(found)
+        assert json.loads(to_json(found))["locator"] == locator
+
+
+@pytest.mark.parametrize(
+    "name", ["paper", *(pytest.param(name, marks=pytest.mark.slow) for name in SHIPPED if name != "paper")]
+)
+def test_cells_with_records_can_be_explained(name, tmp_path, monkeypatch):
+    experiment = load_experiment(REPOSITORY / "configs" / f"{name}.yaml")
+    monkeypatch.chdir(tmp_path)
+    fill_results(experiment)
+    # One cell of each column, and the rows of models that drop tokens, whose recipes have a section.
+    last = {(p.table_layout.id, p.column.key, p.is_difference): locator for locator, p in places(experiment).items()}
+    dropping = [
+        locator for locator, p in places(experiment).items() if experiment.models[p.row.model].keep is not None
+    ]
+    explainer = Explainer(experiment)
+    for locator in [*last.values(), *dropping][slice(None) if name != "paper" else slice(-8, None)]:
+        found = explainer.explain(locator)
+        assert locator in to_text(found)
+        assert json.loads(to_json(found))["value"]["printed"] == found.value.printed
+        assert "token_pruning.teacher" in to_text(found) or "dynamic" not in locator or not found.runs
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "json"])
