@@ -37,7 +37,7 @@ def decoders(quick: bool) -> Iterator[Row]:
         path = Path(folder) / "photo.jpg"
         path.write_bytes(_photo(0))
         name = str(path)
-        # Both rotate a photo by its EXIF orientation by default; the published training did not.
+        # The photo has no EXIF orientation.
         as_stored = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         calls = {
             "ours": lambda: read_image(path),

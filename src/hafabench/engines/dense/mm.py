@@ -40,7 +40,7 @@ from mmseg.datasets.transforms import LoadAnnotations as LoadClassMask
 from mmseg.evaluation.metrics import IoUMetric
 from torch import nn
 
-from hafabench.data.images import UnreadableImage, read_image
+from hafabench.data.images import UnreadableImage, annotated_size_problem, read_image
 from hafabench.engines.dense.backbone import TimmBackbone
 from hafabench.engines.dense.coco_ap import average_precisions_and_matches
 from hafabench.engines.dense.neck import TokenFPN
@@ -96,11 +96,21 @@ def build_dataset(task: str, config: dict[str, Any]) -> BaseDataset:
 
 @TRANSFORMS.register_module()
 class ReadImage(LoadImageFromFile):
-    """mmcv's image reader with this project's decoder, whose errors describe how a file is damaged."""
+    """mmcv's image reader with the rule of `hafabench.data.images`, which also checks the annotated size."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add ``img`` (H, W, 3), BGR, uint8, and its shape."""
-        image = np.asarray(read_image(results["img_path"]))[..., ::-1]
+        """Add ``img`` (H, W, 3), BGR, uint8, and its shape.
+
+        Raises:
+            UnreadableImage: If the file cannot be decoded, or if its annotations give it another size.
+        """
+        path = results["img_path"]
+        decoded = read_image(path)
+        if "width" in results:
+            problem = annotated_size_problem(path, decoded.size, (results["width"], results["height"]))
+            if problem:
+                raise UnreadableImage(Problem(str(path), "", problem))
+        image = np.asarray(decoded)[..., ::-1]
         results["img"] = np.ascontiguousarray(image)
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
