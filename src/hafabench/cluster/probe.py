@@ -42,7 +42,7 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
         command.append(f"--gpus={pool.gpu_type + ':' if pool.gpu_type else ''}1")
     groups = _paths(experiment)
     paths = [path for group in groups.values() for path in group]
-    command += ["sh", "-c", _script(paths, _counting(experiment), experiment.config.scale == "full" and key == "gpu")]
+    command += ["sh", "-c", _script(paths, _counting(experiment), experiment.config.uses_gpus and key == "gpu")]
     about = f"{key} node"
     try:
         answer = runner(command, wait_s + _PROBE_MINUTES * 60)

@@ -23,6 +23,7 @@ from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.config.yaml_file import KeyPath, YamlFile
 from hafabench.errors import Problem, UserError
 
+Scale = Literal["embedded", "custom", "full"]
 FORMAT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
 
 
@@ -126,9 +127,17 @@ class ExperimentConfig(StrictModel):
         description="Name of the experiment and of its folders below `results/` and `reports/`.",
     )
     title: str = Field(description="Title of the report.")
-    scale: Literal["embedded", "full"] = Field(
-        description="`embedded` for small data on CPUs, `full` for the paper's data on GPUs. Accuracies of different "
-        "scales are never shown in one table."
+    scale: Scale = Field(
+        description="`embedded` for the generated data on CPUs, `custom` for real data with image sizes or schedules "
+        "other than the paper's, `full` for the paper's matrix on GPUs. Accuracies of different scales are never "
+        "shown in one table. The scale decides no verdict on the paper's claims."
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        description="Largest number of GPUs of one training. Null means none at `embedded` and `custom` scale, and "
+        "the paper's number at `full` scale. An experiment that uses GPUs requests one for every evaluation and "
+        "latency measurement.",
     )
     seeds: list[int] = Field(min_length=1, description="Seeds. Every model is trained once with each of them.")
     datasets: dict[Task, DatasetConfig] = Field(description="Data set of each task.")
@@ -159,6 +168,19 @@ class ExperimentConfig(StrictModel):
         if len(set(seeds)) != len(seeds):
             raise ValueError(f"expected different seeds, found {seeds}")
         return seeds
+
+    @model_validator(mode="after")
+    def _gpus_fit_scale(self) -> ExperimentConfig:
+        if self.scale == "embedded" and self.gpus:
+            raise ValueError(f"gpus: embedded experiments run on CPUs, found {self.gpus}; scale: custom may use GPUs")
+        if self.scale == "full" and self.gpus == 0:
+            raise ValueError("gpus: experiments of full scale need at least one; scale: custom may run on CPUs")
+        return self
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether trainings, evaluations and latency measurements request GPUs."""
+        return self.scale == "full" or bool(self.gpus)
 
     @model_validator(mode="after")
     def _every_task_has_data(self) -> ExperimentConfig:

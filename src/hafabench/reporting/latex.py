@@ -17,7 +17,7 @@ from hafabench.reporting.tables import Table, TableCell
 MINUS = "\u2212"
 # A table with more columns is placed in landscape on a separate page, with abbreviated headings.
 UPRIGHT_COLUMNS = 5
-_SHORT = {"counted": "cnt.", "embedded": "emb.", "measured": "meas."}
+_SHORT = {"counted": "cnt.", "embedded": "emb.", "custom": "cust.", "measured": "meas."}
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

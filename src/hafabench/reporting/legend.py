@@ -15,13 +15,16 @@ NO_COMPARISON = "No model has at least two seeds in common with its baseline, so
 _MEANING = {
     "counted": "counted here on the full-size models, comparable with the paper",
     "embedded": "trained and evaluated here on the embedded data",
+    "custom": "trained and evaluated here with data, image sizes or schedules that are not the paper's",
     "measured": "evaluated or timed here",
 }
 
+WARNINGS: dict[str, str] = {"embedded": "EMBEDDED DATA", "custom": "CUSTOM DATA OR SCHEDULE"}
+
 
 def warning(title: str, scale: str) -> str:
-    """Return the warning in front of a table with numbers on embedded data; empty at full scale."""
-    return f"EMBEDDED DATA ({title}), not comparable with the paper's columns." if scale == "embedded" else ""
+    """Return the warning in front of a table that is not comparable with the paper; empty at full scale."""
+    return f"{WARNINGS[scale]} ({title}), not comparable with the paper's columns." if scale in WARNINGS else ""
 
 
 def notes(

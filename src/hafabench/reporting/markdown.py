@@ -68,8 +68,9 @@ def comparisons_page(report: Report) -> str:
     head = f"# Comparisons of experiment {report.experiment.name}\n\n{_subtitle(report)}\n\n"
     if not report.comparisons:
         return f"{head}{legend.NO_COMPARISON}\n"
-    warning = "**EMBEDDED DATA: these verdicts hold for these data and budgets, not for the paper's.**\n\n"
-    warning = warning if report.experiment.config.scale == "embedded" else ""
+    subject = legend.WARNINGS.get(report.experiment.config.scale)
+    warning = f"**{subject}: these verdicts hold for these data and budgets, not for the paper's.**\n\n"
+    warning = warning if subject else ""
     sentences = "\n".join(f"- {escape_markdown(comparison.sentence)}" for comparison in report.comparisons)
     figure = "![Differences per seed with their intervals](figures/comparisons.svg)"
     table = markdown_table(COMPARISON_HEADER, [c.fields for c in report.comparisons], "lllrrrrrrl")

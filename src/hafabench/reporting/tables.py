@@ -113,8 +113,8 @@ class Table:
         warning: Warning to be shown in front of the table; empty at full scale.
         title: Title of the table.
         columns: The columns of the table layout.
-        kinds: The kind of this project's half of each column: ``counted``, ``embedded`` (measured on embedded data)
-            or ``measured``.
+        kinds: The kind of this project's half of each column: ``counted``, ``embedded`` or ``custom``
+            (evaluated at that scale), or ``measured``.
         rows: The rows in the paper's order.
         notes: The legend, one sentence each.
     """
@@ -164,7 +164,7 @@ def build_table(metrics: TableMetrics, paper: PaperValues, *, experiment: str, t
         paper: The paper's printed values.
         experiment: Name of the experiment.
         title: Title of the experiment.
-        scale: Scale of the experiment, ``embedded`` or ``full``.
+        scale: Scale of the experiment.
 
     Raises:
         UserError: If the table layout names a row of the paper that does not exist.
@@ -213,7 +213,7 @@ def _refuse_unknown_rows(table_layout: TableLayout, paper: PaperValues) -> None:
 def _kind(column: Column, scale: str) -> str:
     if column.verb == "complexity":
         return "counted"
-    return "embedded" if column.verb == "evaluate" and scale == "embedded" else "measured"
+    return scale if column.verb == "evaluate" and scale != "full" else "measured"
 
 
 def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues) -> TableCell:

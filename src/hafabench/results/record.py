@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hafabench.config.base import StrictModel
+from hafabench.config.experiment import Scale
 from hafabench.config.json_file import read_json_model
 from hafabench.config.metrics import Verb
 from hafabench.files import write_text
@@ -147,7 +148,7 @@ class Record(StrictModel):
 
     schema_: Literal["hafabench.record/1"] = Field("hafabench.record/1", alias="schema")
     experiment: str
-    scale: Literal["embedded", "full"]
+    scale: Scale
     origin: Literal["measured", "imported"] = "measured"
     verb: Verb
     id: str

@@ -77,8 +77,8 @@ class Throughput:
     @property
     def startup_minutes(self) -> float:
         """The minutes before a job begins its work."""
-        embedded = self.experiment.config.scale == "embedded"
-        return (self.rates.embedded_startup_minutes if embedded else self.rates.startup_minutes).value
+        uses_gpus = self.experiment.config.uses_gpus
+        return (self.rates.startup_minutes if uses_gpus else self.rates.embedded_startup_minutes).value
 
     @cached_property
     def _counted(self) -> dict[tuple[str, str], Size]:

@@ -49,7 +49,7 @@ class Rule:
         priority: Snakemake starts jobs of a higher priority first.
         threads: CPU threads of a job if jobs share one machine; None means all threads.
         is_local: Whether the driver of the workflow runs the jobs itself, even if it submits others to a cluster.
-        uses_gpu: Whether the jobs request GPUs at full scale.
+        uses_gpu: Whether the jobs request GPUs.
     """
 
     name: str
@@ -264,7 +264,7 @@ def _fill(path: Path, wildcards: Mapping[str, str]) -> Path:
 
 def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
     """The rules of the workflow by name."""
-    embedded = experiment.config.scale == "embedded"
+    uses_gpus = experiment.config.uses_gpus
     results, reports = experiment.results, experiment.reports
     run = run_id("{task}", "{model}", "{seed}")
 
@@ -281,8 +281,8 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             outputs=(paths.dataset_report(experiment, "{task}"),),
             logs=(results / "data/{task}.log",),
             priority=100,
-            # At full scale a data set is verified file by file, which may take an hour.
-            is_local=embedded,
+            # A real data set is verified file by file, which may take an hour.
+            is_local=experiment.config.scale == "embedded",
         ),
         Rule(
             name="train_run",
@@ -291,7 +291,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             outputs=(results / run / paths.CHECKPOINT,),
             logs=(results / run / paths.TRAIN_LOG,),
             priority=20,
-            uses_gpu=not embedded,
+            uses_gpu=uses_gpus,
         ),
         Rule(
             name="evaluate_run",
@@ -299,7 +299,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             command=hafabench_command(experiment, "evaluate", run),
             outputs=(results / run / paths.EVALUATION,),
             logs=(results / run / paths.EVALUATE_LOG,),
-            uses_gpu=not embedded,
+            uses_gpu=uses_gpus,
         ),
         Rule(
             name="count_complexity",
@@ -323,7 +323,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
             logs=(results / "latency/{group}.log",),
             # No other job may run on the machine and disturb the measurement.
             threads=None,
-            uses_gpu=not embedded,
+            uses_gpu=uses_gpus,
         ),
         Rule(
             name="collect_records",

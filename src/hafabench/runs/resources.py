@@ -24,8 +24,8 @@ _PREPARE_FULL = (60, 8000)
 _COLLECT = (1, 2000)
 _REPORT = (1, 2000)
 _PICTURES = (2, 4000)
-# The shortest time limit in minutes; a shorter one would only cause further attempts.
-_MIN_RUNTIME = {"embedded": 30, "full": 15}
+# The shortest time limits in minutes, without and with GPUs; a shorter one would only cause further attempts.
+_MIN_RUNTIME = {False: 30, True: 15}
 # In the paper, the slowest model of Table 4 takes 38.5 ms per image.
 _SECONDS_PER_LATENCY_ROUND = 0.05
 
@@ -78,10 +78,12 @@ class ResourceRequests:
         self.site = site or Site()
         self.speed = speed
         self.throughput = Throughput(experiment)
-        self._embedded = experiment.config.scale == "embedded"
+        self._uses_gpus = experiment.config.uses_gpus
 
     def train(self, run: Run, attempt: int = 1) -> Resources:
-        """A training uses the paper's number of GPUs or as many as the site has, or one CPU at embedded scale.
+        """A training uses the paper's number of GPUs, or the number that the experiment or the site limits it to.
+
+        In an experiment without GPUs it uses one CPU.
 
         Raises:
             UserError: If no number of GPUs on the site divides the recipe's batch evenly.
@@ -91,8 +93,8 @@ class ResourceRequests:
         return self._request(run, gpus, nodes, minutes, attempt)
 
     def evaluate(self, run: Run, attempt: int = 1) -> Resources:
-        """An evaluation uses one GPU at full scale."""
-        gpus = 0 if self._embedded else 1
+        """An evaluation uses one GPU if the experiment uses GPUs."""
+        gpus = 1 if self._uses_gpus else 0
         return self._request(run, gpus, 1, self.throughput.evaluate(run, gpus, self.speed).hours * 60, attempt)
 
     def prepare_dataset(self, task: Task, attempt: int = 1) -> Resources:
@@ -105,13 +107,13 @@ class ResourceRequests:
         return self._without_gpu(*_COUNT_MODELS, attempt)
 
     def measure_latency(self, group: LatencyConfig, attempt: int = 1) -> Resources:
-        """A latency group uses one GPU at full scale, and CPUs for its threads."""
+        """A latency group uses one GPU if the experiment uses GPUs, and CPUs for its threads."""
         rounds = (group.warmup + group.repeats) * (len(group.models) + 1)
         images = group.batch_size + (group.throughput_batch or 0)
         minutes = rounds * images * _SECONDS_PER_LATENCY_ROUND / 60
-        gpus = 0 if self._embedded else 1
+        gpus = 1 if self._uses_gpus else 0
         rates = self.throughput.rates
-        mem = rates.embedded_memory_mb.value if self._embedded else rates.process_memory_mb.value
+        mem = rates.process_memory_mb.value if self._uses_gpus else rates.embedded_memory_mb.value
         return self._within(gpus, 1, group.threads or 2, mem, minutes, attempt)
 
     def collect_records(self, attempt: int = 1) -> Resources:
@@ -127,15 +129,17 @@ class ResourceRequests:
         return self._without_gpu(*_REPORT, attempt)
 
     def gpus_of(self, run: Run) -> tuple[int, int]:
-        """GPUs and nodes of a training: the paper's number, or the largest on the site that divides the batch evenly.
+        """GPUs and nodes of a training: the paper's number, or the largest within the limits that divides the batch.
+
+        The limits are those of the experiment and of the site.
 
         Raises:
             UserError: If no number of GPUs on the site divides the batch evenly.
         """
-        if self._embedded:
+        if not self._uses_gpus:
             return 0, 1
         pool, batch = self.site.gpu, run.recipe.batch_size
-        wanted = int(self.throughput.rates.gpus.value)
+        wanted = self.experiment.config.gpus or int(self.throughput.rates.gpus.value)
         for gpus in range(min(wanted, pool.gpus * pool.max_nodes), 0, -1):
             nodes = math.ceil(gpus / pool.gpus)
             if batch % gpus == 0 and gpus % nodes == 0:
@@ -144,7 +148,7 @@ class ResourceRequests:
 
     def _request(self, run: Run, gpus: int, nodes: int, minutes: float, attempt: int) -> Resources:
         rates, workers = self.throughput.rates, run.recipe.workers
-        if self._embedded:
+        if not self._uses_gpus:
             memory = rates.embedded_memory_mb.value + workers * rates.worker_memory_mb.value
             return self._within(0, 1, 1 + workers, memory, minutes, attempt)
         per_node = gpus // nodes
@@ -158,7 +162,7 @@ class ResourceRequests:
         """The request within the limits of the site; later attempts request more time and memory."""
         rates, pool = self.throughput.rates, self.site.pool(gpus)
         estimated = minutes + self.throughput.startup_minutes
-        min_runtime = _MIN_RUNTIME[self.experiment.config.scale]
+        min_runtime = _MIN_RUNTIME[self._uses_gpus]
         memory = (mem_mb + rates.workflow_memory_mb.value) * (1 + (attempt - 1) / 2)
         return Resources(
             gpus=gpus,

@@ -41,7 +41,7 @@ _COMMENT_PREFIX = "rule_"
 def workflow_command(
     experiment: Experiment, targets: Sequence[str | Path] = (ALL,), forced: Sequence[str] = ()
 ) -> str:
-    """The command line that makes ``targets``, on a cluster if the experiment is of full scale.
+    """The command line that makes ``targets``, on a cluster if the experiment uses GPUs.
 
     Args:
         experiment: The experiment that the targets belong to.
@@ -50,7 +50,7 @@ def workflow_command(
     """
     # Targets come first, because an option that takes several values would take them as well.
     words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
-    profile = LOCAL_PROFILE if experiment.config.scale == "embedded" else SLURM_PROFILE
+    profile = SLURM_PROFILE if experiment.config.uses_gpus else LOCAL_PROFILE
     return shlex.join([*words, "--profile", profile, "--configfile", str(experiment.file)])
 
 

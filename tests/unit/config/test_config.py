@@ -33,7 +33,7 @@ def test_all_problems_at_once_with_lines(tmp_path, repository):
     path.write_text(text)
     lines = {key: n for n, line in enumerate(text.splitlines(), 1) for key in [line.split(":")[0]]}
     found = problems_of(path)
-    assert f"{path}:{lines['scale']}: scale: input should be 'embedded' or 'full', found 'tiny'" in found
+    assert f"{path}:{lines['scale']}: scale: input should be 'embedded', 'custom' or 'full', found 'tiny'" in found
     assert any(p.startswith(f"{path}:{lines['seeds']}: seeds[0]: input should be a valid integer") for p in found)
     assert f"{path}:{lines['colour']}: colour: unknown key" in found
     assert len(found) == 3

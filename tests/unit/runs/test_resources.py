@@ -14,10 +14,11 @@ from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.errors import UserError
 from hafabench.runs.estimates import PASSES, Throughput, total_steps
+from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import complexity_record
 from hafabench.runs.resources import ResourceRequests
 from hafabench.runs.run import expand
-from hafabench.runs.snakemake import RESOURCE_NAMES, executor_resources, launcher
+from hafabench.runs.snakemake import RESOURCE_NAMES, executor_resources, launcher, workflow_command
 from tools import synthetic_records
 from tools.checkout import REPOSITORY
 
@@ -200,6 +201,30 @@ def test_embedded_jobs_ask_for_no_gpu(digits):
     requests += [book.evaluate(run, attempt=9) for run in expand(digits).values()]
     assert {(request.gpus, request.cpus) for request in requests} == {(0, 1)}
     assert max(request.runtime for request in requests) == 60
+
+
+def test_custom_jobs_request_gpus_only_if_the_experiment_has_some(write_experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    site = Site(gpu=GpuPool(gpus=4, max_nodes=1))
+    requests = {}
+    for gpus in (None, 0, 2):
+        own = load_experiment(write_experiment(lambda c, gpus=gpus: c.update(scale="custom", gpus=gpus)))
+        book, run = ResourceRequests(own, site), next(iter(expand(own).values()))
+        requests[gpus] = [book.train(run), book.evaluate(run), book.measure_latency(own.config.latency[0])]
+        rules = JobList(own).rules
+        assert {name for name, rule in rules.items() if rule.uses_gpu} == (
+            {"train_run", "evaluate_run", "measure_latency"} if gpus else set()
+        )
+        assert (" slurm " in workflow_command(own)) == bool(gpus)
+        assert not rules["prepare_dataset"].is_local
+    assert [request.gpus for request in requests[None]] == [request.gpus for request in requests[0]] == [0, 0, 0]
+    assert [request.gpus for request in requests[2]] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(("scale", "gpus", "says"), [("embedded", 1, "run on CPUs"), ("full", 0, "at least one")])
+def test_a_number_of_gpus_that_does_not_fit_the_scale_is_refused(write_experiment, scale, gpus, says):
+    with pytest.raises(UserError, match=f"gpus: .*{says}"):
+        load_experiment(write_experiment(lambda content: content.update(scale=scale, gpus=gpus)))
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,8 @@ def draw_charts(
 
 def figure_files(experiment: Experiment, charts: ReportCharts) -> dict[Path, str]:
     """Return the content of each figure file, by its path."""
-    heading = ""
-    if experiment.config.scale == "embedded":
-        heading = f"EMBEDDED DATA ({experiment.name}), not comparable with the paper"
+    subject = legend.WARNINGS.get(experiment.config.scale)
+    heading = f"{subject} ({experiment.name}), not comparable with the paper" if subject else ""
     figures = {
         "learning_curves": (_rows(charts.learning_curves), "No training has written a history yet."),
         "accuracy_vs_complexity": (

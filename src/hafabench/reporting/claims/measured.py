@@ -22,8 +22,8 @@ def judge_measured(claim: Claim, metrics: TableMetrics, scale: str) -> ClaimVerd
         scale: The experiment's scale; accuracies on embedded data never settle a claim.
     """
     found = [metrics.of(claim.column, model) for model in claim.models]
-    if claim.kind == "accuracy" and scale == "embedded":
-        return ClaimVerdict(claim, "not run", "accuracies on embedded data settle no claims about the paper's data")
+    if claim.kind == "accuracy" and scale != "full":
+        return ClaimVerdict(claim, "not run", f"accuracies on {scale} data settle no claims about the paper's data")
     if claim.device:
         on_device = [[m for m in of_model if claim.device.lower() in str(m.device).lower()] for of_model in found]
         elsewhere = [metric for of_model in found for metric in of_model]

@@ -7,12 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from hafabench.config.experiment import Experiment
+from hafabench.config.experiment import Experiment, Scale
 from hafabench.config.recipes import TASKS, Task
 from hafabench.formatting.durations import format_duration
 from hafabench.reporting.html.tables import Details
 from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
 from hafabench.reporting.report import Report
+
+_SCALES: dict[Scale, str] = {
+    "embedded": "embedded data, minutes on CPUs",
+    "custom": "custom data, image sizes or schedules",
+    "full": "full, as in the paper",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def experiment_details(report: Report) -> Details:
     config = experiment.config
     evaluated = set(frame.loc[frame["verb"] == "evaluate", "id"]) & set(runs)
     details: Details = [
-        ("Scale", "embedded data, minutes on CPUs" if config.scale == "embedded" else "full, as in the paper"),
+        ("Scale", _SCALES[config.scale]),
         ("Runs", f"{len(evaluated)} of {len(runs)} evaluated"),
         ("Seeds", ", ".join(map(str, config.seeds))),
     ]
