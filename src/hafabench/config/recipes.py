@@ -193,6 +193,8 @@ class DenseRecipe(Recipe):
 class SegmentationRecipe(DenseRecipe):
     """Keys of segmentation: Semantic FPN (paper, section 4.2)."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"size_divisor"})
+
     iterations: int = Field(gt=0, description="Optimizer steps of the training.")
     poly_power: float = Field(gt=0, description="Exponent of the polynomial learning rate schedule.")
     min_lr: float = Field(ge=0, description="Learning rate at the end of the schedule.")
@@ -200,6 +202,13 @@ class SegmentationRecipe(DenseRecipe):
         description="Smallest and largest random factor on the size of a training image."
     )
     crop_size: int = Field(gt=0, description="Side of the square random crop, in pixels.")
+    size_divisor: int | None = Field(
+        None,
+        gt=0,
+        description="In the evaluation, each side of the resized image is enlarged to the next multiple of this "
+        "number by a second resize; null keeps the size. In both cases the predictions are compared at the original "
+        "size of the image.",
+    )
     photometric_distortion: bool = Field(
         description="Whether brightness, contrast, saturation and hue are changed at random."
     )

@@ -7,9 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 
+from hafabench.config.catalog import CATALOG
 from hafabench.engines.dense import config as dense_config
+from hafabench.engines.dense import model as dense_model
 from hafabench.engines.dense.coco_ap import average_precisions
 from hafabench.engines.dense.model import load_mm
 from hafabench.engines.dense.sampling import AspectSampler
@@ -201,3 +204,88 @@ def test_evaluation_batches_have_one_size():
     assert len(mm.same_size_collate([samples[0], samples[0]])["inputs"]) == 2
     with pytest.raises(UserError, match=r"several sizes in one batch \(8x8, 10x8\): set eval_batch_size to 1"):
         mm.same_size_collate(samples)
+
+
+def bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Interpolate an image (H, W, 3) with half-pixel centres, as OpenCV's INTER_LINEAR does, in double precision."""
+
+    def weights(size: int, new: int) -> np.ndarray:
+        at = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
+        low = np.minimum(at.astype(int), max(size - 2, 0))
+        matrix = np.zeros((new, size))
+        matrix[np.arange(new), low] = 1 - (at - low)
+        matrix[np.arange(new), np.minimum(low + 1, size - 1)] += at - low
+        return matrix
+
+    height_matrix, width_matrix = weights(image.shape[0], height), weights(image.shape[1], width)
+    return np.einsum("ab,bcd,ec->aed", height_matrix, image.astype(float), width_matrix)
+
+
+def evaluation_input(tmp_path, size: tuple[int, int], divisor: int | None):
+    """Send an image of noise through the evaluation pipeline; return its pixels, the input and the packed sample."""
+    from mmcv.transforms import Compose
+
+    pixels = np.random.default_rng(size).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    Image.fromarray(np.ones(size[::-1], np.uint8)).save(tmp_path / "mask.png")
+    recipe = RECIPES["segmentation"].model_copy(update={"resize": (300, 70), "size_divisor": divisor})
+    mm = load_mm()
+    with mm.scope("segmentation"):
+        pipeline = Compose(dense_config.eval_pipeline(recipe, 3))
+        found = pipeline(
+            {
+                "img_path": str(tmp_path / "image.png"),
+                "seg_map_path": str(tmp_path / "mask.png"),
+                "reduce_zero_label": True,
+                "seg_fields": [],
+            }
+        )
+    return pixels, found["inputs"].permute(1, 2, 0).numpy()[..., ::-1], found["data_samples"]
+
+
+@pytest.mark.parametrize("divisor", [None, 32, 24, 1])
+@pytest.mark.parametrize("size", [(91, 50), (50, 91), (64, 64), (400, 33), (17, 3)])
+def test_evaluation_images_are_aligned_in_two_steps(tmp_path, size, divisor):
+    width, height = size
+    scale = min(300 / max(size), 70 / min(size))
+    middle = int(width * scale + 0.5), int(height * scale + 0.5)
+    expected = middle if divisor is None else tuple(-(-side // divisor) * divisor for side in middle)
+    pixels, found, sample = evaluation_input(tmp_path, size, divisor)
+    assert found.shape == (*expected[::-1], 3)
+    assert sample.img_shape == expected[::-1]
+    assert sample.ori_shape == (height, width)
+    assert sample.scale_factor == pytest.approx((expected[0] / width, expected[1] / height))
+    assert sample.gt_sem_seg.data.shape == (1, height, width)
+    interpolated = bilinear(np.rint(bilinear(pixels, *middle)), *expected)
+    # OpenCV rounds in fixed point twice.
+    assert np.abs(found - interpolated).max() <= 2
+
+
+def test_aligned_predictions_have_the_size_of_the_image(tmp_path):
+    from mmengine.dataset import pseudo_collate
+
+    run = tiny_run(tmp_path, "segmentation")
+    mm = load_mm()
+    with mm.scope("segmentation"):
+        model = dense_model.create_model(run).eval()
+        seen = []
+        model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+        _, image, sample = evaluation_input(tmp_path, (91, 50), 32)
+        batch = pseudo_collate(
+            [{"inputs": torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1), "data_samples": sample}]
+        )
+        with torch.inference_mode():
+            (found,) = model.test_step(batch)
+    assert seen == [(96, 128)]
+    assert found.pred_sem_seg.data.shape == (1, 50, 91)
+
+
+def test_detection_pads_batches_to_multiples_of_32():
+    stock = load_mm().stock_model("detection")
+    assert stock["data_preprocessor"]["pad_size_divisor"] == 32
+    assert (
+        dense_config.fill_model(stock, CATALOG["pvt_tiny"], "detection", 80, [64, 128, 320, 512])[
+            "data_preprocessor"
+        ]["pad_size_divisor"]
+        == 32
+    )

@@ -85,7 +85,7 @@ def _fill_segmentor(stock: Config, num_classes: int, crop_size: int, sync_norm: 
     head = stock["decode_head"]
     head["num_classes"] = num_classes
     head["norm_cfg"] = {"type": "SyncBN" if sync_norm else "BN", "requires_grad": True}
-    # Crops of small images are padded to the crop size. In evaluation images keep their size.
+    # Crops of small images are padded to the crop size. Images of the evaluation are not padded.
     stock["data_preprocessor"]["size"] = (crop_size, crop_size)
     return stock
 
@@ -138,11 +138,17 @@ def train_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
 
 
 def eval_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
-    """List the transforms of an evaluation image, which is resized as a whole; the truth keeps its size."""
+    """List the transforms of an evaluation image, which is resized as a whole; the truth keeps its size.
+
+    With a ``size_divisor``, segmentation resizes in two steps, as the test pipeline of PVT's repository does
+    (`AlignResize`, segmentation/configs/_base_/datasets/ade20k.py). Detection needs no such step: mmdet's data
+    preprocessor pads each batch to multiples of 32.
+    """
     resize = {"type": "Resize", "scale": recipe.resize, "keep_ratio": True}
     if isinstance(recipe, SegmentationRecipe):
+        align = [] if recipe.size_divisor is None else [{"type": "AlignSize", "divisor": recipe.size_divisor}]
         mask = {"type": "ReadClassMask", "num_classes": num_classes}
-        return [{"type": "ReadImage"}, resize, mask, {"type": "PackSegInputs"}]
+        return [{"type": "ReadImage"}, resize, *align, mask, {"type": "PackSegInputs"}]
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
     return [{"type": "ReadImage"}, resize, {"type": "PackDetInputs", "meta_keys": keys}]
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from hafabench.config.metrics import METRICS
+from hafabench.config.recipes import DenseRecipe, SegmentationRecipe
 from hafabench.data import paths
 from hafabench.engines.dense.config import dense_recipe
 from hafabench.engines.dense.datasets import load_dataset
@@ -55,7 +56,7 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
     if keep is not None:
         names = [Path(dataset.get_data_info(index)["img_path"]).name for index in range(len(dataset))]
         write_predictions(keep, metric.predictions(names))
-    short, long = min(recipe.resize), max(recipe.resize)
+    convention = _convention(recipe)
     return [
         Metric(
             task=run.task,
@@ -65,7 +66,16 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
             value=value,
             unit=METRICS[name].unit,
             repeats=len(dataset),
-            convention=f"whole image, shorter side {short}, longer at most {long}; one scale",
+            convention=convention,
         )
         for name, value in values.items()
     ]
+
+
+def _convention(recipe: DenseRecipe) -> str:
+    """Return the sentence that describes how the images of an evaluation are resized."""
+    short, long = min(recipe.resize), max(recipe.resize)
+    sentence = f"whole image, shorter side {short}, longer at most {long}; one scale"
+    if isinstance(recipe, SegmentationRecipe) and recipe.size_divisor is not None:
+        sentence += f"; both sides enlarged to multiples of {recipe.size_divisor}"
+    return sentence

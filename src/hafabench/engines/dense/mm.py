@@ -25,7 +25,8 @@ import mmseg.models
 import mmseg.registry
 import numpy as np
 import torch
-from mmcv.transforms import LoadImageFromFile
+from mmcv.image import imresize
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset, pseudo_collate
@@ -113,6 +114,30 @@ class ReadImage(LoadImageFromFile):
         image = np.asarray(decoded)[..., ::-1]
         results["img"] = np.ascontiguousarray(image)
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class AlignSize(BaseTransform):
+    """Enlarge each side of a resized image to the next multiple of a number, by bilinear interpolation.
+
+    After mmcv's ``Resize`` with a fixed aspect ratio, the image equals that of ``AlignResize`` in PVT's repository
+    (segmentation/align_resize.py): it is interpolated twice, and its aspect ratio may change slightly.
+
+    Args:
+        divisor: The number that divides both sides of the result.
+    """
+
+    def __init__(self, divisor: int):
+        self.divisor = divisor
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Resize ``img`` (H, W, 3), and update ``img_shape`` and ``scale_factor`` (width, height)."""
+        height, width = (math.ceil(side / self.divisor) * self.divisor for side in results["img"].shape[:2])
+        results["img"] = imresize(results["img"], (width, height))
+        results["img_shape"] = (height, width)
+        original_height, original_width = results["ori_shape"]
+        results["scale_factor"] = (width / original_width, height / original_height)
         return results
 
 
