@@ -13,6 +13,7 @@ from hafabench.config.site import load_site, site_file
 from hafabench.config.experiment import load_experiment
 from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
+from hafabench.runs.attempts import AS_JOB
 from hafabench.runs.jobs import JobList
 
 
@@ -41,6 +42,9 @@ for sentence in MISSING_DATA if workflow.is_main_process else []:
 os.environ["PATH"] = os.pathsep.join(
     [os.path.dirname(sys.executable), os.environ["PATH"]]
 )
+
+# Jobs mark in their logs where an attempt begins and ends, from which `hafabench status` tells how it ended.
+os.environ[AS_JOB] = "1"
 
 # Everything that the rules declare comes from the list of jobs (`hafabench.runs.jobs`); the rules add redirections.
 RULES = JOBS.rules

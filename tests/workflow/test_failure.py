@@ -13,4 +13,6 @@ def test_the_last_lines_name_the_job_its_log_and_the_command_to_repeat_it(tmp_pa
     assert job.split()[:3] == ["prepare_dataset", "classification", "error:"]
     assert log.strip() == "log: results/digits/data/classification.log"
     assert command.strip().startswith("again: hafabench data prepare classification --experiment ")
-    assert (tmp_path / "results/digits/data/classification.log").read_text().startswith("error: ")
+    begins, error = (tmp_path / "results/digits/data/classification.log").read_text().splitlines()
+    assert begins.startswith("hafabench: begins prepare_dataset classification, fingerprint ")
+    assert error.startswith("error: ")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hafabench.cli.options import experiment_option, load, set_threads
+from hafabench.cli.options import attempt, experiment_option, load, set_threads
 from hafabench.config.verdicts import VERDICTS
 
 FORMATS = ("text", "markdown", "csv", "json")
@@ -23,7 +23,9 @@ def count(experiment: Path) -> None:
     set_threads(1)
     from hafabench.measure.counts import record_counts
 
-    counts = record_counts(load(experiment), _report_progress)
+    loaded = load(experiment)
+    with attempt(loaded, "count_conventions"):
+        counts = record_counts(loaded, _report_progress)
     click.echo(f"{len(counts.models)} models")
 
 

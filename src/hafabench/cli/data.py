@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hafabench.cli.options import experiment_option, load, task_argument
+from hafabench.cli.options import attempt, experiment_option, load, task_argument
 from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.errors import Problem, UserError
 
@@ -28,7 +28,8 @@ def data_prepare(task: str, experiment: Path) -> None:
     from hafabench.runs.paths import dataset_report
 
     loaded = load(experiment)
-    prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task))
+    with attempt(loaded, "prepare_dataset", task):
+        prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task))
 
 
 @data.command("verify")

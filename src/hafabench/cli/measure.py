@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hafabench.cli.options import experiment_option, load, set_threads
+from hafabench.cli.options import attempt, experiment_option, load, set_threads
 from hafabench.config.recipes import TASKS, Task
 from hafabench.errors import Problem, UserError
 from hafabench.formatting.numbers import format_significant
@@ -39,7 +39,8 @@ def complexity(names: tuple[str, ...], task: Task, style: Literal["text", "csv",
         return
     if names:
         raise UserError("--format record counts all models of the tables; leave out MODEL")
-    record = record_complexity(loaded, task)
+    with attempt(loaded, "count_complexity", task):
+        record = record_complexity(loaded, task)
     click.echo(f"complexity/{task}: {len({metric.model for metric in record.metrics})} models")
 
 
@@ -67,7 +68,8 @@ def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
         return
     from hafabench.measure.latency import record_latency
 
-    record = record_latency(loaded, known[group])
+    with attempt(loaded, "measure_latency", group):
+        record = record_latency(loaded, known[group])
     for metric in record.metrics:
         bounds = metric.interval or (float("-inf"), float("inf"))
         interval = ", ".join(map(format_significant, bounds))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hafabench.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from hafabench.config.experiment import Experiment
 
 DEFAULT_EXPERIMENT = Path("configs/digits.yaml")
 
@@ -43,6 +49,30 @@ def set_threads(threads: int | None) -> None:
     if threads is not None:
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[variable] = str(threads)
+
+
+@contextmanager
+def attempt(experiment: Experiment, rule: str, subject: str = "") -> Iterator[None]:
+    """Mark the beginning and the end of an attempt of a job in its log, which is standard error.
+
+    Nothing is written if the workflow does not call the command, nor by the processes of a training other than the
+    first one.
+
+    Args:
+        experiment: The experiment.
+        rule: The rule of the job.
+        subject: The subject of the job.
+    """
+    from hafabench.runs.attempts import AS_JOB, logged_attempt
+    from hafabench.runs.jobs import JobList, job_id
+
+    if not os.environ.get(AS_JOB) or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    identifier, jobs = job_id(rule, subject), JobList(experiment)
+    job = jobs.get(identifier) or jobs.optional[identifier]
+    with logged_attempt(job.id, job.fingerprint):
+        yield
 
 
 def load(experiment: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hafabench.cli.options import experiment_option, load, set_threads, threads_option
+from hafabench.cli.options import attempt, experiment_option, load, set_threads, threads_option
 
 
 @click.command()
@@ -23,7 +23,8 @@ def pictures(experiment: Path, threads: int | None) -> None:
     from hafabench.pictures.draw import draw_pictures
 
     loaded = load(experiment)
-    index = draw_pictures(loaded)
+    with attempt(loaded, "draw_pictures"):
+        index = draw_pictures(loaded)
     for sheet in (index.clusters, index.offsets):
         if sheet is not None:
             tiles = sum(len(row.tiles) for row in sheet.rows)

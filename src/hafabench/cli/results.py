@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hafabench.cli.options import experiment_option, load
+from hafabench.cli.options import attempt, experiment_option, load
 
 
 @click.command()
@@ -18,7 +18,9 @@ def collect(experiment: Path) -> None:
     """
     from hafabench.reporting.frame import collect_experiment
 
-    frame, missing = collect_experiment(load(experiment))
+    loaded = load(experiment)
+    with attempt(loaded, "collect_records"):
+        frame, missing = collect_experiment(loaded)
     for path in missing:
         click.echo(f"missing: {path}", err=True)
     click.echo(f"{len(frame)} metrics of {frame['id'].nunique()} records; {len(missing)} records are missing")
@@ -35,8 +37,10 @@ def report(experiment: Path) -> None:
     from hafabench.reporting.report import build_report
     from hafabench.reporting.write import write_report
 
-    built = build_report(load(experiment))
-    write_report(built)
+    loaded = load(experiment)
+    with attempt(loaded, "write_report"):
+        built = build_report(loaded)
+        write_report(built)
     reports = built.experiment.reports
     click.echo(f"report: {page_file(built)}")
     click.echo(f"Tables 1-6: {reports}/tables.md (all six), {reports}/tables/table1.md, .tex, .csv ...")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import click
 
-from hafabench.cli.options import experiment_option, find_run, load, set_threads, threads_option
+from hafabench.cli.options import attempt, experiment_option, find_run, load, set_threads, threads_option
 from hafabench.errors import UserError
 from hafabench.formatting.numbers import format_significant
 from hafabench.runs.run import Run
@@ -44,11 +43,12 @@ def train(run_id: str, experiment: Path, threads: int | None, processes: int, no
 
         start_processes(processes, nodes)
     from hafabench.engines.engine import engine_for
-    from hafabench.files import write_text
+    from hafabench.runs.state import store_configuration
 
-    if os.environ.get("RANK", "0") == "0":
-        write_text(run.folder / "config.json", json.dumps(run.resolved(), indent=2) + "\n")
-    engine_for(run.task).train(run)
+    with attempt(load(experiment), "train_run", run.id):
+        if os.environ.get("RANK", "0") == "0":
+            store_configuration(run)
+        engine_for(run.task).train(run)
 
 
 @click.command()
@@ -93,9 +93,11 @@ def evaluate(
         raise UserError("--part, --rename, --weights-seed and --replace require --weights")
     from hafabench.engines.evaluation import record_evaluation
 
-    record = record_evaluation(load(experiment), run)
-    for metric in record.metrics:
-        click.echo(f"{run.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
+    loaded = load(experiment)
+    with attempt(loaded, "evaluate_run", run.id):
+        record = record_evaluation(loaded, run)
+        for metric in record.metrics:
+            click.echo(f"{run.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
 
 
 def _evaluate_foreign(

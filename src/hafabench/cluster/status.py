@@ -121,8 +121,9 @@ def _status(state: JobState, queued: QueuedJob | None) -> JobStatus:
         return JobStatus(job, "running", detail, queued.node, queued.id)
     if state.state == "running":
         return JobStatus(job, "running", running or (progress(training) if training is not None else ""), OUTSIDE)
-    if state.state == "interrupted" and training is not None:
-        return JobStatus(job, "interrupted", progress(training), log=state.log)
+    if state.state == "interrupted":
+        detail = progress(training) if training is not None else "ended without an error message"
+        return JobStatus(job, "interrupted", detail, log=state.log)
     if state.state == "failed":
         return JobStatus(job, "failed", state.last_line, log=state.log)
     return JobStatus(job, state.state, "; ".join(state.changes))

@@ -7,6 +7,7 @@ numbers.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from hafabench.errors import Problem, UserError
+from hafabench.files import write_text
 from hafabench.models.checkpoints.storage import load_checkpoint, load_strict, save_checkpoint
+from hafabench.runs.paths import STATE_SUMMARY
 from hafabench.runs.run import Run
 
 STATE = "state.pth"
@@ -58,7 +61,7 @@ class TrainingState:
     resumes: int = 0
 
     def save(self, run: Run, seconds: float) -> None:
-        """Write the state to the run's work folder; ``seconds`` includes the time of this process."""
+        """Write the state and its summary to the run's work folder; ``seconds`` includes the time of this process."""
         save_checkpoint(
             run.work / STATE,
             {
@@ -73,6 +76,7 @@ class TrainingState:
                 **({} if self.average is None else {"average": self.average.state_dict()}),
             },
         )
+        write_text(run.work / STATE_SUMMARY, json.dumps({"fingerprint": run.fingerprint, "step": self.step}) + "\n")
 
     def resume(self, run: Run, verbose: bool) -> None:
         """Load the state in the run's work folder, if there is one of the current configuration.

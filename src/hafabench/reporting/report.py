@@ -22,6 +22,7 @@ from hafabench.reporting.tables import Table, build_table
 from hafabench.results.counts import Counts, read_current
 from hafabench.runs.paths import counts_record, frame_files, picture_index
 from hafabench.runs.run import Run, expand
+from hafabench.runs.state import has_own_history
 from hafabench.runs.static_models import counts_fingerprint
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class Report:
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
-        """The learning curve of every run that has reported progress, by run id."""
-        found = {run.id: read_curve(run.history) for run in self.runs.values() if run.history.is_file()}
+        """The learning curve of every run that has reported progress under its present configuration, by run id."""
+        found = {run.id: read_curve(run.history) for run in self.runs.values() if has_own_history(run)}
         return {run_id: curve for run_id, curve in found.items() if curve["step"]}
 
     @cached_property

@@ -7,21 +7,23 @@ is a record, it follows from the resolved configuration, which every training wr
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hafabench.config.json_file import read_json_object
 from hafabench.errors import UserError
+from hafabench.files import write_text
 from hafabench.results import counts
 from hafabench.results.history import read_history
 from hafabench.results.record import Record, read_record
+from hafabench.runs.attempts import Attempt, last_attempt
 from hafabench.runs.estimates import total_steps
 from hafabench.runs.fingerprints import fingerprint
 from hafabench.runs.jobs import Job, JobList
+from hafabench.runs.paths import CONFIGURATION, STATE_SUMMARY
 from hafabench.runs.run import Run
 from hafabench.runs.snakemake import slurm_log
 
@@ -29,9 +31,6 @@ from hafabench.runs.snakemake import slurm_log
 FRESH_S = 120.0
 
 OutputState = Literal["done", "to do", "interrupted", "stale"]
-_TAIL_BYTES = 16384
-# Matches lines with the reason why a job ended; the last such line counts.
-_REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Killed\b|.*[Oo]ut of memory)")
 
 
 # -- runs ----------------------------------------------
@@ -63,7 +62,8 @@ class RunState:
     @property
     def is_begun(self) -> bool:
         """Whether a training under the present configuration has begun and is not finished."""
-        return self.state == "interrupted" or (self.state == "missing" and self.last is not None)
+        is_unfinished = self.last is not None and self.steps < self.total
+        return self.state == "interrupted" or (self.state == "missing" and is_unfinished)
 
     @property
     def share(self) -> float:
@@ -75,7 +75,7 @@ class RunState:
 
 def run_state(run: Run) -> RunState:
     """Read the state of one run from its folder."""
-    total, record, written = total_steps(run), _record(run.record), read_json_object(run.folder / "config.json")
+    total, record, written = total_steps(run), _record(run.record), read_json_object(run.folder / CONFIGURATION)
     if record is not None and record.fingerprint == run.fingerprint:
         return RunState(run, "done", total, total, _last(run), record)
     is_present = written is not None and written.get("fingerprint") == run.fingerprint
@@ -87,7 +87,29 @@ def run_state(run: Run) -> RunState:
         return RunState(run, "trained", total, total, last, record)
     steps = int(last["step"]) if last else 0
     # A training that ends before its first state is written starts over.
-    return RunState(run, "interrupted" if run.work.exists() else "missing", steps, total, last, record)
+    return RunState(run, "interrupted" if _can_resume(run) else "missing", steps, total, last, record)
+
+
+def _can_resume(run: Run) -> bool:
+    """Whether there is a training state, which is not known to be of another configuration."""
+    saved = read_json_object(run.work / STATE_SUMMARY)
+    return run.work.exists() and (saved is None or saved.get("fingerprint") == run.fingerprint)
+
+
+def store_configuration(run: Run) -> None:
+    """Write the resolved configuration into the folder of a run, before its training begins.
+
+    A history of another configuration is removed first, so that it is not taken for the progress of this training.
+    """
+    if not has_own_history(run):
+        run.history.unlink(missing_ok=True)
+    write_text(run.folder / CONFIGURATION, json.dumps(run.resolved(), indent=2) + "\n")
+
+
+def has_own_history(run: Run) -> bool:
+    """Whether the history of a run is not known to be of another configuration."""
+    written = read_json_object(run.folder / CONFIGURATION)
+    return run.history.is_file() and (written is None or written.get("fingerprint") == run.fingerprint)
 
 
 def _record(path: Path) -> Record | None:
@@ -144,8 +166,9 @@ class JobState:
         outputs: ``done`` (they were made under the present configuration), ``stale`` (they were made under another
             one, or from inputs that have changed since), ``interrupted`` (a training will be resumed) or ``to do``
             (they do not exist).
-        attempt: ``running`` (an attempt runs), ``failed`` (the last attempt ended without the outputs) or
-            ``interrupted`` (the last attempt was a training that ended without an error); None in all other cases.
+        attempt: ``running`` (an attempt runs), ``failed`` (the last attempt ended with an error) or ``interrupted``
+            (the last attempt ended without one: a training that can be resumed, or a command that was killed); None
+            if there was no attempt under the present configuration, or if its outputs were deleted after it.
         run: The state of the run that the job trains or evaluates.
         changes: What differs from the configuration that stale outputs were made under.
         log: The file to read about the last attempt.
@@ -238,61 +261,46 @@ _RECORDED = {
 def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: float) -> JobState:
     """Add how the last attempt ended, or that it runs, for a job that is not done."""
     job, training = state.job, state.run if state.job.rule == "train_run" else None
+    attempt = last_attempt(job.log, slurm_log(job))
     if training is not None:
-        if training.is_begun and _is_fresh(training.run.history, fresh_s):
+        is_growing = training.is_begun and _is_fresh(training.run.history, fresh_s)
+        if is_growing and (attempt is None or attempt.may_run):
             return replace(state, attempt="running")
-        if state.outputs == "stale" or not _was_attempted(training.run):
+        if not _was_attempted(training, attempt):
             return state
-    slurm = slurm_log(job)
-    log, line, is_reason = _last_line([path for path in (job.log, slurm) if path is not None and path.is_file()])
-    if training is not None and training.is_begun and not is_reason:
-        # A training that stops on request reports that it can be resumed. One that was killed reports nothing.
-        return replace(state, attempt="interrupted", log=log, last_line=line)
     # The workflow deletes the outputs of a job before it starts it, so outputs on disk prove that the attempt
-    # succeeded.
-    if log is None or all(path.exists() for path in job.outputs):
+    # succeeded. After a success, missing outputs were deleted.
+    if attempt is None or attempt.ended == "finished" or not attempt.is_of(job):
+        is_begun = training is not None and training.is_begun
+        return replace(state, attempt="interrupted") if is_begun else state
+    told = replace(state, log=attempt.log, last_line=attempt.line)
+    if training is not None and training.is_begun and attempt.ended != "error":
+        # A training that stops on request reports that it can be resumed. One that was killed reports nothing.
+        return replace(told, attempt="interrupted")
+    if all(path.exists() for path in job.outputs):
         return state
     # If inputs are missing or newer than the log, the log belongs to an attempt with earlier inputs.
     if training is None and any(needed[name].outputs != "done" for name in job.needs if needed[name].run is not None):
         return state
-    if any(_modified(path) > _modified(log) for path in job.inputs):
+    if any(_modified(path) > _modified(attempt.log) for path in job.inputs):
         return state
-    if not is_reason and _is_fresh(log, fresh_s):
-        return replace(state, attempt="running", log=log, last_line=line)
-    return replace(state, attempt="failed", log=log, last_line=line)
+    if attempt.ended == "error":
+        return replace(told, attempt="failed")
+    if attempt.may_run and _is_fresh(attempt.log, fresh_s):
+        return replace(told, attempt="running")
+    # Logs of earlier versions do not tell whether an attempt without an error was killed or has succeeded.
+    return replace(told, attempt="interrupted") if attempt.fingerprint is not None else state
 
 
-def _was_attempted(run: Run) -> bool:
+def _was_attempted(training: RunState, attempt: Attempt | None) -> bool:
     """Whether the last attempt may have had the present configuration; it may have failed before storing it."""
-    written = read_json_object(run.folder / "config.json")
+    run = training.run
+    if attempt is not None and attempt.fingerprint is not None:
+        return attempt.fingerprint == run.fingerprint
+    if training.state == "stale":
+        return False
+    written = read_json_object(run.folder / CONFIGURATION)
     return written is None or written.get("fingerprint") == run.fingerprint
-
-
-def _last_line(logs: Iterable[Path]) -> tuple[Path | None, str, bool]:
-    """Find the line with the reason why a job ended, or else the last line of the first log.
-
-    Returns:
-        The file, the line, and whether the line is a reason.
-    """
-    fallback: tuple[Path | None, str, bool] = (None, "", False)
-    for path in logs:
-        lines = [line.strip() for line in _tail(path) if line.strip()]
-        reasons = [line for line in lines if _REASON.match(line)]
-        if reasons:
-            return path, reasons[-1], True
-        if fallback[0] is None:
-            fallback = (path, lines[-1] if lines else "the log is empty", False)
-    return fallback
-
-
-def _tail(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as handle:
-            handle.seek(0, 2)
-            handle.seek(max(handle.tell() - _TAIL_BYTES, 0))
-            return handle.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def _modified(path: Path) -> float:
@@ -304,4 +312,5 @@ def _modified(path: Path) -> float:
 
 
 def _is_fresh(path: Path, seconds: float) -> bool:
-    return time.time() - _modified(path) < seconds
+    # The clocks of a file system and of this machine may differ, in both directions.
+    return abs(time.time() - _modified(path)) < seconds

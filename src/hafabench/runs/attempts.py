@@ -1,0 +1,160 @@
+"""Attempts of jobs, as their logs describe them.
+
+If the workflow calls a command, it writes a line when it begins and another one when it has finished. An attempt
+without the second line has failed or was killed. The first line contains the fingerprint under which it ran, so that
+the log of an earlier configuration is not taken for one of the present configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from hafabench.runs.jobs import Job
+
+# The workflow sets this environment variable for the commands that it calls.
+AS_JOB = "HAFABENCH_AS_JOB"
+
+_HEAD_BYTES, _TAIL_BYTES = 4096, 16384
+_BEGIN = re.compile(
+    r"hafabench: begins .*, fingerprint (?P<fingerprint>\w+), process (?P<pid>\d+) on (?P<host>\S+?)"
+    r"(, Slurm job (?P<slurm>\d+))?$"
+)
+_END = re.compile(r"hafabench: finished ")
+_STOPPED = re.compile(r".*the same command resumes it$")
+# What Snakemake writes about the failure of a job does not tell its reason.
+_SNAKEMAKE = re.compile(r"(Error in (rule|group)|WorkflowError|\w*CalledProcessError)\b")
+# Matches lines with the reason why a job ended; the last such line counts.
+_REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Killed\b|.*[Oo]ut of memory)")
+
+
+@contextmanager
+def logged_attempt(identifier: str, fingerprint: str | None) -> Iterator[None]:
+    """Write the first and the last line of an attempt to standard error.
+
+    Args:
+        identifier: The id of the job.
+        fingerprint: Its fingerprint; None if it has none.
+    """
+    slurm = os.environ.get("SLURM_JOB_ID")
+    where = f"process {os.getpid()} on {platform.node()}" + (f", Slurm job {slurm}" if slurm else "")
+    begins = f"hafabench: begins {identifier}, fingerprint {fingerprint or 'none'}, {where}"
+    print(begins, file=sys.stderr, flush=True)
+    yield
+    print(f"hafabench: finished {identifier}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The last attempt of a job, as its log describes it.
+
+    Attributes:
+        log: The file to read about it.
+        ended: ``finished``; ``error`` (the log contains the reason); ``stopped`` (a training saved its state and can
+            be resumed); or ``unknown``: it runs, it was killed, or its version did not write how it ended.
+        line: The line with the reason, or else the last line.
+        fingerprint: The fingerprint of the job at that time, ``none`` if it has none; None if it is unknown.
+        host, pid, slurm_id: Where it ran; None if it is unknown.
+    """
+
+    log: Path
+    ended: Literal["finished", "error", "stopped", "unknown"]
+    line: str
+    fingerprint: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    slurm_id: str | None = None
+
+    def is_of(self, job: Job) -> bool:
+        """Whether the attempt may have been made under the present fingerprint of the job."""
+        return self.fingerprint in (None, job.fingerprint or "none")
+
+    @property
+    def may_run(self) -> bool:
+        """Whether it may still run. If its process ran on this machine, it has to exist."""
+        is_here = self.pid is not None and self.host == platform.node()
+        return self.ended == "unknown" and (not is_here or psutil.pid_exists(self.pid or 0))
+
+
+def last_attempt(log: Path, slurm_log: Path | None) -> Attempt | None:
+    """Read the last attempt of a job; None if there is no log.
+
+    Args:
+        log: The job's own log.
+        slurm_log: The output of the last Slurm job that was submitted for the job.
+    """
+    own = _read(log) if log.is_file() else None
+    slurm = _read(slurm_log) if slurm_log is not None and slurm_log.is_file() else None
+    if own is None or slurm is None:
+        return own or slurm
+    if own.slurm_id is not None and own.slurm_id != slurm.log.stem:
+        # The last Slurm job ended, or waits, before its command began.
+        return slurm
+    if own.slurm_id is None and _modified(slurm.log) < _modified(log):
+        return own
+    if own.slurm_id is None and own.fingerprint is not None:
+        # The log is of an attempt outside Slurm, after which the Slurm job was submitted.
+        return slurm
+    if own.ended == "unknown" and slurm.ended == "error":
+        # Only Slurm knows why it killed the command.
+        return replace(own, log=slurm.log, ended="error", line=slurm.line)
+    return own
+
+
+def _read(log: Path) -> Attempt:
+    head, tail = _ends(log)
+    begins = [match for line in (*head, *tail) if (match := _BEGIN.match(line))]
+    known = begins[-1].groupdict() if begins else {}
+    found = Attempt(
+        log,
+        "unknown",
+        "",
+        fingerprint=known.get("fingerprint"),
+        host=known.get("host"),
+        pid=int(known["pid"]) if known else None,
+        slurm_id=known.get("slurm"),
+    )
+    for line in tail:
+        if _BEGIN.match(line):
+            found = replace(found, ended="unknown", line="")
+        elif _END.match(line):
+            found = replace(found, ended="finished")
+        elif _STOPPED.match(line):
+            found = replace(found, ended="stopped", line=line)
+        elif _REASON.match(line) and not _SNAKEMAKE.match(line):
+            found = replace(found, ended="error", line=line)
+        elif found.ended == "unknown":
+            found = replace(found, line=line)
+    return found if found.line or known else replace(found, line="the log is empty")
+
+
+def _ends(path: Path) -> tuple[list[str], list[str]]:
+    """Return the first and the last lines of a file, stripped and without empty ones."""
+    try:
+        with path.open("rb") as handle:
+            first = handle.read(_HEAD_BYTES)
+            handle.seek(0, os.SEEK_END)
+            handle.seek(max(handle.tell() - _TAIL_BYTES, 0))
+            last = handle.read()
+    except OSError:
+        return [], []
+    lines = [text.decode(errors="replace").splitlines() for text in (first, last)]
+    head, tail = ([line.strip() for line in part if line.strip()] for part in lines)
+    return head, tail
+
+
+def _modified(path: Path) -> float:
+    """The time at which a file was modified; 0 for a missing file."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
