@@ -29,7 +29,9 @@ def data_prepare(task: str, experiment: Path) -> None:
 
     loaded = load(experiment)
     with attempt(loaded, "prepare_dataset", task):
-        prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task))
+        report = prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task))
+        for note in report.notes:
+            click.echo(f"note: {note}", err=True)
 
 
 @data.command("verify")

@@ -9,6 +9,7 @@
 | `report`   | the report of a verified data set, with its digest                                  |
 | `manifest` | the manifest of a generated data set, and digests                                   |
 | `images`   | the decoding of an image file                                                       |
+| `masks`    | the values of index masks, read by one rule for every purpose                       |
 | `classes`  | class names and colours                                                             |
 | `loaders`  | classification data for training (imports torch)                                    |
 | `preview`  | contact sheets                                                                      |

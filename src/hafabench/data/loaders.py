@@ -22,12 +22,43 @@ class ClassFolders(ImageFolder):
     """torchvision's `ImageFolder` for the files and classes that `hafabench.data.verify` verifies."""
 
     def __init__(self, folder: Path, transform: Callable[..., Any] | None = None):
-        super().__init__(str(folder), transform=transform, loader=read_image, is_valid_file=listing.is_image)
+        super().__init__(str(folder), transform=transform, loader=read_image)
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
         """Return the sorted class names and their indices; hidden folders are not classes."""
         names = [path.name for path in listing.class_folders(Path(directory))]
         return names, {name: index for index, name in enumerate(names)}
+
+    @staticmethod
+    def make_dataset(
+        directory: str | Path,
+        class_to_idx: dict[str, int],
+        extensions: tuple[str, ...] | None = None,
+        is_valid_file: Callable[[str], bool] | None = None,
+        allow_empty: bool = False,
+    ) -> list[tuple[str, int]]:
+        """List the images directly in the class folders, with the index of their class.
+
+        torchvision would also read images in further folders, which `hafabench.data.verify` does not verify.
+
+        Args:
+            directory: The folder of the class folders.
+            class_to_idx: The index of each class.
+            extensions: Not used, because `hafabench.data.listing` decides which files are images.
+            is_valid_file: Not used for the same reason.
+            allow_empty: Whether class folders without images are accepted.
+
+        Raises:
+            UserError: If a class folder contains no image.
+        """
+        samples = []
+        for name, index in class_to_idx.items():
+            folder = Path(directory) / name
+            images = listing.image_files(folder)
+            if not images and not allow_empty:
+                raise UserError(Problem(str(folder), "", "class folder without images"))
+            samples += [(str(path), index) for path in images]
+        return samples
 
 
 def classification_dataset(
@@ -61,7 +92,4 @@ def classification_dataset(
     if own != classes:
         name = sorted(set(own) ^ set(classes))[0]
         raise UserError(Problem(str(folder / name), "", f"class folder in only one of {reference} and {folder}"))
-    try:
-        return ClassFolders(folder, transform)
-    except FileNotFoundError as error:
-        raise UserError(Problem(str(folder), "", str(error).splitlines()[0])) from None
+    return ClassFolders(folder, transform)

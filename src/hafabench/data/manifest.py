@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json_object
+from hafabench.data.listing import Listing
+from hafabench.errors import Problem
+from hafabench.files import sha256_of
 
 NAME = "manifest.json"
 SCHEMA = "hafabench.dataset/1"
 # Increase this with every change of the composition, so that existing folders are made again.
 COMPOSITION = 1
+# Threads that ask for the sizes of files, and the number of files that each asks for at a time.
+_THREADS, _CHUNK = 16, 512
 _PACKAGES = ("numpy", "opencv-python", "pillow", "scikit-learn")
 
 
@@ -76,12 +84,68 @@ def content_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-def listing_digest(root: Path, paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of names and sizes of the sorted ``paths``, for data sets too large to read."""
+def file_sizes(files: Sequence[Path]) -> dict[Path, int | Problem]:
+    """Return the size of every file in bytes, or the problem of a file that is missing or no regular file.
+
+    Many files are asked for at a time, because file servers answer slowly.
+    """
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {path: size for sizes in pool.map(_sizes, chunks) for path, size in sizes}
+
+
+def listing_digest(root: Path, files: Iterable[Path], sizes: Mapping[Path, int | Problem]) -> str:
+    """Return the SHA-256 of names and sizes of files, for data sets too large to read.
+
+    Args:
+        root: The folder of the data set.
+        files: The files, in a fixed order.
+        sizes: The size of each file, in bytes.
+    """
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.relative_to(root).as_posix()}\n{path.stat().st_size}\n".encode())
+    for path in files:
+        digest.update(_name_and_size(root, path, sizes))
     return digest.hexdigest()
+
+
+def split_digest(root: Path, listing: Listing, sizes: Mapping[Path, int | Problem], *, content: bool) -> str:
+    """Return the SHA-256 of the files of one split, in the order in which they are read.
+
+    It covers names and sizes. Of an annotation file it covers the content, and of all files if ``content`` is true.
+
+    Args:
+        root: The folder of the data set. Names are relative to it, so that a data set can be moved.
+        listing: The files of the split.
+        sizes: The size of each file, in bytes.
+        content: Whether the content of every file is part of the digest.
+    """
+    digest = hashlib.sha256()
+    for path in listing.files:
+        digest.update(_name_and_size(root, path, sizes))
+        if content or path == listing.annotations:
+            digest.update(f"{sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _name_and_size(root: Path, path: Path, sizes: Mapping[Path, int | Problem]) -> bytes:
+    # `os.fsencode` accepts every name that a file can have. A name in annotations may lead out of the root folder.
+    name = os.fsencode(path.relative_to(root) if path.is_relative_to(root) else os.path.relpath(path, root))
+    return name + f"\n{sizes[path]}\n".encode()
+
+
+def _sizes(files: Sequence[Path]) -> list[tuple[Path, int | Problem]]:
+    return [(path, _size(path)) for path in files]
+
+
+def _size(path: Path) -> int | Problem:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        link = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else "no such file"
+        return Problem(str(path), "", link)
+    except OSError as error:
+        return Problem(str(path), "", f"cannot be read: {error.strerror}")
+    return found.st_size if stat.S_ISREG(found.st_mode) else Problem(str(path), "", "expected a regular file")
 
 
 def _content(root: Path) -> list[Path]:

@@ -44,6 +44,6 @@ _REQUIRED = {
 }
 
 
-def required_paths(dataset: DatasetConfig) -> list[Path]:
-    """Return every folder and file that the data format requires."""
-    return [path(dataset, split) for split in SPLITS for path in _REQUIRED[dataset.data_format]]
+def required_paths(dataset: DatasetConfig, *splits: str) -> list[Path]:
+    """Return every folder and file that the data format requires, for these splits or for both."""
+    return [path(dataset, split) for split in splits or SPLITS for path in _REQUIRED[dataset.data_format]]

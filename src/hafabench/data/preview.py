@@ -16,6 +16,7 @@ from hafabench.config.json_file import read_json
 from hafabench.data import listing, paths
 from hafabench.data.classes import Colour, class_palette, imagenet_classes, segmentation_classes
 from hafabench.data.images import read_image
+from hafabench.data.masks import read_mask
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
 
@@ -112,9 +113,9 @@ def _ade20k_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
     # Index 0 is unlabelled. At these pixels the image is drawn unchanged.
     palette = np.array([(0, 0, 0), *class_palette(dataset.num_classes)], np.float32)
     tiles = []
-    for path in spread(list(listing.list_ade20k_images(dataset, split).values()), count):
+    for path, mask_file in spread(listing.list_ade20k_pairs(dataset, split), count):
         picture, _ = _fit_tile(read_image(path))
-        mask = read_image(paths.ade20k_masks(dataset, split) / f"{path.stem}.png", mode=None)
+        mask = Image.fromarray(read_mask(mask_file))
         indices = np.asarray(_fit_tile(mask, Image.Resampling.NEAREST)[0])
         shown = np.where(indices <= dataset.num_classes, indices, 0)
         share = np.where(shown > 0, _OPACITY, 0.0)[..., None]

@@ -8,8 +8,11 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from hafabench.config.base import StrictModel
-from hafabench.config.experiment import Experiment
+from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.config.json_file import read_json_model
+from hafabench.data import manifest
+from hafabench.data.listing import list_split
+from hafabench.errors import Problem, UserError
 from hafabench.runs.paths import dataset_report
 
 SCHEMA: Final = "hafabench.dataset_report/1"
@@ -29,6 +32,9 @@ class DatasetReport(StrictModel):
         digest_of: ``content`` or ``listing``.
         decoded: Number of images per split that were decoded completely, with their masks.
         details: Further counts.
+        listings: SHA-256 of the files of each split (`hafabench.data.manifest.split_digest`), with which training and
+            evaluation compare the files that they read. Reports of earlier versions have none.
+        notes: Sentences about files that are not read, and about unusual annotations.
     """
 
     schema_: Literal["hafabench.dataset_report/1"] = Field(SCHEMA, alias="schema")
@@ -42,6 +48,8 @@ class DatasetReport(StrictModel):
     digest_of: Literal["content", "listing"]
     decoded: dict[str, int]
     details: dict[str, Any] = Field(default_factory=dict)
+    listings: dict[str, str] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
 
     def summary(self) -> str:
         """Return the report as a few lines of text."""
@@ -51,6 +59,7 @@ class DatasetReport(StrictModel):
         for name, value in self.details.items():
             shown = ", ".join(f"{n} {key}" for key, n in value.items()) if isinstance(value, dict) else value
             lines.append(f"  {name}: {shown}")
+        lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"  digest of {self.digest_of}: {self.digest}")
         return "\n".join(lines)
 
@@ -63,6 +72,45 @@ def read_report(path: Path) -> DatasetReport:
     """
     message = "no such report; `hafabench data prepare` verifies the data set and writes it"
     return read_json_model(path, DatasetReport, missing=message)
+
+
+def compared_digest(dataset: DatasetConfig, split: str, report: Path | None) -> str:
+    """Compare the files of a split with those that were verified.
+
+    Args:
+        dataset: The data set.
+        split: ``train`` or ``val``.
+        report: The report of the verified data set. If it does not exist, or is about another configuration, nothing
+            is compared.
+
+    Returns:
+        The digest of the files.
+
+    Raises:
+        UserError: If the files differ from the verified ones, are missing, or the report cannot be read.
+    """
+    files = list_split(dataset, split)
+    sizes = manifest.file_sizes(files.files)
+    problems = [size for size in sizes.values() if isinstance(size, Problem)]
+    if problems:
+        advice = f"and {len(problems) - 1} more; `hafabench data verify` lists all problems"
+        raise UserError([problems[0], advice] if len(problems) > 1 else problems)
+    digest = manifest.split_digest(dataset.root, files, sizes, content=dataset.generator is not None)
+    verified = read_report(report) if report is not None and report.is_file() else None
+    if verified is None or verified.identity != dataset.identity():
+        return digest
+    count, expected = len(files.images), verified.counts.get(split)
+    what = ""
+    if count != expected:
+        what = f"{expected} images were verified, and there are {count} now"
+    elif verified.listings and digest != verified.listings[split]:
+        what = f"other files than the {count} images that were verified"
+    if what:
+        name = {"train": "training", "val": "validation"}[split]
+        task = report.stem if report is not None else ""
+        advice = f"run `hafabench data prepare {task}` with this experiment to verify the data again"
+        raise UserError(Problem(str(files.folder), "", f"the {name} split has changed: {what}; {advice}"))
+    return digest
 
 
 def dataset_digest(experiment: Experiment, task: str) -> str | None:

@@ -44,11 +44,10 @@ def survey_coco(dataset: DatasetConfig, findings: Findings) -> Survey:
         survey.files.append(file)
         if not has_images:
             continue
-        present = listing.list_coco_images(dataset, split)
         samples = []
         for number, entry in images.items():
             path = listing.coco_image_file(dataset, split, str(entry["file_name"]))
-            if entry["file_name"] not in present:
+            if not path.is_file():
                 findings.add("missing images", path, f"no such image; image {number} of {file}")
                 continue
             samples.append(Sample(path, size=(entry["width"], entry["height"])))

@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.data import manifest
-from hafabench.data.paths import required_paths
+from hafabench.data.listing import files_not_read, list_split
+from hafabench.data.paths import SPLITS, required_paths
 from hafabench.data.report import SCHEMA, DatasetReport
-from hafabench.data.verify.ade20k import survey_ade20k
+from hafabench.data.verify.ade20k import MaskValues, survey_ade20k
 from hafabench.data.verify.coco import survey_coco
 from hafabench.data.verify.findings import Findings, Survey
 from hafabench.data.verify.imagenet import survey_imagenet
@@ -47,25 +48,44 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
     findings = Findings()
     is_generated = dataset.generator is not None
     digest, digest_of = "", _digest_of(dataset)
+    decoded: dict[str, int] = {}
+    listings: dict[str, str] = {}
+    values = MaskValues(dataset)
     try:
         survey = SURVEYS[dataset.data_format](dataset, findings)
-        decoded = {}
-        for split, samples in survey.samples.items():
+        sizes = manifest.file_sizes(survey.files)
+        unreadable = {path for path, size in sizes.items() if isinstance(size, Problem)}
+        for path in sorted(unreadable):
+            findings.add_problem("files that are missing or no files", sizes[path])
+        for split, listed in survey.samples.items():
+            present = [sample for sample in listed if unreadable.isdisjoint({sample.image, sample.mask})]
+            samples = present
             if not is_generated and len(samples) > DECODED_PER_SPLIT:
                 samples = random.Random(0).sample(samples, DECODED_PER_SPLIT)
             decoded[split] = len(samples)
             for sample in _report_progress(samples, len(samples), f"{dataset.name}: decoding images of {split}"):
-                check_image(sample, dataset.num_classes, findings)
+                mask = check_image(sample, dataset.num_classes, findings)
+                if mask is not None:
+                    values.add(split, mask)
+            if not findings:
+                checked = set(samples)
+                others = (sample.mask for sample in present if sample.mask and sample not in checked)
+                values.check_labelled(split, others, findings)
         if digest_of == "content":
             digest = _check_manifest(dataset, findings)
         elif not findings:
-            files = _report_progress(sorted(survey.files), len(survey.files), f"{dataset.name}: listing files")
-            digest = manifest.listing_digest(dataset.root, files)
+            digest = manifest.listing_digest(dataset.root, sorted(survey.files), sizes)
+        notes = values.notes()
+        if not findings:
+            for split in SPLITS:
+                notes += files_not_read(dataset, split)
+                own = list_split(dataset, split)
+                listings[split] = manifest.split_digest(dataset.root, own, sizes, content=is_generated)
     except OSError as error:
         path = str(error.filename or dataset.root)
         raise UserError(Problem(path, "", f"cannot be read: {error.strerror}")) from None
     if findings:
-        raise UserError(findings.problems())
+        raise UserError([*findings.problems(), *(f"note: {note}" for note in notes)])
     written = manifest.read_manifest(dataset.root) if is_generated else None
     return DatasetReport(
         schema=SCHEMA,
@@ -79,6 +99,8 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
         digest_of=digest_of,
         decoded=decoded,
         details=survey.details,
+        listings=listings,
+        notes=notes,
     )
 
 

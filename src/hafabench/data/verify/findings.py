@@ -32,6 +32,11 @@ class Findings:
         """
         self._found[kind].append(Problem(str(file), key, message))
 
+    def add_problem(self, kind: str, problem: Problem | None) -> None:
+        """Add a problem of a kind, if there is one."""
+        if problem is not None:
+            self._found[kind].append(problem)
+
     def add_error(self, kind: str, error: UserError) -> None:
         """Add the problems of an error."""
         self._found[kind].extend(error.problems)

@@ -154,7 +154,10 @@ def eval_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
 
 
 def dataset_config(run: Run, split: str, classes: list[str]) -> Config:
-    """Configure mmdet's or mmseg's data set for the files of the run's ``train`` or ``val`` split."""
+    """Configure mmdet's or mmseg's data set for the run's ``train`` or ``val`` split.
+
+    The images and masks of a segmentation data set (``pairs``) are added by `hafabench.engines.dense.datasets`.
+    """
     pipeline = train_pipeline if split == "train" else eval_pipeline
     common = {
         "data_root": str(run.dataset.root),
@@ -163,13 +166,7 @@ def dataset_config(run: Run, split: str, classes: list[str]) -> Config:
         "test_mode": split == "val",
     }
     if run.task == "segmentation":
-        folder = {"train": "training", "val": "validation"}[split]
-        return {
-            "type": "BaseSegDataset",
-            "data_prefix": {"img_path": f"images/{folder}", "seg_map_path": f"annotations/{folder}"},
-            "reduce_zero_label": True,
-            **common,
-        }
+        return {"type": "ImagesWithMasks", "reduce_zero_label": True, **common}
     return {
         "type": "CocoDataset",
         "ann_file": f"annotations/instances_{split}2017.json",

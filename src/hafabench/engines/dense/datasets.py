@@ -7,6 +7,7 @@ from typing import Any
 
 from hafabench.data import paths
 from hafabench.data.classes import coco_classes, segmentation_classes
+from hafabench.data.listing import list_ade20k_pairs
 from hafabench.engines.dense.config import dataset_config
 from hafabench.engines.dense.model import load_mm
 from hafabench.errors import Problem, UserError
@@ -35,8 +36,11 @@ def load_dataset(run: Run, split: str) -> Any:
     if problems:
         raise UserError(problems)
     classes = _classes(run)
+    config = dataset_config(run, split, classes)
+    if run.task == "segmentation":
+        config["pairs"] = list_ade20k_pairs(run.dataset, split)
     try:
-        dataset = load_mm().build_dataset(run.task, dataset_config(run, split, classes))
+        dataset = load_mm().build_dataset(run.task, config)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(
             Problem(str(run.dataset.root), split, f"annotations not readable: {error!r}; {advice}")

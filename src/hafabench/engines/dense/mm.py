@@ -34,19 +34,20 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import LOOPS, MODELS, TRANSFORMS, DefaultScope
+from mmengine.registry import DATASETS, LOOPS, MODELS, TRANSFORMS, DefaultScope
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from mmseg.datasets.transforms import LoadAnnotations as LoadClassMask
 from mmseg.evaluation.metrics import IoUMetric
 from torch import nn
 
+from hafabench.data import masks
 from hafabench.data.images import UnreadableImage, annotated_size_problem, read_image
 from hafabench.engines.dense.backbone import TimmBackbone
 from hafabench.engines.dense.coco_ap import average_precisions_and_matches
 from hafabench.engines.dense.neck import TokenFPN
 from hafabench.engines.distributed import World
-from hafabench.errors import Problem, UserError
+from hafabench.errors import UserError
 from hafabench.results.predictions import Areas, Detections, Matches
 
 # These libraries warn about deprecated functions of each other and about logger names, which users cannot change.
@@ -143,28 +144,49 @@ class AlignSize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ReadClassMask(LoadClassMask):
-    """mmseg's mask reader, which also rejects values beyond the classes.
+    """mmseg's mask reader with this project's rule for masks (`hafabench.data.masks`).
 
     Args:
-        num_classes: Number of classes. Masks hold 0 (unlabelled) and 1 to ``num_classes``; 255 is ignored.
+        num_classes: Number of classes.
     """
 
     def __init__(self, num_classes: int):
         super().__init__()
         self.num_classes = num_classes
 
-    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add ``gt_seg_map`` (H, W), classes from 0, and 255 for ignored pixels."""
+    def _load_seg_map(self, results: dict[str, Any]) -> None:
+        """Add ``gt_seg_map`` (H, W), classes from 0, and 255 for unlabelled and ignored pixels."""
         path = results["seg_map_path"]
-        # This first decoding reports a damaged mask; masks are small enough to be decoded twice.
-        read_image(path, mode=None)
-        results = super().transform(results)
-        labels = results["gt_seg_map"]
-        wrong = labels[(labels >= self.num_classes) & (labels != 255)]
-        if wrong.size:
-            message = f"mask value {int(wrong.max()) + 1} out of range: expected 0 to {self.num_classes} or 255"
-            raise UnreadableImage(Problem(str(path), "", message))
-        return results
+        mask = masks.read_mask(path)
+        (height, width), (image_height, image_width) = mask.shape, results["ori_shape"]
+        problem = masks.size_problem(path, (width, height), results["img_path"], (image_width, image_height))
+        problem = problem or masks.value_problem(path, mask, self.num_classes)
+        if problem is not None:
+            raise UnreadableImage(problem)
+        results["gt_seg_map"] = masks.labels_of(mask)
+        results["seg_fields"].append("gt_seg_map")
+
+
+@DATASETS.register_module()
+class ImagesWithMasks(mmseg.datasets.BaseSegDataset):
+    """mmseg's data set for the images and masks of a listing. mmseg itself lists images of one suffix, at any depth.
+
+    Args:
+        pairs: Each image with its mask.
+        options: Options of `BaseSegDataset`.
+    """
+
+    def __init__(self, pairs: list[tuple[Path, Path]], **options: Any):
+        self._pairs = pairs
+        super().__init__(**options)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """List the images with their masks."""
+        labels = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label}
+        return [
+            {"img_path": str(image), "seg_map_path": str(mask), **labels, "seg_fields": []}
+            for image, mask in self._pairs
+        ]
 
 
 class CocoAp(CocoMetric):
