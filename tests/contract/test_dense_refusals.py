@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from hafabench.data.listing import list_split
 from hafabench.engines import dense
+from hafabench.engines.dense.datasets import load_dataset
+from hafabench.engines.dense.model import load_mm
 from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
 from hafabench.runs.run import Run
+from tests.support.messages import missing_facts
 from tools.tiny_runs.dense import tiny_run
 
 TASKS = ["segmentation", "detection"]
@@ -57,8 +64,62 @@ def test_a_mask_value_out_of_range_is_refused(tmp_path, workers):
         Image.fromarray(np.full((64, 80), 4, np.uint8)).save(mask)
     with pytest.raises(UserError) as refused:
         dense.train(run)
-    assert str(refused.value).endswith("mask value 4 out of range: expected 0 to 3 or 255")
+    assert str(refused.value).endswith("mask value 4; expected 0 (unlabelled), 1 to 3, or 255 (ignored)")
     assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mask_of_another_size_is_refused_with_both_files_and_sizes(tmp_path, workers):
+    run = tiny_run(tmp_path, "segmentation", workers=workers)
+    mask = run.dataset.root / "annotations/training/0.png"
+    for path in mask.parent.iterdir():
+        Image.fromarray(np.ones((40, 30), np.uint8)).save(path)
+    with pytest.raises(UserError) as refused:
+        dense.train(run)
+    image = run.dataset.root / "images/training/0.jpg"
+    facts = ("mask of 30 x 40 pixels", f"its image {image.parent}", "80")
+    assert missing_facts(str(refused.value), str(mask.parent), *facts) == []
+
+
+def test_an_image_that_a_resize_would_leave_without_pixels_is_named(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    image, mask = run.dataset.root / "images/validation/0.jpg", run.dataset.root / "annotations/validation/0.png"
+    dataset = load_dataset(run, "val")
+    Image.new("RGB", (600, 1)).save(image)
+    Image.fromarray(np.ones((1, 600), np.uint8)).save(mask)
+    with pytest.raises(UserError) as refused:
+        dataset[0]
+    assert str(refused.value).startswith(f"{image}: an image of 600 x 1 pixels cannot be resized")
+    # At a scale that leaves pixels, one row is read as one row.
+    wide = load_dataset(replace(run, recipe=run.recipe.model_copy(update={"resize": (2048, 512)})), "val")[0]
+    assert wide["data_samples"].gt_sem_seg.data.shape == (1, 1, 600)
+
+
+def test_segmentation_reads_the_files_that_are_verified(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    images, masks = run.dataset.root / "images/validation", run.dataset.root / "annotations/validation"
+    for name in ("a.JPG", "b.jpeg", "c.png", "._d.jpg", "more/e.jpg", "f.webp"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (masks / name).parent.mkdir(exist_ok=True)
+        shutil.copy(images / "0.jpg", images / name)
+        shutil.copy(masks / "0.png", (masks / name).with_suffix(".png"))
+    (masks / "f.png").unlink()
+    dataset = load_dataset(run, "val")
+    listed = list_split(run.dataset, "val")
+    assert [info["img_path"] for info in map(dataset.get_data_info, range(len(dataset)))] == list(
+        map(str, listed.images)
+    )
+    assert [path.name for path in listed.images] == ["0.jpg", "1.jpg", "a.JPG", "b.jpeg", "c.png"]
+    label = dataset[0]["data_samples"].gt_sem_seg.data.numpy()
+    stored = np.asarray(Image.open(masks / "0.png"))
+    assert np.array_equal(label[0], np.where(stored == 0, 255, stored - 1))
+
+
+def test_masks_without_a_labelled_pixel_leave_nothing_to_measure():
+    metric = load_mm().metric("segmentation")
+    nothing, some = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    with pytest.raises(UserError, match="nothing to measure"):
+        metric.compute_metrics([(nothing, some, some, nothing)])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import mmdet.datasets
 import mmdet.models
 import mmdet.registry
@@ -29,7 +30,7 @@ from mmcv.image import imresize
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
@@ -47,7 +48,7 @@ from hafabench.engines.dense.backbone import TimmBackbone
 from hafabench.engines.dense.coco_ap import average_precisions_and_matches
 from hafabench.engines.dense.neck import TokenFPN
 from hafabench.engines.distributed import World
-from hafabench.errors import UserError
+from hafabench.errors import Problem, UserError
 from hafabench.results.predictions import Areas, Detections, Matches
 
 # These libraries warn about deprecated functions of each other and about logger names, which users cannot change.
@@ -93,7 +94,23 @@ def build_dataset(task: str, config: dict[str, Any]) -> BaseDataset:
     library, _ = _LIBRARIES[task]
     # pycocotools writes progress to standard output.
     with scope(task), contextlib.redirect_stdout(io.StringIO()):
-        return library.registry.DATASETS.build(ConfigDict(config))
+        dataset = library.registry.DATASETS.build(ConfigDict(config))
+    dataset.pipeline = Transforms(dataset.pipeline.transforms)
+    return dataset
+
+
+class Transforms(Compose):
+    """mmengine's sequence of transforms, with an error that names the image that OpenCV cannot transform."""
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any] | None:
+        """Transform the image that ``data`` describes."""
+        path = data["img_path"]
+        try:
+            return super().__call__(data)
+        except cv2.error as error:
+            height, width = data.get("ori_shape", ("?", "?"))
+            message = f"an image of {width} x {height} pixels cannot be resized or cropped as the recipe says"
+            raise UnreadableImage(Problem(path, "", f"{message} ({error.err})")) from None
 
 
 @TRANSFORMS.register_module()
@@ -226,6 +243,8 @@ class MeanIoU(IoUMetric):
         """Compute means over the classes that occur in the truth or, for IoU, in the predictions."""
         # mmseg adds counts in single precision, which is exact only up to 2^24 pixels.
         self._areas = [torch.stack(column).double() for column in zip(*results, strict=True)]
+        if not self._areas[3].any():
+            raise UserError("no pixel of the validation masks is labelled, so that there is nothing to measure")
         found = self.total_area_to_metrics(*(area.sum(0) for area in self._areas), metrics=self.metrics)
         return {
             "miou": 100 * float(np.nanmean(found["IoU"])),
