@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
 from hafabench.config.claims import Convention, RoundingMode
+from hafabench.formatting.numbers import rounded
 from hafabench.results.counts import Counted, Counts
 
 ROUNDING_MODES: tuple[RoundingMode, ...] = ("rounded", "rounded twice", "truncated")
@@ -47,9 +48,5 @@ def count_row(convention: Convention, counts: Counts, task: str, model: str) -> 
 def printed(value: Decimal, decimals: int, rounding_mode: RoundingMode) -> str:
     """Return a rounded number: ``printed(Decimal("15.446"), 1, "rounded twice")`` gives ``15.5``."""
     if rounding_mode == "rounded twice":
-        value = _quantize(value, decimals + 1, ROUND_HALF_UP)
-    return str(_quantize(value, decimals, ROUND_DOWN if rounding_mode == "truncated" else ROUND_HALF_UP))
-
-
-def _quantize(value: Decimal, decimals: int, rounding: str) -> Decimal:
-    return value.quantize(Decimal(1).scaleb(-decimals), rounding=rounding)
+        value = rounded(value, decimals + 1)
+    return str(rounded(value, decimals, ROUND_DOWN if rounding_mode == "truncated" else ROUND_HALF_UP))

@@ -11,6 +11,7 @@ from PIL import Image
 from hafabench.config.experiment import Experiment
 from hafabench.data.classes import class_palette, segmentation_classes
 from hafabench.files import atomic_path, sha256_of
+from hafabench.formatting.numbers import format_fixed
 from hafabench.pictures.contact_sheet import compose_contact_sheet
 from hafabench.pictures.index import (
     PictureIndex,
@@ -96,7 +97,7 @@ def _accuracies(one: SegmentedImage) -> list[str]:
     """Return the share of labelled pixels that each model classifies correctly."""
     labelled = one.truth != _NOT_LABELLED
     shares = (np.mean(classes[labelled] == one.truth[labelled]) for classes in one.predicted)
-    return [f"{100 * share:.1f} % correct" for share in shares]
+    return [f"{format_fixed(100 * share, 1)} % correct" for share in shares]
 
 
 def draw_offsets_sheet(run: Run, folder: Path) -> Sheet:
@@ -123,7 +124,7 @@ def draw_offsets_sheet(run: Run, folder: Path) -> Sheet:
 
 def _distances(points: SamplingPoints) -> str:
     moved = np.linalg.norm(points.moved - points.fixed, axis=-1) / points.map_stride
-    return f"moved by {moved.mean():.2f}, at most {moved.max():.2f}"
+    return f"moved by {format_fixed(moved.mean(), 2)}, at most {format_fixed(moved.max(), 2)}"
 
 
 def _write_sheet(

@@ -101,7 +101,7 @@ class Comparison:
         """The corrected p value as printed."""
         if self.p_holm is None:
             return "none"
-        return "< 0.001" if self.p_holm < 0.001 else f"{self.p_holm:.3f}"
+        return "< 0.001" if self.p_holm < 0.001 else format_fixed(self.p_holm, 3)
 
 
 def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:

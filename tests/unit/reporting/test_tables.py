@@ -56,7 +56,7 @@ def test_figures_from_the_text_of_a_section(tmp_path):
     assert [row.cells[0].value for row in latencies.rows] == [5.0, 6.5, None, None, None, None]
     assert printed(latencies, "pvt_tiny_hafa", "latency_ms").endswith("(+1.5)")
     assert latencies.rows[1].cells[0].cited(1) == ("7.0", "(+1.4)")
-    assert printed(ablations, "pvt_v2_b1_laa_laa_conv", "top1") == "79.2 (-0.5)"
+    assert printed(ablations, "pvt_v2_b1_laa_laa_conv", "top1") == "79.3 (-0.6)"
     assert ablations.rows[0].cells[0].cited(1) == ("", "(-0.5)")
     assert {row.cells[0].paper_mark for row in ablations.rows} == {"cited"}
 
@@ -82,9 +82,9 @@ def test_value_difference_and_paper_of_a_trained_pair(tmp_path):
     ("baseline", "value", "text"),
     [
         (35.74, 40.06, "40.1 (+4.3)"),  # of the printed numbers it would be +4.4
-        (40.0, 38.75, "38.8 (-1.2)"),
-        (40.0, 40.0, "40.0 (+0.0)"),
-        (40.0, 39.97, "40.0 (+0.0)"),  # never "-0.0"
+        (40.0, 38.75, "38.8 (-1.3)"),
+        (40.0, 40.0, "40.0 (0.0)"),
+        (40.0, 39.97, "40.0 (0.0)"),  # never "-0.0"
     ],
 )
 def test_differences_are_of_unrounded_values(tmp_path, baseline, value, text):

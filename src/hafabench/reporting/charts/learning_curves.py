@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from hafabench.config.recipes import TASKS
+from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting.charts.chart import LINE_STYLES, SERIES, Chart, make_chart, new_figure
 from hafabench.reporting.curves import Curve
 
@@ -54,7 +55,7 @@ def _draw(task: str, models: Mapping[str, Sequence[Curve]], styles: Mapping[str,
                 for curve in seeds:
                     plot(loss, curve["step"], curve["loss"], f"{model}, one seed", linewidth=0.7, alpha=0.4, **style)
             name = f"{model}, mean of {len(complete)} seeds" if len(complete) > 1 else model
-            labels.append(f"{model} {losses[-1]:.2f}")
+            labels.append(f"{model} {format_fixed(losses[-1], 2)}")
             plot(loss, steps, losses, name, linewidth=2.2 if len(seeds) > 1 else 1.4, label=labels[-1], **style)
             # All seeds have the same schedule.
             plot(rate, complete[0]["step"], complete[0]["lr"], f"{model}, learning rate", linewidth=1.4, **style)

@@ -22,6 +22,7 @@ from hafabench.config.claims import (
     StandIn,
 )
 from hafabench.config.verdicts import Verdict
+from hafabench.formatting.numbers import format_fixed
 from hafabench.measure.conventions import ROUNDING_MODES, count_row, printed
 from hafabench.reporting.claims.paper_claims import Claim
 from hafabench.reporting.claims.verdicts import ClaimVerdict, Match
@@ -150,7 +151,7 @@ class StaticClaims:
             because = self._contradiction(claim, counted, matches)
             return ClaimVerdict(claim, "contradicted", because, float(counted), origin="counted", matches=matches)
         match = Match(row_convention.convention, row_convention.printed)
-        because = f"{value:.4f} {claim.unit} of {match}"
+        because = f"{format_fixed(value, 4)} {claim.unit} of {match}"
         is_default = convention is default and row_convention.printed == "rounded"
         verdict: Verdict = "reproduced" if is_default else "reproduced under a convention"
         return ClaimVerdict(
@@ -158,7 +159,7 @@ class StaticClaims:
         )
 
     def _contradiction(self, claim: Claim, counted: Decimal, matches: tuple[Match, ...]) -> str:
-        text = f"{counted:.4f} {claim.unit} of {self.config.default_convention(claim.metric).name}"
+        text = f"{format_fixed(counted, 4)} {claim.unit} of {self.config.default_convention(claim.metric).name}"
         if not matches:
             text += "; no convention gives the printed figure"
         else:
@@ -173,4 +174,4 @@ class StaticClaims:
         value = self._count(self.config.default_convention(claim.metric), claim.column.task, stand_in.model.name)
         if value is None or printed(value, claim.column.decimals, "rounded") != claim.text:
             return None
-        return f"{claim.text} {claim.unit} is the count of {stand_in.says} ({value:.4f})"
+        return f"{claim.text} {claim.unit} is the count of {stand_in.says} ({format_fixed(value, 4)})"
