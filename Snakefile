@@ -6,6 +6,7 @@ snakemake all -n --profile workflow/profiles/local --configfile configs/paper.ya
 
 import os
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -60,6 +61,12 @@ wildcard_constraints:
 
 
 onstart:
+    if workflow.executor_plugin.name == "slurm":
+        unfit = submission_problems(
+            Path(EXPERIMENT_FILE), Path(workflow.main_snakefile)
+        )
+        if unfit:
+            raise WorkflowError("no job started:\n" + "\n".join(unfit))
     if MISSING_DATA:
         raise WorkflowError(
             "no job started, data is missing:\n" + "\n".join(MISSING_DATA)

@@ -17,6 +17,30 @@ def fixed_length(content: dict[str, Any]) -> None:
     content["overrides"].append({"runs": "classification/*", "why": "tests", "set": length})
 
 
+def shrink(content: dict[str, Any]) -> None:
+    """Keep two classification models, one of them with both dense tasks, and a few images and steps."""
+    content["train"] = {
+        "classification": ["resnet18", "pvt_tiny_hafa"],
+        "segmentation": ["pvt_tiny_hafa"],
+        "detection": ["pvt_tiny_hafa"],
+    }
+    content["datasets"]["classification"]["images"] = {"train": 20, "val": 10}
+    for task in ("segmentation", "detection"):
+        content["datasets"][task]["images"] = {"train": 4, "val": 3}
+    # Overrides of single models name runs that this experiment does not have.
+    content["overrides"] = [entry for entry in content["overrides"] if entry["runs"].split("/")[1:] == ["*"]]
+    content["overrides"] += [
+        {"runs": "classification/*", "why": "miniature", "set": {"epochs": 1, "warmup_epochs": 0, "batch_size": 10}},
+        {"runs": "segmentation/*", "why": "miniature", "set": {"iterations": 2, "batch_size": 2}},
+        {
+            "runs": "detection/*",
+            "why": "miniature",
+            "set": {"epochs": 1, "milestones": [], "batch_size": 2, "warmup_iterations": 0},
+        },
+    ]
+    content["latency"][0].update(models=["pvt_v2_b1_hafa"], image_size=64, repeats=3, warmup=1)
+
+
 def evaluated(run: Run, **changes: Any) -> None:
     """Pretend that a run was trained and evaluated under its present configuration."""
     record = synthetic_records.evaluation(

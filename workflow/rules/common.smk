@@ -2,17 +2,28 @@
 import functools
 import subprocess
 
+from hafabench.files import sha256_of
 from hafabench.runs.snakemake import (
     RESOURCE_NAMES,
+    can_be_input,
     executor_resources,
     launcher,
     site_resources,
+    submission_problems,
 )
 
 
 def inputs_of(rule):
-    """The inputs of a rule's jobs."""
-    return lambda wildcards: JOBS.find(rule, wildcards).inputs
+    """The inputs of a rule's jobs that Snakemake can name."""
+    return lambda wildcards: list(
+        filter(can_be_input, JOBS.find(rule, wildcards).inputs)
+    )
+
+
+def other_inputs_of(rule):
+    """The digests of the other inputs of a rule's only job, as parameters: a changed file repeats the job."""
+    others = [path for path in JOBS.find(rule).inputs if not can_be_input(path)]
+    return {"other_inputs": list(map(sha256_of, others))} if others else {}
 
 
 def fingerprint_of(rule):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run, slurm_release
 from hafabench.cluster.findings import Finding, listed
@@ -16,7 +17,7 @@ from hafabench.errors import UserError
 from hafabench.formatting.durations import format_duration
 from hafabench.runs.jobs import JobList
 from hafabench.runs.resources import Resources
-from hafabench.runs.snakemake import executor_resources
+from hafabench.runs.snakemake import executor_resources, submission_problems
 
 PROBE_WAIT_S = 60
 
@@ -41,6 +42,8 @@ def check_cluster(
         return
     yield Finding("ok", "Slurm", f"release {major}.{minor:02d}, {len(partitions)} partitions")
     yield Finding("note", "accounting", choose_accounting(runner)[1])
+    for sentence in submission_problems(experiment.file, Path("Snakefile")):
+        yield Finding("problem", "paths", sentence)
     charged = list(_check_account(site, runner))
     yield from charged
     try:

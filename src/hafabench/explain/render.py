@@ -16,6 +16,8 @@ from hafabench.reporting.provenance import commit_text, short_digest
 
 Section = tuple[str, list[tuple[str, str]]]
 _WIDTH = 110
+# The entry with a command, which is never wrapped, because wrapping would change quoted spaces.
+_MADE_BY = "made by"
 
 
 def to_json(explanation: Explanation) -> str:
@@ -42,6 +44,9 @@ def to_text(explanation: Explanation) -> str:
         width = max((len(name) for name, _ in entries if name), default=0)
         for name, text in entries:
             first = f"  {name:{width}}  "
+            if name == _MADE_BY:
+                lines.append(first + text)
+                continue
             lines += textwrap.wrap(
                 text,
                 _WIDTH,
@@ -134,7 +139,7 @@ def _origin(origin: Origin) -> list[tuple[str, str]]:
         ("data set", short_digest(origin.dataset_digest)),
         ("logs", ", ".join(map(str, origin.logs)) or None),
         ("record", str(origin.record)),
-        ("made by", origin.command),
+        (_MADE_BY, origin.command),
     ]
     if origin.source is not None:
         also = "".join(f", {name} (sha256 {digest[:16]}…)" for name, digest in origin.source["also"].items())

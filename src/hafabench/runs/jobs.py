@@ -38,7 +38,8 @@ BASELINE = Path("results/baseline")
 class Rule:
     """What all jobs of one rule of the workflow have in common.
 
-    Texts and paths contain the wildcards of the rule in braces, for example ``{task}``.
+    Texts and paths contain the wildcards of the rule in braces, for example ``{task}``. Braces of file names are
+    doubled in the command, as `str.format` expects.
 
     Attributes:
         name: The name of the rule.
@@ -121,7 +122,11 @@ def job_id(rule: str, subject: str = "") -> str:
 
 def hafabench_command(experiment: Experiment, *words: str) -> str:
     """The command line of ``hafabench`` for an experiment."""
-    return " ".join(["hafabench", *words, "--experiment", shlex.quote(str(experiment.file))])
+    return " ".join(["hafabench", *words, _experiment_option(experiment)])
+
+
+def _experiment_option(experiment: Experiment) -> str:
+    return f"--experiment {shlex.quote(str(experiment.file))}"
 
 
 class JobList(Mapping[str, Job]):
@@ -262,11 +267,19 @@ def _fill(path: Path, wildcards: Mapping[str, str]) -> Path:
     return Path(str(path).format(**wildcards)) if wildcards else path
 
 
+def _literal(text: str) -> str:
+    """Return a text in which no braces enclose a wildcard."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
     """The rules of the workflow by name."""
     uses_gpus = experiment.config.uses_gpus
     results, reports = experiment.results, experiment.reports
     run = run_id("{task}", "{model}", "{seed}")
+
+    def command(*words: str) -> str:
+        return " ".join(["hafabench", *words, _literal(_experiment_option(experiment))])
 
     regression = reports / "regression.md", reports / "regression.xml"
     compared = ["--baseline", BASELINE, "--candidate", results, "--limits"]
@@ -277,7 +290,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
         Rule(
             name="prepare_dataset",
             subject="{task}",
-            command=hafabench_command(experiment, "data", "prepare", "{task}"),
+            command=command("data", "prepare", "{task}"),
             outputs=(paths.dataset_report(experiment, "{task}"),),
             logs=(results / "data/{task}.log",),
             priority=100,
@@ -287,7 +300,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
         Rule(
             name="train_run",
             subject=run,
-            command=hafabench_command(experiment, "train", run),
+            command=command("train", run),
             outputs=(results / run / paths.CHECKPOINT,),
             logs=(results / run / paths.TRAIN_LOG,),
             priority=20,
@@ -296,7 +309,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
         Rule(
             name="evaluate_run",
             subject=run,
-            command=hafabench_command(experiment, "evaluate", run),
+            command=command("evaluate", run),
             outputs=(results / run / paths.EVALUATION,),
             logs=(results / run / paths.EVALUATE_LOG,),
             uses_gpu=uses_gpus,
@@ -304,21 +317,21 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
         Rule(
             name="count_complexity",
             subject="{task}",
-            command=hafabench_command(experiment, "complexity", "--task", "{task}", "--format", "record"),
+            command=command("complexity", "--task", "{task}", "--format", "record"),
             outputs=(paths.complexity_record(experiment, "{task}"),),
             logs=(results / "complexity/{task}.log",),
         ),
         Rule(
             name="count_conventions",
             subject="",
-            command=hafabench_command(experiment, "count"),
+            command=command("count"),
             outputs=(paths.counts_record(experiment),),
             logs=(results / "counts.log",),
         ),
         Rule(
             name="measure_latency",
             subject="{group}",
-            command=hafabench_command(experiment, "latency", "{group}"),
+            command=command("latency", "{group}"),
             outputs=(paths.latency_record(experiment, "{group}"),),
             logs=(results / "latency/{group}.log",),
             # No other job may run on the machine and disturb the measurement.
@@ -328,7 +341,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
         Rule(
             name="collect_records",
             subject="",
-            command=hafabench_command(experiment, "collect"),
+            command=command("collect"),
             outputs=paths.frame_files(experiment),
             logs=(results / "collect.log",),
             is_local=True,
@@ -336,14 +349,14 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
         Rule(
             name="draw_pictures",
             subject="",
-            command=hafabench_command(experiment, "pictures"),
+            command=command("pictures"),
             outputs=tuple(pictures),
             logs=(results / "pictures.log",),
         ),
         Rule(
             name="write_report",
             subject="",
-            command=hafabench_command(experiment, "report"),
+            command=command("report"),
             outputs=paths.report_files(experiment),
             logs=(results / "report.log",),
             is_local=True,
@@ -351,7 +364,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
         Rule(
             name="regression",
             subject="",
-            command=shlex.join(["hafabench", "regress", *map(str, compared)]),
+            command=_literal(shlex.join(["hafabench", "regress", *map(str, compared)])),
             # Without outputs the comparison is never up to date, so it runs whenever it is requested.
             outputs=(),
             logs=regression,

@@ -31,6 +31,9 @@ RESOURCE_NAMES = (
     *("nodes", "cpus_per_task", "mem_mb", "runtime", "gpu", "gpu_model"),
     *("gres", "mpi", "tasks", "tasks_per_gpu"),
 )
+# A word of a command line for the shell.
+_WORD = r"""(?:[^\s'"]|'[^']*'|"[^"]*")+"""
+_WILDCARD = re.compile(r"\{\s*[.\w]+\s*[,}]")
 _LOCKS = Path(".snakemake/locks")
 _COMMENT_PREFIX = "rule_"
 
@@ -58,6 +61,31 @@ def unlock_command(experiment: Path, snakefile: Path | None = None) -> list[str]
     """The command that removes the lock of the workflow in a folder."""
     command = [sys.executable, "-m", "snakemake", "--unlock", "--cores", "1", "--configfile", str(experiment)]
     return [*command, "--snakefile", str(snakefile)] if snakefile else command
+
+
+def can_be_input(path: Path) -> bool:
+    """Whether a rule can name this file as input. Snakemake takes ``{name}`` for a wildcard, and has no escape."""
+    return _WILDCARD.search(str(path)) is None
+
+
+def submission_problems(experiment: Path, snakefile: Path) -> list[str]:
+    """Sentences about paths that the Slurm executor cannot hand to a job; empty if there are none.
+
+    The executor hands a command line to sbatch in double quotes, in which a shell replaces dollar signs, backticks
+    and backslashes. It does not quote the path of Python, and quotes that of the Snakefile as Python does.
+    """
+    python = Path(sys.executable)
+    unfit = [] if shlex.quote(str(python)) == str(python) else [("Python", python, "spaces or special characters")]
+    for what, path in (("the Snakefile", snakefile.absolute()), ("the experiment file", experiment.absolute())):
+        if re.search(r"[$`\\\n]", str(path)):
+            unfit.append((what, path, "$, ` or \\"))
+    if "'" in str(snakefile.absolute()) and '"' in str(snakefile.absolute()):
+        unfit.append(("the Snakefile", snakefile.absolute(), "both kinds of quotation marks"))
+    return [
+        f"{path}: the Slurm executor of Snakemake cannot hand the path of {what} to a job, because it contains "
+        f"{why}; rename the file or folder"
+        for what, path, why in unfit
+    ]
 
 
 # -- drivers and locks ----------------------------------------------
@@ -125,8 +153,10 @@ def experiment_of(submit_line: str) -> str | None:
     Two experiments that run in one folder give their jobs the same comments; the submission distinguishes them. The
     result is None if the line names no file, or if Slurm has not stored it.
     """
-    match = re.search(r"--configfiles?((?:\s+(?!-)\S+)+)", submit_line.replace("\\", ""))
-    return match.group(1).split()[-1].strip("'\"") if match else None
+    match = re.search(rf"--configfiles?((?:\s+(?!-){_WORD})+)", submit_line.replace("\\", ""))
+    # Quoted parts of a word may contain spaces, and the quotes need not surround the whole word.
+    words = re.findall(_WORD, match.group(1)) if match else []
+    return re.sub(r"'([^']*)'|\"([^\"]*)\"", r"\1\2", words[-1]) if words else None
 
 
 def site_resources(site: Site, gpus: int = 0) -> dict[str, str]:

@@ -139,6 +139,8 @@ def test_comments_equal_those_of_the_executor(digits):
         ("sbatch --wrap=snakemake --configfiles /a/b.yaml --default-resources x", "/a/b.yaml"),
         ("sbatch --wrap=snakemake --configfiles 'a.yaml' 'b.yaml' --mode remote", "b.yaml"),
         ("sbatch --wrap=snakemake --configfile a.yaml", "a.yaml"),
+        ("sbatch --wrap=snakemake --configfiles '/a b/it'\"'\"'s.yaml' --mode remote", "/a b/it's.yaml"),
+        ('sbatch --wrap=snakemake --configfiles "/a b/ü.yaml" --mode remote', "/a b/ü.yaml"),
         ("sbatch --wrap=snakemake", None),
         ("", None),
     ],

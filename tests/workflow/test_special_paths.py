@@ -1,0 +1,74 @@
+"""A complete workflow in a checkout whose path, experiment file and data have names with special characters."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.experiments import shrink
+from tools.checkout import BIN, REPOSITORY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="not a git checkout"),
+]
+NAME = 'it\'s a "{task}" $HOME; 100% é'
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A commit of this checkout's tracked files, without samples, in a folder with a special name."""
+    folder = tmp_path / f"checkout {NAME}"
+    for name in git(REPOSITORY, "ls-files", "-z").split("\0")[:-1]:
+        source, target = REPOSITORY / name, folder / name
+        if not name.startswith("docs/samples/") and source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "copy")
+    return folder
+
+
+def test_every_rule_works_and_the_checkout_stays_clean(checkout, tmp_path):
+    content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
+    shrink(content)
+    content["train"] = {"classification": ["pvt_tiny_hafa"]}
+    content["overrides"] = [entry for entry in content["overrides"] if entry["runs"].startswith("classification")]
+    for key, name in (("tables", "tables.yaml"), ("paper_values", "paper_values.csv"), ("claims", "claims.yaml")):
+        content[key] = f"../checkout {NAME}/configs/{name}"
+    content["recipes"] = f"../checkout {NAME}/configs/recipes"
+    root = tmp_path / f"data {NAME}/imagenet"
+    content["datasets"]["classification"]["root"] = str(root).replace("$", "$$")
+    experiment = tmp_path / f"experiments {NAME}" / f"mine {NAME}.yaml"
+    experiment.parent.mkdir()
+    experiment.write_text(yaml.safe_dump(content, sort_keys=False))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
+    environment |= {"PYTHONPATH": str(checkout / "src"), "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}
+    command = [sys.executable, "-m", "snakemake", "all", "--profile", "workflow/profiles/local"]
+    command += ["--configfile", str(experiment)]
+    for expected in ("18 of 18 steps", "Nothing to be done"):
+        done = subprocess.run(
+            command, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert done.returncode == 0, done.stdout[-6000:]
+        assert expected.partition(" ")[2] in done.stdout or "steps (100%) done" in done.stdout
+    assert "Nothing to be done" in done.stdout
+    assert list(root.glob("*/*/*.png")) + list(root.glob("*/*/*.jp*g")), "the data lies where the file says"
+    record = json.loads((checkout / "results/digits/classification/pvt_tiny_hafa/seed0/evaluate.json").read_text())
+    provenance = record["provenance"]
+    assert provenance["git_commit"] == git(checkout, "rev-parse", "HEAD").strip()
+    assert (provenance["git_dirty"], provenance["experiment_tracked"]) == (False, False)
+    assert (checkout / "reports/digits/report.html").is_file()
+    assert git(checkout, "status", "--porcelain") == ""
