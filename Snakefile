@@ -12,13 +12,14 @@ from snakemake.exceptions import WorkflowError
 
 from hafabench.config.site import load_site, site_file
 from hafabench.config.experiment import load_experiment
+from hafabench.config.shipped import own_or_shipped
 from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
 from hafabench.runs.attempts import AS_JOB
 from hafabench.runs.jobs import JobList
 
 
-configfile: "configs/digits.yaml"
+configfile: str(own_or_shipped(Path("configs"), "digits.yaml"))
 
 
 # hafabench reads one experiment file as a whole and never merges several key by key. The last one given is read.

@@ -60,8 +60,9 @@ FILES = (
         ("digits.yaml", "digits_study.yaml", "regression_digits.yaml", "paper.yaml"),
         """An experiment file names data sets, models, seeds and measurements. Every model of `train` is trained once
 with each seed. `configs/digits.yaml` is the embedded experiment of `make demo`, and `configs/paper.yaml` is
-that of the paper. `hafabench check --experiment FILE` checks an experiment file and every file that it
-refers to.""",
+that of the paper. An experiment file may be stored in any folder. `hafabench check --experiment FILE` checks it and
+every file that it refers to. Commands may be started in any folder. It is the folder in which data sets with a
+relative path are sought, and in which `results/` and `reports/` are written.""",
         """experiment: mine
 title: My images
 scale: full
@@ -169,8 +170,9 @@ cpu: {partition: serial}
         "throughput",
         Rates,
         ("throughput.yaml",),
-        """`throughput.yaml`, in the folder of the tables file, contains the rates from which `hafabench plan` and the
-workflow estimate run times and memory. Every rate has a source. The example shows some of the required
+        """`throughput.yaml` contains the rates from which `hafabench plan` and the workflow estimate run times and
+memory. Every rate has a source. It is read from the folder of the tables file that an experiment names, otherwise
+from that of the experiment file, or else from the files of this project. The example shows some of the required
 keys.""",
         """gpu: {value: NVIDIA RTX 3090, source: paper section 4.1}
 gpus: {value: 8, source: paper section 4.1}

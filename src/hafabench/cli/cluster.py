@@ -12,7 +12,7 @@ from hafabench.errors import UserError
 
 
 @click.command()
-@click.argument("file", type=ExperimentPath(), default=Path("configs/paper.yaml"))
+@click.argument("file", type=ExperimentPath(), default="paper")
 @click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True, help="GPUs to schedule for.")
 @click.option(
     "--budget", type=float, help="Select the runs that settle the most claims within this number of GPU-hours."
@@ -78,7 +78,7 @@ def cluster() -> None:
 
 
 @cluster.command("check")
-@experiment_option(default=Path("configs/paper.yaml"))
+@experiment_option(default="paper")
 @click.option("--site", type=click.Path(path_type=Path), help="The site file [default: configs/site.yaml].")
 @click.option(
     "--probe/--no-probe", default=True, help="Submit short jobs that look for data and environment on compute nodes."

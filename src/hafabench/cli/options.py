@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hafabench.config.shipped import own_or_shipped
 from hafabench.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from hafabench.config.experiment import Experiment
 
-DEFAULT_EXPERIMENT = Path("configs/digits.yaml")
+DEFAULT_EXPERIMENT = "digits"
 
 
 class ExperimentPath(click.Path):
-    """The path of an experiment file. A bare name is the name of a file in ``configs/``."""
+    """The path of an experiment file.
+
+    A bare name is the name of a file in ``configs/`` of the working directory, or else of a shipped file.
+    """
 
     def convert(self, value, param, ctx) -> Path:
         path = Path(str(super().convert(value, param, ctx)))
-        bare = len(path.parts) == 1 and not path.suffix and not path.exists()
-        return Path("configs") / f"{path}.yaml" if bare else path
+        bare = len(path.parts) == 1 and not path.suffix and not path.is_file()
+        return own_or_shipped(Path("configs"), f"{path}.yaml") if bare else path
 
 
-def experiment_option(command=None, *, default: Path = DEFAULT_EXPERIMENT):
+def experiment_option(command=None, *, default: str = DEFAULT_EXPERIMENT):
     """Decorator that adds ``--experiment`` to a command. It can be used with or without a ``default``."""
     option = click.option(
         "--experiment",
@@ -35,7 +39,7 @@ def experiment_option(command=None, *, default: Path = DEFAULT_EXPERIMENT):
         type=ExperimentPath(),
         default=default,
         show_default=True,
-        help="The experiment's YAML file, or its name in configs/.",
+        help="The experiment's YAML file, or the name of a file in configs/.",
     )
     return option if command is None else option(command)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from hafabench.config.shipped import own_or_shipped
 from hafabench.errors import UserError
 
 FAILED, NOT_COMPARED = 1, 2
@@ -27,8 +28,8 @@ FAILED, NOT_COMPARED = 1, 2
 @click.option(
     "--limits",
     type=click.Path(path_type=Path),
-    default=Path("configs/regression.yaml"),
-    show_default=True,
+    default=lambda: own_or_shipped(Path("configs"), "regression.yaml"),
+    show_default="configs/regression.yaml",
     help="File with the metrics to compare and their limits.",
 )
 @click.option("--strict", is_flag=True, help="Also fail if the result for a metric is 'cannot tell'.")

@@ -19,6 +19,7 @@ from hafabench.config.catalog import CATALOG, ModelSpec
 from hafabench.config.claims import ClaimsConfig, load_claims_config
 from hafabench.config.custom_models import ModelConfig
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, field_of, load_recipe
+from hafabench.config.shipped import own_or_shipped
 from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.config.yaml_file import KeyPath, YamlFile
 from hafabench.errors import Problem, UserError
@@ -141,14 +142,26 @@ class ExperimentConfig(StrictModel):
     )
     seeds: list[int] = Field(min_length=1, description="Seeds. Every model is trained once with each of them.")
     datasets: dict[Task, DatasetConfig] = Field(description="Data set of each task.")
-    recipes: Path = Field(
-        Path("recipes"), description="Folder of the recipe files `<task>.yaml`, relative to the experiment file."
+    recipes: Path | None = Field(
+        None,
+        description="Folder of the recipe files `<task>.yaml`, relative to the experiment file. By default each "
+        "recipe is read from `recipes/` beside the experiment file, or else from the files of this project.",
     )
-    tables: Path = Field(Path("tables.yaml"), description="File of the tables, relative to the experiment file.")
-    paper_values: Path = Field(
-        Path("paper_values.csv"), description="File of the paper's printed values, relative to the experiment file."
+    tables: Path | None = Field(
+        None,
+        description="File of the tables, relative to the experiment file; by default `tables.yaml` beside it, or "
+        "else the file of this project.",
     )
-    claims: Path = Field(Path("claims.yaml"), description="File of the claims, relative to the experiment file.")
+    paper_values: Path | None = Field(
+        None,
+        description="File of the paper's printed values, relative to the experiment file; by default "
+        "`paper_values.csv` beside it, or else the file of this project.",
+    )
+    claims: Path | None = Field(
+        None,
+        description="File of the claims, relative to the experiment file; by default `claims.yaml` beside it, or "
+        "else the file of this project.",
+    )
     models: dict[str, ModelConfig] = Field(
         default_factory=dict,
         description="Models that the experiment defines, by name. The names of the paper's models cannot be used.",
@@ -221,6 +234,13 @@ class Experiment:
         """The name of the experiment and of its folders."""
         return self.config.experiment
 
+    def companion(self, name: str) -> Path:
+        """Return the file ``name`` in the folder of the tables file, or the shipped one if there is none.
+
+        If the experiment uses tables by default, the file is sought beside the experiment file.
+        """
+        return own_or_shipped((self.file if self.config.tables is None else self.tables_file).parent, name)
+
     @property
     def results(self) -> Path:
         """The folder of the experiment's runs and records."""
@@ -249,15 +269,17 @@ def load_experiment(path: Path) -> Experiment:
     recipes: dict[str, RecipeFile] = {}
     for task in TASKS:
         with _collected(problems):
-            recipes[task] = load_recipe(folder / config.recipes / f"{task}.yaml", task)
-    tables = folder / config.tables
+            name = f"{task}.yaml"
+            given = config.recipes and folder / config.recipes / name
+            recipes[task] = load_recipe(given or own_or_shipped(folder, f"recipes/{name}"), task)
+    tables = _file(folder, config.tables, "tables.yaml")
     table_layouts: list[TableLayout] = []
     with _collected(problems):
         table_layouts = load_table_layouts(tables)
-    paper_values = folder / config.paper_values
+    paper_values = _file(folder, config.paper_values, "paper_values.csv")
     if not paper_values.is_file():
         problems.append(source.problem(("paper_values",), f"no such file: {paper_values}"))
-    claims_file = folder / config.claims
+    claims_file = _file(folder, config.claims, "claims.yaml")
     claims: ClaimsConfig | None = None
     with _collected(problems):
         claims = load_claims_config(claims_file)
@@ -272,6 +294,11 @@ def load_experiment(path: Path) -> Experiment:
     if problems or claims is None:
         raise UserError(problems)
     return Experiment(source.path, config, models, recipes, table_layouts, tables, paper_values, claims, claims_file)
+
+
+def _file(folder: Path, given: Path | None, name: str) -> Path:
+    """Return the file that an experiment in ``folder`` gives, or the file ``name`` that it uses by default."""
+    return own_or_shipped(folder, name) if given is None else folder / given
 
 
 @contextmanager

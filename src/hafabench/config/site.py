@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from hafabench.config.base import StrictModel
+from hafabench.config.shipped import own_or_shipped
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 
@@ -156,8 +157,9 @@ class Site(StrictModel):
 
 
 def site_file(root: Path = Path()) -> Path:
-    """Return the site file: the one that `SITE_VARIABLE` names, or `DEFAULT_SITE` in the checkout at ``root``."""
-    return Path(os.environ.get(SITE_VARIABLE) or Path(root) / DEFAULT_SITE)
+    """Return the site file: the one that `SITE_VARIABLE` names, `DEFAULT_SITE` in ``root``, or the shipped one."""
+    named = os.environ.get(SITE_VARIABLE)
+    return Path(named) if named else own_or_shipped(Path(root) / DEFAULT_SITE.parent, DEFAULT_SITE.name)
 
 
 def load_site(path: Path) -> Site:

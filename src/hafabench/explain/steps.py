@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hafabench.config.experiment import Experiment, load_experiment
+from hafabench.config.shipped import shipped_folder
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import UserError
 from hafabench.explain.commands import Reproduction, reproduce_record, reproduce_runs
@@ -117,10 +118,13 @@ def why_empty(
 
 
 def other_experiments(experiment: Experiment) -> Iterator[Experiment]:
-    """Yield the valid experiments in the folder of an experiment's file, without this one."""
-    for path in sorted(experiment.file.parent.glob("*.yaml")):
-        if path == experiment.file:
+    """Yield the valid experiments beside an experiment's file, and the shipped ones, without this one."""
+    seen = {experiment.file.resolve()}
+    beside, shipped = (sorted(folder.glob("*.yaml")) for folder in (experiment.file.parent, shipped_folder()))
+    for path in (*beside, *shipped):
+        if path.resolve() in seen:
             continue
+        seen.add(path.resolve())
         try:
             if "experiment" in YamlFile(path).content:
                 yield load_experiment(path)

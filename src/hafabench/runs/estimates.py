@@ -69,10 +69,9 @@ class Throughput:
     """
 
     def __init__(self, experiment: Experiment):
-        folder = experiment.tables_file.parent
         self.experiment = experiment
-        self.rates = YamlFile(folder / "throughput.yaml").validate(Rates)
-        self._tracked = _read_sizes(folder / "complexity.csv")
+        self.rates = YamlFile(experiment.companion("throughput.yaml")).validate(Rates)
+        self._tracked = _read_sizes(experiment.companion("complexity.csv"))
 
     @property
     def startup_minutes(self) -> float:

@@ -283,7 +283,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
 
     regression = reports / "regression.md", reports / "regression.xml"
     compared = ["--baseline", BASELINE, "--candidate", results, "--limits"]
-    compared.append(experiment.tables_file.parent / "regression.yaml")
+    compared.append(experiment.companion("regression.yaml"))
     compared += ["--markdown", regression[0], "--junit", regression[1]]
     pictures = picture_files(experiment, picture_subjects(runs))
     rules = (
