@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from hafabench.engines import classification, training
+from hafabench.engines import classification, evaluation, training
+from hafabench.engines.classification import training as classification_training
+from hafabench.engines.classification.objective import Objective
 from hafabench.engines.interrupt import STOP_AFTER
+from hafabench.engines.trained import collapse_of
 from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.results.history import read_history
+from hafabench.results.record import Collapse, read_record
 from hafabench.runs.run import Run
 from tools.tiny_runs.classification import MODELS, RANDOM, start, tiny_run
 
@@ -192,14 +199,113 @@ def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(tmp_path, images, monk
     assert_same_training(run, through)
 
 
-def test_divergence_stops_and_keeps_the_last_good_state(tmp_path, images):
-    run = tiny_run(tmp_path / "run", images=images, lr=1e37, weight_decay=1e4, checkpoint_every=1)
-    with pytest.raises(UserError, match=r"step 2: some weights are not finite at learning rate .*: lower lr"):
-        classification.train(run)
+DIVERGING = {"lr": 1e37, "weight_decay": 1e4}
+
+
+def outcome_of(run) -> Collapse:
+    content = load_checkpoint(run.checkpoint)
+    assert "state_dict" not in content
+    assert content["meta"]["fingerprint"] == run.fingerprint
+    return collapse_of(content)
+
+
+def test_a_collapse_is_an_outcome_that_keeps_the_last_finite_state(tmp_path, images, capfd):
+    run = tiny_run(tmp_path / "run", images=images, checkpoint_every=1, **DIVERGING)
+    classification.train(run)
+    found = outcome_of(run)
+    assert (found.run, found.step, found.reason) == (run.id, 2, "some weights are not finite")
+    assert found.loss is not None
+    said = capfd.readouterr().err
+    assert "training collapsed at step 2" in said
+    assert f"the last finite state is kept in {run.work}" in said
     state = load_checkpoint(run.work / "state.pth")
     assert state["step"] == 1
     assert all(value.isfinite().all() for value in state["model"].values())
-    rarely = tiny_run(tmp_path / "rarely", images=images, lr=1e37, weight_decay=1e4, checkpoint_every=100)
-    with pytest.raises(UserError, match=r"step 3: the loss is (nan|inf) at learning rate"):
-        classification.train(rarely)
-    assert not rarely.checkpoint.exists()
+    rarely = tiny_run(tmp_path / "rarely", images=images, checkpoint_every=100, **DIVERGING)
+    classification.train(rarely)
+    found = outcome_of(rarely)
+    assert (found.step, found.loss) == (3, None)
+    assert found.reason in ("the loss is nan", "the loss is inf")
+    assert "is kept in" not in capfd.readouterr().err
+
+
+def test_a_collapsed_run_trains_again_only_under_another_configuration(tmp_path, images, capfd):
+    run = tiny_run(tmp_path / "run", images=images, **DIVERGING)
+    classification.train(run)
+    written = run.checkpoint.stat().st_mtime_ns
+    classification.train(run)
+    assert run.checkpoint.stat().st_mtime_ns == written
+    assert "already trained" in capfd.readouterr().err
+    repaired = tiny_run(tmp_path / "run", images=images)
+    classification.train(repaired)
+    assert "state_dict" in load_checkpoint(repaired.checkpoint)
+
+
+def test_a_collapsed_run_is_evaluated_to_its_outcome(tmp_path, images, monkeypatch):
+    run = tiny_run(tmp_path / "run", images=images, **DIVERGING)
+    classification.train(run)
+    with pytest.raises(UserError, match=r"contains no weights: training collapsed at step \d"):
+        classification.evaluate(run, run.checkpoint)
+    monkeypatch.setattr(evaluation, "dataset_digest", lambda *_: None)
+    experiment = SimpleNamespace(name="tiny", file=Path("tiny.yaml"), config=SimpleNamespace(scale="embedded"))
+    run.predictions.write_bytes(b"of an earlier training")
+    record = evaluation.record_evaluation(experiment, run)
+    assert read_record(run.record) == record
+    assert (record.metrics, record.collapse) == ([], outcome_of(run))
+    assert record.training["steps"] == record.collapse.step
+    assert not run.predictions.exists()
+
+
+def test_a_run_that_starts_from_a_collapsed_one_is_not_run(tmp_path, images, capfd):
+    parent = tiny_run(tmp_path / "parent", images=images, **DIVERGING)
+    classification.train(parent)
+    child = replace(tiny_run(tmp_path / "child", images=images, seed=1), parent=parent)
+    classification.train(child)
+    assert outcome_of(child) == outcome_of(parent)
+    assert "not run: its starting weights" in capfd.readouterr().err
+    assert outcome_of(child).clause(child.id).startswith(f"not run: its starting weights, {parent.id}, collapsed at ")
+    grandchild = replace(tiny_run(tmp_path / "grandchild", images=images, seed=2), parent=child)
+    classification.train(grandchild)
+    assert outcome_of(grandchild) == outcome_of(parent)
+
+
+def test_a_forward_pass_that_fails_on_infinite_weights_is_a_collapse(tmp_path, images, monkeypatch):
+    def fail(self, images, labels):
+        raise IndexError("index out of range")
+
+    run = tiny_run(tmp_path / "run", images=images)
+    monkeypatch.setattr(Objective, "forward", fail)
+    with pytest.raises(IndexError):
+        classification.train(run)
+    assert not run.checkpoint.exists()
+    monkeypatch.setattr(training.TrainingSession, "has_finite_weights", lambda self: False)
+    classification.train(run)
+    assert outcome_of(run).reason == "the forward pass failed: IndexError: index out of range"
+
+
+def test_updates_that_are_always_skipped_are_a_collapse(tmp_path, images, monkeypatch):
+    """Gradients overflow at every loss scale, as those of mixed precision may, although the loss is finite."""
+    begin = classification_training.ClassificationTrainer.__init__
+
+    def with_scaler(self, *arguments):
+        begin(self, *arguments)
+        self.amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**-20)
+        for parameter in self.session.state.model.parameters():
+            parameter.register_hook(lambda gradient: gradient * torch.inf)
+
+    monkeypatch.setattr(classification_training.ClassificationTrainer, "__init__", with_scaler)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    run = tiny_run(tmp_path / "run", images=images)
+    classification.train(run)
+    found = outcome_of(run)
+    assert (found.step, found.reason) == (5, "the gradients are not finite at any loss scale")
+    assert found.loss is not None
+
+
+@pytest.mark.slow
+def test_several_processes_collapse_together(tmp_path, images):
+    started = start(tmp_path / "run", images, processes=2, checkpoint_every=1, **DIVERGING)
+    _, said = started.communicate(timeout=120)
+    assert started.returncode == 0, said
+    assert said.count("training collapsed at step") == 1
+    assert collapse_of(load_checkpoint(tmp_path / "run/checkpoint.pth")).step == 2

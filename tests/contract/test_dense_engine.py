@@ -24,12 +24,14 @@ from hafabench.config.catalog import CATALOG
 from hafabench.engines import dense
 from hafabench.engines.dense.model import build_dense_model, load_mm
 from hafabench.engines.dense.training import DenseTrainer
+from hafabench.engines.trained import collapse_of
 from hafabench.engines.training import TrainingSession
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
-from hafabench.models.checkpoints.storage import load_checkpoint
+from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
 from hafabench.results.history import read_history
 from hafabench.results.predictions import read_predictions
+from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
 from tools.checkout import REPOSITORY
 from tools.tiny_runs.dense import IMAGES, tiny_run
@@ -254,11 +256,27 @@ def test_a_trained_run_is_not_trained_again(finished, capfd):
     assert "already trained" in capfd.readouterr().err
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
-    run = tiny_run(tmp_path, "segmentation", optimizer="sgd", lr=1e30)
-    with pytest.raises(UserError, match=r"step \d: .*not finite|the loss is (nan|inf)"):
-        dense.train(run)
-    assert not run.checkpoint.exists()
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_a_loss_that_is_not_finite_is_a_collapse(tmp_path, task):
+    run = tiny_run(tmp_path, task, optimizer="sgd", lr=1e30, checkpoint_every=100)
+    dense.train(run)
+    content = load_checkpoint(run.checkpoint)
+    found = collapse_of(content)
+    assert "state_dict" not in content
+    assert (found.run, found.step) == (run.id, 2)
+    assert "the loss is" in found.reason or "the forward pass failed" in found.reason
+
+
+def test_a_dense_run_that_starts_from_a_collapsed_one_is_not_run(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    reason = "the loss is nan"
+    identity = load_checkpoint(run.parent.checkpoint)["meta"]
+    collapse = Collapse(run=run.parent.id, step=7, reason=reason)
+    save_checkpoint(run.parent.checkpoint, {"meta": {**identity, "collapse": collapse.model_dump()}})
+    dense.train(run)
+    assert collapse_of(load_checkpoint(run.checkpoint)) == collapse
+    with pytest.raises(UserError, match="contains no weights: not run: its starting weights, .*collapsed at step 7"):
+        dense.evaluate(run, run.checkpoint)
 
 
 def test_work_state_holds_plain_data_only(tmp_path, monkeypatch):

@@ -96,6 +96,8 @@ def evaluate(
     loaded = load(experiment)
     with attempt(loaded, "evaluate_run", run.id):
         record = record_evaluation(loaded, run)
+        if record.collapse is not None:
+            click.echo(f"{run.id}: {record.collapse.clause(run.id)}")
         for metric in record.metrics:
             click.echo(f"{run.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
 

@@ -27,9 +27,12 @@ class Engine(Protocol):
         Under torchrun the processes share each batch. The first process writes ``run.history``, a state in
         ``run.work`` every ``checkpoint_every`` steps, and finally ``run.checkpoint``; then it removes ``run.work``.
 
+        If loss, gradients or weights are no longer finite, the training has collapsed: ``run.checkpoint`` then
+        contains this outcome and no weights. The same holds if the training of the starting weights collapsed.
+
         Raises:
-            UserError: If the recipe does not fit the data or the processes, the data or the starting weights cannot
-                be used, or the loss is no longer finite.
+            UserError: If the recipe does not fit the data or the processes, or the data or the starting weights cannot
+                be used.
             SystemExit: With code 75 after a request to stop. The state has been saved.
         """
 

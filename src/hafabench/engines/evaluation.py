@@ -5,6 +5,7 @@ from __future__ import annotations
 from hafabench.config.experiment import Experiment
 from hafabench.data.report import dataset_digest
 from hafabench.engines.engine import engine_for
+from hafabench.engines.trained import collapse_of
 from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.results.machine import this_machine
@@ -16,13 +17,20 @@ from hafabench.runs.run import Run
 def record_evaluation(experiment: Experiment, run: Run) -> Record:
     """Evaluate the run's final checkpoint and write ``run.predictions`` and ``run.record``.
 
+    If the training collapsed, the record contains this outcome instead of numbers, and there are no predictions.
+
     Raises:
         UserError: If the checkpoint belongs to another run, or the data cannot be read.
     """
     watch = Stopwatch(experiment)
     meta = load_checkpoint(run.checkpoint).get("meta", {})
     expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
-    metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions)
+    collapse = collapse_of({"meta": meta})
+    if collapse is None:
+        metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions)
+    else:
+        metrics = []
+        run.predictions.unlink(missing_ok=True)
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,
@@ -36,8 +44,9 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
             dataset_digest=dataset_digest(experiment, run.task),
         ),
         training=meta.get("training"),
-        predictions_sha256=sha256_of(run.predictions),
+        predictions_sha256=sha256_of(run.predictions) if collapse is None else None,
         machine=this_machine(),
+        collapse=collapse,
     )
     write_record(run.record, record)
     return record

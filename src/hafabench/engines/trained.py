@@ -9,7 +9,9 @@ from torch import nn
 
 from hafabench.config.recipes import ClassificationRecipe
 from hafabench.engines.engine import engine_for
+from hafabench.errors import Problem, UserError
 from hafabench.models.checkpoints.storage import Fill, expect_meta, load_checkpoint, load_strict
+from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
 
 
@@ -38,6 +40,16 @@ def is_trained(run: Run) -> bool:
     if not run.checkpoint.exists():
         return False
     return load_checkpoint(run.checkpoint).get("meta", {}).get("fingerprint") == run.fingerprint
+
+
+def collapse_of(content: dict[str, Any]) -> Collapse | None:
+    """Return the outcome in the final checkpoint of a run whose training collapsed; None if it has weights.
+
+    Args:
+        content: The content of the checkpoint.
+    """
+    found = content.get("meta", {}).get("collapse")
+    return None if found is None else Collapse.model_validate(found)
 
 
 def load_trained(run: Run, checkpoint: Path, fill: Fill | None = None) -> nn.Module:
@@ -77,4 +89,7 @@ def fill_averaged(model: nn.Module, run: Run, checkpoint: Path) -> None:
 def _fill(model: nn.Module, run: Run, checkpoint: Path, key: str) -> None:
     content = load_checkpoint(checkpoint)
     expect_meta(checkpoint, content, **identity(run))
+    collapse = collapse_of(content)
+    if collapse is not None:
+        raise UserError(Problem(str(checkpoint), "", f"contains no weights: {collapse.clause(run.id)}"))
     load_strict(model, content[key], checkpoint)

@@ -22,12 +22,26 @@ from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import EXIT_CODE, StopRequest
 from hafabench.engines.progress import Progress
 from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler, Stream, batches, seed_everything
-from hafabench.engines.trained import identity, is_trained
-from hafabench.engines.training_state import TrainingState, discard_work
+from hafabench.engines.trained import collapse_of, identity, is_trained
+from hafabench.engines.training_state import STATE, TrainingState, discard_work
 from hafabench.errors import Problem, UserError
-from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
 from hafabench.results.provenance import Stopwatch
+from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
+
+
+# Mixed precision skips an update if gradients are not finite, and halves the scale of the loss, which starts at 2^16.
+# The numbers of half precision span 40 powers of two, so that below this scale the scale is not the cause.
+MIN_LOSS_SCALE = 2.0**-24
+
+
+class TrainingCollapsed(Exception):
+    """A training diverged. It ends as a result and not as a failure."""
+
+    def __init__(self, collapse: Collapse):
+        super().__init__(collapse.reason)
+        self.collapse = collapse
 
 
 class TrainingSession:
@@ -62,35 +76,40 @@ class TrainingSession:
             history=self.run.history if self.world.is_first else None,
         )
 
-    def step_done(self, loss: float, lr: float, **values: float) -> None:
+    def step_done(self, loss: float, lr: float, loss_scale: float | None = None, **values: float) -> None:
         """Count one optimiser step of this process; report it, save the state or stop when that is due.
 
         Args:
             loss: The loss of this process; its mean over the processes is reported.
             lr: The learning rate of the step.
+            loss_scale: The scale of the loss after the step; None without mixed precision.
             values: Further values for the progress line and the history.
 
         Raises:
-            UserError: If the loss, or the weights about to be saved, are no longer finite.
+            TrainingCollapsed: If the loss, the gradients at any loss scale, or the weights about to be saved are not
+                finite.
             SystemExit: With code 75 after a request to stop. The state has been saved.
         """
         state = self.state
         state.step += 1
         loss, stop_share = self.world.mean(loss, float(self._stop.reason is not None))
         if not math.isfinite(loss):
-            raise UserError(self._not_finite(f"the loss is {loss}", lr))
+            raise self._collapsed(f"the loss is {loss}", None, lr)
+        # Gradients are averaged over the processes, so that all of them have the same scale.
+        if loss_scale is not None and loss_scale < MIN_LOSS_SCALE:
+            raise self._collapsed("the gradients are not finite at any loss scale", loss, lr)
         stopping = stop_share and state.step < self.total
         if stopping:
             # The state is saved before anything is printed: the signal may have ended the reader of the output too.
-            self._save(lr)
+            self._save(loss, lr)
         self._progress.step(state.step, loss=loss, lr=lr, **values)
         if stopping:
             self._leave()
         # The history is written before the state: a resume drops lines beyond the state, but could not add lines.
         if state.step < self.total and state.step % self.run.recipe.checkpoint_every == 0:
-            self._save(lr)
+            self._save(loss, lr)
         elif state.step == self.total:
-            self._check_weights(lr)
+            self._check_weights(loss, lr)
 
     def finish(self, *, initialised_from: dict[str, Any] | None = None, **provenance: Any) -> None:
         """Write the final checkpoint, then remove the work folder.
@@ -105,29 +124,45 @@ class TrainingSession:
             meta = identity(self.run)
             if initialised_from is not None:
                 meta["initialised_from"] = initialised_from
-            meta["training"] = {**self._provenance(), **provenance}
+            meta["training"] = {**self._provenance(self.total), **provenance}
             save_checkpoint(self.run.checkpoint, {**weights, "meta": meta})
             discard_work(self.run)
         self.world.wait()
 
-    def _save(self, lr: float) -> None:
+    def collapse(self, collapse: Collapse) -> None:
+        """Write a final checkpoint without weights; the work folder keeps the last state that was saved."""
         if self.world.is_first:
-            self._check_weights(lr)
+            write_collapse(self.run, collapse, self._provenance(collapse.step))
+            kept = f"; the last finite state is kept in {self.run.work}" if (self.run.work / STATE).exists() else ""
+            lr = "" if collapse.lr is None else f" at learning rate {collapse.lr:.3g}"
+            advice = "a lower lr or a clipped gradient (clip_grad) may prevent it"
+            print(f"{self.run.id}: {collapse.clause(self.run.id)}{lr}; {advice}{kept}", file=sys.stderr)
+        self.world.wait()
+
+    def has_finite_weights(self) -> bool:
+        """Return whether all weights and batch statistics are finite."""
+        model = self.state.model
+        statistics = (b for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var")))
+        return all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *statistics))
+
+    def _save(self, loss: float, lr: float) -> None:
+        self._check_weights(loss, lr)
+        if self.world.is_first:
             self.state.save(self.run, self._seconds())
 
-    def _check_weights(self, lr: float) -> None:
+    def _check_weights(self, loss: float, lr: float) -> None:
         # The gradient may have been infinite although the loss was finite. Then a good state must not be overwritten.
-        if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
-            raise UserError(self._not_finite("some weights are not finite", lr))
+        # All processes have to agree, and the batch statistics of each are its own.
+        (wrong,) = self.world.mean(float(not self.has_finite_weights()))
+        if wrong:
+            raise self._collapsed("some weights are not finite", loss, lr)
 
     def _seconds(self) -> float:
         """Return the seconds spent on the steps so far, over all resumes."""
         return self.state.seconds + self._watch.seconds()
 
-    def _not_finite(self, what: str, lr: float) -> Problem:
-        advice = "lower lr or clip the gradient (clip_grad); the previous state is kept in"
-        message = f"{what} at learning rate {lr:.3g}: {advice} {self.run.work}"
-        return Problem(self.run.id, f"step {self.state.step}", message)
+    def _collapsed(self, reason: str, loss: float | None, lr: float) -> TrainingCollapsed:
+        return TrainingCollapsed(Collapse(run=self.run.id, step=self.state.step, loss=loss, lr=lr, reason=reason))
 
     def _leave(self) -> NoReturn:
         if self.world.is_first:
@@ -139,7 +174,7 @@ class TrainingSession:
             )
         raise SystemExit(EXIT_CODE)
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, steps: int) -> dict[str, Any]:
         device, seconds = self.world.device, self._seconds()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         found = self._watch.provenance(device=name, threads=torch.get_num_threads()).model_dump()
@@ -147,9 +182,9 @@ class TrainingSession:
             found.pop(unused)
         found |= {
             "started": self.state.started,
-            "steps": self.total,
+            "steps": steps,
             "seconds": round(seconds, 3),
-            "images_per_s": round(self.total * self.run.recipe.batch_size / seconds, 2),
+            "images_per_s": round(steps * self.run.recipe.batch_size / seconds, 2),
             "processes": self.world.size,
             "resumes": self.state.resumes,
         }
@@ -216,12 +251,65 @@ class Trainer(ABC):
 
 
 def run_training(run: Run, trainer: Callable[[Run, World, StopRequest], Trainer]) -> None:
-    """Train a run, unless it is already trained, in the processes that torchrun started or in this one alone."""
+    """Train a run, unless it is already trained, in the processes that torchrun started or in this one alone.
+
+    If the training collapses, or that of the starting weights did, the final checkpoint contains this outcome instead
+    of weights. This is no error.
+    """
     if is_trained(run):
         print(f"{run.id}: already trained; delete {run.checkpoint} to train it again", file=sys.stderr)
         return
     with StopRequest() as stop, joined_world() as world, deterministic(world.device):
-        trainer(run, world, stop).complete()
+        inherited = _collapse_of_parent(run)
+        if world.is_first:
+            # Otherwise weights of another configuration would be taken for those of an interrupted training.
+            run.checkpoint.unlink(missing_ok=True)
+            if inherited is not None:
+                write_collapse(run, inherited)
+                print(f"{run.id}: {inherited.clause(run.id)}", file=sys.stderr)
+        if inherited is None:
+            _train(trainer(run, world, stop))
+
+
+def _train(trainer: Trainer) -> None:
+    session = trainer.session
+    try:
+        trainer.complete()
+    except TrainingCollapsed as error:
+        session.collapse(error.collapse)
+    except UserError:
+        raise
+    except Exception as error:
+        if not hasattr(session, "state"):
+            raise
+        # Weights that are not finite make some models fail instead of giving a loss that is not finite. With several
+        # processes the others may have gone on.
+        is_consequence = isinstance(error, FloatingPointError) or not session.has_finite_weights()
+        if session.world.size > 1 or not is_consequence:
+            raise
+        reason = f"the forward pass failed: {type(error).__name__}: {error}".splitlines()[0]
+        session.collapse(Collapse(run=trainer.run.id, step=session.state.step + 1, reason=reason))
+
+
+def write_collapse(run: Run, collapse: Collapse, training: dict[str, Any] | None = None) -> None:
+    """Write the final checkpoint of a run whose training collapsed or could not begin; it contains no weights.
+
+    Args:
+        run: The run.
+        collapse: The outcome.
+        training: The provenance of the training, if it began.
+    """
+    meta = {**identity(run), "collapse": collapse.model_dump()}
+    if training is not None:
+        meta["training"] = training
+    save_checkpoint(run.checkpoint, {"meta": meta})
+
+
+def _collapse_of_parent(run: Run) -> Collapse | None:
+    """Return the outcome of the run whose weights a run would start from, if its training collapsed."""
+    if run.parent is None or not is_trained(run.parent):
+        return None
+    return collapse_of(load_checkpoint(run.parent.checkpoint))
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -126,6 +126,30 @@ class ImportSource(StrictModel):
     also: dict[str, str] = Field(default_factory=dict)
 
 
+class Collapse(StrictModel):
+    """The outcome of a training that diverged. Such a run has no numbers, and it is not repeated.
+
+    Attributes:
+        run: The id of the run that diverged: the run of the record, or one whose weights it would start from.
+        step: The optimiser step, counted from 1.
+        loss: The loss of this step; None if it was not finite.
+        lr: The learning rate of this step.
+        reason: What was no longer finite, as a clause.
+    """
+
+    run: str
+    step: int = Field(ge=1)
+    loss: float | None = None
+    lr: float | None = None
+    reason: str
+
+    def clause(self, run: str) -> str:
+        """The outcome of ``run`` as a clause: ``training collapsed at step 812 (the loss is nan)``."""
+        if run == self.run:
+            return f"training collapsed at step {self.step} ({self.reason})"
+        return f"not run: its starting weights, {self.run}, collapsed at step {self.step}"
+
+
 class Record(StrictModel):
     """The numbers of one run and verb, or of one measurement over several models.
 
@@ -137,13 +161,15 @@ class Record(StrictModel):
         id: The id of the run (``classification/pvt_tiny/seed0``) or of the measurement (``complexity/segmentation``).
         fingerprint: The fingerprint of the resolved configuration. For an imported record, that of the data and sizes
             that its numbers are about (`hafabench.runs.fingerprints.imported_fingerprint`).
-        metrics: The numbers.
+        metrics: The numbers; none if the training collapsed.
         provenance: The provenance of this record.
         training: The provenance of the weights (steps, seconds, device, commit), from their checkpoint.
         source: The source of an imported record.
         predictions_sha256: The SHA-256 of the predictions that are stored beside the record.
         machine: The machine, with its state if something was timed.
         warnings: Sentences that a reader of the numbers must know.
+        collapse: The outcome of an evaluated run without numbers: its training diverged, or it did not begin because
+            the training of its starting weights diverged.
     """
 
     schema_: Literal["hafabench.record/1"] = Field("hafabench.record/1", alias="schema")
@@ -153,13 +179,22 @@ class Record(StrictModel):
     verb: Verb
     id: str
     fingerprint: str
-    metrics: list[Metric] = Field(min_length=1)
+    metrics: list[Metric]
     provenance: Provenance
     training: dict[str, Any] | None = None
     source: ImportSource | None = None
     predictions_sha256: str | None = None
     machine: Machine | None = None
     warnings: list[str] = Field(default_factory=list)
+    collapse: Collapse | None = None
+
+    @model_validator(mode="after")
+    def _has_numbers_or_collapsed(self) -> Record:
+        if not self.metrics and self.collapse is None:
+            raise ValueError("expected at least one number in metrics")
+        if self.collapse is not None and (self.metrics or self.verb != "evaluate" or self.origin != "measured"):
+            raise ValueError("expected a collapse only in the record of an evaluated run without numbers")
+        return self
 
     @model_validator(mode="after")
     def _provenance_is_complete(self) -> Record:

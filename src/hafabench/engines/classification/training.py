@@ -61,7 +61,8 @@ class ClassificationTrainer(Trainer):
             for images, labels in loaded:
                 loss = self._step(images, labels)
                 lr = self.optimizer.param_groups[0]["lr"]
-                self.session.step_done(loss, lr, epoch=(state.step + 1) / self.steps_per_epoch)
+                scale = self.scaler.get_scale() if self.amp else None
+                self.session.step_done(loss, lr, scale, epoch=(state.step + 1) / self.steps_per_epoch)
         self.session.finish(epochs=self.recipe.epochs)
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:

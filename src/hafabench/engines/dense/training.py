@@ -37,6 +37,7 @@ class DenseTrainer(Trainer):
         super().__init__(run, world, stop, load_dataset(run, "train"))
         self.mm = load_mm()
         self.lr = math.nan
+        self.scaler: Any = None
 
     def complete(self) -> None:
         """Train from the step of the last saved state to the last step, and write the final checkpoint."""
@@ -79,6 +80,8 @@ class DenseTrainer(Trainer):
     def begin(self, runner: Any) -> int:
         """Resume; mmengine calls this before training. Returns the number of steps already done."""
         model = self.mm.unwrapped(runner.model)
+        # Only mmengine's wrapper for mixed precision scales the loss.
+        self.scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
         self.session.begin(TrainingState(model, runner.optim_wrapper, _Schedules(runner.param_schedulers)))
         return self.session.state.step
 
@@ -91,7 +94,8 @@ class DenseTrainer(Trainer):
     def after_step(self, losses: dict[str, Any]) -> None:
         """Count a step; mmengine calls this after each one and its schedules, with the values that the model logs."""
         epoch = (self.session.state.step + 1) / self.steps_per_epoch
-        self.session.step_done(losses["loss"].item(), self.lr, epoch=epoch)
+        scale = self.scaler.get_scale() if self.scaler is not None else None
+        self.session.step_done(losses["loss"].item(), self.lr, scale, epoch=epoch)
 
 
 class _Schedules:
