@@ -275,7 +275,7 @@ def test_a_dense_run_that_starts_from_a_collapsed_one_is_not_run(tmp_path):
     save_checkpoint(run.parent.checkpoint, {"meta": {**identity, "collapse": collapse.model_dump()}})
     dense.train(run)
     assert collapse_of(load_checkpoint(run.checkpoint)) == collapse
-    with pytest.raises(UserError, match="contains no weights: not run: its starting weights, .*collapsed at step 7"):
+    with pytest.raises(UserError, match=r"contains no weights: not run: its starting weights, .*collapsed at step 7"):
         dense.evaluate(run, run.checkpoint)
 
 

@@ -31,8 +31,8 @@ class Engine(Protocol):
         contains this outcome and no weights. The same holds if the training of the starting weights collapsed.
 
         Raises:
-            UserError: If the recipe does not fit the data or the processes, or the data or the starting weights cannot
-                be used.
+            UserError: If the recipe does not fit the data or the processes, or the data or the starting weights
+                cannot be used.
             SystemExit: With code 75 after a request to stop. The state has been saved.
         """
 

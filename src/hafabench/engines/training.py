@@ -30,7 +30,6 @@ from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
 
-
 # Mixed precision skips an update if gradients are not finite, and halves the scale of the loss, which starts at 2^16.
 # The numbers of half precision span 40 powers of two, so that below this scale the scale is not the cause.
 MIN_LOSS_SCALE = 2.0**-24

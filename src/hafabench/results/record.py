@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hafabench.config.base import StrictModel
 from hafabench.config.experiment import Scale
@@ -161,6 +161,8 @@ class Record(StrictModel):
         id: The id of the run (``classification/pvt_tiny/seed0``) or of the measurement (``complexity/segmentation``).
         fingerprint: The fingerprint of the resolved configuration. For an imported record, that of the data and sizes
             that its numbers are about (`hafabench.runs.fingerprints.imported_fingerprint`).
+        collapse: The outcome of an evaluated run without numbers: its training diverged, or it did not begin because
+            the training of its starting weights diverged.
         metrics: The numbers; none if the training collapsed.
         provenance: The provenance of this record.
         training: The provenance of the weights (steps, seconds, device, commit), from their checkpoint.
@@ -168,8 +170,6 @@ class Record(StrictModel):
         predictions_sha256: The SHA-256 of the predictions that are stored beside the record.
         machine: The machine, with its state if something was timed.
         warnings: Sentences that a reader of the numbers must know.
-        collapse: The outcome of an evaluated run without numbers: its training diverged, or it did not begin because
-            the training of its starting weights diverged.
     """
 
     schema_: Literal["hafabench.record/1"] = Field("hafabench.record/1", alias="schema")
@@ -179,6 +179,7 @@ class Record(StrictModel):
     verb: Verb
     id: str
     fingerprint: str
+    collapse: Collapse | None = None
     metrics: list[Metric]
     provenance: Provenance
     training: dict[str, Any] | None = None
@@ -186,15 +187,16 @@ class Record(StrictModel):
     predictions_sha256: str | None = None
     machine: Machine | None = None
     warnings: list[str] = Field(default_factory=list)
-    collapse: Collapse | None = None
 
-    @model_validator(mode="after")
-    def _has_numbers_or_collapsed(self) -> Record:
-        if not self.metrics and self.collapse is None:
-            raise ValueError("expected at least one number in metrics")
-        if self.collapse is not None and (self.metrics or self.verb != "evaluate" or self.origin != "measured"):
-            raise ValueError("expected a collapse only in the record of an evaluated run without numbers")
-        return self
+    @field_validator("metrics")
+    @classmethod
+    def _has_numbers_or_collapsed(cls, metrics: list[Metric], known: ValidationInfo) -> list[Metric]:
+        collapsed = known.data.get("collapse") is not None
+        if collapsed and (metrics or known.data.get("verb") != "evaluate" or known.data.get("origin") != "measured"):
+            raise ValueError("expected no numbers, as the training collapsed")
+        if not metrics and not collapsed:
+            raise ValueError("expected at least one number")
+        return metrics
 
     @model_validator(mode="after")
     def _provenance_is_complete(self) -> Record:

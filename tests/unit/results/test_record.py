@@ -125,3 +125,27 @@ def test_full_disk_leaves_no_first_record(tmp_path, monkeypatch, fail):
     with pytest.raises(UserError):
         write_record(tmp_path / "run" / "evaluate.json", RECORD)
     assert list((tmp_path / "run").iterdir()) == []
+
+
+COLLAPSE = {"run": "classification/pvt_tiny/seed0", "step": 12, "loss": None, "lr": 0.1, "reason": "the loss is nan"}
+
+
+def test_a_collapsed_run_has_a_record_without_numbers(written):
+    change(written, metrics=[], collapse=COLLAPSE)
+    found = read_record(written).collapse
+    assert found.clause("classification/pvt_tiny/seed0") == "training collapsed at step 12 (the loss is nan)"
+    text = "not run: its starting weights, classification/pvt_tiny/seed0, collapsed at step 12"
+    assert found.clause("segmentation/pvt_tiny/seed0") == text
+
+
+def test_a_collapse_beside_numbers_is_refused(written):
+    change(written, collapse=COLLAPSE)
+    with pytest.raises(UserError, match="metrics: expected no numbers"):
+        read_record(written)
+
+
+def test_an_old_record_has_no_collapse(written):
+    content = json.loads(written.read_text())
+    content.pop("collapse", None)
+    written.write_text(json.dumps(content))
+    assert read_record(written).collapse is None
