@@ -92,7 +92,12 @@ complexity:
         (),
         """`configs/recipes/<task>.yaml` contains the hyperparameters of a task. Every value has a source. Values of
 `by_family` and `by_size` replace those of `defaults`, and `overrides` of the experiment replace both. A key
-of a nested section is written with a dot: `token_pruning.teacher`. The example leaves out most of the keys.""",
+of a nested section is written with a dot: `token_pruning.teacher`. The example leaves out most of the keys.
+
+`batch_size` counts the images of a step on all GPUs together, so another number of GPUs changes neither the step nor
+the learning rate. Gradients are not accumulated. Classification scales `lr`, `warmup_lr` and `min_lr` linearly from
+`lr_batch_size` to `batch_size`. Segmentation and detection use `lr` as it is written: with half the batch size, set
+half the rate. `hafabench check` warns about models whose ratio of rate and batch size is not that of the recipe.""",
         """task: classification
 defaults:
   optimizer: {value: adamw, source: paper section 4.1}

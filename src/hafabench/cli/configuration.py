@@ -16,14 +16,17 @@ from hafabench.errors import Problem, UserError
 def check(experiment: Path, data: bool) -> None:
     """Check an experiment file and all files that it names.
 
-    The exit code is 1 if something is wrong or missing.
+    Warnings name learning rates that do not fit the batch size. The exit code is 1 if something is wrong or missing.
     """
     from hafabench.data.prepare import missing_datasets
+    from hafabench.runs.learning_rates import learning_rate_warnings
     from hafabench.runs.run import expand
 
     loaded = load(experiment)
     runs = expand(loaded)
     click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables, no problems found")
+    for warning in learning_rate_warnings(loaded, runs.values()):
+        click.echo(f"warning: {warning}", err=True)
     missing = missing_datasets(loaded.config.datasets) if data else []
     if missing:
         raise UserError([Problem(str(experiment), "datasets", sentence) for sentence in missing])

@@ -28,6 +28,8 @@ class Recipe(StrictModel, ABC):
 
     warmup_key: ClassVar[str]
     """The key that sets the length of the warm-up."""
+    lr_batch_key: ClassVar[str] = "batch_size"
+    """The key of the number of images per step for which `lr` is given."""
     operational: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "log_every", "eval_batch_size"})
     """Keys that do not change a run's results. They are not part of its fingerprint."""
     added_later: ClassVar[frozenset[str]] = frozenset()
@@ -56,6 +58,16 @@ class Recipe(StrictModel, ABC):
         """Return the values that can change a run's results. They are part of its fingerprint."""
         values = self.model_dump(mode="json", exclude=set(self.operational))
         return {key: value for key, value in values.items() if key not in self.added_later or value is not None}
+
+    @property
+    def lr_batch(self) -> int:
+        """The number of images per step for which `lr` is given."""
+        return int(getattr(self, self.lr_batch_key))
+
+    @property
+    def lr_per_image(self) -> float:
+        """The peak learning rate divided by the number of images for which it is given."""
+        return self.lr / self.lr_batch
 
     @abstractmethod
     def steps(self, images: int) -> int:
@@ -109,6 +121,7 @@ class ClassificationRecipe(Recipe):
     added_later: ClassVar[frozenset[str]] = frozenset({"token_pruning"})
     sections: ClassVar[dict[str, type[BaseModel]]] = {"token_pruning": TokenPruningRecipe}
     warmup_key: ClassVar[str] = "warmup_epochs"
+    lr_batch_key: ClassVar[str] = "lr_batch_size"
 
     image_size: int = Field(gt=0, description="Side of the square input, in pixels.")
     eval_crop: float = Field(
@@ -273,6 +286,15 @@ class RecipeFile(StrictModel):
         # A size layer belongs to the default recipe. It does not fit a family with its own recipe (SGD for ResNets).
         size = {} if family else self.by_size.get(model.size, {})
         return {**self.defaults, **family, **size}
+
+    def resolved(self, model: ModelSpec) -> Recipe:
+        """Return the recipe of ``model`` without the overrides of an experiment.
+
+        Raises:
+            ValidationError: If values of a checked file do not fit together, which `load_recipe` reports.
+        """
+        values = {key: item.value for key, item in self.layers(model).items()}
+        return RECIPE_TYPES[self.task].model_validate(nested(values))
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hafabench.config.experiment import Experiment
-from hafabench.config.recipes import RECIPE_TYPES, nested
+from hafabench.config.recipes import RECIPE_TYPES
 from hafabench.runs.run import Run
 
 
@@ -41,8 +41,7 @@ def settings(experiment: Experiment, run: Run) -> list[Setting]:
     """All settings of a run, next to those of the recipe file."""
     layers = experiment.recipes[run.task].layers(run.model)
     kind = RECIPE_TYPES[run.task]
-    values = nested({key: item.value for key, item in layers.items()})
-    published = _flat(kind.model_validate(values).model_dump(mode="json"), kind.sections)
+    published = _flat(experiment.recipes[run.task].resolved(run.model).model_dump(mode="json"), kind.sections)
     found = []
     for key, value in _flat(run.recipe.model_dump(mode="json"), kind.sections).items():
         recipe = published.get(key)
