@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,12 +148,45 @@ def test_missing_data_is_refused(tmp_path, task):
 def test_annotations_that_are_no_json_are_refused(tmp_path):
     run = tiny_run(tmp_path, "detection")
     (run.dataset.root / "annotations/instances_train2017.json").write_text('{"images": [')
-    with pytest.raises(UserError, match="annotations not readable"):
+    with pytest.raises(UserError, match=r"instances_train2017\.json:1: not valid JSON"):
+        dense.train(run)
+
+
+def change_annotations(run: Run, split: str, change: Callable[[dict[str, Any]], object]) -> None:
+    file = run.dataset.root / f"annotations/instances_{split}2017.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_annotations_that_pycocotools_misreads_are_refused(tmp_path):
+    run = tiny_run(tmp_path, "detection")
+    endless = {"counts": [0, 2**31], "size": [80, 64]}
+    change_annotations(run, "train", lambda content: content["annotations"][0].update(segmentation=endless))
+    with pytest.raises(UserError, match="run lengths of 2147483648 pixels in total"):
+        dense.train(run)
+    change_annotations(run, "val", lambda content: content["annotations"][0].update(id=0))
+    with pytest.raises(UserError, match="expected ids from 1, found 0"):
+        load_dataset(run, "val")
+
+
+def test_training_categories_in_another_order_are_refused(tmp_path):
+    run = tiny_run(tmp_path, "detection")
+    change_annotations(run, "train", lambda content: content["categories"].reverse())
+    with pytest.raises(UserError, match="expected the categories of the validation split, shape_0, shape_1, shape_2"):
+        dense.train(run)
+
+
+def test_an_image_of_another_size_than_annotated_is_refused(tmp_path):
+    run = tiny_run(tmp_path, "detection")
+    for file in (run.dataset.root / "train2017").iterdir():
+        Image.open(file).crop((0, 0, 60, 60)).save(file)
+    with pytest.raises(UserError, match=r"jpg: expected \d+ x \d+ pixels as annotated, found 60 x 60"):
         dense.train(run)
 
 
 def test_other_class_count_is_refused(tmp_path):
     run = tiny_run(tmp_path, "detection")
     object.__setattr__(run, "dataset", run.dataset.model_copy(update={"num_classes": 5}))
-    with pytest.raises(UserError, match="expected 5 classes, found 3: shape_0, shape_1, shape_2"):
+    with pytest.raises(UserError, match="expected 5 categories, found 3"):
         dense.train(run)

@@ -32,6 +32,9 @@ def read_json(path: Path, *, missing: str = "no such file") -> Any:
         raise UserError(Problem(str(path), "", f"not valid JSON: {error.msg}", error.lineno)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(Problem(str(path), "", f"cannot be read as UTF-8 text: {error}")) from None
+    except (RecursionError, ValueError) as error:
+        # Lists in too many levels, or an integer of thousands of digits.
+        raise UserError(Problem(str(path), "", f"not valid JSON: {error}")) from None
 
 
 def read_json_object(path: Path) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from hafabench.data import listing, paths
 from hafabench.data.classes import Colour, class_palette, imagenet_classes, segmentation_classes
 from hafabench.data.images import read_image
 from hafabench.data.masks import read_mask
+from hafabench.data.verify.coco import read_annotation_file
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
 
@@ -48,11 +49,7 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
     for needed in (dataset.root, *paths.required_paths(dataset)):
         if not needed.exists():
             raise UserError(Problem(str(needed), "", "no such file or folder; nothing to draw"))
-    try:
-        tiles = {split: _TILES[dataset.data_format](dataset, split, count) for split in paths.SPLITS}
-    except (KeyError, TypeError) as error:
-        message = f"annotations of an unexpected form ({error!r}); `hafabench data verify` lists the problems"
-        raise UserError(Problem(str(dataset.root), "", message)) from error
+    tiles = {split: _TILES[dataset.data_format](dataset, split, count) for split in paths.SPLITS}
     legend = _legend(dataset) if dataset.data_format == "ade20k" else []
     with atomic_path(path) as temporary:
         _sheet(dataset, tiles, columns, legend).save(temporary, format="PNG")
@@ -127,6 +124,8 @@ def _ade20k_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
 
 
 def _coco_tiles(dataset: DatasetConfig, split: str, count: int) -> list[Tile]:
+    # pycocotools draws the masks and needs valid ones.
+    read_annotation_file(dataset, split, only_form=True)
     content = read_json(paths.coco_annotations(dataset, split))
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:

@@ -75,7 +75,8 @@ def annotations_of_first_image(dataset: DatasetConfig, **first: Any) -> Iterator
 
 def test_boxes_are_drawn_at_the_annotated_places(made, tmp_path):
     dataset = made["coco"]
-    with annotations_of_first_image(dataset, bbox=[10, 20, 30, 35], segmentation=[], category_id=4):
+    corner = {"counts": [0, 1, 64 * 64 - 1], "size": [64, 64]}
+    with annotations_of_first_image(dataset, bbox=[10, 20, 30, 35], segmentation=corner, category_id=4):
         draw_preview(dataset, tmp_path / "preview.png", columns=1, count=1)
     tile = pixels(tmp_path / "preview.png")[TITLE : TITLE + TILE, 6 : 6 + TILE]
     scale, colour = TILE // 64, np.array(class_palette(10)[3])
@@ -124,7 +125,15 @@ def test_nothing_to_draw_is_refused(made, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_incomplete_annotations_are_a_sentence(made, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"category_id": 99}, "category_id 99 is not a category"),
+        ({"segmentation": {"counts": [0, 10**9], "size": [64, 64]}}, "run lengths of 1000000000 pixels in total"),
+        ({"bbox": ["left", 0, 1, 1]}, r"expected bbox"),
+    ],
+)
+def test_invalid_annotations_are_a_sentence(made, tmp_path, change, problem):
     dataset = made["coco"]
-    with annotations_of_first_image(dataset, category_id=99), pytest.raises(UserError, match="data verify"):
+    with annotations_of_first_image(dataset, **change), pytest.raises(UserError, match=problem):
         draw_preview(dataset, tmp_path / "preview.png")

@@ -225,16 +225,17 @@ def test_json_entries_of_the_wrong_form(copied):
         del first["bbox"]
         second["segmentation"] = "round"
         second["area"] = None
-        content["images"][0]["id"] = "one"
+        content["images"][1]["id"] = "one"
         content["categories"][0]["id"] = 2
 
     edit_json(file, spoil)
     text = "\n".join(problems_of(dataset))
-    assert "annotations[0]: without bbox" in text
+    assert "annotations[0] (id " in text
+    assert "): without bbox" in text
     assert "expected polygons" in text
-    assert "expected a number, found None" in text
-    assert "images[0].id: expected an integer, found 'one'" in text
-    assert "categories[1]: id 2 given twice" in text
+    assert "a number from 0 to 4096, found None" in text
+    assert "images[1].id: expected an integer, found 'one'" in text
+    assert "categories[1] (id 2): id 2 given twice" in text
     assert "expected 10 categories, found 9" in text
 
 

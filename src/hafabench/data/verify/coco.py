@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+
+from PIL import Image
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json
 from hafabench.data import listing, paths
+from hafabench.data.paths import Split
 from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder
+from hafabench.data.verify.instances import (
+    LARGEST_ID,
+    MARGIN,
+    box_problem,
+    fit_problem,
+    is_finite,
+    is_integer,
+    mask_extent,
+    mask_problem,
+    too_small_problem,
+)
 from hafabench.errors import UserError
 
 # Upper limits of COCO's small and medium objects, in pixels of mask area.
 _SMALL, _MEDIUM = 32**2, 96**2
+# Pillow refuses to decode more pixels.
+_MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
+# COCO 2017 contains a few boxes without height among 860,001. A data set with a larger share of them is wrong.
+_TOLERATED_SHARE = 0.01
+SMALLEST_TRAINED = 32
+"""Training leaves out images with a shorter side below this number of pixels, as mmdet's configurations do."""
+
+Entry = dict[str, Any]
+
+
+@dataclass
+class AnnotationFile:
+    """The checked content of an annotation file.
+
+    Attributes:
+        images: The images by their id, in the order of the file.
+        categories: Ids and names in the order of the file.
+        sizes: The numbers of small, medium and large instances as COCO's evaluation counts them.
+        too_small: The number of instances that training leaves out because of their size.
+    """
+
+    images: dict[int, Entry] = field(default_factory=dict)
+    categories: list[tuple[int, str]] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    too_small: int = 0
 
 
 def survey_coco(dataset: DatasetConfig, findings: Findings) -> Survey:
-    """Check the annotation files: every id that is used is defined, and every image that is listed exists."""
+    """Check the annotation files: every value that is used, and that every image that is listed exists."""
     survey = Survey()
-    categories_of: dict[str, list[tuple[int, str]]] = {}
+    categories_of: dict[Split, list[tuple[int, str]]] = {}
+    elsewhere = _Elsewhere(dataset.root)
     for split in paths.SPLITS:
         file = paths.coco_annotations(dataset, split)
         has_images = check_folder(paths.coco_images(dataset, split), findings)
-        try:
-            content = read_json(file)
-        except UserError as error:
-            findings.add_error("annotation files", error)
+        content = check_annotation_file(dataset, split, findings)
+        if content is None:
             continue
-        if not isinstance(content, dict):
-            findings.add("annotation files", file, "expected an object with images, annotations and categories")
-            continue
-        images = _by_id(file, content, "images", ("id", "file_name", "width", "height"), findings)
-        categories = _by_id(file, content, "categories", ("id", "name"), findings)
-        if len(categories) != dataset.num_classes:
-            message = f"expected {dataset.num_classes} categories, found {len(categories)}"
-            findings.add("annotation files", file, message, "categories")
-        categories_of[split] = [(number, entry["name"]) for number, entry in categories.items()]
-        survey.details[f"{split} instances"] = _check_annotations(file, content, images, categories, findings)
-        check_count(dataset, split, len(images), file, findings)
-        survey.counts[split] = len(images)
+        categories_of[split] = content.categories
+        survey.details[f"{split} instances"] = content.sizes
+        if content.too_small:
+            survey.details[f"{split} instances too small for training"] = content.too_small
+        check_count(dataset, split, len(content.images), file, findings)
+        survey.counts[split] = len(content.images)
         survey.files.append(file)
         if not has_images:
             continue
         samples = []
-        for number, entry in images.items():
-            path = listing.coco_image_file(dataset, split, str(entry["file_name"]))
+        for number, entry in content.images.items():
+            path = listing.coco_image_file(dataset, split, entry["file_name"])
             if not path.is_file():
-                findings.add("missing images", path, f"no such image; image {number} of {file}")
+                message = f"no such image; image {number} of {file}{elsewhere.hint(path)}"
+                findings.add("missing images", path, message)
                 continue
             samples.append(Sample(path, size=(entry["width"], entry["height"])))
         survey.samples[split] = samples
@@ -60,84 +97,291 @@ def survey_coco(dataset: DatasetConfig, findings: Findings) -> Survey:
     return survey
 
 
-def _by_id(
-    file: Path, content: dict[str, Any], key: str, needed: tuple[str, ...], findings: Findings
-) -> dict[int, dict[str, Any]]:
-    """Return the valid entries of the list ``key`` by their id, in the order of the list."""
-    found: dict[int, dict[str, Any]] = {}
-    for at, entry in _valid_entries(file, content, key, needed, findings):
-        if entry["id"] in found:
-            findings.add(f"ids given twice in {key}", file, f"id {entry['id']} given twice", at)
-        found[entry["id"]] = entry
-    return found
+def read_annotation_file(dataset: DatasetConfig, split: str, *, only_form: bool = False) -> AnnotationFile:
+    """Read and check an annotation file, before pycocotools or mmdet read it.
+
+    Args:
+        dataset: The data set.
+        split: ``train`` or ``val``.
+        only_form: Whether to check only the form of the values, and not whether the split as a whole can be used.
+
+    Raises:
+        UserError: With all problems.
+    """
+    findings = Findings()
+    content = check_annotation_file(dataset, split, findings, only_form=only_form)
+    if findings or content is None:
+        raise UserError(findings.problems())
+    return content
+
+
+def check_annotation_file(
+    dataset: DatasetConfig, split: str, findings: Findings, *, only_form: bool = False
+) -> AnnotationFile | None:
+    """Check every value of an annotation file that training, evaluation or previews use.
+
+    Args:
+        dataset: The data set.
+        split: ``train`` or ``val``.
+        findings: Receives the problems.
+        only_form: Whether to check only the form of the values, and not whether the split as a whole can be used.
+
+    Returns:
+        The valid content; None if the file cannot be read.
+    """
+    file = paths.coco_annotations(dataset, split)
+    try:
+        content = read_json(file)
+    except UserError as error:
+        findings.add_error("annotation files", error)
+        return None
+    if not isinstance(content, dict):
+        findings.add("annotation files", file, "expected an object with images, annotations and categories")
+        return None
+    checked = AnnotationFile(
+        images=_check_images(file, content, findings),
+        categories=_check_categories(file, content, dataset.num_classes, findings),
+    )
+    checks = _InstanceChecks(file, checked, findings)
+    for at, entry in _valid_entries(file, content, "annotations", _INSTANCE_KEYS, findings):
+        checks.add(at, entry)
+    if not only_form:
+        checks.finish(split, content)
+    return checked
 
 
 def _valid_entries(
-    file: Path, content: dict[str, Any], key: str, needed: tuple[str, ...], findings: Findings
-) -> Iterator[tuple[str, dict[str, Any]]]:
+    file: Path, content: Entry, key: str, needed: tuple[str, ...], findings: Findings
+) -> Iterator[tuple[str, Entry]]:
     """Yield the entries of the list ``key`` that have every needed value and integer ids, with their position."""
     entries = content.get(key)
     if not isinstance(entries, list):
         findings.add("annotation files", file, "expected a list", key)
         return
+    ids = [name for name in needed if name.endswith("id")]
     for index, entry in enumerate(entries):
-        missing = [name for name in needed if not isinstance(entry, dict) or name not in entry]
-        wrong = [name for name in needed if name.endswith("id") and not missing and not isinstance(entry[name], int)]
+        if not isinstance(entry, dict):
+            findings.add(f"incomplete {key}", file, f"expected an object, found {entry!r}", f"{key}[{index}]")
+            continue
+        at = f"{key}[{index}]"
+        if is_integer(entry.get("id")):
+            at += f" (id {entry['id']})"
+        missing = [name for name in needed if name not in entry]
+        wrong = [name for name in ids if name in entry and not is_integer(entry[name])]
         if missing:
-            findings.add(f"incomplete {key}", file, f"without {', '.join(missing)}", f"{key}[{index}]")
+            findings.add(f"incomplete {key}", file, f"without {', '.join(missing)}", at)
         elif wrong:
-            message = f"expected an integer, found {entry[wrong[0]]!r}"
-            findings.add(f"{key} with wrong ids", file, message, f"{key}[{index}].{wrong[0]}")
+            found = entry[wrong[0]]
+            as_text = ", which is text" if isinstance(found, str) else ""
+            message = f"expected an integer, found {found!r}{as_text}"
+            findings.add(f"{key} with wrong ids", file, message, f"{at}.{wrong[0]}")
+        elif any(abs(entry[name]) > LARGEST_ID for name in ids):
+            findings.add(f"{key} with wrong ids", file, f"expected ids of at most {LARGEST_ID}", at)
         else:
-            yield f"{key}[{index}]", entry
+            yield at, entry
 
 
-def _check_annotations(
-    file: Path,
-    content: dict[str, Any],
-    images: dict[int, dict[str, Any]],
-    categories: dict[int, dict[str, Any]],
-    findings: Findings,
-) -> dict[str, int]:
-    """Check every instance; return the numbers of small, medium and large ones as COCO's evaluation counts them."""
-    sizes: Counter[str] = Counter(small=0, medium=0, large=0)
-    ids: set[int] = set()
-    needed = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
-    for at, entry in _valid_entries(file, content, "annotations", needed, findings):
-        at = f"{at} (id {entry['id']})"
-        if entry["id"] in ids:
-            findings.add("annotation ids given twice", file, "id given twice", at)
-        ids.add(entry["id"])
-        if entry["image_id"] not in images:
+def _check_images(file: Path, content: Entry, findings: Findings) -> dict[int, Entry]:
+    """Check names and sizes of the images; return the valid ones by their id."""
+    found: dict[int, Entry] = {}
+    names: dict[PurePosixPath, int] = {}
+    for at, entry in _valid_entries(file, content, "images", ("id", "file_name", "width", "height"), findings):
+        problem = _name_problem(entry["file_name"])
+        if problem:
+            findings.add("images with wrong names", file, problem, f"{at}.file_name")
+            continue
+        problem = _image_size_problem(entry)
+        if problem:
+            findings.add("images with wrong sizes", file, problem, at)
+            continue
+        if entry["id"] in found:
+            findings.add("ids given twice in images", file, f"id {entry['id']} given twice", at)
+        name = PurePosixPath(entry["file_name"])
+        if name in names:
+            message = f"file_name {entry['file_name']!r} is also that of image {names[name]}"
+            findings.add("images given twice", file, message, at)
+        names[name] = entry["id"]
+        found[entry["id"]] = entry
+    return found
+
+
+def _name_problem(name: Any) -> str | None:
+    """Describe what is wrong with the name of an image, which is relative to the image folder of its split."""
+    expected = "expected the name of a file below the image folder"
+    if not isinstance(name, str):
+        return f"{expected}, found {name!r}"
+    if not name.strip() or name.endswith("/") or any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in name):
+        return f"{expected}, found {name!r}"
+    if name.startswith("/") or PureWindowsPath(name).is_absolute():
+        return f"{expected}, found the absolute path {name!r}"
+    if ".." in PurePosixPath(name).parts:
+        return f"{expected}, found {name!r}, which leads out of it"
+    return None
+
+
+def _image_size_problem(entry: Entry) -> str | None:
+    size = (entry["width"], entry["height"])
+    if any(isinstance(value, str) for value in size):
+        return f"expected numbers of pixels as width and height, found text: {size[0]!r} and {size[1]!r}"
+    if not all(map(is_integer, size)) or min(size) < 1:
+        return f"expected width and height as integers from 1, in pixels, found {size[0]!r} and {size[1]!r}"
+    if size[0] * size[1] > _MOST_PIXELS:
+        return f"an image of {size[0]} x {size[1]} pixels; expected at most {_MOST_PIXELS} pixels"
+    return None
+
+
+def _check_categories(file: Path, content: Entry, num_classes: int, findings: Findings) -> list[tuple[int, str]]:
+    """Check ids and names of the categories; return the valid ones in the order of the file."""
+    found: dict[int, str] = {}
+    for at, entry in _valid_entries(file, content, "categories", ("id", "name"), findings):
+        name = entry["name"]
+        if entry["id"] in found:
+            findings.add("ids given twice in categories", file, f"id {entry['id']} given twice", at)
+        if not isinstance(name, str) or not name.strip():
+            findings.add("categories with wrong names", file, f"expected a name, found {name!r}", f"{at}.name")
+            continue
+        if name in found.values():
+            findings.add("names given twice in categories", file, f"name {name!r} given twice", at)
+        found[entry["id"]] = name
+    if len(found) != num_classes:
+        findings.add("annotation files", file, f"expected {num_classes} categories, found {len(found)}", "categories")
+    return list(found.items())
+
+
+_INSTANCE_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
+
+
+class _InstanceChecks:
+    """Checks of the instances of one file.
+
+    Args:
+        file: The annotation file.
+        content: Its images and categories; receives the counts.
+        findings: Receives the problems.
+    """
+
+    def __init__(self, file: Path, content: AnnotationFile, findings: Findings):
+        self._file, self._content, self._findings = file, content, findings
+        self._categories = {number for number, _ in content.categories}
+        self._ids: set[int] = set()
+        self._sizes: Counter[str] = Counter(small=0, medium=0, large=0)
+        self._number = 0
+        # Problems that a large data set may have a few of.
+        self._too_small: list[tuple[str, str]] = []
+        self._misfits: list[tuple[str, str]] = []
+        self._trainable: set[int] = set()
+        self._has_problem = False
+
+    def add(self, at: str, entry: Entry) -> None:
+        """Check an instance that has every key and integer ids."""
+        self._number += 1
+        self._check_ids(at, entry)
+        if type(entry["iscrowd"]) not in {int, float, bool} or entry["iscrowd"] not in (0, 1):
+            message = f"expected 0 or 1 as iscrowd, found {entry['iscrowd']!r}"
+            self._report("annotations with a wrong iscrowd", message, at)
+        image = self._content.images.get(entry["image_id"])
+        if image is None:
             message = f"image_id {entry['image_id']} is not an image of this file"
-            findings.add("annotations of no image", file, message, at)
-        if entry["category_id"] not in categories:
+            self._report("annotations of no image", message, at)
+            return
+        width, height = image["width"], image["height"]
+        box, area, segmentation = entry["bbox"], entry["area"], entry["segmentation"]
+        wrong_box = box_problem(box, width, height)
+        if wrong_box:
+            self._report("annotations with a wrong bbox", wrong_box, at)
+        wrong_mask = mask_problem(segmentation, width, height)
+        if wrong_mask:
+            self._report("annotations with a wrong segmentation", wrong_mask, at)
+        if not is_finite(area) or not 0 <= area <= (width + 2 * MARGIN) * (height + 2 * MARGIN):
+            message = f"expected the area of the mask in pixels, a number from 0 to {width * height}, found {area!r}"
+            self._report("annotations with a wrong area", message, at)
+            return
+        if wrong_box or wrong_mask:
+            return
+        if entry["iscrowd"]:
+            return
+        self._sizes["small" if area < _SMALL else "medium" if area < _MEDIUM else "large"] += 1
+        extent = mask_extent(segmentation)
+        too_small = too_small_problem(box, area, segmentation, extent)
+        if too_small:
+            self._too_small.append((at, too_small))
+            return
+        misfit = fit_problem(box, area, extent)
+        if misfit:
+            self._misfits.append((at, misfit))
+        if not entry.get("ignore"):
+            self._trainable.add(entry["image_id"])
+
+    def finish(self, split: str, content: Entry) -> None:
+        """Report problems of which there are too many, and a split in which no instance is left."""
+        kinds = {"annotations that are too small": self._too_small, "annotations that do not fit": self._misfits}
+        for kind, found in kinds.items():
+            if len(found) > _TOLERATED_SHARE * self._number:
+                for at, message in found:
+                    self._report(kind, message, at)
+        self._content.sizes = dict(self._sizes)
+        self._content.too_small = len(self._too_small)
+        # Other problems are the reason if there are instances and none of them is valid.
+        if self._has_problem or not self._content.images or (content.get("annotations") and not self._number):
+            return
+        if split == "val" and not sum(self._sizes.values()):
+            message = "no instance but crowds" if self._number else "no instance in it"
+            self._report("splits without instances", f"{message}: there is nothing to measure", "annotations")
+        if split == "train":
+            self._check_trainable()
+
+    def _check_trainable(self) -> None:
+        """Check that training keeps an instance after mmdet's filters."""
+        if not self._trainable:
+            message = "no instance but crowds and ignored ones" if self._number else "no instance in it"
+            self._report("splits without instances", f"{message}: there is nothing to train on", "annotations")
+            return
+        images = self._content.images
+        if not any(min(images[own]["width"], images[own]["height"]) >= SMALLEST_TRAINED for own in self._trainable):
+            message = (
+                f"every image with instances has a shorter side below {SMALLEST_TRAINED} pixels. mmdet's filter "
+                "(min_size) leaves such images out, so that there is nothing to train on"
+            )
+            self._report("splits without instances", message, "images")
+
+    def _check_ids(self, at: str, entry: Entry) -> None:
+        number = entry["id"]
+        if number < 1:
+            message = f"expected ids from 1, found {number}: pycocotools takes 0 for no match"
+            self._report("annotation ids below 1", message, at)
+        if number in self._ids:
+            self._report("annotation ids given twice", "id given twice", at)
+        self._ids.add(number)
+        if entry["category_id"] not in self._categories:
             message = f"category_id {entry['category_id']} is not a category of this file"
-            findings.add("annotations of no category", file, message, at)
-        if not _is_box(entry["bbox"]):
-            message = f"expected bbox [x, y, width, height] in pixels, found {entry['bbox']!r}"
-            findings.add("annotations with a wrong bbox", file, message, at)
-        if not _is_mask(entry["segmentation"]):
-            message = "expected polygons [[x0, y0, x1, y1, ...], ...] or a run-length mask as segmentation"
-            findings.add("annotations with a wrong segmentation", file, message, at)
-        if not _is_number(entry["area"]):
-            findings.add("annotations with a wrong area", file, f"expected a number, found {entry['area']!r}", at)
-        elif not entry["iscrowd"]:
-            sizes["small" if entry["area"] < _SMALL else "medium" if entry["area"] < _MEDIUM else "large"] += 1
-    return dict(sizes)
+            self._report("annotations of no category", message, at)
+
+    def _report(self, kind: str, message: str, at: str) -> None:
+        self._has_problem = True
+        self._findings.add(kind, self._file, message, at)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+class _Elsewhere:
+    """The files of a data set by their stem, to say where a missing image is instead."""
 
+    def __init__(self, root: Path):
+        self._root = root
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value[2:]))
+    def hint(self, path: Path) -> str:
+        """Return the end of a message about a missing file; empty if no file has its stem."""
+        name = PureWindowsPath(path.name).name
+        near = self._files.get(PureWindowsPath(name).stem.lower())
+        if not near:
+            return ""
+        split = self._root / path.relative_to(self._root).parts[0]
+        found = min(near, key=lambda other: (split not in other.parents, other.name.lower() != name.lower(), other))
+        return f"; there is {found.relative_to(self._root)}"
 
-
-def _is_mask(value: Any) -> bool:
-    """Return whether a segmentation has the form of a run-length mask or of polygons."""
-    if isinstance(value, dict):
-        return {"counts", "size"} <= value.keys()
-    # Real data contains polygons of less than three points, which mmdet and pycocotools ignore.
-    return isinstance(value, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in value)
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder, name)
+                found.setdefault(path.stem.lower(), []).append(path)
+        return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.recipes import DenseRecipe, DetectionRecipe, SegmentationRecipe
+from hafabench.data.verify.coco import SMALLEST_TRAINED
 from hafabench.models import family_of
 from hafabench.runs.run import Run
 
@@ -171,8 +172,8 @@ def dataset_config(run: Run, split: str, classes: list[str]) -> Config:
         "type": "CocoDataset",
         "ann_file": f"annotations/instances_{split}2017.json",
         "data_prefix": {"img": f"{split}2017/"},
-        # mmdet's default: training leaves out images without objects and images below 32 pixels.
-        "filter_cfg": {"filter_empty_gt": True, "min_size": 32} if split == "train" else None,
+        # mmdet's default: training leaves out images without objects and small images.
+        "filter_cfg": {"filter_empty_gt": True, "min_size": SMALLEST_TRAINED} if split == "train" else None,
         **common,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from hafabench.data import paths
 from hafabench.data.classes import coco_classes, segmentation_classes
 from hafabench.data.listing import list_ade20k_pairs
+from hafabench.data.verify.coco import read_annotation_file
 from hafabench.engines.dense.config import dataset_config
 from hafabench.engines.dense.model import load_mm
 from hafabench.errors import Problem, UserError
@@ -35,6 +36,8 @@ def load_dataset(run: Run, split: str) -> Any:
     ]
     if problems:
         raise UserError(problems)
+    if run.task == "detection":
+        _check_annotations(run, split)
     classes = _classes(run)
     config = dataset_config(run, split, classes)
     if run.task == "segmentation":
@@ -47,10 +50,16 @@ def load_dataset(run: Run, split: str) -> Any:
         ) from None
     if not len(dataset):
         raise UserError(Problem(str(run.dataset.root), split, f"no image that can be used; {advice}"))
-    if run.task == "detection" and len(dataset.cat_ids) != len(classes):
-        message = f"expected the categories {', '.join(classes)}, found {len(dataset.cat_ids)} of them; {advice}"
-        raise UserError(Problem(str(run.dataset.root), split, message))
     return dataset
+
+
+def _check_annotations(run: Run, split: str) -> None:
+    """Check an annotation file before pycocotools and mmdet read it, and that its classes are those of validation."""
+    found = read_annotation_file(run.dataset, split).categories
+    names, expected = [name for _, name in found], coco_classes(run.dataset)
+    if names != expected:
+        message = f"expected the categories of the validation split, {', '.join(expected)}, found {', '.join(names)}"
+        raise UserError(Problem(str(paths.coco_annotations(run.dataset, split)), "categories", message))
 
 
 def _classes(run: Run) -> list[str]:
