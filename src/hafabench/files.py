@@ -6,11 +6,16 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from hafabench.errors import Problem, UserError
+
+_LARGE = 2**24
+_RECENT_S = 5.0
 
 
 @contextmanager
@@ -83,3 +88,35 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_of_large(path: Path) -> str:
+    """Return the SHA-256 of a file that several commands need, without reading it again while it is unchanged.
+
+    The digests of large files are stored in the user's cache folder, with the size and the time of change that the
+    file had. A file that was changed within the last seconds is always read, because two changes may have the same
+    time.
+    """
+    about = Path(path).stat()
+    version = (about.st_ino, about.st_size, about.st_mtime_ns)
+    if about.st_size < _LARGE or time.time() - about.st_mtime < _RECENT_S:
+        return sha256_of(path)
+    return _stored_sha256(Path(path).resolve(), version)
+
+
+@lru_cache(maxsize=256)
+def _stored_sha256(path: Path, version: tuple[int, ...]) -> str:
+    known = " ".join(map(str, version))
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    stored = Path(root) / "hafabench" / "sha256" / hashlib.sha256(os.fsencode(path)).hexdigest()
+    try:
+        found, _, digest = stored.read_text(encoding="ascii").strip().rpartition(" ")
+        if found == known and len(digest) == 64:
+            return digest
+    except (OSError, UnicodeDecodeError):
+        pass
+    digest = sha256_of(path)
+    # Without a cache folder the file is read by every command.
+    with suppress(UserError, OSError):
+        write_text(stored, f"{known} {digest}\n")
+    return digest

@@ -12,7 +12,11 @@ from hafabench.errors import Problem, UserError
 
 @click.command()
 @experiment_option
-@click.option("--data/--no-data", default=True, help="Also check that the folders of the data sets exist.")
+@click.option(
+    "--data/--no-data",
+    default=True,
+    help="Also check that the folders of the data sets exist, and that published weights fit their models.",
+)
 def check(experiment: Path, data: bool) -> None:
     """Check an experiment file and all files that it names.
 
@@ -28,8 +32,17 @@ def check(experiment: Path, data: bool) -> None:
     for warning in learning_rate_warnings(loaded, runs.values()):
         click.echo(f"warning: {warning}", err=True)
     missing = missing_datasets(loaded.config.datasets) if data else []
-    if missing:
-        raise UserError([Problem(str(experiment), "datasets", sentence) for sentence in missing])
+    problems: list[Problem | str] = [Problem(str(experiment), "datasets", sentence) for sentence in missing]
+    if data and any(run.weights for run in runs.values()):
+        # torch is imported only if there are weights to read.
+        from hafabench.models.checkpoints.starting import check_starting_weights
+
+        try:
+            check_starting_weights(runs.values())
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
 
 
 @click.command()

@@ -19,7 +19,7 @@ def _add_old_spellings(schema: dict[str, Any], model: type[BaseModel]) -> None:
         if not isinstance(field.validation_alias, AliasChoices):
             continue
         new, *old = map(str, field.validation_alias.choices)
-        properties, required = schema["properties"], schema["required"]
+        properties, required = schema["properties"], schema.get("required", [])
         about = {"description": f"Old spelling of `{new}`.", "deprecated": True}
         properties.update({name: {**properties[new], **about} for name in old})
         if new in required:

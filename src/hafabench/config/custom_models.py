@@ -1,10 +1,12 @@
-"""Models that an experiment defines itself: known models with other mergers or other keep rates."""
+"""The models of an experiment file: those that it defines itself, and published weights that models start from."""
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import ModelSpec, derive, merger_problem
@@ -20,10 +22,39 @@ class KeepConfig(StrictModel):
     rate: float = Field(description="Share of the tokens that is kept, between 0 and 1.")
 
 
-class ModelConfig(RenamedKeysModel):
-    """A model that an experiment defines on the basis of a model of the catalog."""
+def _expanded(path: Path) -> Path:
+    """Replace ``~`` and environment variables in a path."""
+    return Path(os.path.expandvars(path)).expanduser()
 
-    base: str = Field(description="Name of the model that this one is derived from; see `hafabench models`.")
+
+class WeightsConfig(StrictModel):
+    """Published ImageNet weights from which the dense runs of a model start. A path alone stands for `file`."""
+
+    file: Annotated[Path, AfterValidator(_expanded)] = Field(
+        description="File with the weights, in any layout that `hafabench evaluate --weights` reads. The path is "
+        "absolute or relative to the repository's root; `~` and environment variables are replaced."
+    )
+    part: str | None = Field(
+        None, description="Entry of the file that contains the weights, if the file has several sets of weights."
+    )
+    rename: dict[str, str] = Field(
+        default_factory=dict,
+        description="For each prefix of names in the file, the prefix in the model. Only unknown names need it.",
+    )
+
+
+def _file_alone(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str | Path) else value
+
+
+class ModelConfig(RenamedKeysModel):
+    """A model that an experiment derives from a model of the catalog, or weights for a model of the catalog."""
+
+    base: str | None = Field(
+        None,
+        description="Name of the model that this one is derived from; see `hafabench models`. Models of the catalog "
+        "have no `base`, all others need it.",
+    )
     mergers: tuple[str, ...] | None = Field(
         None,
         description="Mergers in front of the four stages (`grid`, `conv`, `laa`, `sia`); by default those of `base`.",
@@ -38,6 +69,13 @@ class ModelConfig(RenamedKeysModel):
     )
     keep: KeepConfig | tuple[float, float, float] | None = Field(
         None, description="Keep rates of a model that drops tokens: the three rates, or a schedule."
+    )
+    weights: Annotated[
+        WeightsConfig | None, BeforeValidator(_file_alone, json_schema_input_type=Path | WeightsConfig | None)
+    ] = Field(
+        None,
+        description="Published ImageNet weights from which the segmentation and detection runs of this model start, "
+        "instead of a classification run of this experiment.",
     )
 
     @property
@@ -56,7 +94,7 @@ class ModelConfig(RenamedKeysModel):
             return ("mergers", wrong) if wrong else None
         if base.keep is None:
             return "keep", f"{base.name!r} drops no tokens; expected a base that does"
-        if self.model_fields_set != {"base", "keep"} or self.rates is None:
+        if self.model_fields_set - {"weights"} != {"base", "keep"} or self.rates is None:
             return "keep", f"a model derived from {base.name!r} can differ in its keep rates only"
         wrong = keep_rates_problem(self.rates)
         return ("keep", wrong) if wrong else None

@@ -17,7 +17,7 @@ from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, field_va
 from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import CATALOG, ModelSpec
 from hafabench.config.claims import ClaimsConfig, load_claims_config
-from hafabench.config.custom_models import ModelConfig
+from hafabench.config.custom_models import ModelConfig, WeightsConfig
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, field_of, load_recipe
 from hafabench.config.shipped import own_or_shipped
 from hafabench.config.tables import TableLayout, load_table_layouts
@@ -164,7 +164,8 @@ class ExperimentConfig(StrictModel):
     )
     models: dict[str, ModelConfig] = Field(
         default_factory=dict,
-        description="Models that the experiment defines, by name. The names of the paper's models cannot be used.",
+        description="Models that the experiment defines, by name, and published weights that models start from. "
+        "Models of the catalog (`hafabench models`) can only be given `weights`.",
     )
     train: dict[Task, list[str]] = Field(
         description="Models to train for each task. `hafabench models` lists their names."
@@ -242,6 +243,11 @@ class Experiment:
         return own_or_shipped((self.file if self.config.tables is None else self.tables_file).parent, name)
 
     @property
+    def weights(self) -> dict[str, WeightsConfig]:
+        """The published weights from which the dense runs of models start, by model."""
+        return {name: entry.weights for name, entry in self.config.models.items() if entry.weights is not None}
+
+    @property
     def results(self) -> Path:
         """The folder of the experiment's runs and records."""
         return Path("results") / self.name
@@ -284,6 +290,7 @@ def load_experiment(path: Path) -> Experiment:
     with _collected(problems):
         claims = load_claims_config(claims_file)
     _check_names(source, config, models, problems)
+    _check_weights(source, config, problems)
     _check_table_models(tables, table_layouts, models, problems)
     for task, dataset in config.datasets.items():
         if dataset.data_format != FORMAT_OF_TASK[task]:
@@ -315,7 +322,11 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
     for name, entry in config.models.items():
         at = ("models", name)
         if name in CATALOG:
-            problems.append(source.problem(at, "a model of the paper has this name; choose another"))
+            problems += _catalog_model_problems(source, at, entry)
+            continue
+        if entry.base is None:
+            message = f"a model of your own needs its base. Or is it misspelt? {unknown_model(name, models)}"
+            problems.append(source.problem((*at, "base"), message))
             continue
         base = CATALOG.get(entry.base)
         if base is None:
@@ -328,6 +339,21 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
         else:
             models[name] = entry.derived(base, name)
     return models
+
+
+def _catalog_model_problems(source: YamlFile, at: KeyPath, entry: ModelConfig) -> list[Problem]:
+    if entry.model_fields_set == {"weights"}:
+        return []
+    message = "a model of the paper has this name, and only its weights can be set; choose another name for your own"
+    return [source.problem(at, message)]
+
+
+def _check_weights(source: YamlFile, config: ExperimentConfig, problems: list[Problem | str]) -> None:
+    dense = {name for task, names in config.train.items() if task != "classification" for name in names}
+    for name, entry in config.models.items():
+        if entry.weights is not None and name not in dense:
+            message = "only dense runs use them; list the model under train.segmentation or train.detection"
+            problems.append(source.problem(("models", name, "weights"), message))
 
 
 def unknown_model(name: str, models: dict[str, ModelSpec]) -> str:

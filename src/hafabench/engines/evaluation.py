@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hafabench.config.experiment import Experiment
 from hafabench.data.report import dataset_digest
 from hafabench.engines.engine import engine_for
@@ -10,7 +12,7 @@ from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_fields
-from hafabench.results.record import Record, write_record
+from hafabench.results.record import Record, StartingFile, write_record
 from hafabench.runs.run import Run
 
 
@@ -47,6 +49,13 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
         predictions_sha256=sha256_of(run.predictions) if collapse is None else None,
         machine=this_machine(),
         collapse=collapse,
+        starting_weights=_starting_file(meta),
     )
     write_record(run.record, record)
     return record
+
+
+def _starting_file(meta: dict[str, Any]) -> StartingFile | None:
+    """Return the published weights that a training started from, from the ``meta`` of its checkpoint."""
+    origin = meta.get("initialised_from") or {}
+    return StartingFile(**origin) if "file" in origin else None

@@ -150,6 +150,25 @@ class Collapse(StrictModel):
         return f"not run: its starting weights, {self.run}, collapsed at step {self.step}"
 
 
+class StartingFile(StrictModel):
+    """A file with published weights from which a training started.
+
+    Attributes:
+        file: The path of the file in the experiment file.
+        sha256: The SHA-256 of the file.
+        read: The part of the file that was read and the translation of its names, as clauses.
+    """
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    read: str
+
+    @property
+    def text(self) -> str:
+        """The name of the file with its SHA-256: ``pvt_tiny.pth (sha256 0123456789ab)``."""
+        return f"{Path(self.file).name} (sha256 {self.sha256[:12]})"
+
+
 class Record(StrictModel):
     """The numbers of one run and verb, or of one measurement over several models.
 
@@ -169,6 +188,8 @@ class Record(StrictModel):
         source: The source of an imported record.
         predictions_sha256: The SHA-256 of the predictions that are stored beside the record.
         machine: The machine, with its state if something was timed.
+        starting_weights: The published weights that the training started from; None if it started from weights of
+            this project or from random ones.
         warnings: Sentences that a reader of the numbers must know.
     """
 
@@ -186,6 +207,7 @@ class Record(StrictModel):
     source: ImportSource | None = None
     predictions_sha256: str | None = None
     machine: Machine | None = None
+    starting_weights: StartingFile | None = None
     warnings: list[str] = Field(default_factory=list)
 
     @field_validator("metrics")

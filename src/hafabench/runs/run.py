@@ -20,6 +20,7 @@ from hafabench.config.yaml_file import describe
 from hafabench.errors import Problem, UserError
 from hafabench.runs.fingerprints import fingerprint, model_identity
 from hafabench.runs.paths import CHECKPOINT, EVALUATION
+from hafabench.runs.weights import StartingWeights, starting_weights
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Run:
             that learns to drop tokens.
         fingerprint: The fingerprint of everything above that can change a number.
         folder: Where all files of the run are stored.
+        weights: The published weights from which a dense run starts instead of a classification run.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class Run:
     parent: Run | None
     fingerprint: str
     folder: Path
+    weights: StartingWeights | None = None
 
     @property
     def id(self) -> str:
@@ -87,6 +90,7 @@ class Run:
             "recipe": self.recipe.model_dump(mode="json"),
             "sources": self.sources,
             "parent": self.parent.id if self.parent else None,
+            **({"weights": self.weights.as_record()} if self.weights else {}),
         }
 
 
@@ -152,12 +156,16 @@ def _resolve(
     if problems:
         file = str(experiment.file)
         raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in problems.items()])
-    parent = None
+    parent, weights, folder = None, None, experiment.results / identifier
     start = name if task != "classification" else _teacher(experiment, identifier, model, recipe)
-    if start is not None:
+    if task != "classification" and name in experiment.weights:
+        weights = starting_weights(experiment.weights[name], folder)
+    elif start is not None:
         parent = runs.get(run_id("classification", start, seed))
         if parent is None:
             message = f"starts from the classification run of {start!r}, which train.classification does not list"
+            if task != "classification":
+                message += f"; list it there, or name published weights in models.{name}.weights"
             raise UserError(Problem(str(experiment.file), f"train.{task}", message))
     dataset = experiment.config.datasets[task]
     return Run(
@@ -176,9 +184,12 @@ def _resolve(
                 "recipe": recipe.identity(),
                 "seed": seed,
                 "parent": parent.fingerprint if parent else None,
+                # Weights were added after the first records were made.
+                **({"weights": weights.identity()} if weights else {}),
             }
         ),
-        folder=experiment.results / identifier,
+        folder=folder,
+        weights=weights,
     )
 
 

@@ -26,6 +26,7 @@ from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.paths import CONFIGURATION, STATE_SUMMARY
 from hafabench.runs.run import Run
 from hafabench.runs.snakemake import slurm_log
+from hafabench.runs.weights import describe_weights
 
 # A job is taken to be running if its files grew within this many seconds.
 FRESH_S = 120.0
@@ -141,9 +142,27 @@ def _changes(run: Run, written: dict[str, Any] | None) -> tuple[str, ...]:
         for key, before, now in _differences(part, written.get(part), json.loads(json.dumps(present[part])))
         if key not in ignored
     ]
+    weights = _weights_change(written.get("weights"), written.get("parent"), run)
+    if weights:
+        return (*found, weights)
     if not found and run.parent is not None:
         return (f"its starting weights, {run.parent.id}",)
     return tuple(found) or ("its configuration",)
+
+
+def _weights_change(before: Any, parent: Any, run: Run) -> str:
+    """Describe how published starting weights differ from those of the training; empty if they do not."""
+    now = run.weights.as_record() if run.weights else {}
+    before = before if isinstance(before, dict) else {}
+    changed = {key for key in (*before, *now) if key != "file" and before.get(key) != now.get(key)}
+    if not changed:
+        return ""
+    if "sha256" in changed and before.get("file") == now.get("file") and now["sha256"] is not None:
+        known, present = (str(weights.get("sha256"))[:12] for weights in (before, now))
+        return f"its starting weights {now['file']} have changed: sha256 {known} -> {present}"
+    known = describe_weights(before) if before else str(parent)
+    present = describe_weights(now) if now else run.parent.id if run.parent else "none"
+    return f"its starting weights: {known} -> {present}"
 
 
 def _differences(key: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import io
 import os
 import re
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +30,9 @@ from hafabench.reporting.frame import collect_experiment
 from hafabench.results.record import read_record
 from hafabench.runs.paths import dataset_report
 from hafabench.runs.run import expand
+from tests.support.messages import missing_facts
 from tests.support.mmdet_weights import mmdet_state
+from tests.support.published_names import published
 
 SMALL = {"num_classes": 7, "depths": (1, 2, 1, 2), "embed_dims": (8, 16, 40, 64)}
 HAFA = CATALOG["pvt_tiny_hafa"]
@@ -35,30 +41,6 @@ HAFA = CATALOG["pvt_tiny_hafa"]
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of our PVT, grid mergers or HAFA's SIA, under the published names."""
-    table = {
-        r"stage(\d)\.merger\.(proj|norm)\.": r"patch_embed\1.\2.",
-        r"stage(\d)\.pos_embed": r"pos_embed\1",
-        r"stage(\d)\.blocks\.": r"block\1.",
-        r"stage4\.cls_token": "cls_token",
-        r"head_norm\.": "norm.",
-        r"stage(\d)\.norm\.": r"norm\1.",
-        r"stage4\.merger\.map_conv\.": "ctm3.conv.",
-        r"stage4\.merger\.token_proj\.": "ctm3.conv.skip.",
-        r"stage4\.merger\.token_norm\.": "ctm3.norm.",
-        r"stage4\.merger\.score\.": "ctm3.score.",
-    }
-    renamed = {}
-    for name, value in state.items():
-        for ours, theirs in table.items():
-            if re.match(ours, name):
-                name = re.sub(ours, theirs, name)
-                break
-        renamed[name] = value
-    return renamed
 
 
 def dense(body: nn.Module) -> nn.Module:
@@ -285,17 +267,154 @@ def test_objects_are_never_unpickled(tmp_path, archive):
         assert "mkdir" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04K\x01.", b"PK\x03\x04half"])
-def test_files_that_are_no_checkpoint(tmp_path, content):
-    file = tmp_path / "weights.pth"
-    file.write_bytes(content)
-    with pytest.raises(UserError, match="not a readable checkpoint"):
-        ForeignWeights(file)
-    with pytest.raises(UserError, match="no such file"):
-        ForeignWeights(tmp_path / "absent.pth")
-    file.rename(tmp_path / "weights.safetensors")
-    with pytest.raises(UserError, match="not a readable safetensors file"):
-        ForeignWeights(tmp_path / "weights.safetensors")
+def whole_file(tmp_path: Path, archive: bool) -> bytes:
+    path = tmp_path / "whole"
+    torch.save({"a": torch.arange(100)}, path, _use_new_zipfile_serialization=archive)
+    return path.read_bytes()
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        (b"", "empty"),
+        (b"hello", "not a readable"),
+        (b"\x80\x04K\x01.", "not a readable"),
+        (b"PK\x03\x04half", "truncated"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
+        (b"\xef\xbb\xbf<html>", "web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page"),
+        (b'{"error": "not found"}', "not a readable"),
+        (gzip.compress(b"weights"), "gzip"),
+        (zipped(**{"model.pth": b"weights"}), "model.pth"),
+        ((10**6).to_bytes(8, "little") + b"{}", "truncated"),
+        ((2).to_bytes(8, "little") + b"{]", "damaged"),
+    ],
+    ids=str,
+)
+def test_files_that_are_no_checkpoint(tmp_path, name, content, fact):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        ForeignWeights(tmp_path / name)
+    assert missing_facts(refused.value, name, fact) == []
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
+def test_a_file_that_is_cut_anywhere_is_refused_in_one_sentence(tmp_path, archive):
+    whole = whole_file(tmp_path, archive)
+    file = tmp_path / "torn.pth"
+    for end in range(1, len(whole), 97):
+        file.write_bytes(whole[:end])
+        with pytest.raises(
+            UserError, match=r"torn\.pth: (not a readable checkpoint|contains Python objects)"
+        ) as refused:
+            ForeignWeights(file)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, archive):
+    whole = whole_file(tmp_path, archive)
+    file = tmp_path / "damaged.pth"
+    for start in range(0, len(whole) - 40, 97):
+        file.write_bytes(whole[:start] + b"\xff" * 40 + whole[start + 40 :])
+        # A change within the numbers of a tensor is not always noticed.
+        with suppress(UserError):
+            ForeignWeights(file)
+
+
+def test_folders_and_missing_files(tmp_path):
+    for path, fact in ((tmp_path, "folder"), (tmp_path / "none.pth", "no such file")):
+        with pytest.raises(UserError) as refused:
+            ForeignWeights(path)
+        assert missing_facts(refused.value, path, fact) == []
+
+
+@pytest.mark.parametrize("written", ["weights.pth", "weights.bin", "weights"])
+def test_safetensors_are_recognised_by_their_content(tmp_path, written):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / written)
+    assert list(ForeignWeights(tmp_path / written).tensors) == ["a"]
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    assert list(ForeignWeights(tmp_path / "other.safetensors").tensors) == ["a"]
+
+
+def test_a_module_saved_as_a_whole_is_refused_with_its_class(tmp_path):
+    torch.save(nn.Linear(1, 1), tmp_path / "module.pth")
+    with pytest.raises(UserError) as refused:
+        ForeignWeights(tmp_path / "module.pth")
+    assert missing_facts(refused.value, "module.pth", "torch.nn.modules.linear.Linear", "state_dict") == []
+
+
+def test_a_torchscript_module_is_refused(tmp_path):
+    class Double(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    torch.jit.trace(Double(), torch.zeros(1)).save(str(tmp_path / "script.pth"))
+    with pytest.raises(UserError, match=r"script\.pth: a TorchScript module"):
+        ForeignWeights(tmp_path / "script.pth")
+
+
+WEIGHTS = {"a.weight": torch.zeros(1), "b.weight": torch.zeros(1)}
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        ({"model": {**WEIGHTS, "epoch": 3}}, ["model: ", "expected tensors only", "epoch (int)"]),
+        ({"state_dict": {**WEIGHTS, "head": None}}, ["state_dict: ", "head (nothing)"]),
+        ({"state_dict": {**WEIGHTS, "buffers": {"x": 1}}}, ["state_dict: ", "buffers (a mapping with x)"]),
+        ({**WEIGHTS, "epoch": 3}, ["expected tensors only", "epoch (int)"]),
+        ({"model": {"module": WEIGHTS}}, ["model.module", "--part", "`part`"]),
+        ({"net": WEIGHTS, "epoch": 3}, ["weights in net", "--part"]),
+        ({"model": {}}, ["model: ", "an empty mapping"]),
+        ({"model": None, "epoch": 3}, ["model: ", "found nothing"]),
+        ({"model": "resnet50", "epoch": 3}, ["model: ", "found str"]),
+        ({"model": {"width": 3}}, ["model: ", "expected tensors only", "width (int)"]),
+        ({"model": {0: torch.zeros(1)}}, ["model: ", "names of tensors as text", "0"]),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}}, "epoch": 3}, ["no weights", "optimizer, epoch"]),
+        ({"a": torch.zeros(2, 2).to_sparse()}, ["dense tensors", "a"]),
+        ([torch.zeros(1)], ["expected weights by name", "list"]),
+        (torch.zeros(1), ["expected weights by name", "Tensor"]),
+        ({}, ["no weights", "nothing"]),
+    ],
+    ids=str,
+)
+def test_what_is_no_set_of_weights_is_named(tmp_path, content, facts):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(UserError) as refused:
+        ForeignWeights(tmp_path / "weights.pth")
+    assert missing_facts(refused.value, "weights.pth", *facts) == []
+
+
+def test_nested_weights_are_chosen_by_a_name_with_dots(tmp_path):
+    torch.save({"model": {"module": WEIGHTS, "ema.1": WEIGHTS}}, tmp_path / "weights.pth")
+    assert ForeignWeights(tmp_path / "weights.pth", "model.module").part == "model.module"
+    with pytest.raises(UserError, match=r"model\.teacher: expected weights by name, found nothing; .*model\.module"):
+        ForeignWeights(tmp_path / "weights.pth", "model.teacher")
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "module.model.", "model."])
+def test_prefixes_of_trainers(wrapper):
+    model = create("pvt_tiny_hafa", **SMALL)
+    weights = {wrapper + name: value for name, value in model.state_dict().items()}
+    assert_equal(fit(model, {"n_averaged": torch.tensor(3), **weights}, HAFA, {}).state, model.state_dict())
+
+
+def test_quantized_integers_are_no_weights():
+    model = create("pvt_tiny", **SMALL)
+    weights = model.state_dict() | {"head.weight": torch.zeros(7, 64, dtype=torch.int8)}
+    with pytest.raises(UserError, match=r"head\.weight: expected floating-point numbers, found torch\.int8"):
+        fit(model, weights, CATALOG["pvt_tiny"], {})
 
 
 @pytest.mark.parametrize(
@@ -318,7 +437,7 @@ def test_two_sets_of_weights_are_distinguished_by_name(tmp_path):
     with pytest.raises(UserError, match=r"weights in state_dict and state_dict_ema.*--part"):
         ForeignWeights(file)
     assert ForeignWeights(file, "state_dict_ema").tensors["a"] == 1
-    with pytest.raises(UserError, match="no weights of this name; expected one of: state_dict, state_dict_ema"):
+    with pytest.raises(UserError, match=r"epoch: expected weights by name, found int; .* state_dict, state_dict_ema"):
         ForeignWeights(file, "epoch")
     torch.save({"optimizer": {}, "epoch": 3}, file)
     with pytest.raises(UserError, match=r"no weights in state_dict or model or .*it contains optimizer, epoch"):

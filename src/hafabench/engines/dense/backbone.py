@@ -12,11 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hafabench.config.catalog import ModelSpec
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
+from hafabench.formatting.names import join_names
 from hafabench.models import DenseBackbone, create
 from hafabench.models.checkpoints.classifier import load_classifier
+from hafabench.models.checkpoints.foreign import ForeignWeights
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.models.hafa.tokens import Tokens
 from hafabench.runs.run import Run
+from hafabench.runs.weights import StartingWeights
 
 
 class TimmBackbone(nn.Module):
@@ -53,7 +56,7 @@ class TimmBackbone(nn.Module):
 
 
 def initialise_backbone(backbone: nn.Module, run: Run, *, verbose: bool) -> dict[str, Any]:
-    """Copy the weights of ``run.parent``'s final checkpoint into ``backbone``.
+    """Copy the weights of ``run.parent``'s final checkpoint, or the published weights of ``run``, into ``backbone``.
 
     Args:
         backbone: A model made by `hafabench.models.create` with ``dense=True``.
@@ -62,12 +65,15 @@ def initialise_backbone(backbone: nn.Module, run: Run, *, verbose: bool) -> dict
 
     Returns:
         ``run``, ``path`` and ``sha256`` of the checkpoint; ``missing``: names that only the backbone has;
-        ``unexpected``: names that only the checkpoint has (the classifier's head).
+        ``unexpected``: names that only the checkpoint has (the classifier's head). For published weights ``file``,
+        ``sha256`` and ``read``: which part was read and how its names were translated.
 
     Raises:
         UserError: If the checkpoint belongs to another run or model, a tensor has another shape, or the two have no
-            tensor in common.
+            tensor in common; also if the published weights are not those of the run.
     """
+    if run.weights is not None:
+        return _initialise_from_weights(backbone, run, run.weights, verbose=verbose)
     parent = run.parent
     if parent is None:
         raise UserError(Problem(run.id, "parent", "a dense run starts from a classification run; found none"))
@@ -80,8 +86,8 @@ def initialise_backbone(backbone: nn.Module, run: Run, *, verbose: bool) -> dict
         raise UserError([Problem(str(path), "state_dict", str(problem)) for problem in error.problems]) from None
     if verbose:
         print(
-            f"{run.id}: backbone starts from {path}; missing in the checkpoint: {_join(report.missing)}; "
-            f"not used: {_join(report.unexpected)}",
+            f"{run.id}: backbone starts from {path}; missing in the checkpoint: {join_names(report.missing)}; "
+            f"not used: {join_names(report.unexpected)}",
             file=sys.stderr,
         )
     return {
@@ -93,8 +99,15 @@ def initialise_backbone(backbone: nn.Module, run: Run, *, verbose: bool) -> dict
     }
 
 
-def _join(names: Sequence[str]) -> str:
-    if not names:
-        return "nothing"
-    shown = ", ".join(names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+def _initialise_from_weights(
+    backbone: nn.Module, run: Run, published: StartingWeights, *, verbose: bool
+) -> dict[str, Any]:
+    weights = ForeignWeights(published.file, published.part, published.renames)
+    digest = sha256_of(published.file)
+    if digest != published.sha256:
+        message = f"the file changed while the training started: expected sha256 {published.sha256}, found {digest}"
+        raise UserError(Problem(str(published.file), "", message))
+    weights.fill_backbone(backbone, run.model)
+    if verbose:
+        print(f"{run.id}: backbone starts from {published.file}; read: {weights.read}", file=sys.stderr)
+    return {"file": str(published.file), "sha256": digest, "read": weights.read}

@@ -34,9 +34,9 @@ def load_classifier(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor])
     Raises:
         UserError: If the weights belong to another model: a shape differs, or no name is shared.
     """
-    target = backbone.body if isinstance(backbone, TimmDenseBackbone) else backbone
+    target = undecorated(backbone)
     weights = dict(state_dict)
-    _resize_position_embeddings(target, weights)
+    resize_position_embeddings(target, weights)
     own = target.state_dict()
     shared = own.keys() & weights.keys()
     if not shared:
@@ -49,7 +49,13 @@ def load_classifier(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor])
     return LoadReport(tuple(sorted(own.keys() - shared)), tuple(sorted(weights.keys() - shared)))
 
 
-def _resize_position_embeddings(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+def undecorated(backbone: nn.Module) -> nn.Module:
+    """Return the module of a backbone whose parameters have the names of the classifier's."""
+    return backbone.body if isinstance(backbone, TimmDenseBackbone) else backbone
+
+
+def resize_position_embeddings(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Resize the position embeddings among ``weights`` to those of ``model``, if they are of another image size."""
     for name, stage in model.named_modules():
         key = f"{name}.pos_embed"
         if not isinstance(stage, Stage) or stage.pos_grid is None or key not in weights:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.errors import UserError
+from hafabench.models.checkpoints.classifier import resize_position_embeddings, undecorated
 from hafabench.models.hafa.sia import SemanticInformationAggregation
 from hafabench.models.registry import is_own
 
@@ -39,7 +40,7 @@ _MERGER = {
     "score.weight": "score.weight",
     "score.bias": "score.bias",
 }
-_WRAPPERS = ("module.", "_orig_mod.")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
 # These are not learned: they follow from the model's shape or count batches.
 _NOT_LEARNED = ("num_batches_tracked", "relative_position_index", "attn_mask", "total_ops", "total_params")
 _CLASSIFIER_ONLY = ("head.", "head_norm.", "stage4.cls_token", "fc.", "norm.")
@@ -96,13 +97,7 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, rename
     if dense:
         outer = {name: tensor for name, tensor in rest.items() if not name.startswith("backbone.")}
         named |= {_neck_name(name, own): tensor for name, tensor in outer.items()}
-    named = {name: tensor for name, tensor in named.items() if name in own or not name.endswith(_NOT_LEARNED)}
-    named |= {
-        name: _Tensor(torch.zeros((), dtype=torch.long), name)
-        for name in own
-        if name.endswith("num_batches_tracked") and name not in named
-    }
-    leftovers = {name: named.pop(name) for name in list(named) if name not in own}
+    named, leftovers = _learned(named, own)
     dropped = []
     if own.keys() <= named.keys():
         dropped = _drop_unused(leftovers, target, prefix, dense)
@@ -110,8 +105,66 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, rename
     return Fitted({name: named[name].value for name in own}, naming, tuple(dropped))
 
 
+def fit_backbone(
+    backbone: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, renames: Mapping[str, str]
+) -> Fitted:
+    """Translate the weights of a classifier to the names of a backbone for dense tasks.
+
+    Position embeddings are resized if they were made for another image size. What only the classifier has, its head
+    and its class token, is dropped.
+
+    Args:
+        backbone: A model of `hafabench.models.create` with ``dense=True``, on any device.
+        weights: Tensors by their names in the file: those of a classifier or of its backbone.
+        spec: The model.
+        renames: For each prefix of names in the file, which ends before a dot or is a whole name, the prefix in the
+            model.
+
+    Returns:
+        The weights; ``state`` belongs to `undecorated` ``backbone``.
+
+    Raises:
+        UserError: If a tensor is missing, unknown or of another shape, with renames that the shapes suggest; also if
+            a rename matches no tensor.
+    """
+    target = undecorated(backbone)
+    own = target.state_dict()
+    named, rest = _renamed(_unwrapped(weights), renames)
+    # mmpretrain's classifiers, and dense models, have their backbone under this prefix.
+    is_part = any(name.startswith("backbone.") for name in rest)
+    outer = {name: tensor for name, tensor in rest.items() if is_part and not name.startswith("backbone.")}
+    inner = {name.removeprefix("backbone."): tensor for name, tensor in rest.items() if name not in outer}
+    naming, translated = _translate(target, inner, spec, dense=True)
+    if is_part:
+        naming += " after the prefix backbone"
+    named, leftovers = _learned(named | translated | outer, own)
+    _fit_positions(target, named)
+    dropped = []
+    if own.keys() <= named.keys():
+        dropped = _drop_unused(leftovers, target, "", dense=True)
+    _refuse_mismatches(own, named, leftovers)
+    return Fitted({name: named[name].value for name in own}, naming, tuple(dropped))
+
+
+def _fit_positions(target: nn.Module, named: _Named) -> None:
+    values = {name: tensor.value for name, tensor in named.items()}
+    resize_position_embeddings(target, values)
+    named |= {name: _Tensor(values[name], tensor.name) for name, tensor in named.items()}
+
+
+def _learned(named: _Named, own: Mapping[str, Tensor]) -> tuple[_Named, _Named]:
+    """Return the tensors that the model has, with all counters of batches, and the other tensors that are learned."""
+    found = {name: tensor for name, tensor in named.items() if name in own}
+    counters = (name for name in own if name.endswith("num_batches_tracked") and name not in found)
+    found |= {name: _Tensor(torch.zeros((), dtype=torch.long), name) for name in counters}
+    others = {n: tensor for n, tensor in named.items() if n not in own and not n.endswith(_NOT_LEARNED)}
+    return found, others
+
+
 def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that DistributedDataParallel and torch.compile add to all names."""
+    """Remove the prefixes that DistributedDataParallel, torch.compile and Lightning modules add to all names."""
+    # torch.optim.swa_utils.AveragedModel counts its updates.
+    weights = {name: value for name, value in weights.items() if name != "n_averaged"}
     for wrapper in _WRAPPERS:
         if weights and all(name.startswith(wrapper) for name in weights):
             return _unwrapped({name.removeprefix(wrapper): value for name, value in weights.items()})
@@ -289,6 +342,11 @@ def _refuse_mismatches(own: Mapping[str, Tensor], named: _Named, leftovers: _Nam
         f"{named[name].name}: expected shape {tuple(value.shape)}, found {tuple(named[name].value.shape)}"
         for name, value in own.items()
         if name in named and value.shape != named[name].value.shape
+    ]
+    problems += [
+        f"{named[name].name}: expected floating-point numbers, found {named[name].value.dtype}"
+        for name, value in own.items()
+        if name in named and value.is_floating_point() and not named[name].value.is_floating_point()
     ]
     problems += _suggestions({name: own[name] for name in missing}, leftovers)
     if problems:

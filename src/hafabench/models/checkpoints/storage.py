@@ -7,8 +7,6 @@ an exact resume needs and belongs to one fingerprint.
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import nn
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
+from hafabench.models.checkpoints.reading import read_tensors
 from hafabench.runs.run import Run
 
 FORMAT = "hafabench.checkpoint/1"
@@ -41,13 +40,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(Problem(str(path), "", "no such checkpoint"))
-    if not zipfile.is_zipfile(path):
-        raise UserError(Problem(str(path), "", "not a readable checkpoint: truncated, or not written by torch.save"))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise UserError(Problem(str(path), "", f"not a readable checkpoint: {reason}")) from None
+    content = read_tensors(path)
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise UserError(Problem(str(path), "format", f"expected {FORMAT!r}, found {found!r}"))
