@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import functools
+from importlib import resources
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json
@@ -53,9 +55,23 @@ def coco_classes(dataset: DatasetConfig) -> list[str]:
 
 
 def segmentation_classes(dataset: DatasetConfig) -> list[str] | None:
-    """List the class names in the order after ``reduce_zero_label``; None if the data set has no names (ADE20K)."""
+    """List the class names in the order after ``reduce_zero_label``; None if they are not known.
+
+    A generated data set contains its names. A data set of 150 classes whose name begins with ``ade20k`` has those of
+    ADE20K. Other data sets in this data format have no file of names.
+    """
     found = manifest.read_manifest(dataset.root)
-    return found["classes"] if found else None
+    if found:
+        return found["classes"]
+    names = ade20k_classes()
+    is_ade20k = dataset.data_format == "ade20k" and dataset.name.startswith("ade20k")
+    return list(names) if is_ade20k and dataset.num_classes == len(names) else None
+
+
+@functools.cache
+def ade20k_classes() -> tuple[str, ...]:
+    """List the names of ADE20K's 150 classes (SceneParse150), in mmseg's short form."""
+    return tuple((resources.files("hafabench.data") / "ade20k_classes.txt").read_text("utf-8").splitlines())
 
 
 def class_palette(count: int) -> list[Colour]:

@@ -92,7 +92,7 @@ def _sheet(
     for index, (name, colour) in enumerate(legend):
         x, y = _GAP + index % LEGEND_COLUMNS * width, top + index // LEGEND_COLUMNS * CAPTION
         draw.rectangle((x, y + 4, x + 12, y + 16), fill=colour)
-        draw.text((x + 18, y + CAPTION / 2), name, _INK, small, anchor="lm")
+        draw.text((x + 18, y + CAPTION / 2), _shorten(name, small), _INK, small, anchor="lm")
     return sheet
 
 

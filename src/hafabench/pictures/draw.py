@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hafabench.config.experiment import Experiment
+from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.data.classes import class_palette, segmentation_classes
 from hafabench.files import atomic_path, sha256_of
 from hafabench.formatting.numbers import format_fixed
@@ -79,18 +79,28 @@ def draw_clusters_sheet(pair: tuple[Run, Run], folder: Path) -> Sheet:
         ]
         rows.append((one.name, tiles))
     pixels = images[0].image.shape[0] // images[0].clusters.shape[0]
-    colours = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in class_palette(num_classes))
     return _write_sheet(
         layout,
         folder,
         rows,
-        legend=list(zip(segmentation_classes(run.dataset) or [], colours, strict=False)),
+        legend=legend_of(run.dataset, images),
         notes=[
             f"Clusters: {run.model.name} merges the positions of its stage 3 grid (one per {pixels} x {pixels} "
             "pixels) into the tokens of stage 4. Positions of one colour are merged into one token.",
             "Percentages: the share of the image's labelled pixels that are classified correctly.",
         ],
     )
+
+
+def legend_of(dataset: DatasetConfig, images: Sequence[SegmentedImage]) -> list[tuple[str, str]]:
+    """Return names and colours (``#rrggbb``) of the classes that the tiles show; none if the names are not known."""
+    shown = {index for one in images for classes in (one.truth, *one.predicted) for index in np.unique(classes)}
+    colours = class_palette(dataset.num_classes)
+    return [
+        (name, "#{:02x}{:02x}{:02x}".format(*colours[index]))
+        for index, name in enumerate(segmentation_classes(dataset) or [])
+        if index in shown
+    ]
 
 
 def _accuracies(one: SegmentedImage) -> list[str]:

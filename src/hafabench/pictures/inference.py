@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from hafabench.config.recipes import ClassificationRecipe
@@ -46,14 +45,11 @@ def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
             results = [model.test_step(batch)[0] for model in models]
             inputs = models[-1].data_preprocessor(batch, training=False)["inputs"]
             tokens = models[-1].backbone.body.forward_tokens(inputs)[-1]
-            truth = sample["data_samples"].gt_sem_seg.data[0].numpy()
-            # The aligned input may differ from the classes in size and, slightly, in aspect ratio.
-            image = Image.fromarray(sample["inputs"].flip(0).permute(1, 2, 0).numpy())
             segmented.append(
                 SegmentedImage(
                     name=Path(sample["data_samples"].img_path).name,
-                    image=np.asarray(image.resize(truth.shape[::-1], Image.Resampling.BICUBIC)),
-                    truth=truth,
+                    image=sample["inputs"].flip(0).permute(1, 2, 0).numpy(),
+                    truth=sample["data_samples"].gt_sem_seg.data[0].numpy(),
                     predicted=tuple(result.pred_sem_seg.data[0].numpy() for result in results),
                     clusters=tokens.assignment[0].view(tokens.initial_grid).numpy(),
                 )

@@ -68,10 +68,12 @@ def draw_classes(image: np.ndarray, classes: np.ndarray, num_classes: int) -> Im
 
     Args:
         image: The image (H, W, 3), uint8.
-        classes: The class of each pixel (h, w), at any size of the same aspect ratio.
+        classes: The class of each pixel (h, w), at any size. It is stretched to the image, because an aligned input
+            of the segmentation may have a slightly different aspect ratio than its classes.
         num_classes: The number of classes.
     """
-    index = np.asarray(resize_to_square(classes.astype(np.uint8), smooth=False))
+    stretched = Image.fromarray(classes.astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.NEAREST)
+    index = np.asarray(resize_to_square(np.asarray(stretched), smooth=False))
     picture = _to_grey(image)
     labelled = index < num_classes
     palette = np.array(class_palette(num_classes), np.float32)

@@ -133,6 +133,7 @@ def test_a_wheel_contains_the_shipped_files(tmp_path):
     (wheel,) = (tmp_path / "wheel").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
+    assert (tmp_path / "site/hafabench/data/ade20k_classes.txt").is_file()
     shutil.rmtree(tmp_path / "project")
     file = own_experiment(tmp_path / "work")
     for arguments in ([], ["--experiment", file.name]):

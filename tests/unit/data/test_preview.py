@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from hafabench.config.experiment import DatasetConfig
-from hafabench.data import listing, paths
+from hafabench.data import listing, paths, preview
 from hafabench.data.classes import class_palette
 from hafabench.data.digits import make_digits
 from hafabench.data.preview import TILE, TITLE, draw_preview, sheet_size
+from hafabench.data.verify import verify_dataset
 from hafabench.errors import UserError
 
 FORMATS = ("imagenet", "coco", "ade20k")
@@ -137,3 +138,19 @@ def test_invalid_annotations_are_a_sentence(made, tmp_path, change, problem):
     dataset = made["coco"]
     with annotations_of_first_image(dataset, **change), pytest.raises(UserError, match=problem):
         draw_preview(dataset, tmp_path / "preview.png")
+
+
+def test_images_of_ade20k_name_their_classes(tmp_path):
+    dataset = DatasetConfig(
+        name="ade20k", data_format="ade20k", root=tmp_path, num_classes=150, images={"train": 1, "val": 1}
+    )
+    for split in ("training", "validation"):
+        for folder in ("images", "annotations"):
+            (tmp_path / folder / split).mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / "images" / split / "a.jpg")
+        mask = np.repeat(np.array([0, 1, 8, 150], np.uint8), 16)
+        Image.fromarray(np.tile(mask, (64, 1))).save(tmp_path / "annotations" / split / "a.png")
+    ((_, caption),) = preview._ade20k_tiles(dataset, "val", 1)
+    assert caption == "wall, bed, flag"
+    draw_preview(dataset, tmp_path / "sheet.png", columns=2)
+    assert verify_dataset(dataset).classes[:3] == ["wall", "building", "sky"]

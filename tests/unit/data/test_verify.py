@@ -339,6 +339,16 @@ def test_names_of_classes(originals, copied):
     real = copied("ade20k")
     (real.root / "manifest.json").unlink()
     assert segmentation_classes(real) is None
+    ade20k = real.model_copy(update={"name": "ade20k", "num_classes": 150})
+    names = segmentation_classes(ade20k)
+    assert len(set(names)) == 150
+    assert (names[0], names[7], names[149]) == ("wall", "bed", "flag")
+    assert segmentation_classes(ade20k.model_copy(update={"name": "ade20k_half"})) == names
+    assert segmentation_classes(ade20k.model_copy(update={"name": "scenes"})) is None
+    assert segmentation_classes(ade20k.model_copy(update={"num_classes": 151})) is None
+    # A data set that contains names keeps them, whatever it is called.
+    generated = originals["ade20k"].model_copy(update={"name": "ade20k", "num_classes": 150})
+    assert segmentation_classes(generated) == [*digits, "background"]
     spoiled = copied("coco")
     edit_json(paths.coco_annotations(spoiled, "val"), lambda content: content.update(categories=[{"id": 1}]))
     with pytest.raises(UserError, match="categories with names"):

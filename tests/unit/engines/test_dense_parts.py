@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from hafabench.config.catalog import CATALOG
+from hafabench.data.classes import ade20k_classes
 from hafabench.engines.dense import config as dense_config
 from hafabench.engines.dense import model as dense_model
 from hafabench.engines.dense.coco_ap import average_precisions
@@ -289,3 +290,10 @@ def test_detection_pads_batches_to_multiples_of_32():
         ]["pad_size_divisor"]
         == 32
     )
+
+
+def test_names_of_ade20k_are_those_of_mmseg():
+    load_mm()
+    from mmseg.datasets import ADE20KDataset
+
+    assert list(ade20k_classes()) == [name.strip() for name in ADE20KDataset.METAINFO["classes"]]

@@ -7,13 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hafabench.config.experiment import load_experiment
+from hafabench.config.experiment import DatasetConfig, load_experiment
 from hafabench.data.classes import class_palette
 from hafabench.errors import UserError
 from hafabench.models.hafa.laa import DeformableConv
 from hafabench.pictures.contact_sheet import GAP, HEADING_HEIGHT, compose_contact_sheet
+from hafabench.pictures.draw import legend_of
 from hafabench.pictures.index import read_index
 from hafabench.pictures.inference import sampling_points
+from hafabench.pictures.samples import SegmentedImage
 from hafabench.pictures.tiles import TILE_SIZE, draw_classes, draw_clusters, save_tile
 from hafabench.runs.picture_runs import picture_files, picture_subjects
 from hafabench.runs.run import expand
@@ -112,6 +114,35 @@ def test_classes_are_coloured_and_pixels_without_a_label_are_not():
     for place, label in (((at, at), 0), ((at, 3 * at), 3), ((3 * at, 3 * at), 3)):
         towards = np.array(class_palette(11)[label]) - 128
         assert np.abs((tile[place] - unlabelled) - 0.62 * towards).max() <= 1
+
+
+def test_classes_are_stretched_to_an_image_of_another_aspect_ratio():
+    classes = np.zeros((30, 61), np.uint8)
+    classes[:, 30:] = 3
+    tile = np.asarray(draw_classes(np.full((32, 64, 3), 128, np.uint8), classes, 11)).astype(int)
+    assert (np.ptp(tile[: TILE_SIZE // 2], axis=-1) > 0).all(), "every pixel of the image has a colour"
+
+
+def test_the_legend_names_the_classes_that_are_shown(tmp_path):
+    dataset = DatasetConfig(
+        name="ade20k", data_format="ade20k", root=tmp_path, num_classes=150, images={"train": 1, "val": 1}
+    )
+    truth = np.array([[0, 255], [255, 255]], np.uint8)
+    one = SegmentedImage(
+        name="a",
+        image=np.zeros((2, 2, 3), np.uint8),
+        truth=truth,
+        predicted=(np.full_like(truth, 149),),
+        clusters=np.zeros((1, 1), int),
+    )
+    names = [name for name, _ in legend_of(dataset, [one])]
+    assert names == ["wall", "flag"]
+    colours = class_palette(150)
+    assert [colour for _, colour in legend_of(dataset, [one])] == [
+        "#{:02x}{:02x}{:02x}".format(*colours[index]) for index in (0, 149)
+    ]
+    unknown = dataset.model_copy(update={"name": "scenes"})
+    assert legend_of(unknown, [one]) == []
 
 
 def test_positions_of_one_cluster_have_one_colour_and_lines_separate_clusters():

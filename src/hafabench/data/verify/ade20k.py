@@ -10,13 +10,15 @@ import numpy as np
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.data import listing, masks, paths
+from hafabench.data.classes import segmentation_classes
 from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder
 from hafabench.errors import UserError
 
 
 def survey_ade20k(dataset: DatasetConfig, findings: Findings) -> Survey:
     """Check that every image has a mask and every mask an image; the two have the same stem."""
-    survey = Survey()
+    # The names of a generated data set are read with the rest of its manifest.
+    survey = Survey(classes=segmentation_classes(dataset) if dataset.generator is None else None)
     if dataset.num_classes > masks.MOST_CLASSES:
         message = f"expected at most {masks.MOST_CLASSES} classes in 8-bit masks, found {dataset.num_classes}"
         findings.add("classes", dataset.root, message, "num_classes")
