@@ -49,13 +49,18 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
         predictions_sha256=sha256_of(run.predictions) if collapse is None else None,
         machine=this_machine(),
         collapse=collapse,
-        starting_weights=_starting_file(meta),
+        starting_weights=_starting_file(run, meta),
     )
     write_record(run.record, record)
     return record
 
 
-def _starting_file(meta: dict[str, Any]) -> StartingFile | None:
+def _starting_file(run: Run, meta: dict[str, Any]) -> StartingFile | None:
     """Return the published weights that a training started from, from the ``meta`` of its checkpoint."""
     origin = meta.get("initialised_from") or {}
-    return StartingFile(**origin) if "file" in origin else None
+    if "file" in origin:
+        return StartingFile(**origin)
+    if run.weights is None or run.weights.sha256 is None:
+        return None
+    # A training that collapsed stores no origin, but its fingerprint contains the digest.
+    return StartingFile(file=str(run.weights.file), sha256=run.weights.sha256, read="")

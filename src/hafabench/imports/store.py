@@ -17,7 +17,7 @@ from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
 from hafabench.imports.imported import Import, ImportedMetric
-from hafabench.results.record import ImportSource, Provenance, Record, read_record, write_record
+from hafabench.results.record import ImportSource, Provenance, Record, predictions_beside, read_record, write_record
 from hafabench.runs.fingerprints import imported_fingerprint
 from hafabench.runs.paths import complexity_record, imported_folder
 
@@ -72,6 +72,7 @@ def store_records(experiment: Experiment, records: Sequence[Record], *, replace:
         replaced = tuple(other for other in clashes[path] if other != path)
         for other in replaced:
             other.unlink()
+            predictions_beside(other).unlink(missing_ok=True)
         stored.append(Stored(path, record, replaced, _is_measured(experiment, record)))
     return stored
 
@@ -185,11 +186,22 @@ def _is_measured(experiment: Experiment, record: Record) -> bool:
     return any((experiment.results / metric.task / metric.model).glob("seed*/evaluate.json"))
 
 
+def imported_path(experiment: Experiment, verb: str, identifier: str, digest: str) -> Path:
+    """Return the path of an imported record.
+
+    Args:
+        experiment: The experiment.
+        verb: The verb of the record.
+        identifier: The id of the record, see `imported_id`.
+        digest: The SHA-256 of the file that it was imported from.
+    """
+    _, task, model, seed = identifier.split("/")
+    return imported_folder(experiment, verb, task, model) / f"{seed}-{digest[:8]}.json"
+
+
 def _path(experiment: Experiment, record: Record) -> Path:
-    metric = record.metrics[0]
     assert record.source is not None
-    folder = imported_folder(experiment, record.verb, metric.task, metric.model)
-    return folder / f"{record.id.rsplit('/', 1)[-1]}-{record.source.sha256[:8]}.json"
+    return imported_path(experiment, record.verb, record.id, record.source.sha256)
 
 
 def _refusal(both: Sequence[str], rest: Sequence[str], replace: bool) -> str:

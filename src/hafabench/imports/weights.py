@@ -8,11 +8,12 @@ from pathlib import Path
 from hafabench.config.experiment import Experiment
 from hafabench.data.report import dataset_digest
 from hafabench.files import sha256_of
-from hafabench.imports.store import Stored, imported_id, now, refuse_earlier, store_records
+from hafabench.imports.store import Stored, imported_id, imported_path, now, refuse_earlier, store_records
 from hafabench.models.checkpoints.foreign import ForeignWeights
 from hafabench.models.checkpoints.storage import Fill
+from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_fields
-from hafabench.results.record import ImportSource, Metric, Record
+from hafabench.results.record import ImportSource, Metric, Record, predictions_beside
 from hafabench.runs.fingerprints import imported_fingerprint
 from hafabench.runs.run import Run
 
@@ -20,13 +21,13 @@ from hafabench.runs.run import Run
 def record_foreign(
     experiment: Experiment,
     run: Run,
-    evaluate: Callable[[Run, Path, Fill], list[Metric]],
+    evaluate: Callable[[Run, Path, Fill, Path], list[Metric]],
     weights: ForeignWeights,
     *,
     seed: int | None = None,
     replace: bool = False,
 ) -> Stored:
-    """Evaluate foreign weights as a run's model and write an imported record.
+    """Evaluate foreign weights as a run's model; write an imported record, and the predictions beside it.
 
     The provenance is that of the evaluation. Nothing is known about the training, so the record has neither the
     run's fingerprint nor its seed.
@@ -46,14 +47,16 @@ def record_foreign(
     digest = sha256_of(weights.file)
     if not replace:
         refuse_earlier(experiment, run.task, run.model.name, seed, digest)
-    metrics = evaluate(run, weights.file, weights.fill)
+    identifier = imported_id(run.task, run.model.name, seed)
+    predictions = predictions_beside(imported_path(experiment, "evaluate", identifier, digest))
+    metrics = evaluate(run, weights.file, weights.fill, predictions)
     note = f"weights from {weights.file.name} (sha256 {digest[:12]}), evaluated here"
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,
         origin="imported",
         verb="evaluate",
-        id=imported_id(run.task, run.model.name, seed),
+        id=identifier,
         fingerprint=imported_fingerprint(experiment, "evaluate", run.task),
         metrics=[
             metric.model_copy(update={"seed": seed, "convention": f"{metric.convention}; {note}"})
@@ -64,6 +67,8 @@ def record_foreign(
             checkpoint_sha256=digest,
             dataset_digest=dataset_digest(experiment, run.task),
         ),
+        predictions_sha256=sha256_of(predictions),
+        machine=this_machine(),
         source=ImportSource(kind="weights", file=str(weights.file), sha256=digest, read=weights.read, imported=now()),
     )
     (stored,) = store_records(experiment, [record], replace=replace)

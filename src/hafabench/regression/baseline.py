@@ -11,7 +11,7 @@ from typing import Any
 from hafabench.errors import UserError
 from hafabench.files import atomic_folder
 from hafabench.regression.records import MetricKey, RecordSet, predictions_of, read_records, record_paths
-from hafabench.results.predictions import PREDICTIONS_FILE
+from hafabench.results.record import predictions_beside
 
 HISTORY = "history.jsonl"
 
@@ -54,9 +54,9 @@ def replace_baseline(folder: Path, candidate: RecordSet, *, reason: str, who: st
             target = new / path.relative_to(candidate.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-            predictions = path.with_name(PREDICTIONS_FILE)
+            predictions = predictions_beside(path)
             if predictions.is_file():
-                shutil.copyfile(predictions, target.with_name(PREDICTIONS_FILE))
+                shutil.copyfile(predictions, predictions_beside(target))
         (new / HISTORY).write_text(earlier + json.dumps(entry) + "\n", encoding="utf-8")
     return entry
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from hafabench.config.metrics import Verb
 from hafabench.errors import Problem, UserError
-from hafabench.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
-from hafabench.results.record import Metric, Record, read_record
+from hafabench.results.predictions import Predictions, read_predictions
+from hafabench.results.record import Metric, Record, predictions_beside, read_record
 
-_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json")
+_IMPORTED = "imported/evaluate/*/*/*.json"
+_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json", _IMPORTED)
 
 
 @dataclass(frozen=True, order=True)
@@ -21,7 +22,8 @@ class MetricKey:
 
     Attributes:
         verb: The verb that made the records.
-        group: The task of an evaluation; the id of a measurement of complexity or latency.
+        group: The task of an evaluation (``imported/<task>`` if foreign weights were evaluated); the id of a
+            measurement of complexity or latency.
         model: The model's name.
         metric: The metric's name.
     """
@@ -87,6 +89,8 @@ def read_records(folder: Path) -> RecordSet:
         experiments.setdefault(record.experiment, path)
         for metric in record.metrics:
             group = metric.task if record.verb == "evaluate" else record.id
+            # Numbers with a measured and with an imported origin are never compared.
+            group = f"imported/{group}" if record.origin == "imported" else group
             key = MetricKey(record.verb, group, metric.model, metric.name)
             seed = -1 if metric.seed is None else metric.seed
             metrics.setdefault(key, {})[seed] = RecordedMetric(path, record, metric)
@@ -99,9 +103,12 @@ def read_records(folder: Path) -> RecordSet:
 
 
 def record_paths(folder: Path) -> Iterator[Path]:
-    """Return the files of all records below a folder, sorted."""
+    """Return the files of all records below a folder, sorted, without numbers that were measured elsewhere."""
     for pattern in _PATTERNS:
-        yield from sorted(Path(folder).glob(pattern))
+        for path in sorted(Path(folder).glob(pattern)):
+            # Foreign weights that were evaluated here have predictions.
+            if pattern != _IMPORTED or predictions_beside(path).is_file():
+                yield path
 
 
 def predictions_of(recorded: RecordedMetric) -> Predictions | None:
@@ -113,7 +120,7 @@ def predictions_of(recorded: RecordedMetric) -> Predictions | None:
     digest = recorded.record.predictions_sha256
     if digest is None:
         return None
-    found = _read_predictions(recorded.path.with_name(PREDICTIONS_FILE), digest)
+    found = _read_predictions(predictions_beside(recorded.path), digest)
     return found if recorded.metric.name in found.metrics else None
 
 

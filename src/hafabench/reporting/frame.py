@@ -49,13 +49,14 @@ DTYPES: dict[str, str] = {
     "dataset_digest": "string",
     "training_seconds": "Float64",
     "training_steps": "Int64",
+    "starting_weights": "string",
     "record": "string",
 }
 
 _CODE = ("git_commit", "git_dirty", "experiment_tracked")
 _PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 # Columns that frames of earlier versions do not have; their values are unknown.
-_ADDED = {"experiment_tracked"}
+_ADDED = {"experiment_tracked", "starting_weights"}
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
 
@@ -222,6 +223,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         "dataset_digest": provenance.dataset_digest,
         "training_seconds": training.get("seconds"),
         "training_steps": training.get("steps"),
+        "starting_weights": record.starting_weights.text if record.starting_weights else None,
         "record": str(path),
     }
     # CSV does not distinguish an empty text from a missing one, so neither does the frame.

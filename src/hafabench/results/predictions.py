@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path, sha256_of
 
-PREDICTIONS_FILE = "predictions.npz"
 # COCO's: IoU 0.50, 0.55 ... 0.95; areas all, small, medium, large; recalls 0, 0.01 ... 1.
 THRESHOLDS, SIZES, RECALLS = 10, 4, np.linspace(0, 1, 101)
 

@@ -18,6 +18,8 @@ from hafabench.config.json_file import read_json_model
 from hafabench.config.metrics import Verb
 from hafabench.files import write_text
 
+# The name of the record of a run's evaluation.
+EVALUATION = "evaluate.json"
 _ALWAYS_KNOWN = ("python", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 
 
@@ -232,6 +234,14 @@ class Record(StrictModel):
         if unknown:
             raise ValueError(f"a measured record needs {', '.join(unknown)}")
         return self
+
+
+def predictions_beside(record: Path) -> Path:
+    """Return the file of the predictions that a record was made from.
+
+    A run has one evaluation, but a folder of imported records has several.
+    """
+    return record.with_name("predictions.npz") if record.name == EVALUATION else record.with_suffix(".npz")
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment
+from hafabench.results.record import EVALUATION as EVALUATION
 
 # Files in the folder of a run.
 CONFIGURATION = "config.json"
 CHECKPOINT = "checkpoint.pth"
 # In the work folder of a run: the fingerprint and the step of the training state.
 STATE_SUMMARY = "state.json"
-EVALUATION = "evaluate.json"
 TRAIN_LOG = "train.log"
 EVALUATE_LOG = "evaluate.log"
 

@@ -18,6 +18,7 @@ from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, ClassificationRecipe, Recipe, Task, key_of, nested
 from hafabench.config.yaml_file import describe
 from hafabench.errors import Problem, UserError
+from hafabench.results.record import predictions_beside
 from hafabench.runs.fingerprints import fingerprint, model_identity
 from hafabench.runs.paths import CHECKPOINT, EVALUATION
 from hafabench.runs.weights import StartingWeights, starting_weights
@@ -68,7 +69,7 @@ class Run:
     @property
     def predictions(self) -> Path:
         """The predictions for each image of the evaluation; the record contains the SHA-256 of this file."""
-        return self.record.with_name("predictions.npz")
+        return predictions_beside(self.record)
 
     @property
     def history(self) -> Path:

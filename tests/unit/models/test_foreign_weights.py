@@ -11,6 +11,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -27,6 +28,7 @@ from hafabench.models import create
 from hafabench.models.checkpoints.foreign import ForeignWeights
 from hafabench.models.checkpoints.published import fit
 from hafabench.reporting.frame import collect_experiment
+from hafabench.results.predictions import read_predictions
 from hafabench.results.record import read_record
 from hafabench.runs.paths import dataset_report
 from hafabench.runs.run import expand
@@ -468,8 +470,15 @@ def test_published_weights_are_evaluated_as_a_run_and_marked(experiment):
     command = ["evaluate", run.id, "-e", str(experiment.file), "--weights"]
     done = CliRunner().invoke(cli, [*command, "published.pth"])
     assert done.exit_code == 0, done.output
-    (path,) = Path("results/digits/imported/evaluate/classification/pvt_tiny").iterdir()
+    folder = Path("results/digits/imported/evaluate/classification/pvt_tiny")
+    (path,) = folder.glob("*.json")
     record = read_record(path)
+    kept = read_predictions(path.with_suffix(".npz"), record.predictions_sha256)
+    everything = np.ones((1, len(kept.images)), int)
+    assert len(kept.images) == 20
+    assert {name: kept.resampled(name, everything).item() for name in kept.metrics} == {
+        metric.name: metric.value for metric in record.metrics
+    }
     assert (record.origin, record.source.kind, record.id) == (
         "imported",
         "weights",
@@ -492,6 +501,7 @@ def test_published_weights_are_evaluated_as_a_run_and_marked(experiment):
     replaced = CliRunner().invoke(cli, [*command, "other.safetensors", "--replace"])
     assert replaced.exit_code == 0, replaced.output
     assert not path.exists()
+    assert sorted(kept.suffix for kept in folder.iterdir()) == [".json", ".npz"]
 
 
 def test_weights_of_another_model_are_refused_with_their_names(experiment):

@@ -13,8 +13,11 @@ from hafabench.cli import cli
 from hafabench.config.experiment import load_experiment
 from hafabench.config.regression import GateLimits, load_limits
 from hafabench.errors import UserError
+from hafabench.files import sha256_of
+from hafabench.regression.baseline import replace_baseline
 from hafabench.regression.records import read_records
-from hafabench.results.predictions import Hits
+from hafabench.results.predictions import Hits, write_predictions
+from hafabench.results.record import ImportSource, predictions_beside, read_record, write_record
 from hafabench.runs.records import expected_records
 from tests.support.gate_records import (
     HERE,
@@ -67,6 +70,32 @@ def test_two_lost_points_are_caught_by_seeds(folders):
     assert change.verdict == "worse"
     assert change.effect.change == pytest.approx(-2.0)
     assert "5 seeds" in change.effect.method
+
+
+def test_evaluated_foreign_weights_are_compared_image_by_image_and_with_nothing_else(folders):
+    rng = np.random.default_rng(0)
+    before = hits(rng, 5000, 0.7)
+    source = ImportSource(kind="weights", file="a.pth", sha256="a" * 64, read="all", imported="2026-01-02T03:04:05")
+    for folder, kept in zip(folders, (before, changed(before, rng, lost=0.03, won=0.01)), strict=True):
+        write_hits(folder, before)
+        record = read_record(folder / "classification/pvt_tiny_hafa/seed0/evaluate.json")
+        place = folder / "imported/evaluate/classification/pvt_tiny_hafa/seed_unknown-aaaaaaaa.json"
+        write_predictions(predictions_beside(place), kept)
+        changes = {"origin": "imported", "source": source, "predictions_sha256": sha256_of(predictions_beside(place))}
+        top1 = 100 * kept.top1.mean()
+        metrics = [record.metrics[0].model_copy(update={"seed": None, "value": top1})]
+        write_record(place, record.model_copy(update={**changes, "metrics": metrics}))
+        # Numbers that were measured elsewhere are not compared.
+        number = changes | {"predictions_sha256": None, "metrics": metrics}
+        write_record(place.with_stem("seed_unknown-bbbbbbbb"), record.model_copy(update=number))
+    found = {str(change.key): change for change in judged(*folders).changes}
+    assert {name: change.verdict for name, change in found.items()} == {
+        TOP1: "no change",
+        f"imported/{TOP1}": "worse",
+    }
+    assert "150 lost, 50 won" in found[f"imported/{TOP1}"].effect.method
+    replace_baseline(folders[0], read_records(folders[1]), reason="a test", who="me")
+    assert {change.verdict for change in judged(*folders).changes} == {"no change"}
 
 
 def test_two_lost_points_on_few_images_are_cannot_tell(folders):

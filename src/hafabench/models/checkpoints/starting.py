@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ def check_starting_weights(runs: Iterable[Run]) -> None:
         try:
             weights = ForeignWeights(run.weights.file, run.weights.part, run.weights.renames)
             with torch.device("meta"):
-                backbone = create(run.model, dense=True)
+                backbone: Any = create(run.model, dense=True)
             weights.fit_backbone(backbone, run.model)
         except UserError as error:
             problems += [_named(run, problem) for problem in error.problems]
