@@ -15,6 +15,7 @@ from timm.layers.drop import DropPath
 from torch import nn
 
 from hafabench.models.hafa.tokens import Context, Tokens
+from hafabench.models.precision import at_least_single, without_autocast
 
 MlpKind = Literal["plain", "depthwise", "token"]
 
@@ -74,11 +75,30 @@ class Attention(nn.Module):
         else:
             weights, biases = self.kv.weight.chunk(2), self.kv.bias.chunk(2)
             k, v = (self._heads(F.linear(x, weights[i], biases[i])) for i, x in enumerate((keys, values)))
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+        x = F.scaled_dot_product_attention(q, k, v) if bias is None else _attend_with_bias(q, k, v, bias)
         return x.transpose(1, 2).reshape(batch, count, dim)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _attend_with_bias(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Compute attention with scores that are added to the logits, in at least single precision.
+
+    Rounding a score of 10 to bfloat16 would change a token's weight by up to 3 %.
+
+    Args:
+        q: Queries (B, heads, N, C).
+        k: Keys (B, heads, M, C).
+        v: Values (B, heads, M, C).
+        bias: Scores (B, 1, 1, M).
+
+    Returns:
+        Features (B, heads, N, C) in the dtype of the queries.
+    """
+    with without_autocast(q):
+        query, key, value = (at_least_single(x) for x in (q, k, v))
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype)).to(q.dtype)
 
 
 class DepthwiseMap(nn.Module):

@@ -198,7 +198,10 @@ def _two_streams(
 
 
 def _merge(kept_tokens: torch.Tensor, others: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    return kept_tokens if mask is None else kept_tokens * mask + others * (1 - mask)
+    if mask is None:
+        return kept_tokens
+    # The mask is float32 in models of half precision too.
+    return (kept_tokens * mask + others * (1 - mask)).to(kept_tokens.dtype)
 
 
 def _build(spec: ModelSpec, **kwargs: Any) -> DynamicSwin:

@@ -25,6 +25,7 @@ from torch.nn.init import trunc_normal_
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.errors import UserError
+from hafabench.models.precision import at_least_single
 from hafabench.models.pyramid import check_input
 from hafabench.models.registry import ModelFamily, OwnModels, create
 
@@ -83,6 +84,8 @@ class MaskedAttention(Attention):
     ) -> torch.Tensor:
         """Map tokens (B, N, C) to (B, N, C).
 
+        With a mask, the exponentials and their sums are float32, or float64 for float64 tokens.
+
         Args:
             x: Tokens (B, N, C).
             keep: Mask (B, N): 1 for tokens that all tokens attend to, 0 for tokens that only attend to themselves.
@@ -91,7 +94,7 @@ class MaskedAttention(Attention):
         if keep is None:
             return super().forward(x)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
-        logits = ((q * self.scale) @ k.transpose(-2, -1)).float()
+        logits = at_least_single((q * self.scale) @ k.transpose(-2, -1))
         itself = torch.eye(x.shape[1], device=x.device, dtype=keep.dtype)
         mask = keep[:, None, None, :]
         mask = mask + (1 - mask) * itself

@@ -16,6 +16,7 @@ from hafabench.errors import UserError
 from hafabench.models.blocks import Block, MlpKind
 from hafabench.models.dense_backbone import STRIDES
 from hafabench.models.hafa.tokens import Aggregation, Context, Tokens
+from hafabench.models.precision import at_least_single
 
 MIN_SIZE = 32
 
@@ -238,13 +239,13 @@ def resize_positions(positions: torch.Tensor, size: tuple[int, int], new_size: t
         new_size: The other grid (h', w').
 
     Returns:
-        Embeddings (1, h'*w', C).
+        Embeddings (1, h'*w', C), interpolated in at least single precision and returned in their dtype.
     """
     if size == new_size:
         return positions
-    positions = positions.transpose(1, 2).reshape(1, -1, *size)
-    positions = F.interpolate(positions, size=new_size, mode="bilinear", align_corners=False)
-    return positions.flatten(2).transpose(1, 2)
+    maps = at_least_single(positions).transpose(1, 2).reshape(1, -1, *size)
+    maps = F.interpolate(maps, size=new_size, mode="bilinear", align_corners=False)
+    return maps.flatten(2).transpose(1, 2).to(positions.dtype)
 
 
 def stage_blocks(dims: Dimensions, stage: int, mlp: MlpKind, drop_path_rate: float) -> list[Block]:

@@ -200,7 +200,7 @@ def relative_position_bias(
         source: M tokens.
 
     Returns:
-        Biases (B or 1, heads, N, M).
+        Biases (B or 1, heads, N, M). Differences and interpolation are float32, or float64 for float64 tokens.
     """
     offsets = queries.centres(queries.grid).unsqueeze(2) - source.centres(queries.grid).unsqueeze(1)
     # grid_sample expects (x, y), scaled so that -1 and 1 are the table's outermost entries.

@@ -14,6 +14,7 @@ from torch import nn
 
 from hafabench.config.keep_rates import KeepRates, keep_rates_problem
 from hafabench.errors import UserError
+from hafabench.models.precision import SingleLayerNorm, SingleLinear
 from hafabench.models.pyramid import initialise_linear
 
 
@@ -35,20 +36,23 @@ class Masked(NamedTuple):
 class KeepPredictor(nn.Module):
     """Predicts for each token the log-probabilities of keeping and dropping it, from the token and the mean of all.
 
+    It computes in at least single precision (see `hafabench.models.precision`): half precision would exchange tokens
+    of similar probability, so that training and evaluation would keep different ones.
+
     Args:
         dim: Channels C.
     """
 
     def __init__(self, dim: int):
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.embed = nn.Linear(dim, dim)
-        self.fc1 = nn.Linear(dim, dim // 2)
-        self.fc2 = nn.Linear(dim // 2, dim // 4)
-        self.fc3 = nn.Linear(dim // 4, 2)
+        self.norm = SingleLayerNorm(dim)
+        self.embed = SingleLinear(dim, dim)
+        self.fc1 = SingleLinear(dim, dim // 2)
+        self.fc2 = SingleLinear(dim // 2, dim // 4)
+        self.fc3 = SingleLinear(dim // 4, 2)
 
     def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Map tokens (B, N, C) to log-probabilities (B, N, 2) in float32.
+        """Map tokens (B, N, C) to log-probabilities (B, N, 2) in float32, or in float64 for float64 tokens.
 
         Args:
             x: Tokens (B, N, C).
@@ -62,7 +66,7 @@ class KeepPredictor(nn.Module):
             # The mean is zero for a sample that has no tokens left.
             mean = (shared * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp(min=1)[:, None, None]
         x = torch.cat((own, mean.expand_as(shared)), dim=-1)
-        return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x))))).float().log_softmax(dim=-1)
+        return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x))))).log_softmax(dim=-1)
 
 
 def sample(log_probabilities: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hafabench.engines.classification.model import classification_recipe
 from hafabench.engines.classification.objective import Objective
 from hafabench.errors import Problem, UserError
+from hafabench.models.precision import at_least_single
 from hafabench.models.token_pruning import Masked
 from hafabench.runs.run import Run
 
@@ -117,9 +118,9 @@ def ratio_loss(decisions: Sequence[torch.Tensor], rates: Sequence[float]) -> tor
 def divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Return the Kullback-Leibler divergence of probabilities (..., classes) from the teacher's, of shape (...).
 
-    The temperature is 1.
+    The temperature is 1. It is computed in at least single precision.
     """
-    own, theirs = logits.float().log_softmax(dim=-1), teacher.float().log_softmax(dim=-1)
+    own, theirs = (at_least_single(values).log_softmax(dim=-1) for values in (logits, teacher))
     return F.kl_div(own, theirs, reduction="none", log_target=True).sum(dim=-1)
 
 
@@ -131,8 +132,8 @@ def kept_divergence(masked: Masked, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def feature_error(masked: Masked, teacher: torch.Tensor) -> torch.Tensor:
-    """Return the mean square difference between the features (B, H, W, C)."""
-    return F.mse_loss(masked.tokens.float(), teacher.float())
+    """Return the mean square difference between the features (B, H, W, C), in at least single precision."""
+    return F.mse_loss(at_least_single(masked.tokens), at_least_single(teacher))
 
 
 @dataclass(frozen=True)

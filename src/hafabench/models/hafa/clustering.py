@@ -25,8 +25,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+from hafabench.models.precision import at_least_single, without_autocast
 
 # Squared distances in memory at the same time, in elements: whole matrices of several samples (64 MiB of float32), or
 # one row block (2 MiB, which fits into a processor's cache).
@@ -43,7 +47,8 @@ def dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
     multiply-accumulates. It has no gradient: the assignment is piecewise constant.
 
     Args:
-        x: Tokens (B, N, C). Distances are computed in float32, or in float64 for float64 tokens.
+        x: Tokens (B, N, C). Distances, densities and the choice of the centres are computed in float32, or in float64
+            for float64 tokens. Neither autocast nor a lower precision of matrix products, such as TF32, changes this.
         clusters: Number of clusters, 1 <= clusters <= N.
         k: Neighbours in the density, at most N.
 
@@ -54,21 +59,42 @@ def dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
 
 
 def _dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
-    batch, tokens, _ = x.shape
+    tokens = x.shape[1]
     if not 1 <= clusters <= tokens:
         raise ValueError(f"cannot form {clusters} clusters of {tokens} tokens")
-    x = x.detach()
-    if x.dtype != torch.float64:
-        x = x.float()
+    x = at_least_single(x.detach())
+    # Autocast and a lower precision of matrix products would apply here too, because the operator is Python code.
+    with without_autocast(x), _full_matmul_precision(x.device):
+        return _cluster(x, clusters, min(k, tokens))
+
+
+def _cluster(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
+    batch, tokens, _ = x.shape
     # Centring does not change the distances, and reduces the cancellation in |a|^2 + |b|^2 - 2ab.
     x = x - x.mean(dim=1, keepdim=True)
-    k = min(k, tokens)
     if tokens > MAX_WHOLE_TOKENS:
         return torch.stack([_cluster_in_blocks(sample, clusters, k) for sample in x])
     samples = max(1, MAX_DISTANCES // tokens**2)
     if batch <= samples:
         return _cluster_whole(x, clusters, k)
     return torch.cat([_cluster_whole(part, clusters, k) for part in x.split(samples)])
+
+
+@contextmanager
+def _full_matmul_precision(device: torch.device) -> Iterator[None]:
+    """Switch off what `torch.set_float32_matmul_precision` allows: float32 products rounded to TF32 or bfloat16."""
+    # torch's stubs do not know these settings.
+    backends: Any = torch.backends
+    matmul = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    if before in ("ieee", "none"):
+        yield
+        return
+    matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def _shape_only(x: torch.Tensor, _clusters: int, _k: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.ops import deform_conv2d
 
 from hafabench.models.hafa.tokens import Aggregation, Tokens
+from hafabench.models.precision import at_least_single, without_autocast
 
 
 class OffsetConv(nn.Module):
@@ -40,8 +41,10 @@ class OffsetConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute from a map (B, C, H, W) the offsets (B, 2 k k, Ho, Wo) in pixels."""
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        """Compute from a map (B, C, H, W) the offsets (B, 2 k k, Ho, Wo) in pixels, in at least single precision."""
+        weight, bias = at_least_single(self.weight), at_least_single(self.bias)
+        with without_autocast(x):
+            return F.conv2d(at_least_single(x), weight, bias, self.stride, self.padding)
 
 
 class DeformableConv(nn.Module):
@@ -65,13 +68,26 @@ class DeformableConv(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """Convolve a map (B, C, H, W), with offsets (B, 2 k k, Ho, Wo) in pixels, into (B, C', Ho, Wo)."""
+        """Convolve a map (B, C, H, W), with offsets (B, 2 k k, Ho, Wo) in pixels, into (B, C', Ho, Wo).
+
+        Sampling points and their bilinear weights are computed in at least single precision. An offset that is not
+        finite makes the features of its window NaN, so that the loss tells that the training has diverged.
+        """
         if x.is_cuda:
-            return deform_conv2d(x, offset, self.weight, self.bias, stride=self.stride, padding=self.padding)
+            return self._deform_on_gpu(x, offset)
         batch, _, rows, columns = offset.shape
         windows = self._sample(x, offset).view(batch, rows, columns, -1)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(windows, weight, self.bias).permute(0, 3, 1, 2)
+
+    def _deform_on_gpu(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        finite = offset.isfinite()
+        # torchvision would read outside the map at NaN, and take infinity for a point outside, which gives zero.
+        offset = at_least_single(offset.masked_fill(~finite, 0))
+        inputs = [tensor.to(offset.dtype) for tensor in (x, self.weight, self.bias)]
+        with without_autocast(x):
+            out = deform_conv2d(inputs[0], offset, inputs[1], inputs[2], stride=self.stride, padding=self.padding)
+        return out.masked_fill(~finite.all(1, keepdim=True), torch.nan).to(x.dtype)
 
     def _sample(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """Return the features (B Ho Wo k k, C) at every sampling point; the points of a window are adjacent rows."""
@@ -108,7 +124,7 @@ def _corners(points: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor,
 
     Returns:
         Row-major indices (2, 2, B, P) of the pixels, clamped to the map, and their weights (2, 2, B, P), which are
-        zero for pixels outside the map.
+        zero for pixels outside the map, and NaN for points that are not finite.
     """
     before = points.floor()
     beyond = points - before
@@ -116,7 +132,8 @@ def _corners(points: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor,
     lowest, highest = points.new_zeros(2), points.new_tensor(size) - 1
     inside = corners.clamp(lowest, highest)
     weights = torch.stack((1 - beyond, beyond)) * (corners == inside)
-    rows, columns = inside.int().unbind(-1)
+    # Points that are not numbers read any pixel, with a weight that is not a number.
+    rows, columns = inside.nan_to_num(0).int().unbind(-1)
     row_weights, column_weights = weights.unbind(-1)
     index = rows.unsqueeze(1) * size[1] + columns
     return index, row_weights.unsqueeze(1) * column_weights

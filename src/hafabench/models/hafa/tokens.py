@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hafabench.models.precision import single_or_double
+
 EPS = 1e-6
 
 
@@ -23,7 +25,7 @@ class Bags:
     Attributes:
         index: Rows (I,) of a flattened batch.
         starts: Start (S,) of each bag in ``index``.
-        weights: Weight (I,) of each row: one divided by the bag's size + 1e-6.
+        weights: Weight (I,) of each row: one divided by the bag's size + 1e-6; float32 or float64.
     """
 
     index: torch.Tensor
@@ -31,16 +33,27 @@ class Bags:
     weights: torch.Tensor
 
     @classmethod
-    def means(cls, index: torch.Tensor, starts: torch.Tensor, sizes: torch.Tensor) -> Bags:
-        """Make bags from their rows, starts and sizes; tensors of more than one dimension are flattened."""
+    def means(cls, index: torch.Tensor, starts: torch.Tensor, sizes: torch.Tensor, dtype: torch.dtype) -> Bags:
+        """Make bags; tensors of more than one dimension are flattened.
+
+        Args:
+            index: Rows of a flattened batch.
+            starts: Start of each bag in ``index``.
+            sizes: Number of rows of each bag.
+            dtype: Dtype of the weights, float32 or float64.
+        """
         sizes = sizes.flatten()
-        weights = (1 / (sizes + EPS)).repeat_interleave(sizes, output_size=index.numel())
+        weights = (1 / (sizes.to(dtype) + EPS)).repeat_interleave(sizes, output_size=index.numel())
         return cls(index.flatten(), starts.flatten(), weights)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the means (S, C) of rows (R, C); empty bags give 0."""
-        weights = self.weights.to(rows.dtype)
-        return F.embedding_bag(self.index, rows, self.starts, mode="sum", per_sample_weights=weights)
+        """Return the means (S, C) of rows (R, C), in their dtype; empty bags give 0.
+
+        They are computed in the dtype of the weights, since half precision would change their sum.
+        """
+        values = rows.to(self.weights.dtype)
+        means = F.embedding_bag(self.index, values, self.starts, mode="sum", per_sample_weights=self.weights)
+        return means.to(rows.dtype)
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,9 @@ class ClusterTable:
     num_tokens: int
 
     # These are computed from the index on first use. A classifier that ends with cluster tokens never needs them.
-    _bags: dict[tuple[str, tuple[int, int]], Bags] = field(default_factory=dict, repr=False, compare=False)
+    _bags: dict[tuple[str, tuple[int, int], torch.dtype], Bags] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     _sorted: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(
         default_factory=list, repr=False, compare=False
     )
@@ -67,25 +82,27 @@ class ClusterTable:
         """Return the table after another clustering: token t of sample b joins token ``assignment[b, t]``."""
         return ClusterTable(assignment.gather(1, self.index), self.size, num_tokens)
 
-    def tokens_of_positions(self, size: tuple[int, int]) -> Bags:
-        """Return the tokens that cover each position of a map of ``size``."""
-        key = ("tokens", size)
+    def tokens_of_positions(self, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Bags:
+        """Return the tokens that cover each position of a map of ``size``, for features of ``dtype``."""
+        dtype = single_or_double(dtype)
+        key = ("tokens", size, dtype)
         if key not in self._bags:
             order, offsets, counts = _sort_by_map_position(self.size, size, self.index.device)
             batch = len(self.index)
             index = self.index[:, order] + _sample_offsets(batch, self.num_tokens, order.device)
             starts = offsets + _sample_offsets(batch, len(order), order.device)
-            self._bags[key] = Bags.means(index, starts, counts.expand(batch, -1))
+            self._bags[key] = Bags.means(index, starts, counts.expand(batch, -1), dtype)
         return self._bags[key]
 
-    def positions_of_tokens(self, size: tuple[int, int]) -> Bags:
-        """Return the positions that each token covers on a map of ``size``."""
-        key = ("positions", size)
+    def positions_of_tokens(self, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Bags:
+        """Return the positions that each token covers on a map of ``size``, for features of ``dtype``."""
+        dtype = single_or_double(dtype)
+        key = ("positions", size, dtype)
         if key not in self._bags:
             order, starts, counts = self._sort_by_token()
             positions = _map_positions(self.size, size, self.index.device)
             positions = positions + _sample_offsets(len(self.index), size[0] * size[1], positions.device)
-            self._bags[key] = Bags.means(positions.flatten()[order], starts, counts)
+            self._bags[key] = Bags.means(positions.flatten()[order], starts, counts, dtype)
         return self._bags[key]
 
     def _sort_by_token(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -162,7 +179,7 @@ class Tokens:
         if table is None:
             index = torch.arange(num_tokens, device=self.x.device).expand(batch, -1)
             table = ClusterTable(index, self.grid, num_tokens)
-        means = table.tokens_of_positions(size)(self.x.reshape(-1, channels))
+        means = table.tokens_of_positions(size, self.x.dtype)(self.x.reshape(-1, channels))
         return _as_map(means.view(batch, -1, channels), size)
 
     def gather_map(self, features: torch.Tensor) -> torch.Tensor:
@@ -175,12 +192,18 @@ class Tokens:
             same = size == self.grid
             return rows if same else rows.index_select(1, _map_positions(self.grid, size, rows.device))
         rows = features.flatten(2).transpose(1, 2).reshape(-1, channels)
-        return self.table.positions_of_tokens(size)(rows).view(batch, -1, channels)
+        return self.table.positions_of_tokens(size, rows.dtype)(rows).view(batch, -1, channels)
 
     def centres(self, grid: tuple[int, int]) -> torch.Tensor:
-        """Return the mean location (y, x) of each token, (B or 1, N, 2), in positions of ``grid`` from (0, 0)."""
-        device, initial = self.x.device, self.initial_grid
-        axes = [(torch.arange(initial[i], device=device) + 0.5) * (grid[i] / initial[i]) - 0.5 for i in (0, 1)]
+        """Return the mean location (y, x) of each token, (B or 1, N, 2), in positions of ``grid`` from (0, 0).
+
+        Locations are float32, or float64 for float64 tokens; half precision cannot separate them on large maps.
+        """
+        device, dtype, initial = self.x.device, single_or_double(self.x.dtype), self.initial_grid
+        axes = [
+            (torch.arange(initial[i], device=device, dtype=dtype) + 0.5) * (grid[i] / initial[i]) - 0.5
+            for i in (0, 1)
+        ]
         locations = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         if self.table is None:
             return locations.flatten(1).transpose(0, 1).unsqueeze(0)
