@@ -424,7 +424,7 @@ def _plural(name: str) -> str:
 
 def _bounds(about: JsonSchema) -> str:
     names = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-    bounds = [f"{sign} {about[name]:g}" for name, sign in names.items() if name in about]
+    bounds = [f"{sign} {about[name]:.12g}" for name, sign in names.items() if name in about]
     return " " + " and ".join(bounds) if bounds else ""
 
 

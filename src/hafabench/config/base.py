@@ -2,15 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+_NOT_FINITE = re.compile(r"\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([^}]*)\})")
+
+
+def _checking_numbers(schema: Any) -> Any:
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_checking_numbers, schema))
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("function") == {"type": "no-info", "function": _like_a_number}:
+        return schema
+    if schema.get("type") in ("int", "float"):
+        return core_schema.no_info_before_validator_function(_like_a_number, schema)  # type: ignore[arg-type]
+    return {
+        key: value if key in ("metadata", "serialization", "default") else _checking_numbers(value)
+        for key, value in schema.items()
+    }
+
+
+def _like_a_number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, found {str(value).lower()}")
+    if isinstance(value, str) and _NOT_FINITE.fullmatch(value):
+        raise ValueError(f"expected a number, found {value!r}")
+    return value
 
 
 class StrictModel(BaseModel):
-    """A pydantic model that is immutable and refuses unknown keys."""
+    """A pydantic model that is immutable and refuses unknown keys.
+
+    Pydantic takes true for the number 1, and the text ``nan`` or ``inf`` for a number. Here they are refused.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema of pydantic in which every number is checked by `_like_a_number` first."""
+        return _checking_numbers(handler(source))
+
+
+def checking_numbers(annotation: Any) -> Any:
+    """Return an annotation whose numbers are checked as in a `StrictModel`, for a `pydantic.TypeAdapter`."""
+
+    class Checking:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+            return _checking_numbers(handler(source))
+
+    return Annotated[annotation, Checking]
+
+
+def _expanded(path: Any) -> Any:
+    """Replace ``~`` and environment variables in a path; ``$$`` stands for a dollar sign."""
+    if not isinstance(path, str):
+        return path
+    if not path.strip():
+        raise ValueError("expected a path, found an empty text")
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1]:
+            return "$"
+        name = match[2] or match[3]
+        value = os.environ.get(name)
+        if not value:
+            state = "not set" if value is None else "empty"
+            raise ValueError(
+                f"the environment variable {name} is {state} (write $$ for a dollar sign), found {path!r}"
+            )
+        return value
+
+    expanded = _VARIABLE.sub(value_of, path)
+    try:
+        return Path(expanded).expanduser() if path.startswith("~") else expanded
+    except RuntimeError:
+        raise ValueError(
+            f"there is no home folder {path.partition('/')[0]} (write ./~ for a name), found {path!r}"
+        ) from None
+
+
+# A path in a file that a user writes.
+UserPath = Annotated[Path, BeforeValidator(_expanded)]
 
 
 def _add_old_spellings(schema: dict[str, Any], model: type[BaseModel]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
-from hafabench.config.base import RenamedKeysModel, StrictModel
+from hafabench.config.base import RenamedKeysModel, StrictModel, UserPath
 from hafabench.config.catalog import ModelSpec, derive, merger_problem
 from hafabench.config.keep_rates import KeepRates, keep_rates_problem, scheduled
 
@@ -22,15 +21,10 @@ class KeepConfig(StrictModel):
     rate: float = Field(description="Share of the tokens that is kept, between 0 and 1.")
 
 
-def _expanded(path: Path) -> Path:
-    """Replace ``~`` and environment variables in a path."""
-    return Path(os.path.expandvars(path)).expanduser()
-
-
 class WeightsConfig(StrictModel):
     """Published ImageNet weights from which the dense runs of a model start. A path alone stands for `file`."""
 
-    file: Annotated[Path, AfterValidator(_expanded)] = Field(
+    file: UserPath = Field(
         description="File with the weights, in any layout that `hafabench evaluate --weights` reads. The path is "
         "absolute or relative to the repository's root; `~` and environment variables are replaced."
     )

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from hafabench.config.base import RenamedKeysModel, StrictModel
+from hafabench.config.base import RenamedKeysModel, StrictModel, UserPath, checking_numbers
 from hafabench.config.catalog import CATALOG, ModelSpec
 from hafabench.config.claims import ClaimsConfig, load_claims_config
 from hafabench.config.custom_models import ModelConfig, WeightsConfig
@@ -33,7 +33,10 @@ class DigitsGenerator(StrictModel):
 
     kind: Literal["digits"] = Field(description="The only generator.")
     seed: int = Field(
-        0, description="Seed of the composition and of the division of the handwritten digits into train and val."
+        0,
+        ge=0,
+        lt=2**32,
+        description="Seed of the composition and of the division of the handwritten digits into train and val.",
     )
     image_size: int = Field(ge=32, le=1024, description="Side of the square scenes, in pixels.")
     max_objects: int = Field(
@@ -53,7 +56,10 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
         "`annotations/instances_{train,val}2017.json`), and segmentation `ade20k` "
         "(`{images,annotations}/{training,validation}/`).",
     )
-    root: Path = Field(description="Folder of the data set, absolute or relative to the repository's root.")
+    root: UserPath = Field(
+        description="Folder of the data set, absolute or relative to the repository's root. In all paths `~` and "
+        "environment variables are replaced; `$$` stands for a dollar sign."
+    )
     num_classes: int = Field(gt=0, description="Number of classes that a head predicts.")
     images: dict[Literal["train", "val"], int] = Field(
         description="Expected number of images of each split. `hafabench data verify` checks it before a training."
@@ -140,24 +146,26 @@ class ExperimentConfig(StrictModel):
         "the paper's number at `full` scale. An experiment that uses GPUs requests one for every evaluation and "
         "latency measurement.",
     )
-    seeds: list[int] = Field(min_length=1, description="Seeds. Every model is trained once with each of them.")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        min_length=1, description="Seeds. Every model is trained once with each of them."
+    )
     datasets: dict[Task, DatasetConfig] = Field(description="Data set of each task.")
-    recipes: Path | None = Field(
+    recipes: UserPath | None = Field(
         None,
         description="Folder of the recipe files `<task>.yaml`, relative to the experiment file. By default each "
         "recipe is read from `recipes/` beside the experiment file, or else from the files of this project.",
     )
-    tables: Path | None = Field(
+    tables: UserPath | None = Field(
         None,
         description="File of the tables, relative to the experiment file; by default `tables.yaml` beside it, or "
         "else the file of this project.",
     )
-    paper_values: Path | None = Field(
+    paper_values: UserPath | None = Field(
         None,
         description="File of the paper's printed values, relative to the experiment file; by default "
         "`paper_values.csv` beside it, or else the file of this project.",
     )
-    claims: Path | None = Field(
+    claims: UserPath | None = Field(
         None,
         description="File of the claims, relative to the experiment file; by default `claims.yaml` beside it, or "
         "else the file of this project.",
@@ -404,7 +412,7 @@ def _check_override(source: YamlFile, index: int, override: Override, problems: 
         if field is None:
             problems.append(source.problem((*at, "set", key), f"unknown key of the {task} recipe"))
             continue
-        annotation: Any = Annotated[field.annotation, field]
+        annotation = checking_numbers(Annotated[field.annotation, field])
         try:
             TypeAdapter(annotation).validate_python(value)
         except ValidationError as error:

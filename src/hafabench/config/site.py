@@ -11,9 +11,9 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hafabench.config.base import StrictModel
 from hafabench.config.shipped import own_or_shipped
@@ -57,6 +57,34 @@ def _extra(text: str) -> str:
     return text
 
 
+# HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]], as Slurm writes time limits.
+_TIME = re.compile(
+    r"(?:(?P<days>\d+)-(?P<hours>\d{1,2})(?::(?P<minutes>\d{2})(?::(?P<seconds>\d{2}))?)?|"
+    r"(?P<h>\d+):(?P<m>\d{2}):(?P<s>\d{2}))"
+)
+
+
+def _hours(value: Any) -> Any:
+    """Return the hours of a time limit such as ``24:00:00`` or ``1-12``; return what is not like one unchanged.
+
+    ``12:30`` is refused: Slurm takes it for minutes and seconds, and many people for hours and minutes.
+    """
+    if not isinstance(value, str) or not re.search(r":|\d-\d", value):
+        return value
+    match = _TIME.fullmatch(value.strip())
+    if match is None:
+        expected = "expected hours, or a time such as 24:00:00 (hours, minutes, seconds) or 1-12:00:00 (with days)"
+        raise ValueError(f"{expected}, found {value!r}")
+    part = {name: int(text or 0) for name, text in match.groupdict().items()}
+    minutes, seconds = part["minutes"] + part["m"], part["seconds"] + part["s"]
+    if max(minutes, seconds) > 59 or part["hours"] > 23:
+        raise ValueError(f"expected at most 59 minutes and seconds, and 23 hours after days, found {value!r}")
+    return 24 * part["days"] + part["hours"] + part["h"] + minutes / 60 + seconds / 3600
+
+
+_Hours = Annotated[float, BeforeValidator(_hours, json_schema_input_type=float | str)]
+
+
 def _checked(pattern: str, expectation: str) -> AfterValidator:
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -90,11 +118,11 @@ class Pool(StrictModel):
     extra: Annotated[str, AfterValidator(_extra)] | None = Field(
         None, description="Further options of `sbatch` as one string: `--exclusive --licenses=a`."
     )
-    max_hours: float = Field(
+    max_hours: _Hours = Field(
         24,
         gt=0,
-        description="Longest run time that a job may request, in hours: the time limit of the partition, or less. A "
-        "longer training continues in further attempts.",
+        description="Longest run time that a job may request, in hours or as `24:00:00` or `1-12:00:00`: the time "
+        "limit of the partition, or less. A longer training continues in further attempts.",
     )
     cpus: int = Field(16, gt=0, description="CPUs of a node that jobs may use.")
     memory_gb: float = Field(64, gt=0, description="Memory of a node that jobs may use, in GiB.")

@@ -111,3 +111,28 @@ def test_the_environment_may_name_another_file(monkeypatch, tmp_path):
     assert site_file(REPOSITORY) == tmp_path / "mine.yaml"
     with pytest.raises(UserError, match=f"no such file, but the environment variable {SITE_VARIABLE} names it"):
         load_site(site_file())
+
+
+@pytest.mark.parametrize(
+    ("written", "hours"),
+    [
+        ("24:00:00", 24),
+        ("1:30:00", 1.5),
+        ("1-12", 36),
+        ("2-00:30", 48.5),
+        ("1-00:00:36", 24.01),
+        ("064", 64),
+        ("1e1", 10),
+        (".5", 0.5),
+    ],
+)
+def test_time_limits_as_slurm_writes_them(write, written, hours):
+    assert load_site(write(f"gpu: {{max_hours: {written}}}")).gpu.max_hours == pytest.approx(hours)
+
+
+@pytest.mark.parametrize(
+    "written", ["12:30", "24:00:60", "1-24:00", "1-2-3", "0x1:00:00", "UNLIMITED", "true", ".inf", "-1"]
+)
+def test_time_limits_that_mean_nothing_or_two_things(write, written):
+    with pytest.raises(UserError, match=r"^\S+:1: gpu\.max_hours: "):
+        load_site(write(f"gpu: {{max_hours: {written}}}"))
