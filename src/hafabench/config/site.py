@@ -82,7 +82,7 @@ def _hours(value: Any) -> Any:
     return 24 * part["days"] + part["hours"] + part["h"] + minutes / 60 + seconds / 3600
 
 
-_Hours = Annotated[float, BeforeValidator(_hours, json_schema_input_type=float | str)]
+_Hours = Annotated[float, BeforeValidator(_hours, json_schema_input_type=Annotated[float, Field(gt=0)] | str)]
 
 
 def _checked(pattern: str, expectation: str) -> AfterValidator:
