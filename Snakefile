@@ -79,6 +79,7 @@ onsuccess:
 
 
 onerror:
+    report_what_there_is()
     account()
     run_verb("status", "--failed")
 

@@ -62,7 +62,19 @@ def request_of(wildcards):
 def run_verb(*words, program=(sys.executable, "-m", "hafabench")):
     """Run a command of hafabench when the driver ends. Its output is shown, and a failure is ignored."""
     command = [*program, *words, "--experiment", str(EXPERIMENT_FILE)]
-    subprocess.run(command, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != AS_JOB}
+    return subprocess.run(command, check=False, env=environment).returncode == 0
+
+
+def report_what_there_is():
+    """Make the tables and the report of the records that exist, if they were requested and jobs failed."""
+    requested = set(map(str, workflow.dag_settings.targets)) or {"all"}
+    is_requested = requested & {"all", *map(str, RULES["write_report"].outputs)}
+    if not is_requested or not any(path.exists() for path in JOBS.records):
+        return
+    # These run as jobs do, perhaps in a container image with the packages for reports.
+    if run_verb("collect", "--partial", program=["hafabench"]):
+        run_verb("report", program=["hafabench"])
 
 
 def account():

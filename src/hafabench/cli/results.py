@@ -11,16 +11,18 @@ from hafabench.cli.options import attempt, experiment_option, load
 
 @click.command()
 @experiment_option
-def collect(experiment: Path) -> None:
+@click.option("--partial", is_flag=True, help="Leave out records that are stale or cannot be read.")
+def collect(experiment: Path, partial: bool) -> None:
     """Collect the records of an experiment into one frame.
 
-    The frame contains all metrics and is written as Parquet and CSV.
+    The frame contains all metrics and is written as Parquet and CSV. With --partial it is made of the records that
+    can be used. The workflow does so after a failure, and its next run makes an incomplete frame again.
     """
     from hafabench.reporting.frame import collect_experiment
 
     loaded = load(experiment)
     with attempt(loaded, "collect_records"):
-        frame, missing = collect_experiment(loaded)
+        frame, missing = collect_experiment(loaded, partial=partial)
     for path in missing:
         click.echo(f"missing: {path}", err=True)
     click.echo(f"{len(frame)} metrics of {frame['id'].nunique()} records; {len(missing)} records are missing")

@@ -20,7 +20,7 @@ from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.snakemake import driver_processes, is_locked, jobs_by_comment
 from hafabench.runs.state import FRESH_S, JobState, RunState, job_states
 
-ORDER = ("running", "queued", "failed", "interrupted", "stale", "to do", "done")
+ORDER = ("running", "queued", "failed", "interrupted", "stale", "collapsed", "to do", "done")
 # The last attempt has ended, and the job is not done.
 _UNSUCCESSFUL = ("failed", "interrupted")
 # Shown instead of a node for a job that was started by the local executor or by hand.
@@ -33,7 +33,8 @@ class JobStatus:
 
     Attributes:
         job: The job.
-        state: One of `ORDER`; ``to do``: not submitted yet.
+        state: One of `ORDER`; ``to do``: not submitted yet; ``collapsed``: done, but the training diverged, or did
+            not begin because that of its starting weights diverged.
         detail: Its progress, the reason why it waits, or the last line of its log; may be empty.
         node: Where it runs.
         slurm_id: Slurm's id of its live Slurm job.
@@ -110,6 +111,9 @@ def _status(state: JobState, queued: QueuedJob | None) -> JobStatus:
     job = state.job
     training = state.run if job.rule == "train_run" else None
     if state.state == "done":
+        record = state.run.record if state.run is not None and job.rule == "evaluate_run" else None
+        if record is not None and record.collapse is not None:
+            return JobStatus(job, "collapsed", record.collapse.clause(record.id))
         return JobStatus(job, "done")
     if queued is not None and queued.is_pending:
         return JobStatus(job, "queued", queued.reason, slurm_id=queued.id)

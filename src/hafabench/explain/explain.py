@@ -26,7 +26,7 @@ from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import complexity_record, dataset_report, imported_folder, latency_record
 from hafabench.runs.records import expected_records, imported_records
 from hafabench.runs.run import Run
-from hafabench.runs.state import RunState, job_states, run_state
+from hafabench.runs.state import JobState, RunState, job_states, run_state
 
 
 def explain(experiment: Experiment, locator: str) -> Explanation:
@@ -61,8 +61,12 @@ class Explainer:
         return {**expected_records(self.experiment, self.jobs.runs), **imported_records(self.experiment)}
 
     @cached_property
+    def _job_states(self) -> dict[str, JobState]:
+        return job_states(self.jobs, known=self._run_states)
+
+    @cached_property
     def _planned(self) -> dict[str, PlannedJob]:
-        return planned_jobs(self.jobs, job_states(self.jobs, known=self._run_states))
+        return planned_jobs(self.jobs, self._job_states)
 
     @cached_property
     def _others(self) -> list[Experiment]:
@@ -89,7 +93,9 @@ class Explainer:
         row = place.table_layout.rows.index(place.row)
         cell = table.rows[row].cells[place.table_layout.columns.index(place.column)]
         found = origins(place, metrics, records, {run.id: run for run in runs})
-        done = bool(found) and all(state.state == "done" for state in states)
+        # A collapsed run is done, although it has no number.
+        collapsed = any(state.record is not None and state.record.collapse is not None for state in states)
+        done = (bool(found) or collapsed) and all(state.state == "done" for state in states)
         what = f"{table.place}: {place.row.label}, {place.column.header}"
         digest = _verified_digest(experiment, place.column.task) if runs else None
         return Explanation(
@@ -104,7 +110,10 @@ class Explainer:
                 for verdict in report.ledger.verdicts
                 if verdict.claim.row is place.row and verdict.claim.column is place.column
             ],
-            notes=list(why_empty(experiment, place, runs, found, lambda: self._others)),
+            notes=[
+                *why_empty(experiment, place, runs, found, lambda: self._others),
+                *(f"{outcome.id}: {outcome.clause}" for outcome in cell.outcomes if outcome.clause != legend.NOT_YET),
+            ],
             origins=found,
             runs=[_explain_run(experiment, state, digest) for state in states],
             accounting=_accounting(report.costs, place, runs) if report.costs else [],
@@ -121,7 +130,7 @@ class Explainer:
         key = frozenset(records)
         if key not in self._reports:
             counts = current_counts(self.experiment)
-            self._reports[key] = Report(self.experiment, make_frame(records.items()), counts)
+            self._reports[key] = Report(self.experiment, make_frame(records.items()), counts, self._job_states)
         return self._reports[key]
 
 

@@ -21,7 +21,7 @@ class Value:
         mean, spread, n: Mean, standard deviation and number of seeds.
         delta, delta_interval: Difference from the baseline, and its confidence interval.
         by_seed: The value of each seed, by model and seed (or ``unknown``).
-        mark: ``measured``, ``counted``, ``imported`` or ``not run``.
+        mark: ``measured``, ``counted``, ``imported``, ``collapsed``, ``failed`` or ``not run``.
         paper, paper_delta: The paper's value and difference; ``paper_printed`` shows both as the paper prints them.
     """
 

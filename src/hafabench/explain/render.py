@@ -111,7 +111,8 @@ def _cost(entry: Details) -> str:
 def _value(explanation: Explanation) -> list[tuple[str, str]]:
     value = explanation.value
     here = " ".join(filter(None, [value.printed, value.delta_printed]))
-    entries = [("here", f"{here} ({value.mark})" if value.mean is not None else "not run in this experiment")]
+    is_empty = value.mean is None and value.mark == "not run"
+    entries = [("here", "not run in this experiment" if is_empty else f"{here} ({value.mark})")]
     for model, seeds in value.by_seed.items():
         name = "seeds" if len(value.by_seed) == 1 else f"seeds, {model}"
         if seeds:

@@ -10,8 +10,10 @@ from PIL import Image
 
 from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.data.classes import class_palette, segmentation_classes
+from hafabench.engines.trained import collapse_of
 from hafabench.files import atomic_path, sha256_of
 from hafabench.formatting.numbers import format_fixed
+from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.pictures.contact_sheet import compose_contact_sheet
 from hafabench.pictures.index import (
     PictureIndex,
@@ -44,7 +46,7 @@ Captioned = tuple[Image.Image, str]
 def draw_pictures(experiment: Experiment) -> PictureIndex:
     """Draw the pictures that the experiment trains models for, and write the tiles, contact sheets and index.
 
-    The same weights and data give the same bytes.
+    The same weights and data give the same bytes. If the training of a run collapsed, its sheet has blank tiles.
 
     Raises:
         UserError: If a checkpoint or data is missing, or belongs to another run.
@@ -60,9 +62,23 @@ def draw_pictures(experiment: Experiment) -> PictureIndex:
     return index
 
 
+def _collapsed_sheet(layout: SheetLayout, folder: Path) -> Sheet | None:
+    """Write a sheet of blank tiles if the training of a run that it shows collapsed; return None otherwise."""
+    collapses = {run.id: collapse_of(load_checkpoint(run.checkpoint)) for run in layout.runs}
+    notes = [f"{run}: {collapse.clause(run)}." for run, collapse in collapses.items() if collapse is not None]
+    if not notes:
+        return None
+    blank = Image.new("RGB", (TILE_SIZE, TILE_SIZE), "white")
+    tiles = [(blank, "not drawn")] * len(layout.columns)
+    return _write_sheet(layout, folder, [(str(row), tiles) for row in range(layout.rows)], legend=[], notes=notes)
+
+
 def draw_clusters_sheet(pair: tuple[Run, Run], folder: Path) -> Sheet:
     """Draw the clusters of SIA and the segmentations of two runs, and write the sheet beside the index."""
     layout, run = clusters_layout(pair), pair[1]
+    collapsed = _collapsed_sheet(layout, folder)
+    if collapsed is not None:
+        return collapsed
     num_classes = run.dataset.num_classes
     images = segment_images(pair, layout.rows)
     rows: list[tuple[str, list[Captioned]]] = []
@@ -113,6 +129,9 @@ def _accuracies(one: SegmentedImage) -> list[str]:
 def draw_offsets_sheet(run: Run, folder: Path) -> Sheet:
     """Draw the sampling points of a classifier's LAAs, and write the sheet beside the index."""
     layout = offsets_layout(run)
+    collapsed = _collapsed_sheet(layout, folder)
+    if collapsed is not None:
+        return collapsed
     rows: list[tuple[str, list[Captioned]]] = []
     for one in classify_images(run, layout.rows):
         image = (resize_to_square(one.image), f"{one.label}, classified as {one.predicted}")

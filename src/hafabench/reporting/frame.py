@@ -6,6 +6,7 @@ Tables, figures and comparisons are built from the frame alone.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ DTYPES: dict[str, str] = {
 }
 
 _CODE = ("git_commit", "git_dirty", "experiment_tracked")
+# The names of rows that are no metrics: the training of a run collapsed, or it did not begin because that of its
+# starting weights collapsed. Their value is the optimiser step, and their convention describes the outcome.
+COLLAPSED, NOT_BEGUN = "collapsed", "not_begun"
+
 _PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 # Columns that frames of earlier versions do not have; their values are unknown.
 _ADDED = {"experiment_tracked", "starting_weights"}
@@ -80,7 +85,7 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def make_frame(records: Iterable[tuple[Path, Record]], problems: list[Problem | str] | None = None) -> pd.DataFrame:
-    """Return the frame of the given records: one row per metric.
+    """Return the frame of the given records: one row per metric, or one row for a training that collapsed.
 
     Args:
         records: The records with their files, in any order.
@@ -117,11 +122,17 @@ def empty_frame() -> pd.DataFrame:
     return make_frame([])
 
 
-def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]]:
+def collect_experiment(experiment: Experiment, *, partial: bool = False) -> tuple[pd.DataFrame, list[Path]]:
     """Collect the records of an experiment and write the frame into its results folder.
 
+    Args:
+        experiment: The experiment.
+        partial: Whether records that cannot be used are left out as if they were missing. If any is missing or left
+            out, the frame is made older than the records, so that the workflow makes it again.
+
     Returns:
-        The frame, and the files of measured records that are missing. Imported records are used if they exist.
+        The frame, and the files of measured records that are missing or left out. Imported records are used if they
+        exist.
 
     Raises:
         UserError: As in `collect`; also if a record was made under another configuration than the current one, or if
@@ -129,6 +140,9 @@ def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]
     """
     expected, imported = expected_records(experiment), imported_records(experiment)
     present = [path for path in expected if path.is_file()]
+    if partial:
+        imported = {path: mark for path, mark in imported.items() if _is_usable(path, mark, "imported")}
+        present = [path for path in present if _is_usable(path, expected[path], "measured")]
     frame = collect([*present, *imported])
     problems = _misplaced(frame, present, imported) or [
         *_stale(frame, present, expected, "made under another configuration", "make it again or delete it"),
@@ -136,8 +150,22 @@ def collect_experiment(experiment: Experiment) -> tuple[pd.DataFrame, list[Path]
     ]
     if problems:
         raise UserError(problems)
-    write_frame(frame, experiment.results)
-    return frame, [path for path in expected if path not in set(present)]
+    files = write_frame(frame, experiment.results)
+    missing = [path for path in expected if path not in set(present)]
+    if partial and missing:
+        records = [path.stat().st_mtime for path in (*expected, *imported) if path.is_file()]
+        for file in files:
+            os.utime(file, (min(records, default=0) - 1,) * 2)
+    return frame, missing
+
+
+def _is_usable(path: Path, fingerprint: str, origin: str) -> bool:
+    try:
+        record = read_record(path)
+    except UserError:
+        return False
+    is_finite = all(math.isfinite(metric.value) for metric in record.metrics)
+    return (record.fingerprint, record.origin) == (fingerprint, origin) and is_finite
 
 
 def _misplaced(frame: pd.DataFrame, measured: Iterable[Path], imported: Iterable[Path]) -> list[Problem]:
@@ -226,6 +254,19 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         "starting_weights": record.starting_weights.text if record.starting_weights else None,
         "record": str(path),
     }
+    if record.collapse is not None:
+        task, model, seed = record.id.split("/")
+        is_own = record.collapse.run == record.id
+        outcome = {
+            "task": task,
+            "model": model,
+            "seed": int(seed.removeprefix("seed")),
+            "name": COLLAPSED if is_own else NOT_BEGUN,
+            "value": float(record.collapse.step),
+            "unit": "step",
+            "convention": record.collapse.clause(record.id),
+        }
+        return [{**dict.fromkeys(DTYPES), **shared, **outcome}]
     # CSV does not distinguish an empty text from a missing one, so neither does the frame.
     return [
         {**shared, **{k: None if v == "" else v for k, v in metric.model_dump().items()}} for metric in record.metrics

@@ -34,6 +34,7 @@ _SPECIAL = {
     "|": r"\textbar{}",
     '"': "''",  # the default font encoding has no straight quote
     "\u2013": "--",
+    "\u2014": "---",
     "±": r"$\pm$",
     "\u00d7": r"$\times$",
     "†": r"$^\dagger$",
@@ -175,7 +176,7 @@ def _footnote_marks(table: Table) -> dict[str, str]:
     """Return the footnote marks by the subject of their sentence in the legend: letters for columns, or signs."""
     kinds = [*dict.fromkeys(table.kinds), "paper"]
     letters = {kind: rf"\textsuperscript{{{letter}}}" for kind, letter in zip(kinds, "abcd", strict=False)}
-    return letters | {sign: escape(sign) for sign in (legend.NOT_RUN, legend.IMPORTED)}
+    return letters | {sign: escape(sign) for sign in (legend.NOT_RUN, legend.COLLAPSED, legend.IMPORTED)}
 
 
 def _footnotes(table: Table, marks: dict[str, str]) -> str:

@@ -10,6 +10,9 @@ from hafabench.reporting.provenance import commit_text
 
 NOT_RUN = "\u2013"  # en dash
 IMPORTED = "†"
+COLLAPSED = "\u2014"  # em dash, as in Table 4 of the paper
+FAILED = "failed"
+NOT_YET = "not run yet"
 NO_COMPARISON = "No model has at least two seeds in common with its baseline, so that no comparison is possible."
 
 _MEANING = {
@@ -58,6 +61,11 @@ def notes(
     sentences.append(f"paper: cited from the paper{blank}.")
     if "not run" in marks:
         sentences.append(f"{NOT_RUN}: not run in this experiment.")
+    if "collapsed" in marks:
+        sentences.append(f"{COLLAPSED}: the training collapsed.")
+    if "failed" in marks:
+        sentences.append(f"{FAILED}: the last attempt ended with an error; the next run of the workflow repeats it.")
+    sentences += outcome_notes(columns, rows)
     if "imported" in marks:
         sentences.append(f"{IMPORTED}: imported: the numbers or their weights come from outside this project.")
     if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
@@ -72,6 +80,29 @@ def notes(
     sentences += _column_notes(columns, sources)
     sentences.append(_provenance(sources, experiment, scale))
     return sentences
+
+
+def outcome_notes(columns: Sequence[Column], rows: Sequence[Any]) -> list[str]:
+    """Return a sentence for each reason why there are no numbers: ``PVT-Tiny, seed 3 (mIoU (%)): failed: ...``.
+
+    Runs that have not been started yet are left out.
+
+    Args:
+        columns: The table's columns.
+        rows: The table's rows.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for column, cell in zip(columns, row.cells, strict=True):
+            for outcome in cell.outcomes:
+                if outcome.clause == NOT_YET:
+                    continue
+                subject = row.label if outcome.seed is None else f"{row.label}, seed {outcome.seed}"
+                found.setdefault((subject, outcome.clause), []).append(column.header)
+    texts: dict[str, list[str]] = {}
+    for (subject, clause), headers in found.items():
+        texts.setdefault(clause, []).append(f"{subject} ({', '.join(headers)})")
+    return [f"{'; '.join(subjects)}: {clause}." for clause, subjects in texts.items()]
 
 
 def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:

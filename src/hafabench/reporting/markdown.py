@@ -13,6 +13,7 @@ from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.static import ConventionFit
 from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.comparisons import COMPARISON_HEADER, how_to_read
+from hafabench.reporting.outcomes import Outcomes
 from hafabench.reporting.report import Report
 from hafabench.reporting.tables import Table, TableCell
 
@@ -30,8 +31,20 @@ def files(report: Report) -> dict[Path, str]:
 
 def tables_page(report: Report) -> str:
     """Return all tables on one page."""
-    head = f"# Tables of experiment {report.experiment.name}\n\n{_subtitle(report)}\n"
+    head = f"# Tables of experiment {report.experiment.name}\n\n{_subtitle(report)}\n{_without_numbers(report)}"
     return "\n".join([head, *map(render_table, report.tables.values())])
+
+
+def _without_numbers(report: Report) -> str:
+    """Name the trainings that collapsed and the records that are missing; empty if there are none."""
+    parts = []
+    named = {"Trainings that collapsed": report.outcomes.recorded, "Missing records": report.outcomes.missing}
+    for heading, found in named.items():
+        if found:
+            grouped = Outcomes.by_clause(found).items()
+            lines = [f"- {escape_markdown(f'{clause}: ' + ', '.join(ids))}" for clause, ids in grouped]
+            parts.append("\n".join(["", f"**{heading}**", "", *lines, ""]))
+    return "".join(parts)
 
 
 def render_table(table: Table) -> str:

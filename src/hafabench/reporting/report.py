@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,12 +18,14 @@ from hafabench.reporting.claims.ledger import Ledger, settle_claims
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
 from hafabench.reporting.curves import Curve, read_curve
 from hafabench.reporting.frame import read_frame
+from hafabench.reporting.outcomes import Outcomes, outcomes
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import Table, build_table
 from hafabench.results.counts import Counts, read_current
+from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import counts_record, frame_files, picture_index
 from hafabench.runs.run import Run, expand
-from hafabench.runs.state import has_own_history
+from hafabench.runs.state import JobState, has_own_history, job_states
 from hafabench.runs.static_models import counts_fingerprint
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class Report:
         frame: Its metrics, see `hafabench.reporting.frame`; it may have no rows.
         counts: The parameters and operations of its models; None if they have not been counted, in which case static
             claims are not settled.
+        states: The states of its jobs by id, which describe why records are missing; None if that is of no interest.
 
     Raises:
         UserError: If the frame contains numbers of another experiment or scale.
@@ -49,6 +53,7 @@ class Report:
     experiment: Experiment
     frame: pd.DataFrame
     counts: Counts | None
+    states: Mapping[str, JobState] | None = None
 
     def __post_init__(self) -> None:
         name, scale = self.experiment.name, self.experiment.config.scale
@@ -77,6 +82,11 @@ class Report:
         return {table_layout.id: TableMetrics(table_layout, self.frame) for table_layout in table_layouts}
 
     @cached_property
+    def outcomes(self) -> Outcomes:
+        """The trainings that collapsed, the jobs that failed, and the records that are missing."""
+        return outcomes(self.experiment, self.frame, self.states)
+
+    @cached_property
     def tables(self) -> dict[str, Table]:
         """The tables by id, in the paper's order."""
         about = {
@@ -84,7 +94,10 @@ class Report:
             "title": self.experiment.config.title,
             "scale": self.experiment.config.scale,
         }
-        return {name: build_table(metrics, self.paper_values, **about) for name, metrics in self.metrics.items()}
+        return {
+            name: build_table(metrics, self.paper_values, outcomes=self.outcomes, **about)
+            for name, metrics in self.metrics.items()
+        }
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -134,7 +147,8 @@ def build_report(experiment: Experiment) -> Report:
     Raises:
         UserError: If there is no frame, or if the frame or the record of counts cannot be used.
     """
-    return Report(experiment, read_frame(frame_files(experiment)[0]), current_counts(experiment))
+    frame = read_frame(frame_files(experiment)[0])
+    return Report(experiment, frame, current_counts(experiment), job_states(JobList(experiment)))
 
 
 def current_counts(experiment: Experiment) -> Counts | None:

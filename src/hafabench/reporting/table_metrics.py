@@ -10,7 +10,7 @@ import pandas as pd
 from hafabench.config.tables import Column, TableLayout
 from hafabench.stats.paired import PairedComparison, compare_paired
 
-Mark = Literal["measured", "counted", "imported", "not run"]
+Mark = Literal["measured", "counted", "imported", "collapsed", "failed", "not run"]
 
 
 class TableMetrics:

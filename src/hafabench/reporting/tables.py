@@ -6,6 +6,8 @@ has a mark:
 - ``measured``: trained and evaluated (or timed) here, at the experiment's scale;
 - ``counted``: parameters and multiply-accumulates of the full-size model, which training does not change;
 - ``imported``: from a record that was made elsewhere;
+- ``collapsed``: the training diverged;
+- ``failed``: the last attempt of its job ended with an error;
 - ``not run``: nothing was measured;
 - ``cited``: the paper's own number (the paper's half of the pair), or ``not printed`` if it has none.
 
@@ -25,6 +27,7 @@ from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.errors import UserError
 from hafabench.formatting.numbers import format_fixed, format_interval
 from hafabench.reporting import legend
+from hafabench.reporting.outcomes import Outcome, Outcomes, seeds_text
 from hafabench.reporting.table_metrics import Mark, TableMetrics, mark_of
 from hafabench.stats.paired import summarize
 
@@ -44,6 +47,7 @@ class TableCell:
         mark: The kind of ``value``.
         paper, paper_delta: The paper's value and difference.
         low, high: Quartiles of repeated measurements.
+        outcomes: The runs or measurements of the cell that have no numbers.
         best, paper_best: Whether ``value`` and ``paper`` are the best of their group, as printed.
     """
 
@@ -60,6 +64,7 @@ class TableCell:
     high: float | None = None
     best: bool = False
     paper_best: bool = False
+    outcomes: tuple[Outcome, ...] = ()
 
     @property
     def paper_mark(self) -> PaperMark:
@@ -69,7 +74,7 @@ class TableCell:
     def ours(self, decimals: int) -> tuple[str, str]:
         """Return this project's number and difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
         if self.value is None:
-            return legend.NOT_RUN, ""
+            return {"collapsed": legend.COLLAPSED, "failed": legend.FAILED}.get(self.mark, legend.NOT_RUN), ""
         text = format_fixed(self.value, decimals)
         if self.spread is not None:
             text += f" ± {format_fixed(self.spread, decimals)}"
@@ -77,6 +82,8 @@ class TableCell:
             text += f" {format_interval(self.low, self.high, decimals)}"
         if self.mark == "imported":
             text += legend.IMPORTED
+        # The mean is over the other seeds.
+        text = ", ".join(filter(None, [text, seeds_text(self.outcomes)]))
         return text, _bracketed(self.delta, decimals)
 
     def interval(self, decimals: int) -> str:
@@ -156,7 +163,15 @@ class Table:
         return blocks
 
 
-def build_table(metrics: TableMetrics, paper: PaperValues, *, experiment: str, title: str, scale: str) -> Table:
+def build_table(
+    metrics: TableMetrics,
+    paper: PaperValues,
+    *,
+    experiment: str,
+    title: str,
+    scale: str,
+    outcomes: Outcomes | None = None,
+) -> Table:
     """Fill a table layout with an experiment's numbers and the paper's.
 
     Args:
@@ -164,7 +179,8 @@ def build_table(metrics: TableMetrics, paper: PaperValues, *, experiment: str, t
         paper: The paper's printed values.
         experiment: Name of the experiment.
         title: Title of the experiment.
-        scale: Scale of the experiment.
+        scale: Scale of the experiment (`hafabench.config.experiment`).
+        outcomes: The outcomes of the experiment that are no numbers.
 
     Raises:
         UserError: If the table layout names a row of the paper that does not exist.
@@ -178,7 +194,9 @@ def build_table(metrics: TableMetrics, paper: PaperValues, *, experiment: str, t
             label=row.label,
             group=row.group,
             baseline=row.baseline,
-            cells=tuple(_cell(column, row, metrics, paper) for column in table_layout.columns),
+            cells=tuple(
+                _cell(column, row, metrics, paper, outcomes or Outcomes()) for column in table_layout.columns
+            ),
         )
         for row in table_layout.rows
     ]
@@ -216,9 +234,27 @@ def _kind(column: Column, scale: str) -> str:
     return scale if column.verb == "evaluate" and scale != "full" else "measured"
 
 
-def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues) -> TableCell:
+def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues, outcomes: Outcomes) -> TableCell:
+    """Fill one cell.
+
+    Args:
+        column: Its column.
+        row: Its row.
+        metrics: The metrics that fill its table.
+        paper: The paper's printed values.
+        outcomes: The outcomes of the experiment that are no numbers.
+    """
     printed, printed_delta = _printed(column, paper, metrics.table_layout.source, row.row or row.model)
+    without = tuple(outcomes.of(column, row.model, row.group))
     found = metrics.of(column, row.model)
+    if mark_of(found) == "imported" and any(outcome.kind == "collapsed" for outcome in without):
+        # An imported number is shown only if there is no result of this project.
+        found = []
+    if not found and without:
+        kinds = {outcome.kind for outcome in without}
+        # A cell of several seeds has failed if any has, because the others do not make it complete.
+        mark: Mark = "failed" if "failed" in kinds else "collapsed" if kinds == {"collapsed"} else "not run"
+        return TableCell(mark=mark, paper=printed, paper_delta=printed_delta, outcomes=without)
     if not found:
         return TableCell(paper=printed, paper_delta=printed_delta)
     summary = summarize([metric.value * column.factor for metric in found])
@@ -234,6 +270,7 @@ def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues) -
         delta_low=low,
         delta_high=high,
         mark=mark_of(found),
+        outcomes=without if mark_of(found) == "measured" else (),
         paper=printed,
         paper_delta=printed_delta,
         low=single.low * column.factor if single and single.low is not None else None,

@@ -165,6 +165,11 @@ class JobList(Mapping[str, Job]):
         """The files that a complete run of the workflow makes: the report and the records behind it."""
         return [*self.rules["write_report"].outputs, *self._records]
 
+    @property
+    def records(self) -> list[Path]:
+        """The records that the tables are made from."""
+        return list(self._records)
+
     def __getitem__(self, identifier: str) -> Job:
         return self._jobs[identifier]
 

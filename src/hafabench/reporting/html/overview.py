@@ -10,7 +10,9 @@ import pandas as pd
 from hafabench.config.experiment import Experiment, Scale
 from hafabench.config.recipes import TASKS, Task
 from hafabench.formatting.durations import format_duration
+from hafabench.reporting.frame import COLLAPSED, NOT_BEGUN
 from hafabench.reporting.html.tables import Details
+from hafabench.reporting.outcomes import Outcomes
 from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
 from hafabench.reporting.report import Report
 
@@ -41,12 +43,18 @@ def experiment_details(report: Report) -> Details:
     """Return the name and the text of each detail, the most important first."""
     experiment, runs, frame = report.experiment, report.runs, report.frame
     config = experiment.config
-    evaluated = set(frame.loc[frame["verb"] == "evaluate", "id"]) & set(runs)
+    with_numbers = (frame["verb"] == "evaluate") & ~frame["name"].isin((COLLAPSED, NOT_BEGUN))
+    evaluated = set(frame.loc[with_numbers, "id"]) & set(runs)
     details: Details = [
         ("Scale", _SCALES[config.scale]),
         ("Runs", f"{len(evaluated)} of {len(runs)} evaluated"),
         ("Seeds", ", ".join(map(str, config.seeds))),
     ]
+    named = {"Collapsed": report.outcomes.recorded, "Missing": report.outcomes.missing}
+    for name, found in named.items():
+        if found:
+            grouped = Outcomes.by_clause(found).items()
+            details.append((name, "; ".join(f"{clause}: {', '.join(ids)}" for clause, ids in grouped)))
     for task in TASKS:
         if task in config.datasets and config.train.get(task):
             details.append((f"Data, {task}", _dataset(experiment, task, frame)))
