@@ -126,18 +126,21 @@ def _missing(job: Job, jobs: JobList, states: Mapping[str, JobState]) -> Outcome
 
 
 def _reason(job: Job, jobs: JobList, states: Mapping[str, JobState]) -> tuple[Kind, str]:
-    """Return why a job is not done: its own failure, or the state of a job that it needs."""
+    """Return why a job is not done: its own failure, or the state of a job that it needs, first of all a failure."""
     state = states[job.id]
     if state.state == "failed":
         return "failed", f"failed: {job.rule}: {state.last_line.removeprefix('error: ')}"
+    reasons: list[tuple[Kind, str]] = []
     for name in job.needs:
         if states[name].outputs == "done":
             continue
         kind, clause = _reason(jobs[name], jobs, states)
         is_own = jobs[name].run is not None and jobs[name].run is job.run
-        if kind == "failed" and not is_own:
-            return "not run", f"not run: {name} {clause}"
-        return kind, clause
+        reasons.append(
+            ("not run", f"not run: {name} {clause}") if kind == "failed" and not is_own else (kind, clause)
+        )
+    if reasons:
+        return next((reason for reason in reasons if reason[1] != legend.NOT_YET), reasons[0])
     return "not run", _WORDS.get(state.state, f"not finished: {job.rule} is {state.state}")
 
 
