@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from hafabench.config.text_file import read_text
 from hafabench.config.yaml_file import describe, dotted
 from hafabench.errors import Problem, UserError
 
@@ -24,17 +25,29 @@ def read_json(path: Path, *, missing: str = "no such file") -> Any:
     Raises:
         UserError: If the file is missing or is not valid JSON, with the line of the first syntax error.
     """
+    text = read_text(path, missing=missing)
+    if not text.strip():
+        raise UserError(Problem(str(path), "", "not valid JSON: the file is empty"))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(Problem(str(path), "", missing)) from None
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(Problem(str(path), "", f"not valid JSON: {error.msg}", error.lineno)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(path), "", f"cannot be read as UTF-8 text: {error}")) from None
-    except (RecursionError, ValueError) as error:
-        # Lists in too many levels, or an integer of thousands of digits.
-        raise UserError(Problem(str(path), "", f"not valid JSON: {error}")) from None
+
+
+def parse_json(text: str) -> Any:
+    """Return the content of a JSON text.
+
+    Raises:
+        json.JSONDecodeError: If the text is not valid JSON, is nested too deeply or contains too large a number.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from None
+    except ValueError as error:
+        raise json.JSONDecodeError(f"a number is too large ({error})".partition(";")[0], text, 0) from None
 
 
 def read_json_object(path: Path) -> dict[str, Any] | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from hafabench.config.text_file import read_text
 from hafabench.errors import Problem, UserError
 
+_MISSING = "no such file; expected the paper's values as CSV"
 COLUMNS = ["table", "row", "label", "group", "baseline", "metric", "value", "printed_delta"]
 
 
@@ -46,12 +49,10 @@ def load_paper_values(path: Path) -> PaperValues:
         UserError: With every problem: a missing file, other columns, a value that is not a number, a repeated cell.
     """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as handle:
+        with io.StringIO(read_text(path, missing=_MISSING), newline="") as handle:
             reader = csv.DictReader(handle, strict=True)
             header, lines = reader.fieldnames, [(reader.line_num, line) for line in reader]
-    except FileNotFoundError:
-        raise UserError(Problem(str(path), "", "no such file; expected the paper's values as CSV")) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(Problem(str(path), "", f"cannot be read as CSV: {error}")) from None
     if header != COLUMNS:
         message = f"expected the columns {','.join(COLUMNS)}; found {','.join(header or []) or 'none'}"

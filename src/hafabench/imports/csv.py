@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.recipes import TASKS
+from hafabench.config.text_file import parse_number, read_csv_table
 from hafabench.errors import Problem, UserError
 from hafabench.imports.imported import Import, ImportedMetric, metric_in_record_unit, resolve_model
 
@@ -22,24 +22,22 @@ def read_csv(file: Path, models: Mapping[str, ModelSpec]) -> Import:
         UserError: With every problem at once: wrong columns, unknown tasks, models, metrics or units, texts in place
             of numbers, and numbers that are not finite or out of range.
     """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            header, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(Problem(str(file), "", f"cannot be read as CSV: {error}")) from None
+    table = read_csv_table(file)
+    header, rows = table.header, table.rows
     problems: list[Problem | str] = _header_problems(file, header)
     if not problems and not rows:
         problems.append(Problem(str(file), "", "no line below the header"))
     if problems:
         raise UserError(problems)
     metrics = []
-    for number, row in rows:
-        if None in row or None in row.values():
-            problems.append(Problem(str(file), "", f"expected {len(header)} fields", number))
+    for number, fields in rows:
+        if len(fields) != len(header):
+            message = f"expected {len(header)} fields, found {len(fields)}"
+            hint = "; is a comma used as decimal point?" if len(fields) > len(header) else ""
+            problems.append(Problem(str(file), "", message + hint, number))
             continue
         try:
-            metrics.append(_imported_metric(row, number, models))
+            metrics.append(_imported_metric(dict(zip(header, fields, strict=True)), number, models))
         except UserError as error:
             problems += [Problem(str(file), "", str(problem), number) for problem in error.problems]
     if problems:
@@ -77,9 +75,9 @@ def _imported_metric(row: Mapping[str, str], number: int, models: Mapping[str, M
         else:
             problems.append(f"expected a whole number or nothing as seed, found {row['seed']!r}")
     try:
-        value = float(row["value"])
-    except ValueError:
-        problems.append(f"expected a number as value, found {row['value']!r}")
+        value = parse_number(row["value"])
+    except ValueError as error:
+        problems.append(f"value: {error}")
     metric = None
     if task is not None and value is not None:
         convention = row.get("note") or None

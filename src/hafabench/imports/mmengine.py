@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hafabench.config.catalog import ModelSpec
+from hafabench.config.json_file import parse_json
 from hafabench.config.metrics import METRICS, main_metric
 from hafabench.config.recipes import TASKS, Task
+from hafabench.config.text_file import lines_of, read_text
 from hafabench.errors import Problem, UserError
 from hafabench.imports.imported import (
     Evaluation,
@@ -111,7 +113,7 @@ def _validations(file: Path) -> tuple[_Validations, dict[str, Any], bool]:
             continue
         old = old or "mode" in entry
         position = entry.get("epoch" if "mode" in entry else "step")
-        if not isinstance(position, int):
+        if not isinstance(position, int) or isinstance(position, bool):
             raise UserError(Problem(str(file), "", "a validation without its step or epoch", number))
         for task in TASKS:
             of_task = {name: value for name, value in values.items() if task in METRICS[name].tasks}
@@ -125,17 +127,17 @@ def _validations(file: Path) -> tuple[_Validations, dict[str, Any], bool]:
 
 
 def _entries(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(file), "", f"cannot be read as UTF-8 text: {error}")) from None
+    text = read_text(file)
+    if not text.strip():
+        raise UserError(Problem(str(file), "", "the file is empty; expected a JSON object per line"))
+    lines = lines_of(text)
     entries: list[tuple[int, dict[str, Any]]] = []
     last = len(lines)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except json.JSONDecodeError as error:
             if number == last and entries:
                 break  # The training was killed while it wrote this line.
@@ -156,5 +158,8 @@ def _metrics(file: Path, number: int, entry: dict[str, Any]) -> dict[str, float]
             raise UserError(Problem(str(file), key, f"expected a number, found {value!r}", number))
         if name in values:
             raise UserError(Problem(str(file), key, f"a second value of {name} in the same validation", number))
-        values[name] = float(value)
+        try:
+            values[name] = float(value)
+        except OverflowError:
+            raise UserError(Problem(str(file), key, "the number is too large", number)) from None
     return values

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import Task
+from hafabench.config.text_file import read_csv_table
 from hafabench.errors import Problem, UserError
 from hafabench.imports.csv import read_csv
 from hafabench.imports.imported import Import
@@ -65,9 +65,5 @@ def _detect_kind(file: Path) -> str:
         raise UserError(
             Problem(str(file), "", f"expected .csv or .json; give the format with --kind {'|'.join(KINDS)}")
         )
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as handle:
-            header = next(csv.reader(handle), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(Problem(str(file), "", f"cannot be read as CSV: {error}")) from None
+    header = read_csv_table(file).header
     return "timm" if "epoch" in header and "train_loss" in header else "csv"

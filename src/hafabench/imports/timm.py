@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.metrics import main_metric
+from hafabench.config.text_file import parse_number, read_csv_table
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
@@ -91,39 +90,36 @@ def _arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _evaluations(file: Path) -> list[Evaluation]:
-    try:
-        with file.open(encoding="utf-8", newline="") as handle:
-            reader = csv.reader(handle, strict=True)
-            header = next(reader, [])
-            lines = [(reader.line_num, fields) for fields in reader if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(Problem(str(file), "", f"cannot be read as CSV: {error}")) from None
+    table = read_csv_table(file)
+    header = table.header
     if "epoch" not in header or "eval_top1" not in header:
         message = f"expected timm's columns epoch and eval_top1; found {', '.join(header) or 'none'}"
         raise UserError(Problem(str(file), "", message, 1))
     evaluations, problems = [], []
-    for number, fields in lines:
+    for number, fields in table.rows:
         # A resumed training writes its header again. An epoch that was not evaluated has fewer fields.
-        if fields == header or len(fields) < len(header):
+        if [field.strip() for field in fields] == header or len(fields) < len(header):
             continue
         if len(fields) > len(header):
-            problems.append(Problem(str(file), "", f"{len(fields)} fields under {len(header)} columns", number))
+            message = f"{len(fields)} fields under {len(header)} columns; is a comma used as decimal point?"
+            problems.append(Problem(str(file), "", message, number))
             continue
         row = dict(zip(header, fields, strict=True))
         wanted = {"epoch": "epoch"} | {column: name for column, name in _COLUMNS.items() if column in row}
         values = {}
         for column, name in wanted.items():
             try:
-                values[name] = float(row[column])
-            except ValueError:
-                problems.append(Problem(str(file), column, f"expected a number, found {row[column]!r}", number))
-        epoch = values.pop("epoch", math.nan)
-        if math.isfinite(epoch):
+                values[name] = parse_number(row[column])
+            except ValueError as error:
+                problems.append(Problem(str(file), column, str(error), number))
+        epoch = values.pop("epoch", None)
+        if epoch is not None and epoch.is_integer() and epoch >= 0:
             evaluations.append(Evaluation(int(epoch), number, values))
-        elif "epoch" not in {problem.key for problem in problems if problem.line == number}:
-            problems.append(Problem(str(file), "epoch", f"expected a number, found {row['epoch']!r}", number))
+        elif epoch is not None:
+            message = f"expected the number of an epoch, found {row['epoch']!r}"
+            problems.append(Problem(str(file), "epoch", message, number))
     if problems:
         raise UserError(problems)
     if not evaluations:
-        raise UserError(Problem(str(file), "", "no epoch was evaluated"))
+        raise UserError(Problem(str(file), "", "no epoch was evaluated: no complete line below the header"))
     return evaluations

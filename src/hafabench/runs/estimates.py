@@ -6,7 +6,6 @@ stored in the folder of the tables file. What the experiment has counted or meas
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import TASKS, ClassificationRecipe, DetectionRecipe, SegmentationRecipe
+from hafabench.config.text_file import read_csv_table
 from hafabench.config.throughput import Rates
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
@@ -228,11 +228,8 @@ def image_area(run: Run) -> int:
 
 
 def _read_sizes(path: Path) -> dict[tuple[str, str], Size]:
-    try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            lines = list(csv.DictReader(handle))
-    except OSError as error:
-        raise UserError(Problem(str(path), "", f"cannot be read: {error.strerror}")) from None
+    table = read_csv_table(path)
+    lines = [dict(zip(table.header, fields, strict=False)) for _, fields in table.rows]
     try:
         sizes = {
             (line["task"], line["model"]): Size(int(line["params"]), float(line["gmacs"]), path.name)

@@ -376,7 +376,14 @@ def test_every_problem_is_listed_at_once(dataset):
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' + "1" * 5000 + "}"], ids=["nested", "digits"])
 def test_json_beyond_the_limits_of_python(dataset, text):
     file_of(dataset.root, "val").write_text(text)
-    assert f"{file_of(dataset.root, 'val')}: not valid JSON: " in problems_of(dataset)[0]
+    assert missing_facts(problems_of(dataset)[0], file_of(dataset.root, "val"), "not valid JSON: ") == []
+
+
+def test_a_byte_order_mark_is_refused_because_pycocotools_does_not_read_it(dataset):
+    file = file_of(dataset.root, "val")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    (problem,) = problems_of(dataset)
+    assert missing_facts(problem, file, "byte order mark", "without it") == []
 
 
 def test_reading_refuses_what_verification_refuses(dataset):

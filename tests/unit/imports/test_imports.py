@@ -20,6 +20,7 @@ from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.report import Report
 from hafabench.results.record import read_record, write_record
 from hafabench.runs.run import expand
+from tests.support.messages import missing_facts
 from tools.synthetic_records import evaluation
 
 SUMMARY = """epoch,train_loss,eval_loss,eval_top1,eval_top5,lr
@@ -181,7 +182,12 @@ def test_segmentation_is_in_percent_since_mmengine_and_a_fraction_before(experim
         ('{"a/mIoU": 4, "b/mIoU": 5, "step": 1}\n', {}, "scalars.json:1: b/mIoU: a second value of miou"),
         ('{"loss": \n{"mIoU": 40, "step": 1}\n', {}, "scalars.json:1: not a JSON object"),
         ("[1]\n", {}, "scalars.json:1: expected a JSON object"),
-        ("", {}, "scalars.json: no line contains"),
+        ('{"mIoU": 40, "step": true}\n', {}, "scalars.json:1: a validation without its step or epoch"),
+        (f'{{"mIoU": 1{"0" * 400}, "step": 1}}\n', {}, "scalars.json:1: mIoU: the number is too large"),
+        (f'{{"mIoU": 1{"0" * 5000}, "step": 1}}\n', {}, "scalars.json:1: not a JSON object"),
+        ("[" * 100000 + "\n", {}, "scalars.json:1: not a JSON object"),
+        ("", {}, "scalars.json: the file is empty"),
+        ("\n\n", {}, "scalars.json: the file is empty"),
     ],
 )
 def test_mmengine_refused(experiment, text, options, says):
@@ -192,6 +198,85 @@ def test_mmengine_refused(experiment, text, options, says):
         read_import(file, experiment, **({"model": "pvt_tiny"} | options))
     assert str(caught.value).startswith(says)
     assert len(caught.value.problems) == 1
+
+
+# Text from other systems.
+
+ENCODINGS = {
+    "byte order mark": lambda text: text.encode("utf-8-sig"),
+    "Windows": lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+    "old Macs": lambda text: text.replace("\n", "\r").encode(),
+    "no last end of line": lambda text: text.rstrip("\n").encode(),
+    "empty lines": lambda text: text.replace("\n", "\n\n").encode(),
+}
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+def test_text_of_other_systems_is_read(experiment, encode):
+    log = lines("scalars.json", SCALARS)
+    numbers = plain("classification,resnet18,0,top1,62.5,%\n")
+    for file, options in ((summary(), {}), (log, {"model": "pvt_tiny"}), (numbers, {})):
+        expected = values(read_import(file, experiment, **options))
+        file.write_bytes(encode(file.read_text()))
+        assert values(read_import(file, experiment, **options)) == expected
+    arguments = summary().with_name("args.yaml")
+    arguments.write_bytes(b"\xef\xbb\xbf" + arguments.read_bytes())
+    assert read_import(summary(), experiment).training["epochs"] == 3
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "scalars.json", "numbers.csv"])
+@pytest.mark.parametrize(
+    ("encode", "facts"),
+    [
+        (lambda text: text.encode("utf-16"), ["UTF-16", "save the file with the encoding UTF-8"]),
+        (lambda text: text.encode("utf-16-le"), [":1: ", "NUL", "UTF-8"]),
+        (lambda text: text.encode("utf-32"), ["UTF-32", "UTF-8"]),
+        (lambda text: b"\n\xe9" + text.encode(), [":2: ", "0xE9", "UTF-8"]),
+        (lambda text: b"", ["empty"]),
+        (lambda text: b"\xef\xbb\xbf", ["empty"]),
+    ],
+    ids=["UTF-16", "UTF-16 without mark", "UTF-32", "latin-1", "empty", "only a mark"],
+)
+def test_other_text_is_refused_in_one_sentence(experiment, name, encode, facts):
+    summary()
+    lines("scalars.json", SCALARS)
+    plain("classification,resnet18,0,top1,62.5,%\n")
+    file = Path(name)
+    file.write_bytes(encode(file.read_text()))
+    with pytest.raises(UserError) as caught:
+        read_import(file, experiment, model="resnet18" if name != "numbers.csv" else None)
+    assert missing_facts(caught.value, name, *facts) == []
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        (SUMMARY.replace(",", ";").replace(".", ","), ["semicolons", "commas"]),
+        (SUMMARY.replace(",", "\t"), ["tabs"]),
+        (SUMMARY.replace("62.25", '"62,25"'), [":3: ", "eval_top1", "decimal point", "62,25"]),
+        (SUMMARY.replace("62.25", "62,25"), [":3: ", "7 fields under 6 columns", "decimal point"]),
+        (SUMMARY.replace("62.25", "6_2"), [":3: ", "eval_top1", "6_2"]),
+        (SUMMARY.replace("\n1,", "\n1.5,"), [":3: ", "epoch", "1.5"]),
+        (SUMMARY.replace("\n1,", "\n-1,"), [":3: ", "epoch", "-1"]),
+        (SUMMARY.splitlines()[0] + "\n", ["no epoch was evaluated"]),
+    ],
+    ids=str,
+)
+def test_numbers_that_are_written_otherwise_are_refused_in_one_sentence(experiment, text, facts):
+    with pytest.raises(UserError) as caught:
+        read_import(summary(text), experiment, kind="timm")
+    assert missing_facts(caught.value, "summary.csv", *facts) == []
+    assert len(caught.value.problems) == 1
+
+
+def test_decimal_commas_of_a_plain_csv_are_refused(experiment):
+    with pytest.raises(UserError) as caught:
+        read_import(plain("classification,resnet18,0,top1,62,5,%\n"), experiment)
+    assert missing_facts(caught.value, "numbers.csv:2: expected 6 fields, found 7", "decimal point") == []
+    with pytest.raises(UserError) as caught:
+        read_import(plain('classification,resnet18,0,top1,"62,5",%\n'), experiment)
+    assert missing_facts(caught.value, "numbers.csv:2: value", "decimal point", "62,5") == []
 
 
 # A plain CSV.
@@ -237,7 +322,7 @@ def test_all_problems_of_a_csv_are_reported_at_once_with_their_lines(experiment)
         "miou is 140 %, expected 0 to 100 %",
         "unknown unit 'points' of miou; expected '%' or 'fraction'",
         "expected a whole number or nothing as seed, found 'first'",
-        "expected a number as value, found ''",
+        "value: expected a number, found ''",
         "expected 6 fields",
         "latencies are not imported",
     ]

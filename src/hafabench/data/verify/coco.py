@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import unicodedata
 from collections import Counter
@@ -135,6 +136,9 @@ def check_annotation_file(
     except UserError as error:
         findings.add_error("annotation files", error)
         return None
+    if _starts_with_mark(file):
+        message = "begins with a byte order mark, which pycocotools does not read; save the file without it"
+        findings.add("annotation files", file, message)
     if not isinstance(content, dict):
         findings.add("annotation files", file, "expected an object with images, annotations and categories")
         return None
@@ -385,3 +389,8 @@ class _Elsewhere:
                 path = Path(folder, name)
                 found.setdefault(path.stem.lower(), []).append(path)
         return found
+
+
+def _starts_with_mark(file: Path) -> bool:
+    with file.open("rb") as handle:
+        return handle.read(3) == codecs.BOM_UTF8
