@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -59,10 +60,12 @@ def check_cluster(
         mine = [request for _, request in requests if bool(request.gpus) == (name == "gpu")]
         findings = list(check_pool(name, pool, partitions, mine, site, runner))
         yield from findings
-        # Slurm would only report the same problem again.
-        if not any(finding.level == "problem" for finding in charged + findings):
-            without_problems.add(name)
-            yield from _check_submission(name, site, requests, runner)
+        # Slurm would only report the same problem again. About accounts it knows more than sacctmgr shows.
+        if not any(finding.level == "problem" for finding in findings):
+            submission = list(_check_submission(name, site, requests, runner))
+            yield from submission
+            if not any(finding.level == "problem" for finding in charged + submission):
+                without_problems.add(name)
     yield from _check_attempts(requests)
     for name in sorted(without_problems) if probe else ():
         yield from probe_node(name, site, experiment, runner, wait_s)
@@ -74,31 +77,49 @@ def _requests(jobs: JobList) -> list[tuple[str, Resources]]:
 
 
 def _check_account(site: Site, runner: Runner) -> Iterator[Finding]:
-    user = getpass.getuser()
+    """Compare account and quality of service with the user's associations, whose names Slurm stores in lower case."""
+    user = _user()
     command = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=account,qos"]
     try:
         rows = [line.split("|") for line in runner(command, TIMEOUT_S).splitlines() if "|" in line]
     except CommandFailed as error:
         yield Finding("note", "account", f"associations are not known: {error}")
         return
-    accounts = {row[0] for row in rows}
+    accounts = {row[0].strip() for row in rows} - {""}
     if not accounts:
+        sentence = f"sacctmgr shows no association of user {user} with an account"
         if site.account:
-            yield Finding(
-                "problem", "account", f"user {user} has no association, so {site.account!r} cannot be charged"
-            )
-        else:
-            yield Finding("note", "account", f"user {user} has no association with an account")
+            sentence += f"; sbatch tests below whether {site.account!r} can be charged"
+        yield Finding("note", "account", sentence)
         return
-    if site.account and site.account not in accounts:
+    account = _stored(site.account, accounts)
+    if site.account and account is None:
         sentence = f"user {user} has no association with {site.account!r}, only with {listed(accounts)}"
         yield Finding("problem", "account", sentence)
         return
-    yield Finding("ok", "account", site.account or f"the default one of {listed(accounts)}")
-    known = {name for row in rows if not site.account or row[0] == site.account for name in row[1].split(",") if name}
+    if account == site.account:
+        yield Finding("ok", "account", site.account or f"the default one of {listed(accounts)}")
+    else:
+        yield Finding("note", "account", f"{site.account!r} is stored as {account!r}, which is the same to Slurm")
+    mine = (row[1] for row in rows if account is None or row[0].strip() == account)
+    known = {name.strip() for names in mine for name in names.split(",")} - {""}
     for key, pool in (("gpu", site.gpu), ("cpu", site.cpu)):
-        if pool.qos and known and pool.qos not in known:
+        if pool.qos and known and _stored(pool.qos, known) is None:
             yield Finding("problem", f"{key}.qos", f"user {user} may not use {pool.qos!r}, only {listed(known)}")
+
+
+def _stored(name: str | None, names: Iterable[str]) -> str | None:
+    """Return the name among ``names`` that is equal but for upper and lower case; None if there is none."""
+    wanted = name.casefold() if name else None
+    return next((other for other in sorted(names) if other == name or other.casefold() == wanted), None)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # Containers may run without an entry for the user.
+        return str(os.getuid())
 
 
 def _check_submission(

@@ -80,7 +80,8 @@ def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> 
         wanted, limit = (format_duration(3600 * hours) for hours in (pool.max_hours, partition.max_hours))
         sentence = f"{wanted}, but partition {partition.name} ends jobs after {limit}"
         yield Finding("problem", f"{key}.max_hours", sentence)
-    if site.account and partition.accounts and site.account not in partition.accounts:
+    accepted = {account.casefold() for account in partition.accounts}
+    if site.account and accepted and site.account.casefold() not in accepted:
         sentence = f"partition {partition.name} accepts {listed(partition.accounts)}, not {site.account!r}"
         yield Finding("problem", "account", sentence)
 
@@ -88,6 +89,9 @@ def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> 
 def _check_nodes(
     key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources]
 ) -> Iterator[Finding]:
+    if not nodes:
+        yield Finding("problem", f"{key}.partition", f"sinfo shows no node of {partition}")
+        return
     features = _required_features(pool.constraint)
     fitting = [node for node in nodes if features is None or features <= set(node.features)]
     if not fitting:
@@ -141,7 +145,7 @@ def _required_features(constraint: str | None) -> set[str] | None:
 def read_partitions(runner: Runner) -> dict[str, Partition]:
     """The cluster's partitions by name."""
     found = {}
-    for line in runner(["scontrol", "--oneliner", "show", "partition"], TIMEOUT_S).splitlines():
+    for line in runner(["scontrol", "--all", "--oneliner", "show", "partition"], TIMEOUT_S).splitlines():
         words = dict(word.split("=", 1) for word in line.split() if "=" in word)
         if "PartitionName" not in words:
             continue
@@ -151,7 +155,7 @@ def read_partitions(runner: Runner) -> dict[str, Partition]:
             max_hours=_hours(words.get("MaxTime", "UNLIMITED")),
             state=words.get("State", "UP"),
             default=words.get("Default") == "YES",
-            accounts=() if accounts == "ALL" else tuple(accounts.split(",")),
+            accounts=() if accounts in ("ALL", "(null)") else tuple(filter(None, accounts.split(","))),
         )
     return found
 
@@ -164,11 +168,12 @@ def read_nodes(partitions: list[str], runner: Runner) -> list[Node]:
     )
     found = {}
     for line in text.splitlines():
-        name, state, cpus, memory, gres, features = line.strip().split("|", 5)
+        fields = re.fullmatch(r"([^|]+)\|([^|]*)\|(\d+)\+?\|(\d+)\+?\|([^|]*)\|(.*)", line.strip())
+        if fields is None:
+            continue
+        name, state, cpus, memory, gres, features = fields.groups()
         known = "" if features == "(null)" else features
-        found[name] = Node(
-            name, state, int(cpus.rstrip("+")), int(memory.rstrip("+")), gpus_of_gres(gres), tuple(known.split(","))
-        )
+        found[name] = Node(name, state, int(cpus), int(memory), gpus_of_gres(gres), tuple(known.split(",")))
     return list(found.values())
 
 
@@ -181,9 +186,15 @@ def gpus_of_gres(text: str) -> dict[str, int]:
 
 
 def _hours(limit: str) -> float | None:
-    """Slurm's ``[days-]hours:minutes:seconds`` in hours; None for no limit."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    """A time limit of Slurm in hours; None for no limit.
+
+    Slurm writes ``days-hours[:minutes[:seconds]]``, ``hours:minutes:seconds``, ``minutes:seconds`` or ``minutes``.
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+(?::\d+){0,2})", limit)
     if found is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return days * 24 + hours + minutes / 60 + seconds / 3600
+    parts = [int(part) for part in found[2].split(":")]
+    if found[1] is None and len(parts) < 3:
+        parts.insert(0, 0)
+    hours, minutes, seconds = [*parts, 0, 0][:3]
+    return int(found[1] or 0) * 24 + hours + minutes / 60 + seconds / 3600

@@ -204,3 +204,82 @@ def test_the_probe_is_bounded_and_asks_like_the_jobs(paper):
 )
 def test_gpus_of_nodes(text, gpus):
     assert gpus_of_gres(text) == gpus
+
+
+def levels(experiment, cluster: RecordedCommands, about: str, **changes) -> dict[str, str]:
+    site = Site(**({"account": "vision", "gpu": GPU, "cpu": CPU} | changes))
+    found = check_cluster(experiment, site, probe=False, runner=cluster)
+    return {finding.sentence: finding.level for finding in found if finding.about == about}
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "|\n", "|normal\n"])
+def test_an_empty_answer_of_sacctmgr_leaves_the_decision_to_sbatch(paper, answer, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "root")
+    cluster = Cluster(sacctmgr=answer)
+    assert levels(paper, cluster, "account") == {
+        "sacctmgr shows no association of user root with an account; sbatch tests below whether 'vision' can be charged": "note"  # noqa: E501
+    }
+    assert len([command for command in cluster.calls if command[0] == "sbatch"]) == 2
+    assert problems(paper, Cluster(sacctmgr=answer)) == []
+
+
+def test_upper_and_lower_case_of_accounts_and_qualities_of_service_are_the_same(paper):
+    found = levels(paper, Cluster(), "account", account="Vision")
+    assert found == {"'Vision' is stored as 'vision', which is the same to Slurm": "note"}
+    assert problems(paper, account="Vision", gpu=pool(GPU, qos="Long")) == []
+    partitions = PARTITIONS.replace("vision,speech", "Vision,SPEECH")
+    assert problems(paper, Cluster(scontrol=partitions)) == []
+
+
+def test_sbatch_is_asked_although_sacctmgr_does_not_show_the_account(paper):
+    cluster = Cluster(scontrol=PARTITIONS.replace("vision,speech", "ALL"))
+    (problem,) = problems(paper, cluster, account="physics")
+    assert "no association with 'physics'" in problem
+    assert len([command for command in cluster.calls if command[0] == "sbatch"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_too_short"),
+    [
+        ("UNLIMITED", False),
+        ("", False),
+        ("NONE", False),
+        ("1-00:00:00", False),
+        ("2-0", False),
+        ("24:00:00", False),
+        ("1440", False),
+        ("23:59:59", True),
+        ("0-12:00", True),
+        ("720", True),
+        ("30:00", True),
+    ],
+)
+def test_limits_of_partitions_as_slurm_writes_them(paper, limit, is_too_short):
+    cluster = Cluster(scontrol=PARTITIONS.replace("MaxTime=2-00:00:00", f"MaxTime={limit}"))
+    assert any("gpu.max_hours" in problem for problem in problems(paper, cluster)) == is_too_short
+
+
+def test_partitions_without_nodes_and_lines_that_are_none(paper, monkeypatch):
+    monkeypatch.setitem(NODES, "gpu", "")
+    assert "gpu.partition: sinfo shows no node of gpu" in problems(paper)
+    monkeypatch.setitem(NODES, "gpu", "sinfo: a warning\ng1|idle|64+|515000+|gpu:a100:8|(null)\n")
+    assert problems(paper) == []
+
+
+def test_accounts_of_a_partition_may_be_missing(paper):
+    for accounts in ("(null)", "", ","):
+        assert problems(paper, Cluster(scontrol=PARTITIONS.replace("vision,speech", accounts))) == []
+
+
+def test_a_user_without_a_name(paper, monkeypatch):
+    def nobody():
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert problems(paper) == []
+
+
+def test_a_path_that_jobs_cannot_be_given_is_a_problem(write_experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_experiment(base="paper").rename(tmp_path / "$mine.yaml")
+    assert any(sentence.startswith("paths: ") for sentence in problems(load_experiment(path)))
