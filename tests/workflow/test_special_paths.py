@@ -47,8 +47,7 @@ def test_every_rule_works_and_the_checkout_stays_clean(checkout, tmp_path):
     content["train"] = {"classification": ["pvt_tiny_hafa"]}
     content["overrides"] = [entry for entry in content["overrides"] if entry["runs"].startswith("classification")]
     for key, name in (("tables", "tables.yaml"), ("paper_values", "paper_values.csv"), ("claims", "claims.yaml")):
-        content[key] = f"../checkout {NAME}/configs/{name}"
-    content["recipes"] = f"../checkout {NAME}/configs/recipes"
+        content[key] = f"../checkout {NAME}/configs/{name}".replace("$", "$$")
     root = tmp_path / f"data {NAME}/imagenet"
     content["datasets"]["classification"]["root"] = str(root).replace("$", "$$")
     experiment = tmp_path / f"experiments {NAME}" / f"mine {NAME}.yaml"

@@ -96,7 +96,9 @@ def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
         click.echo(str(finding))
         problems += finding.level == "problem"
     if problems:
-        raise UserError(f"{problems} problems; correct them before you start the workflow")
+        raise UserError(
+            f"{problems} problem{'s' if problems > 1 else ''}; correct what is wrong before you start the workflow"
+        )
 
 
 @cluster.command("account")
