@@ -19,6 +19,7 @@ from hafabench.formatting.durations import format_duration
 from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.snakemake import driver_processes, is_locked, jobs_by_comment
 from hafabench.runs.state import FRESH_S, JobState, RunState, job_states
+from hafabench.runs.verified_data import data_of, different_data
 
 ORDER = ("running", "queued", "failed", "interrupted", "stale", "collapsed", "to do", "done")
 # The last attempt has ended, and the job is not done.
@@ -57,11 +58,13 @@ class Status:
         jobs: In the order of the workflow; optional jobs only while they are in Slurm's queue.
         driver: A sentence about the driver.
         slurm: The reason why the queue is not shown; empty if it is shown.
+        notes: Sentences about records that come from different data.
     """
 
     jobs: tuple[JobStatus, ...]
     driver: str
     slurm: str
+    notes: tuple[str, ...] = ()
 
 
 def experiment_status(
@@ -88,7 +91,9 @@ def experiment_status(
         for comment, job in jobs_by_comment(jobs).items()
         if job.id in jobs or comment in queued
     ]
-    return Status(tuple(found), _driver(folder), slurm)
+    records = [state.run.record for state in states.values() if state.run and state.job.rule == "evaluate_run"]
+    notes = different_data(data_of(record) for record in records if record is not None)
+    return Status(tuple(found), _driver(folder), slurm, tuple(notes))
 
 
 def _queue(folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
@@ -173,6 +178,7 @@ def render(status: Status, *, everything: bool = False) -> str:
     lines = [", ".join(f"{counts[state]} {state}" for state in reversed(ORDER) if counts[state]), status.driver]
     if status.slurm:
         lines.append(f"the queue is not shown: {status.slurm}")
+    lines += status.notes
     hidden = () if everything else ("to do", "done")
     width = max((len(job.job.id) for job in status.jobs if job.state not in hidden), default=0)
     for state in ORDER:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.data import manifest
 from hafabench.data.paths import required_paths
-from hafabench.data.report import DatasetReport
+from hafabench.data.report import DatasetReport, read_report
 from hafabench.data.verify import describe_missing_root, verify_dataset
+from hafabench.errors import UserError
 from hafabench.files import write_text
 
 
@@ -18,15 +20,30 @@ def prepare_dataset(dataset: DatasetConfig, report_path: Path) -> DatasetReport:
     """Make the data set if it has a generator and is missing or changed; verify it; write the report.
 
     Raises:
-        UserError: As in `verify_dataset` and `hafabench.data.digits.make_digits`. Then no report is written.
+        UserError: As in `verify_dataset` and `hafabench.data.digits.make_digits`. Then no report is written, and an
+            earlier one is kept.
     """
     if dataset.generator is not None and not manifest.is_unchanged(dataset):
         from hafabench.data.digits import make_digits
 
         make_digits(dataset)
     report = verify_dataset(dataset)
+    made = _time_of_same_data(report, report_path)
     write_text(report_path, json.dumps(report.model_dump(by_alias=True), indent=2) + "\n")
+    if made is not None:
+        # Otherwise the workflow would train again on the same data, as if it had changed.
+        os.utime(report_path, (made, made))
     return report
+
+
+def _time_of_same_data(report: DatasetReport, path: Path) -> float | None:
+    """Return when the report at ``path`` was written, if it is about the same data, perhaps in another folder."""
+    try:
+        before = read_report(path)
+    except UserError:
+        return None
+    same = (before.identity, before.counts, before.digest) == (report.identity, report.counts, report.digest)
+    return path.stat().st_mtime if same and before.listings in ({}, report.listings) else None
 
 
 def missing_datasets(datasets: Mapping[str, DatasetConfig]) -> list[str]:

@@ -65,6 +65,14 @@ class World:
         dist.all_reduce(exchanged)
         return (exchanged / self.size).tolist()
 
+    def share(self, value: str) -> str:
+        """Return the value of the first process; every process has to call this method."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
     def wait(self) -> None:
         """Return when every process has called this method."""
         if self.size > 1:

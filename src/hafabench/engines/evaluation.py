@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hafabench.config.experiment import Experiment
-from hafabench.data.report import dataset_digest
+from hafabench.data.report import compared_digest, dataset_digest
 from hafabench.engines.engine import engine_for
 from hafabench.engines.trained import collapse_of
 from hafabench.files import sha256_of
@@ -28,7 +28,9 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
     meta = load_checkpoint(run.checkpoint).get("meta", {})
     expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
     collapse = collapse_of({"meta": meta})
+    listing_digest = None
     if collapse is None:
+        listing_digest = compared_digest(run.dataset, "val", run.dataset_report)
         metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions)
     else:
         metrics = []
@@ -44,6 +46,7 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
             **device_fields(),
             checkpoint_sha256=sha256_of(run.checkpoint),
             dataset_digest=dataset_digest(experiment, run.task),
+            listing_digest=listing_digest,
         ),
         training=meta.get("training"),
         predictions_sha256=sha256_of(run.predictions) if collapse is None else None,

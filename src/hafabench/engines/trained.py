@@ -13,6 +13,7 @@ from hafabench.errors import Problem, UserError
 from hafabench.models.checkpoints.storage import Fill, expect_meta, load_checkpoint, load_strict
 from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
+from hafabench.runs.verified_data import data_changes
 
 
 def identity(run: Run) -> dict[str, Any]:
@@ -36,10 +37,12 @@ def identity(run: Run) -> dict[str, Any]:
 
 
 def is_trained(run: Run) -> bool:
-    """Return whether the run's final checkpoint exists and belongs to the current configuration."""
+    """Return whether the run's final checkpoint exists and belongs to the current configuration and training data."""
     if not run.checkpoint.exists():
         return False
-    return load_checkpoint(run.checkpoint).get("meta", {}).get("fingerprint") == run.fingerprint
+    meta = load_checkpoint(run.checkpoint).get("meta", {})
+    digest = (meta.get("training") or {}).get("listing_digest")
+    return meta.get("fingerprint") == run.fingerprint and not data_changes(run, {"train": digest})
 
 
 def collapse_of(content: dict[str, Any]) -> Collapse | None:

@@ -11,6 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from torch.utils import deterministic as deterministic_options
 from torch.utils.data import default_collate
 
+from hafabench.data.report import compared_digest
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import EXIT_CODE, StopRequest
 from hafabench.engines.progress import Progress
@@ -29,6 +31,7 @@ from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoin
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
+from hafabench.runs.state import store_configuration
 
 # Mixed precision skips an update if gradients are not finite, and halves the scale of the loss, which starts at 2^16.
 # The numbers of half precision span 40 powers of two, so that below this scale the scale is not the cause.
@@ -177,9 +180,10 @@ class TrainingSession:
         device, seconds = self.world.device, self._seconds()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         found = self._watch.provenance(device=name, threads=torch.get_num_threads()).model_dump()
-        for unused in ("experiment_tracked", "duration_s", "checkpoint_sha256", "dataset_digest"):
+        for unused in ("experiment_tracked", "duration_s", "checkpoint_sha256", "dataset_digest", "listing_digest"):
             found.pop(unused)
         found |= {
+            "listing_digest": self.run.listing_digest,
             "started": self.state.started,
             "steps": steps,
             "seconds": round(seconds, 3),
@@ -260,6 +264,8 @@ def run_training(run: Run, trainer: Callable[[Run, World, StopRequest], Trainer]
         return
     with StopRequest() as stop, joined_world() as world, deterministic(world.device):
         inherited = _collapse_of_parent(run)
+        if inherited is None:
+            run = _with_compared_data(run, world)
         if world.is_first:
             # Otherwise weights of another configuration would be taken for those of an interrupted training.
             run.checkpoint.unlink(missing_ok=True)
@@ -309,6 +315,19 @@ def _collapse_of_parent(run: Run) -> Collapse | None:
     if run.parent is None or not is_trained(run.parent):
         return None
     return collapse_of(load_checkpoint(run.parent.checkpoint))
+
+
+def _with_compared_data(run: Run, world: World) -> Run:
+    """Compare the training split with the verified one, on every machine, and store its digest.
+
+    Raises:
+        UserError: If the split has changed since it was verified.
+    """
+    own = compared_digest(run.dataset, "train", run.dataset_report) if world.local_rank == 0 else ""
+    run = replace(run, listing_digest=world.share(own))
+    if world.is_first:
+        store_configuration(run)
+    return run
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

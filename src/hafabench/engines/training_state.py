@@ -66,6 +66,7 @@ class TrainingState:
             run.work / STATE,
             {
                 "fingerprint": run.fingerprint,
+                "listing_digest": run.listing_digest,
                 "step": self.step,
                 "seconds": seconds,
                 "started": self.started,
@@ -95,6 +96,11 @@ class TrainingState:
                     f"{content.get('fingerprint')}, now {run.fingerprint}): training starts over",
                     file=sys.stderr,
                 )
+            return
+        if {content.get("listing_digest"), run.listing_digest} - {None, run.listing_digest}:
+            if verbose:
+                message = f"the state in {run.work} belongs to other training data: training starts over"
+                print(f"{run.id}: {message}", file=sys.stderr)
             return
         load_strict(self.model, content["model"], path)
         self.optimizer.load_state_dict(content["optimizer"])

@@ -113,6 +113,7 @@ class Explainer:
             notes=[
                 *why_empty(experiment, place, runs, found, lambda: self._others),
                 *(f"{outcome.id}: {outcome.clause}" for outcome in cell.outcomes if outcome.clause != legend.NOT_YET),
+                *report.different_data,
             ],
             origins=found,
             runs=[_explain_run(experiment, state, digest) for state in states],

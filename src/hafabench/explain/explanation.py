@@ -138,7 +138,7 @@ class Explanation:
         warning: Warning about embedded data; empty at full scale.
         value: The cell's value.
         verdicts: The verdicts on what the paper prints in the cell.
-        notes: Sentences about missing runs and measurements.
+        notes: Sentences about missing runs and measurements, and about records that come from different data.
         origins: The records behind the value.
         runs: The runs behind the value.
         accounting: The cost of the cell's jobs on a cluster, one entry per job.

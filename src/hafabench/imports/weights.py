@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hafabench.config.experiment import Experiment
-from hafabench.data.report import dataset_digest
+from hafabench.data.report import compared_digest, dataset_digest
 from hafabench.files import sha256_of
 from hafabench.imports.store import Stored, imported_id, imported_path, now, refuse_earlier, store_records
 from hafabench.models.checkpoints.foreign import ForeignWeights
@@ -47,6 +47,7 @@ def record_foreign(
     digest = sha256_of(weights.file)
     if not replace:
         refuse_earlier(experiment, run.task, run.model.name, seed, digest)
+    listing_digest = compared_digest(run.dataset, "val", run.dataset_report)
     identifier = imported_id(run.task, run.model.name, seed)
     predictions = predictions_beside(imported_path(experiment, "evaluate", identifier, digest))
     metrics = evaluate(run, weights.file, weights.fill, predictions)
@@ -66,6 +67,7 @@ def record_foreign(
             **device_fields(),
             checkpoint_sha256=digest,
             dataset_digest=dataset_digest(experiment, run.task),
+            listing_digest=listing_digest,
         ),
         predictions_sha256=sha256_of(predictions),
         machine=this_machine(),

@@ -48,6 +48,8 @@ DTYPES: dict[str, str] = {
     "peak_memory_mb": "Float64",
     "checkpoint_sha256": "string",
     "dataset_digest": "string",
+    "listing_digest": "string",
+    "training_listing_digest": "string",
     "training_seconds": "Float64",
     "training_steps": "Int64",
     "starting_weights": "string",
@@ -61,7 +63,7 @@ COLLAPSED, NOT_BEGUN = "collapsed", "not_begun"
 
 _PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 # Columns that frames of earlier versions do not have; their values are unknown.
-_ADDED = {"experiment_tracked", "starting_weights"}
+_ADDED = {"experiment_tracked", "starting_weights", "listing_digest", "training_listing_digest"}
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
 
@@ -249,6 +251,8 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         **{name: getattr(provenance, name) for name in _PROVENANCE},
         "checkpoint_sha256": provenance.checkpoint_sha256,
         "dataset_digest": provenance.dataset_digest,
+        "listing_digest": provenance.listing_digest,
+        "training_listing_digest": training.get("listing_digest"),
         "training_seconds": training.get("seconds"),
         "training_steps": training.get("steps"),
         "starting_weights": record.starting_weights.text if record.starting_weights else None,

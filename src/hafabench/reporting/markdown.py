@@ -198,4 +198,5 @@ _CLAIMS_LEGEND = (
 
 def _subtitle(report: Report) -> str:
     config = report.experiment.config
-    return f"{escape_markdown(config.title)}, {config.scale} scale."
+    warnings = "".join(f"\n\n**{escape_markdown(sentence)}.**" for sentence in report.different_data)
+    return f"{escape_markdown(config.title)}, {config.scale} scale.{warnings}"

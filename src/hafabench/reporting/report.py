@@ -27,6 +27,7 @@ from hafabench.runs.paths import counts_record, frame_files, picture_index
 from hafabench.runs.run import Run, expand
 from hafabench.runs.state import JobState, has_own_history, job_states
 from hafabench.runs.static_models import counts_fingerprint
+from hafabench.runs.verified_data import DataRead, different_data
 
 if TYPE_CHECKING:
     from hafabench.reporting.charts.report_charts import ReportCharts
@@ -119,6 +120,16 @@ class Report:
         """The learning curve of every run that has reported progress under its present configuration, by run id."""
         found = {run.id: read_curve(run.history) for run in self.runs.values() if has_own_history(run)}
         return {run_id: curve for run_id, curve in found.items() if curve["step"]}
+
+    @cached_property
+    def different_data(self) -> list[str]:
+        """Sentences about records that come from different data, so that their numbers cannot be compared."""
+        frame = self.frame[self.frame["verb"] == "evaluate"].drop_duplicates("record")
+        columns = {"train": frame["training_listing_digest"], "val": frame["listing_digest"]}
+        return different_data(
+            DataRead(name, task, {split: found[index] for split, found in columns.items() if pd.notna(found[index])})
+            for index, name, task in zip(frame.index, frame["id"], frame["task"], strict=True)
+        )
 
     @cached_property
     def charts(self) -> ReportCharts:

@@ -20,7 +20,7 @@ from hafabench.config.yaml_file import describe
 from hafabench.errors import Problem, UserError
 from hafabench.results.record import predictions_beside
 from hafabench.runs.fingerprints import fingerprint, model_identity
-from hafabench.runs.paths import CHECKPOINT, EVALUATION
+from hafabench.runs.paths import CHECKPOINT, EVALUATION, dataset_report
 from hafabench.runs.weights import StartingWeights, starting_weights
 
 
@@ -38,6 +38,8 @@ class Run:
         fingerprint: The fingerprint of everything above that can change a number.
         folder: Where all files of the run are stored.
         weights: The published weights from which a dense run starts instead of a classification run.
+        dataset_report: The report of the verified data set, if the run is part of an experiment.
+        listing_digest: The digest of the training split, once a training has compared it with the verified one.
     """
 
     task: Task
@@ -50,6 +52,8 @@ class Run:
     fingerprint: str
     folder: Path
     weights: StartingWeights | None = None
+    dataset_report: Path | None = None
+    listing_digest: str | None = None
 
     @property
     def id(self) -> str:
@@ -92,6 +96,7 @@ class Run:
             "sources": self.sources,
             "parent": self.parent.id if self.parent else None,
             **({"weights": self.weights.as_record()} if self.weights else {}),
+            **({} if self.listing_digest is None else {"listing_digest": self.listing_digest}),
         }
 
 
@@ -191,6 +196,7 @@ def _resolve(
         ),
         folder=folder,
         weights=weights,
+        dataset_report=dataset_report(experiment, task),
     )
 
 

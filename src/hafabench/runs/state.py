@@ -26,6 +26,7 @@ from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.paths import CONFIGURATION, STATE_SUMMARY
 from hafabench.runs.run import Run
 from hafabench.runs.snakemake import slurm_log
+from hafabench.runs.verified_data import data_changes, data_of, stored_digest
 from hafabench.runs.weights import describe_weights
 
 # A job is taken to be running if its files grew within this many seconds.
@@ -78,11 +79,17 @@ def run_state(run: Run) -> RunState:
     """Read the state of one run from its folder."""
     total, record, written = total_steps(run), _record(run.record), read_json_object(run.folder / CONFIGURATION)
     if record is not None and record.fingerprint == run.fingerprint:
+        changes = data_changes(run, data_of(record).digests)
+        if changes:
+            return RunState(run, "stale", 0, total, None, record, changes)
         return RunState(run, "done", total, total, _last(run), record)
     is_present = written is not None and written.get("fingerprint") == run.fingerprint
     is_made = run.checkpoint.exists() or run.work.exists()
     if not is_present and (record is not None or (is_made and written is not None)):
         return RunState(run, "stale", 0, total, None, record, _changes(run, written))
+    changes = data_changes(run, {"train": (written or {}).get("listing_digest")}) if is_present and is_made else ()
+    if changes:
+        return RunState(run, "stale", 0, total, None, record, changes)
     last = _last(run) if is_present else None
     if run.checkpoint.exists():
         return RunState(run, "trained", total, total, last, record)
@@ -104,7 +111,9 @@ def store_configuration(run: Run) -> None:
     """
     if not has_own_history(run):
         run.history.unlink(missing_ok=True)
-    write_text(run.folder / CONFIGURATION, json.dumps(run.resolved(), indent=2) + "\n")
+    known = run.listing_digest or stored_digest(run.folder / CONFIGURATION, run.fingerprint)
+    content = replace(run, listing_digest=known).resolved()
+    write_text(run.folder / CONFIGURATION, json.dumps(content, indent=2) + "\n")
 
 
 def has_own_history(run: Run) -> bool:

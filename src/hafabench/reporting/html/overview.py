@@ -58,6 +58,7 @@ def experiment_details(report: Report) -> Details:
     for task in TASKS:
         if task in config.datasets and config.train.get(task):
             details.append((f"Data, {task}", _dataset(experiment, task, frame)))
+    details += [("Different data", sentence) for sentence in report.different_data]
     measured = frame[frame["origin"] == "measured"]
     commits = {commit_text(*code) for code in _distinct(measured, "git_commit", "git_dirty", "experiment_tracked")}
     details.append(("Commit", ", ".join(sorted(filter(None, commits))) or "unknown"))
