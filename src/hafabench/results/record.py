@@ -87,8 +87,8 @@ class Machine(StrictModel):
 class Provenance(StrictModel):
     """Where and how a record was made. Unknown values are None.
 
-    ``dataset_digest`` is the digest of the whole data set when it was verified. ``listing_digest`` is the digest of the
-    files of the split that was evaluated.
+    ``dataset_digest`` is the digest of the whole data set when it was verified. ``listing_digest`` is the digest of
+    the files of the split that was evaluated.
 
     Interpreter, device, host, times and memory are always known, except for an imported record. The commit describes
     the code only if ``git_dirty`` is False, and the experiment file only if ``experiment_tracked`` is True.
