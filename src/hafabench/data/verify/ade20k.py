@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -91,12 +90,11 @@ class MaskValues:
 
     def notes(self) -> list[str]:
         """Return a note if the masks seem to be numbered from 0."""
-        total = sum(self._counts.values())
-        values = Counter({value: int(total[value]) for value in np.flatnonzero(total) if value != masks.IGNORED})
-        if not values or max(values) != self._dataset.num_classes - 1 or 0 not in values:
+        total = np.sum(list(self._counts.values()), axis=0)
+        values = [int(value) for value in np.flatnonzero(total) if value != masks.IGNORED]
+        if not values or values[0] != 0 or values[-1] != self._dataset.num_classes - 1:
             return []
-        share = 100 * values[0] / int(total.sum())
-        last = max(values)
+        share, last = 100 * int(total[0]) / int(total.sum()), values[-1]
         ignored = f", and {masks.IGNORED} marks ignored pixels" if total[masks.IGNORED] else ""
         return [
             f"the largest value in the masks is {last}, one less than the number of classes, and {share:.1f} % of "

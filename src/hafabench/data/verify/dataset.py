@@ -54,11 +54,11 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
     try:
         survey = SURVEYS[dataset.data_format](dataset, findings)
         sizes = manifest.file_sizes(survey.files)
-        unreadable = {path for path, size in sizes.items() if isinstance(size, Problem)}
+        unreadable = {path: size for path, size in sizes.items() if isinstance(size, Problem)}
         for path in sorted(unreadable):
-            findings.add_problem("files that are missing or no files", sizes[path])
+            findings.add_problem("files that are missing or no files", unreadable[path])
         for split, listed in survey.samples.items():
-            present = [sample for sample in listed if unreadable.isdisjoint({sample.image, sample.mask})]
+            present = [sample for sample in listed if not {sample.image, sample.mask} & unreadable.keys()]
             samples = present
             if not is_generated and len(samples) > DECODED_PER_SPLIT:
                 samples = random.Random(0).sample(samples, DECODED_PER_SPLIT)
@@ -82,8 +82,8 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
                 own = list_split(dataset, split)
                 listings[split] = manifest.split_digest(dataset.root, own, sizes, content=is_generated)
     except OSError as error:
-        path = str(error.filename or dataset.root)
-        raise UserError(Problem(path, "", f"cannot be read: {error.strerror}")) from None
+        place = str(error.filename or dataset.root)
+        raise UserError(Problem(place, "", f"cannot be read: {error.strerror}")) from None
     if findings:
         raise UserError([*findings.problems(), *(f"note: {note}" for note in notes)])
     written = manifest.read_manifest(dataset.root) if is_generated else None
