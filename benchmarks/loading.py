@@ -59,7 +59,7 @@ def decoders(quick: bool) -> Iterator[Row]:
 
 
 def loading(quick: bool) -> Iterator[Row]:
-    """Measure how many images per second two processes decode and augment at 224 x 224, as in the paper."""
+    """Measure how many images per second two processes decode and augment by the recipe at 224 x 224."""
     recipe = _recipe()
     with TemporaryDirectory() as folder:
         root = Path(folder)

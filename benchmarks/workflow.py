@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from benchmarks.rows import Row
-from hafabench.config.experiment import Experiment, ExperimentConfig, load_experiment
+from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.files import write_text
 from hafabench.reporting import csv, latex, markdown
 from hafabench.reporting.frame import collect, read_frame, write_frame
@@ -143,10 +143,6 @@ def _dry_run(folder: Path, experiment: Path) -> None:
 def enlarged(folder: Path, times: int) -> Path:
     """Write the paper's experiment with ``times`` times as many seeds and return its path."""
     content = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
-    # Paths in an experiment file are relative to it, defaults included.
-    for key, about in ExperimentConfig.model_fields.items():
-        if about.annotation is Path:
-            content[key] = str(PAPER.parent / content.get(key, about.default))
     content["seeds"] = list(range(times * len(content["seeds"])))
     path = folder / "paper.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -179,7 +179,7 @@ cpu: {partition: serial}
 memory. Every rate has a source. It is read from the folder of the tables file that an experiment names, otherwise
 from that of the experiment file, or else from the files of this project. The example shows some of the required
 keys.""",
-        """gpu: {value: NVIDIA RTX 3090, source: paper section 4.1}
+        """gpu: {value: NVIDIA RTX 3090, source: timm's published benchmarks}
 gpus: {value: 8, source: paper section 4.1}
 images_per_s:
   resnet50: {value: 1218.0, source: "timm, RTX 3090"}

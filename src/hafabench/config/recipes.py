@@ -116,7 +116,7 @@ class TokenPruningRecipe(StrictModel):
 
 
 class ClassificationRecipe(Recipe):
-    """Keys of classification: training on ImageNet as in DeiT (paper, section 4.1)."""
+    """Keys of classification: training on ImageNet (paper, section 4.1) with DeiT's script (published code)."""
 
     added_later: ClassVar[frozenset[str]] = frozenset({"token_pruning"})
     sections: ClassVar[dict[str, type[BaseModel]]] = {"token_pruning": TokenPruningRecipe}

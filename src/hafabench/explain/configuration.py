@@ -1,4 +1,4 @@
-"""A run's resolved configuration compared with the recipe of the paper."""
+"""A run's resolved configuration compared with its recipe file."""
 
 from __future__ import annotations
 

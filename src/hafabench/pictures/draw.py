@@ -1,4 +1,4 @@
-"""Draw an experiment's pictures: Figure 4 of the paper on the experiment's own data, and LAA's sampling points."""
+"""Draw an experiment's pictures: the clusters of SIA with the segmentations, and LAA's sampling points."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The engine of semantic segmentation (Semantic FPN, mmseg) and instance segmentation (Mask R-CNN, mmdet).
 
-mmengine's runner drives the training (paper, sections 4.2 and 4.3). Configurations are built from the run; backbones
-come from `hafabench.models` and start from the run's classification checkpoint. As in classification, data and random
-numbers are functions of the seed and the step: a resume needs a step, weights, optimiser and schedules.
+These are the tasks of sections 4.2 and 4.3 of the paper. mmengine's runner drives the training. Configurations are
+built from the run; backbones come from `hafabench.models` and start from the run's classification checkpoint. As in
+classification, data and random numbers are functions of the seed and the step: a resume needs a step, weights,
+optimiser and schedules.
 
 Only `hafabench.engines.dense.mm` imports the OpenMMLab packages, and only `load_mm` imports that module.
 """
