@@ -16,6 +16,7 @@ from hafabench.regression.effects import Effect, effect_on_ratio, effect_over_im
 from hafabench.regression.records import MetricKey, RecordedMetric, RecordSet, predictions_of
 from hafabench.results.predictions import Predictions, identical
 from hafabench.results.record import Record
+from hafabench.runs.run import run_id
 
 Verdict = Literal["worse", "missing", "better", "cannot tell", "no change", "new"]
 VERDICTS: tuple[Verdict, ...] = ("worse", "missing", "better", "cannot tell", "new", "no change")
@@ -80,12 +81,16 @@ def failing_verdicts(*, strict: bool) -> set[Verdict]:
 
 @dataclass(frozen=True)
 class _Pair:
-    """One metric key at the seeds that both record sets have; ``lost`` are the seeds of the baseline alone."""
+    """One metric key at the seeds that both record sets have.
+
+    ``lost`` are the seeds of the baseline alone, and ``collapsed`` describes those of them whose training collapsed.
+    """
 
     key: MetricKey
     baseline: dict[int, RecordedMetric]
     candidate: dict[int, RecordedMetric]
     lost: tuple[int, ...] = ()
+    collapsed: tuple[str, ...] = ()
 
     @property
     def values(self) -> tuple[dict[int, float], dict[int, float]]:
@@ -112,7 +117,7 @@ def find_changes(baseline: RecordSet, candidate: RecordSet, limits: GateLimits) 
     judged = {key for records in (baseline, candidate) for key in records.metrics if key.metric in limits.metrics}
     pairs = [_pair(key, baseline, candidate) for key in sorted(judged)]
     common = [pair for pair in pairs if pair.baseline and pair.candidate]
-    if not common:
+    if not common and not any(pair.collapsed for pair in pairs):
         message = f"no metric in common with {baseline.folder}; expected the same experiment's records"
         raise UserError(Problem(str(candidate.folder), "", message))
     problems = [problem for pair in common for problem in _problems(pair)]
@@ -132,10 +137,18 @@ def find_changes(baseline: RecordSet, candidate: RecordSet, limits: GateLimits) 
 def _pair(key: MetricKey, baseline: RecordSet, candidate: RecordSet) -> _Pair:
     before, after = baseline.metrics.get(key, {}), candidate.metrics.get(key, {})
     common = sorted(before.keys() & after.keys())
-    if not common:
-        return _Pair(key, before, {} if before else after)
     lost = tuple(sorted(before.keys() - after.keys()))
-    return _Pair(key, {seed: before[seed] for seed in common}, {seed: after[seed] for seed in common}, lost)
+    ids = {seed: run_id(key.group, key.model, seed) for seed in lost}
+    collapsed = tuple(
+        f"seed {seed}: {candidate.collapses[name].clause(name)}"
+        for seed, name in ids.items()
+        if key.verb == "evaluate" and name in candidate.collapses
+    )
+    if not common:
+        return _Pair(key, before, {} if before else after, lost, collapsed)
+    return _Pair(
+        key, {seed: before[seed] for seed in common}, {seed: after[seed] for seed in common}, lost, collapsed
+    )
 
 
 def _problems(pair: _Pair) -> list[Problem]:
@@ -236,7 +249,9 @@ def _judge(pair: _Pair, method: _Method, gate: GateLimits, level: float) -> Chan
     elif any(_other_data(*records) for records in pair.records):
         notes.append("the images differ in their bytes: they were made by other versions or on another machine")
     unit = next(iter(pair.candidate.values())).metric.unit
-    verdict = _verdict(effect, limit, METRICS[pair.key.metric].sign)
+    notes += pair.collapsed
+    # A training that collapsed is worse than any number.
+    verdict = "worse" if pair.collapsed else _verdict(effect, limit, METRICS[pair.key.metric].sign)
     return Change(pair.key, verdict, unit, _mean(before), _mean(after), effect, limit, tuple(notes))
 
 
@@ -259,7 +274,7 @@ def _one_sided(pair: _Pair) -> Change:
     new = Change(pair.key, "new", unit, None, mean, notes=("the baseline does not have this metric",))
     if not pair.baseline:
         return new
-    notes = ("the candidate does not have this metric, or not for these seeds",)
+    notes = pair.collapsed or ("the candidate does not have this metric, or not for these seeds",)
     return replace(new, verdict="missing", baseline=mean, candidate=None, notes=notes)
 
 

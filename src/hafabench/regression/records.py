@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from hafabench.config.metrics import Verb
 from hafabench.errors import Problem, UserError
 from hafabench.results.predictions import Predictions, read_predictions
-from hafabench.results.record import Metric, Record, predictions_beside, read_record
+from hafabench.results.record import Collapse, Metric, Record, predictions_beside, read_record
 
 _IMPORTED = "imported/evaluate/*/*/*.json"
 _PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json", _IMPORTED)
@@ -54,11 +54,13 @@ class RecordSet:
         folder: The folder that contains them.
         paths: The files of the records.
         metrics: The metric of each seed, by metric key. Metrics without a seed have seed -1.
+        collapses: The outcome of each run without numbers, by the id of the run.
     """
 
     folder: Path
     paths: tuple[Path, ...]
     metrics: dict[MetricKey, dict[int, RecordedMetric]]
+    collapses: dict[str, Collapse] = field(default_factory=dict)
 
     @property
     def records(self) -> dict[str, Record]:
@@ -80,6 +82,7 @@ def read_records(folder: Path) -> RecordSet:
     metrics: dict[MetricKey, dict[int, RecordedMetric]] = {}
     problems: list[Problem | str] = []
     experiments: dict[str, Path] = {}
+    collapses: dict[str, Collapse] = {}
     for path in paths:
         try:
             record = read_record(path)
@@ -87,6 +90,8 @@ def read_records(folder: Path) -> RecordSet:
             problems += error.problems
             continue
         experiments.setdefault(record.experiment, path)
+        if record.collapse is not None:
+            collapses[record.id] = record.collapse
         for metric in record.metrics:
             group = metric.task if record.verb == "evaluate" else record.id
             # Numbers with a measured and with an imported origin are never compared.
@@ -99,7 +104,7 @@ def read_records(folder: Path) -> RecordSet:
         problems.append(Problem(str(folder), "experiment", f"expected records of one experiment, found {found}"))
     if problems:
         raise UserError(problems)
-    return RecordSet(folder, paths, metrics)
+    return RecordSet(folder, paths, metrics, collapses)
 
 
 def record_paths(folder: Path) -> Iterator[Path]:

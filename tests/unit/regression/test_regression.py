@@ -17,7 +17,7 @@ from hafabench.files import sha256_of
 from hafabench.regression.baseline import replace_baseline
 from hafabench.regression.records import read_records
 from hafabench.results.predictions import Hits, write_predictions
-from hafabench.results.record import ImportSource, predictions_beside, read_record, write_record
+from hafabench.results.record import Collapse, ImportSource, predictions_beside, read_record, write_record
 from hafabench.runs.records import expected_records
 from tests.support.gate_records import (
     HERE,
@@ -241,6 +241,31 @@ def test_lost_seeds_are_reported(folders):
     write_seeds(folders[1], [70.1, 71.0, 72.1])
     [change] = judged(*folders).changes
     assert "the candidate lacks 1 of the baseline's 4 seeds" in change.notes
+
+
+def collapse(folder, seed):
+    run = f"classification/pvt_tiny_hafa/seed{seed}"
+    write_evaluation(folder, "classification", "pvt_tiny_hafa", seed, {"top1": 0.0})
+    record = read_record(folder / run / "evaluate.json")
+    outcome = Collapse(run=run, step=7, reason="the loss is nan")
+    write_record(folder / run / "evaluate.json", record.model_copy(update={"metrics": [], "collapse": outcome}))
+
+
+def test_a_training_that_collapsed_is_worse(folders):
+    write_seeds(folders[0], [70.0, 71.0, 72.0, 73.0])
+    write_seeds(folders[1], [70.0, 71.0, 72.0])
+    collapse(folders[1], 3)
+    [change] = judged(*folders).changes
+    assert change.verdict == "worse"
+    assert "seed 3: training collapsed at step 7 (the loss is nan)" in change.notes
+
+
+def test_a_model_whose_trainings_all_collapsed_is_missing(folders):
+    write_seeds(folders[0], [70.0])
+    collapse(folders[1], 0)
+    changes = judged(*folders)
+    assert verdicts(changes) == {TOP1: "missing"}
+    assert changes.changes[0].notes == ("seed 0: training collapsed at step 7 (the loss is nan)",)
 
 
 def test_sides_that_cannot_be_compared_are_refused(folders):
