@@ -33,7 +33,8 @@ class Recipe(StrictModel, ABC):
     operational: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "log_every", "eval_batch_size"})
     """Keys that do not change a run's results. They are not part of its fingerprint."""
     added_later: ClassVar[frozenset[str]] = frozenset()
-    """Keys that were added after the first records were made. They are part of a fingerprint unless they are None."""
+    """Keys that were added after the first records were made. A fingerprint contains them unless they have their
+    default, which is what the code did before."""
     sections: ClassVar[dict[str, type[BaseModel]]] = {}
     """Nested sections by key. Their keys are written with a dot."""
 
@@ -57,7 +58,8 @@ class Recipe(StrictModel, ABC):
     def identity(self) -> dict[str, Any]:
         """Return the values that can change a run's results. They are part of its fingerprint."""
         values = self.model_dump(mode="json", exclude=set(self.operational))
-        return {key: value for key, value in values.items() if key not in self.added_later or value is not None}
+        unchanged = {key for key in self.added_later if values[key] == type(self).model_fields[key].default}
+        return {key: value for key, value in values.items() if key not in unchanged}
 
     @property
     def lr_batch(self) -> int:
@@ -197,6 +199,15 @@ class DenseRecipe(Recipe):
         "models whose last merger is SIA, and `fpn` for all others.",
     )
 
+    new_layer_init: Literal["published_code", "xavier"] = Field(
+        "published_code",
+        description="Initialisation of the layers outside of the pretrained backbone, which are neck and heads. "
+        "`published_code` uses the initialisers of mmseg and mmdet, as the published code does. `xavier` draws the "
+        "weights of all their convolutions and linear layers from Xavier's uniform distribution and sets the biases "
+        "to 0.",
+    )
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"new_layer_init"})
     warmup_key: ClassVar[str] = "warmup_iterations"
 
     def warmup_steps(self, images: int) -> int:
@@ -206,7 +217,7 @@ class DenseRecipe(Recipe):
 class SegmentationRecipe(DenseRecipe):
     """Keys of segmentation: Semantic FPN (paper, section 4.2)."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"size_divisor"})
+    added_later: ClassVar[frozenset[str]] = DenseRecipe.added_later | {"size_divisor"}
 
     iterations: int = Field(gt=0, description="Optimizer steps of the training.")
     poly_power: float = Field(gt=0, description="Exponent of the polynomial learning rate schedule.")

@@ -21,7 +21,7 @@ from hafabench.engines.dense.training import DenseTrainer
 from hafabench.engines.distributed import World
 from hafabench.engines.interrupt import StopRequest
 from hafabench.errors import UserError
-from tools.tiny_runs.dense import RECIPES, tiny_run
+from tools.tiny_runs.dense import RECIPES, TINY, tiny_run
 
 
 def test_batches_hold_one_orientation():
@@ -297,3 +297,36 @@ def test_names_of_ade20k_are_those_of_mmseg():
     from mmseg.datasets import ADE20KDataset
 
     assert list(ade20k_classes()) == [name.strip() for name in ADE20KDataset.METAINFO["classes"]]
+
+
+def xavier_bound(weight: torch.Tensor) -> float:
+    """Glorot and Bengio's bound of the uniform distribution, for (out, in, ...) and transposed weights alike."""
+    field = weight[0, 0].numel()
+    return (6 / (field * (weight.shape[0] + weight.shape[1]))) ** 0.5
+
+
+@pytest.mark.parametrize(("task", "neck"), [("segmentation", "token_fpn"), ("detection", "fpn")])
+def test_every_new_layer_may_start_from_xavier(task, neck):
+    recipe = RECIPES[task].model_copy(update={"neck": neck, "new_layer_init": "xavier"})
+    model = dense_model.build_dense_model(TINY, task, 3, recipe)
+    for name, parameter in model.named_parameters():
+        if name.startswith("backbone."):
+            continue
+        if parameter.ndim > 1:
+            bound = xavier_bound(parameter)
+            assert parameter.abs().max() <= bound, name
+            # The standard deviation of a uniform distribution is its bound / sqrt(3).
+            assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.15), name
+        elif name.endswith("bias"):
+            assert not parameter.any(), name
+    backbone = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    dense_model.initialise_new_layers(model)
+    assert all(torch.equal(backbone[name], value) for name, value in model.backbone.state_dict().items())
+
+
+def test_the_published_initialisation_is_not_part_of_a_fingerprint():
+    recipe = RECIPES["segmentation"]
+    assert recipe.new_layer_init == "published_code"
+    assert "new_layer_init" not in recipe.identity()
+    changed = recipe.model_copy(update={"new_layer_init": "xavier", "size_divisor": 32}).identity()
+    assert changed.keys() - recipe.identity().keys() == {"new_layer_init", "size_divisor"}

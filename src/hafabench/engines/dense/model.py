@@ -37,7 +37,8 @@ def build_dense_model(
         spec: The model of the backbone.
         task: ``segmentation`` or ``detection``.
         num_classes: Number of classes of the head.
-        recipe: The recipe of a run. With None the heads are those of the libraries, without drop path.
+        recipe: The recipe of a run. With None the heads are those of the libraries, with their initialisation and
+            without drop path.
         sync_norm: Whether batch statistics are shared by all processes, if mmseg's configurations do that.
 
     Raises:
@@ -49,4 +50,23 @@ def build_dense_model(
     config = fill_model(
         mm.stock_model(task), spec, task, num_classes, list(backbone.channels), recipe, sync_norm=sync_norm
     )
-    return mm.build_model(task, config)
+    model = mm.build_model(task, config)
+    if recipe is not None and recipe.new_layer_init == "xavier":
+        initialise_new_layers(model)
+    return model
+
+
+def initialise_new_layers(model: nn.Module) -> None:
+    """Initialise every convolution and linear layer outside of ``model.backbone`` by Xavier (uniform), biases by 0.
+
+    Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural networks*, AISTATS 2010.
+    Norms keep their weights of 1 and biases of 0.
+    """
+    for name, module in model.named_modules():
+        weight, bias = (getattr(module, key, None) for key in ("weight", "bias"))
+        # Weights of fewer than two dimensions are those of norms.
+        if name.partition(".")[0] == "backbone" or not isinstance(weight, nn.Parameter) or weight.ndim < 2:
+            continue
+        nn.init.xavier_uniform_(weight)
+        if bias is not None:
+            nn.init.zeros_(bias)
