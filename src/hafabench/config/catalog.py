@@ -31,7 +31,8 @@ class ModelSpec:
         architecture: timm's name of the model, or the base architecture of this project's own model (``pvt_tiny``).
         mergers: Merger in front of each of the stages 1-4. The first is the patch embedding and always ``grid``.
         query_mode: ``q`` if cluster tokens are queries only; ``qkv`` if they are queries, keys and values (Table 5).
-        fidelity: Source to follow if the published code and the paper disagree: ``published_code`` or ``paper``.
+        fidelity: Source of the keys and values after SIA, on which the published code and the text of the paper
+            disagree: ``published_code`` or ``paper``. Everything else is the same with both.
         keep: Share of the tokens that is kept after each predictor; None for models that drop no tokens.
     """
 

@@ -59,7 +59,9 @@ class ModelConfig(RenamedKeysModel):
         description="Whether the cluster tokens of SIA are queries only (`q`) or queries, keys and values (`qkv`).",
     )
     fidelity: Literal["published_code", "paper"] = Field(
-        "published_code", description="Source to follow if the published code and the paper disagree."
+        "published_code",
+        description="Source of the keys and values after SIA, on which the published code and the text of the paper "
+        "disagree. Everything else is the same with both.",
     )
     keep: KeepConfig | tuple[float, float, float] | None = Field(
         None, description="Keep rates of a model that drops tokens: the three rates, or a schedule."

@@ -39,7 +39,7 @@ class PyramidVisionTransformer(PyramidClassifier):
         dims: Dimensions of the four stages.
         mergers: Merger in front of each stage: ``grid``, ``conv``, ``laa`` or, on stage 4, ``sia``.
         query_mode: ``q`` or ``qkv``: how SIA uses cluster tokens; see `hafabench.config.catalog.ModelSpec`.
-        fidelity: ``published_code`` or ``paper``.
+        fidelity: ``published_code`` or ``paper``: keys and values after SIA.
         num_classes: Outputs of the classifier; 0 for no classifier.
         in_chans: Channels of the image.
         global_pool: ``token``, ``avg`` or ``""``; by default ``avg`` with SIA, else ``token``.

@@ -96,7 +96,7 @@ class ModelFamily:
         return generate_default_cfgs({timm_name(spec.name): self.default_cfg(spec) for spec in own})
 
     def default_cfg(self, spec: ModelSpec) -> dict[str, Any]:
-        """Return timm's description of an own model. Evaluation resizes to 256 and crops 224 pixels (section 4.1)."""
+        """Return timm's description of an own model. Its evaluation resizes to 256 and crops 224 pixels."""
         assert self.own is not None
         return {
             "architecture": timm_name(spec.name),

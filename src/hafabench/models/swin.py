@@ -116,7 +116,7 @@ class SwinTransformerHafa(TokenPyramid, SwinTransformer):
     Args:
         mergers: Merger in front of each stage: ``grid`` (patch merging), ``conv``, ``laa`` and, on stage 4, ``sia``.
         query_mode: ``q`` or ``qkv``: how SIA uses cluster tokens; see `hafabench.config.catalog.ModelSpec`.
-        fidelity: ``published_code`` or ``paper``.
+        fidelity: ``published_code`` or ``paper``: keys and values after SIA.
         **kwargs: Arguments of timm's `SwinTransformer`.
     """
 

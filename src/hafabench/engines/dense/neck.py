@@ -1,9 +1,9 @@
-"""The feature pyramid whose top-down path follows clusters (paper, section 4.2: "token" neck of the dense models).
+"""The feature pyramid whose top-down path follows clusters, as in the published code; the paper does not mention it.
 
-The published neck has TCFormer's name (MTA) but computes an FPN (Lin et al., CVPR 2017) with one difference. From a
-clustered stage to the previous one, every position receives the feature of the token it was merged into, whereas an
-FPN uses the nearest position of the coarse map. `TokenFPN` is mmdet's and mmseg's FPN with that difference; without a
-clustered stage they are equal.
+The neck of the published code has TCFormer's name (MTA) but computes an FPN (Lin et al., CVPR 2017) with one
+difference. From a clustered stage to the previous one, every position receives the feature of the token it was merged
+into, whereas an FPN uses the nearest position of the coarse map. `TokenFPN` is mmdet's and mmseg's FPN with that
+difference; without a clustered stage they are equal.
 """
 
 from __future__ import annotations

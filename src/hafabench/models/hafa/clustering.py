@@ -11,6 +11,10 @@ For tokens x_i of C channels, with d_ij = ||x_i - x_j|| / sqrt(C):
 - the centres are the tokens of largest rho * delta, labelled in descending order;
 - every token joins its nearest centre; a centre joins itself.
 
+The factor 1 / sqrt(C) is that of the published code. Equations 2 and 3 of the paper do not have it. Taken literally,
+they give squared distances of about the number of channels between normalised tokens, and exp(-d^2) is zero in
+float32 for d^2 above 104, so that most densities would be equal.
+
 Ties are resolved by index: the equal token with the lower index is denser and comes first. The published
 code adds random noise to the densities instead.
 

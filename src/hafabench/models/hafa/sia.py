@@ -2,13 +2,16 @@
 
 One class implements all versions. They differ in the source of the keys and values of the stage's first block:
 
-- ``separate``: grid tokens from a strided depthwise path (the published code; the structure of the paper's Figure 2);
+- ``separate``: grid tokens from a strided depthwise path (the published code; paper, Figure 2);
 - ``self``: the cluster tokens themselves (``qkv`` of Table 5);
 - ``tokens``: all tokens before merging (TCFormer, Zeng et al., CVPR 2022; the SIA-SIA rows of Table 4);
 - ``paper``: all tokens before merging, at full resolution, with one convolutional position encoding each for keys and
   values (the text around equation 6). The paper does not define the encoding. This implementation uses CvT's
   convolutional projection: a 3x3 depthwise convolution without bias and a BatchNorm, between the block's norm and the
   linear projection. The strided map is not added.
+
+The model's fidelity ``paper`` selects the last source and changes nothing else: distances are divided by sqrt(C) with
+both fidelities (see `hafabench.models.hafa.clustering`).
 """
 
 from __future__ import annotations
