@@ -57,7 +57,7 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
         "(`{images,annotations}/{training,validation}/`).",
     )
     root: UserPath = Field(
-        description="Folder of the data set, absolute or relative to the repository's root. In all paths `~` and "
+        description="Folder of the data set, absolute or relative to the working directory. In all paths `~` and "
         "environment variables are replaced; `$$` stands for a dollar sign."
     )
     num_classes: int = Field(gt=0, description="Number of classes that a head predicts.")

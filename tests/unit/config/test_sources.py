@@ -21,11 +21,11 @@ PRINTED = {
 def test_recipes_cite_the_paper_for_what_it_prints(task):
     recipe = load_recipe(REPOSITORY / f"configs/recipes/{task}.yaml", task)
     section = {"classification": "4.1", "segmentation": "4.2", "detection": "4.3"}[task]
-    cited = {key: item.source for key, item in recipe.defaults.items() if "paper" in item.source}
+    cited = {key: item.source for key, item in recipe.defaults.items() if item.source.startswith("paper")}
     assert set(cited) == PRINTED[task]
     assert all(source.startswith(f"paper section {section}") for source in cited.values())
     for layer in (*recipe.by_family.values(), *recipe.by_size.values()):
-        assert not [key for key, item in layer.items() if "paper" in item.source]
+        assert not [key for key, item in layer.items() if item.source.startswith("paper")]
 
 
 def test_the_longer_side_of_segmentation_is_not_of_the_paper():
