@@ -15,10 +15,14 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from hafabench.config.catalog import CATALOG
 from hafabench.engines import dense
@@ -34,7 +38,7 @@ from hafabench.results.predictions import read_predictions
 from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
 from tools.checkout import REPOSITORY
-from tools.tiny_runs.dense import IMAGES, tiny_run
+from tools.tiny_runs.dense import CLASSES, IMAGES, tiny_run
 
 TASKS = ["segmentation", "detection"]
 STEPS = {"segmentation": 4, "detection": 3}
@@ -145,11 +149,79 @@ def test_evaluation_gives_the_tasks_metrics(finished, tmp_path, task, names):
     assert {metric.name for metric in metrics} == names
     assert all(0 <= metric.value <= 100 and metric.unit == "%" for metric in metrics)
     assert {metric.repeats for metric in metrics} == {IMAGES["val"]}
-    assert dense.evaluate(run, run.checkpoint, keep=tmp_path / "predictions.npz") == metrics
+    outputs = tmp_path / "outputs"
+    assert dense.evaluate(run, run.checkpoint, keep=tmp_path / "predictions.npz", outputs=outputs) == metrics
+    assert {path.suffix for path in outputs.iterdir()} == {{"segmentation": ".png", "detection": ".json"}[task]}
     kept = read_predictions(tmp_path / "predictions.npz")
     assert len(kept.images) == IMAGES["val"]
     for metric in metrics:
         assert kept.resampled(metric.name, np.ones((1, IMAGES["val"]))).item() == pytest.approx(metric.value)
+
+
+def shifted(content: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    """Return detections of all objects of an image, each shifted by a few pixels, as mmdet gives them to a metric."""
+    found: dict[str, list] = {"bboxes": [], "scores": [], "labels": [], "masks": []}
+    for entry in content["annotations"]:
+        if entry["image_id"] == image["id"]:
+            x, y, width, height = entry["bbox"]
+            x, y = x + entry["id"] % 4, y + entry["id"] % 3
+            mask = torch.zeros(image["height"], image["width"], dtype=torch.bool)
+            mask[y : y + height, x : x + width] = True
+            found["bboxes"].append([x, y, x + width, y + height])
+            found["scores"].append(0.3 + 0.05 * entry["id"])
+            found["labels"].append(entry["category_id"] - 10)
+            found["masks"].append(mask)
+    tensors = {name: torch.stack(own) if name == "masks" else torch.tensor(own) for name, own in found.items()}
+    shape = (image["height"], image["width"])
+    return {"pred_instances": tensors, "img_id": image["id"], "ori_shape": shape}
+
+
+def test_kept_detections_have_the_measured_average_precision(tmp_path):
+    """pycocotools alone, on the original annotations, with the files as they are submitted."""
+    run = tiny_run(tmp_path, "detection")
+    annotations = run.dataset.root / "annotations/instances_val2017.json"
+    content = json.loads(annotations.read_text())
+    metric = load_mm().metric("detection", annotations, tmp_path)
+    metric.dataset_meta = {"classes": tuple(category["name"] for category in content["categories"])}
+    metric.process({}, [shifted(content, image) for image in content["images"]])
+    metrics = metric.evaluate(len(content["images"]))
+    assert 0 < metrics["mask_ap"] < 100
+    with redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+    for name, kind in (("box", "bbox"), ("mask", "segm")):
+        file = tmp_path / f"detections.{kind}.json"
+        entries = json.loads(file.read_text())
+        keys = {"image_id", "category_id", "score", {"bbox": "bbox", "segm": "segmentation"}[kind]}
+        assert {frozenset(entry) for entry in entries} == {frozenset(keys)}
+        assert {entry["category_id"] for entry in entries} <= {10, 11, 12}
+        assert {entry["image_id"] for entry in entries} == {image["id"] for image in content["images"]}
+        with redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(truth, truth.loadRes(str(file)), kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        assert 100 * evaluation.stats[0] == pytest.approx(metrics[f"{name}_ap"], abs=1e-12)
+        assert 100 * evaluation.stats[3] == pytest.approx(metrics[f"{name}_ap_s"], abs=1e-12)
+
+
+def test_kept_label_maps_have_the_measured_mean_iou(finished, tmp_path):
+    run = finished("segmentation").run
+    # A folder of an earlier evaluation is replaced.
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "old.png").touch()
+    metrics = {m.name: m.value for m in dense.evaluate(run, run.checkpoint, outputs=tmp_path / "outputs")}
+    masks = sorted((run.dataset.root / "annotations/validation").iterdir())
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == [path.name for path in masks]
+    confusion = np.zeros((CLASSES, CLASSES))
+    for mask in masks:
+        truth, found = np.asarray(Image.open(mask)), np.asarray(Image.open(tmp_path / "outputs" / mask.name))
+        assert (found.shape, found.dtype) == (truth.shape, np.uint8)
+        assert found.min() >= 1, "0 means unlabelled"
+        labelled = truth > 0
+        np.add.at(confusion, (truth[labelled] - 1, found[labelled] - 1), 1)
+    hits = confusion.diagonal()
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    assert metrics["miou"] == pytest.approx(100 * np.mean(hits[union > 0] / union[union > 0]))
 
 
 @pytest.mark.parametrize("task", TASKS)

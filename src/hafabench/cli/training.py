@@ -55,6 +55,11 @@ def train(run_id: str, experiment: Path, threads: int | None, processes: int, no
 @click.argument("run_id")
 @experiment_option
 @threads_option
+@click.option(
+    "--keep-outputs",
+    is_flag=True,
+    help="Also write the detections (COCO result files) or label maps (PNG) to the folder outputs beside the record.",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Evaluate this checkpoint file instead.")
 @click.option(
     "--part", help="With --weights: entry of the file to use (state_dict, model, ...), if there are several."
@@ -72,6 +77,7 @@ def evaluate(
     run_id: str,
     experiment: Path,
     threads: int | None,
+    keep_outputs: bool,
     weights: Path | None,
     part: str | None,
     renames: tuple[str, ...],
@@ -86,8 +92,12 @@ def evaluate(
     """
     run = find_run(experiment, run_id)
     set_threads(threads)
+    if keep_outputs and run.task == "classification":
+        raise UserError(f"--keep-outputs: {run.id} is a classification, which has no detections or label maps")
     if weights is not None:
-        _evaluate_foreign(experiment, run, weights, part, renames, weights_seed, replace)
+        _evaluate_foreign(
+            experiment, run, weights, part, renames, seed=weights_seed, replace=replace, keep_outputs=keep_outputs
+        )
         return
     if part or renames or replace or weights_seed is not None:
         raise UserError("--part, --rename, --weights-seed and --replace require --weights")
@@ -95,11 +105,13 @@ def evaluate(
 
     loaded = load(experiment)
     with attempt(loaded, "evaluate_run", run.id):
-        record = record_evaluation(loaded, run)
+        record = record_evaluation(loaded, run, keep_outputs=keep_outputs)
         if record.collapse is not None:
             click.echo(f"{run.id}: {record.collapse.clause(run.id)}")
         for metric in record.metrics:
             click.echo(f"{run.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
+        if keep_outputs and record.collapse is None:
+            click.echo(f"wrote {run.outputs}")
 
 
 def _evaluate_foreign(
@@ -108,8 +120,10 @@ def _evaluate_foreign(
     file: Path,
     part: str | None,
     renames: tuple[str, ...],
+    *,
     seed: int | None,
     replace: bool,
+    keep_outputs: bool,
 ) -> None:
     wrong = [rename for rename in renames if not all(rename.partition("="))]
     if wrong:
@@ -117,9 +131,15 @@ def _evaluate_foreign(
     from hafabench.engines.engine import engine_for
     from hafabench.imports.weights import record_foreign
     from hafabench.models.checkpoints.foreign import ForeignWeights
+    from hafabench.results.record import outputs_beside
 
     weights = ForeignWeights(file, part, dict(rename.split("=", 1) for rename in renames))
-    stored = record_foreign(load(experiment), run, engine_for(run.task).evaluate, weights, seed=seed, replace=replace)
+    evaluation = engine_for(run.task).evaluate
+    stored = record_foreign(
+        load(experiment), run, evaluation, weights, seed=seed, replace=replace, keep_outputs=keep_outputs
+    )
     for metric in stored.record.metrics:
         click.echo(f"{stored.record.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
     click.echo(f"  {weights.read} -> {stored.path}")
+    if keep_outputs:
+        click.echo(f"wrote {outputs_beside(stored.path)}")

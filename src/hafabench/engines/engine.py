@@ -37,7 +37,12 @@ class Engine(Protocol):
         """
 
     def evaluate(
-        self, run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | None = None
+        self,
+        run: Run,
+        checkpoint: Path,
+        fill: Fill | None = None,
+        keep: Path | None = None,
+        outputs: Path | None = None,
     ) -> list[Metric]:
         """Evaluate a checkpoint on the run's validation split.
 
@@ -47,12 +52,14 @@ class Engine(Protocol):
             fill: Loads the weights into the model. The default, `fill_trained`, accepts the run's own checkpoint
                 only.
             keep: If given, the results of the single images are written to this file.
+            outputs: If given, the detections or label maps are written to this folder, which is replaced.
 
         Returns:
             Metrics in percent. Their ``repeats`` is the number of images.
 
         Raises:
-            UserError: If the checkpoint belongs to another run, or the data cannot be read.
+            UserError: If the checkpoint belongs to another run, the data cannot be read, or the task has no outputs
+                to write.
         """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from hafabench.config.experiment import Experiment
@@ -16,10 +17,16 @@ from hafabench.results.record import Record, StartingFile, write_record
 from hafabench.runs.run import Run
 
 
-def record_evaluation(experiment: Experiment, run: Run) -> Record:
+def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = False) -> Record:
     """Evaluate the run's final checkpoint and write ``run.predictions`` and ``run.record``.
 
     If the training collapsed, the record contains this outcome instead of numbers, and there are no predictions.
+
+    Args:
+        experiment: The experiment.
+        run: A trained run.
+        keep_outputs: Whether detections or label maps are written to ``run.outputs``. Those of an earlier evaluation
+            are removed in any case.
 
     Raises:
         UserError: If the checkpoint belongs to another run, or the data cannot be read.
@@ -31,10 +38,14 @@ def record_evaluation(experiment: Experiment, run: Run) -> Record:
     listing_digest = None
     if collapse is None:
         listing_digest = compared_digest(run.dataset, "val", run.dataset_report)
-        metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions)
+        outputs = run.outputs if keep_outputs else None
+        metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions, outputs=outputs)
     else:
         metrics = []
         run.predictions.unlink(missing_ok=True)
+    if collapse is not None or not keep_outputs:
+        # Those of an earlier evaluation do not belong to the new record.
+        shutil.rmtree(run.outputs, ignore_errors=True)
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,

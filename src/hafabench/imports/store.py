@@ -7,6 +7,7 @@ numbers that have a seed, because it may be a repetition of one of them.
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
 from hafabench.imports.imported import Import, ImportedMetric
-from hafabench.results.record import ImportSource, Provenance, Record, predictions_beside, read_record, write_record
+from hafabench.results.record import (
+    ImportSource,
+    Provenance,
+    Record,
+    outputs_beside,
+    predictions_beside,
+    read_record,
+    write_record,
+)
 from hafabench.runs.fingerprints import imported_fingerprint
 from hafabench.runs.paths import complexity_record, imported_folder
 
@@ -73,6 +82,7 @@ def store_records(experiment: Experiment, records: Sequence[Record], *, replace:
         for other in replaced:
             other.unlink()
             predictions_beside(other).unlink(missing_ok=True)
+            shutil.rmtree(outputs_beside(other), ignore_errors=True)
         stored.append(Stored(path, record, replaced, _is_measured(experiment, record)))
     return stored
 

@@ -13,7 +13,7 @@ from hafabench.models.checkpoints.foreign import ForeignWeights
 from hafabench.models.checkpoints.storage import Fill
 from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_fields
-from hafabench.results.record import ImportSource, Metric, Record, predictions_beside
+from hafabench.results.record import ImportSource, Metric, Record, outputs_beside, predictions_beside
 from hafabench.runs.fingerprints import imported_fingerprint
 from hafabench.runs.run import Run
 
@@ -21,11 +21,12 @@ from hafabench.runs.run import Run
 def record_foreign(
     experiment: Experiment,
     run: Run,
-    evaluate: Callable[[Run, Path, Fill, Path], list[Metric]],
+    evaluate: Callable[[Run, Path, Fill, Path, Path | None], list[Metric]],
     weights: ForeignWeights,
     *,
     seed: int | None = None,
     replace: bool = False,
+    keep_outputs: bool = False,
 ) -> Stored:
     """Evaluate foreign weights as a run's model; write an imported record, and the predictions beside it.
 
@@ -39,6 +40,7 @@ def record_foreign(
         weights: The foreign weights.
         seed: The seed of their training, if known.
         replace: Whether earlier imports of the same numbers are replaced.
+        keep_outputs: Whether detections or label maps are written to a folder beside the record.
 
     Raises:
         UserError: If the weights do not fit, or the numbers were imported before.
@@ -49,8 +51,9 @@ def record_foreign(
         refuse_earlier(experiment, run.task, run.model.name, seed, digest)
     listing_digest = compared_digest(run.dataset, "val", run.dataset_report)
     identifier = imported_id(run.task, run.model.name, seed)
-    predictions = predictions_beside(imported_path(experiment, "evaluate", identifier, digest))
-    metrics = evaluate(run, weights.file, weights.fill, predictions)
+    place = imported_path(experiment, "evaluate", identifier, digest)
+    predictions = predictions_beside(place)
+    metrics = evaluate(run, weights.file, weights.fill, predictions, outputs_beside(place) if keep_outputs else None)
     note = f"weights from {weights.file.name} (sha256 {digest[:12]}), evaluated here"
     record = Record(
         experiment=experiment.name,

@@ -248,6 +248,11 @@ def predictions_beside(record: Path) -> Path:
     return record.with_name("predictions.npz") if record.name == EVALUATION else record.with_suffix(".npz")
 
 
+def outputs_beside(record: Path) -> Path:
+    """Return the folder of the detections or label maps of the evaluation that a record describes."""
+    return record.with_name("outputs" if record.name == EVALUATION else f"{record.stem}-outputs")
+
+
 def write_record(path: Path, record: Record) -> None:
     """Write a record to a file atomically."""
     write_text(path, json.dumps(record.model_dump(by_alias=True), indent=2) + "\n")

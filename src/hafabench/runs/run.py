@@ -18,7 +18,7 @@ from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, ClassificationRecipe, Recipe, Task, key_of, nested
 from hafabench.config.yaml_file import describe
 from hafabench.errors import Problem, UserError
-from hafabench.results.record import predictions_beside
+from hafabench.results.record import outputs_beside, predictions_beside
 from hafabench.runs.fingerprints import fingerprint, model_identity
 from hafabench.runs.paths import CHECKPOINT, EVALUATION, dataset_report
 from hafabench.runs.weights import StartingWeights, starting_weights
@@ -74,6 +74,11 @@ class Run:
     def predictions(self) -> Path:
         """The predictions for each image of the evaluation; the record contains the SHA-256 of this file."""
         return predictions_beside(self.record)
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of the detections or label maps that ``hafabench evaluate --keep-outputs`` keeps."""
+        return outputs_beside(self.record)
 
     @property
     def history(self) -> Path:

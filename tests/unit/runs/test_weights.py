@@ -276,7 +276,7 @@ def test_the_record_of_an_evaluation_names_the_weights(started, write_experiment
 
     class Engine:
         @staticmethod
-        def evaluate(run, checkpoint, keep):
+        def evaluate(run, checkpoint, keep, outputs):
             keep.write_bytes(b"")
             return [metric]
 

@@ -17,6 +17,7 @@ from hafabench.engines.classification.model import classification_recipe
 from hafabench.engines.progress import report_progress
 from hafabench.engines.sampling import batches
 from hafabench.engines.trained import fill_averaged, load_trained
+from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import Fill
 from hafabench.results.predictions import Hits, write_predictions
 from hafabench.results.record import Metric
@@ -24,7 +25,13 @@ from hafabench.runs.run import Run
 
 
 @torch.inference_mode()
-def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | None = None) -> list[Metric]:
+def evaluate(
+    run: Run,
+    checkpoint: Path,
+    fill: Fill | None = None,
+    keep: Path | None = None,
+    outputs: Path | None = None,
+) -> list[Metric]:
     """Measure top-1 and top-5 accuracy in percent on the validation images: one centre crop, single precision.
 
     If a moving average of the weights was kept, its ``top1_ema`` and ``top5_ema`` are measured too. With fewer than
@@ -35,10 +42,13 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
         checkpoint: The run's final checkpoint, or the file that ``fill`` reads.
         fill: Loads the weights into the model; `fill_trained` by default.
         keep: If given, the `Hits` of the single images are written to this file.
+        outputs: Must be None, because a classifier has neither detections nor label maps.
 
     Raises:
-        UserError: If the checkpoint belongs to another run, or the data cannot be read.
+        UserError: If the checkpoint belongs to another run, the data cannot be read, or ``outputs`` is given.
     """
+    if outputs is not None:
+        raise UserError(f"{run.id}: classification has no detections or label maps to keep")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_trained(run, checkpoint, fill).to(device)
     recipe = classification_recipe(run)

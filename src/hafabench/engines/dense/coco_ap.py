@@ -36,9 +36,7 @@ def average_precisions_and_matches(
 
     Images are numbered in the order of ``truth.getImgIds()``.
     """
-    if kind == "segm":
-        # If a detection has a box, pycocotools uses the area of the box instead of the mask's for the size ranges.
-        detections = [{key: value for key, value in item.items() if key != "bbox"} for item in detections]
+    detections = result_entries(detections, kind)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(detections) if detections else _no_detections(truth), kind)
         evaluation.evaluate()
@@ -47,6 +45,15 @@ def average_precisions_and_matches(
     # pycocotools returns -1 for values that are not defined.
     found = {name: 100 * float(value) for name, value in zip(NAMES, evaluation.stats[:6], strict=True) if value >= 0}
     return found, _matches(evaluation)
+
+
+def result_entries(detections: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return detections as COCO's result format has them for boxes (``bbox``) or for masks (``segm``).
+
+    If a detection of a mask also had a box, pycocotools would use the area of the box for the size ranges.
+    """
+    other = {"bbox": "segmentation", "segm": "bbox"}[kind]
+    return [{key: value for key, value in item.items() if key != other} for item in detections]
 
 
 def _matches(evaluation: COCOeval) -> Matches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -16,13 +17,20 @@ from hafabench.engines.dense.model import load_mm
 from hafabench.engines.progress import report_progress
 from hafabench.engines.sampling import batches
 from hafabench.engines.trained import load_trained
+from hafabench.files import atomic_folder
 from hafabench.models.checkpoints.storage import Fill
 from hafabench.results.predictions import write_predictions
 from hafabench.results.record import Metric
 from hafabench.runs.run import Run
 
 
-def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | None = None) -> list[Metric]:
+def evaluate(
+    run: Run,
+    checkpoint: Path,
+    fill: Fill | None = None,
+    keep: Path | None = None,
+    outputs: Path | None = None,
+) -> list[Metric]:
     """Measure mean IoU and accuracies (segmentation), or COCO's box and mask APs (detection), in percent.
 
     Images are evaluated at one scale without flip. Segmentation uses whole images; the truth keeps its own size.
@@ -33,13 +41,16 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
         checkpoint: The run's final checkpoint, or the file that ``fill`` reads.
         fill: Loads the weights into the model; `fill_trained` by default.
         keep: If given, the `Areas` or `Detections` of the single images are written to this file.
+        outputs: If given, this folder is replaced by one with the detections in COCO's result format
+            (``detections.bbox.json``, ``detections.segm.json``), or with a label map per image (PNG, size of the
+            image, values as in ADE20K's masks).
 
     Raises:
         UserError: If the checkpoint belongs to another run, or the data cannot be read.
     """
     mm = load_mm()
     recipe = dense_recipe(run)
-    with mm.scope(run.task):
+    with mm.scope(run.task), atomic_folder(outputs) if outputs is not None else nullcontext() as folder:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_trained(run, checkpoint, fill).to(device)
         dataset = load_dataset(run, "val")
@@ -50,7 +61,7 @@ def evaluate(run: Run, checkpoint: Path, fill: Fill | None = None, keep: Path | 
             pin=device.type == "cuda",
             collate=mm.same_size_collate if run.task == "segmentation" else mm.pseudo_collate,
         )
-        metric = mm.metric(run.task, paths.coco_annotations(run.dataset, "val"))
+        metric = mm.metric(run.task, paths.coco_annotations(run.dataset, "val"), folder)
         loaded = report_progress(loading, run.id, len(dataset), recipe.eval_batch_size)
         values = mm.evaluate(model, dataset, loaded, metric)
     if keep is not None:

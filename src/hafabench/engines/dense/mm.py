@@ -45,10 +45,11 @@ from torch import nn
 from hafabench.data import masks
 from hafabench.data.images import UnreadableImage, annotated_size_problem, read_image
 from hafabench.engines.dense.backbone import TimmBackbone
-from hafabench.engines.dense.coco_ap import average_precisions_and_matches
+from hafabench.engines.dense.coco_ap import average_precisions_and_matches, result_entries
 from hafabench.engines.dense.neck import TokenFPN
 from hafabench.engines.distributed import World
 from hafabench.errors import Problem, UserError
+from hafabench.files import write_text
 from hafabench.results.predictions import Areas, Detections, Matches
 
 # These libraries warn about deprecated functions of each other and about logger names, which users cannot change.
@@ -207,12 +208,18 @@ class ImagesWithMasks(mmseg.datasets.BaseSegDataset):
 
 
 class CocoAp(CocoMetric):
-    """COCO's average precisions ``box_ap`` ... ``mask_ap_l`` in percent (see `coco_ap`), collected by mmdet."""
+    """COCO's average precisions ``box_ap`` ... ``mask_ap_l`` in percent (see `coco_ap`), collected by mmdet.
+
+    Args:
+        outputs: Folder to which the detections are written in COCO's result format.
+        options: Options of `CocoMetric`.
+    """
 
     default_prefix = None
 
-    def __init__(self, **options: Any):
+    def __init__(self, outputs: Path | None = None, **options: Any):
         super().__init__(**options)
+        self._outputs = outputs
         self._matches: dict[str, Matches] = {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -222,7 +229,9 @@ class CocoAp(CocoMetric):
         with tempfile.TemporaryDirectory() as folder:
             files = self.results2json([detection for _, detection in results], str(Path(folder) / "detections"))
             for prefix, kind in (("box", "bbox"), ("mask", "segm")):
-                detections = json.loads(Path(files[kind]).read_text())
+                detections = result_entries(json.loads(Path(files[kind]).read_text()), kind)
+                if self._outputs is not None:
+                    write_text(self._outputs / f"detections.{kind}.json", json.dumps(detections) + "\n")
                 values, self._matches[prefix] = average_precisions_and_matches(self._coco_api, detections, kind)
                 found |= {f"{prefix}_{name}": value for name, value in values.items()}
         return found
@@ -407,12 +416,19 @@ def same_size_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     return pseudo_collate(samples)
 
 
-def metric(task: str, annotations: Path | None = None) -> BaseMetric:
-    """Return the metric of a task: mean IoU, or COCO's average precisions for an annotation file."""
+def metric(task: str, annotations: Path | None = None, outputs: Path | None = None) -> BaseMetric:
+    """Return the metric of a task.
+
+    Args:
+        task: ``segmentation`` for mean IoU, ``detection`` for COCO's average precisions.
+        annotations: The annotation file (detection).
+        outputs: Folder to which the metric writes what it measures: detections in COCO's result format, or label
+            maps with the values of ADE20K's masks, in which class 0 has the value 1.
+    """
     if task == "segmentation":
-        return MeanIoU(iou_metrics=["mIoU"])
+        return MeanIoU(iou_metrics=["mIoU"], output_dir=None if outputs is None else str(outputs))
     with contextlib.redirect_stdout(io.StringIO()):
-        return CocoAp(ann_file=str(annotations), metric=["bbox", "segm"])
+        return CocoAp(outputs, ann_file=str(annotations), metric=["bbox", "segm"])
 
 
 @torch.inference_mode()
