@@ -133,7 +133,10 @@ class _Hours:
 def _measured_rate(state: RunState | None) -> float | None:
     """Images per second and process of a finished training, from its record."""
     record = state.record if state is not None and state.state == "done" else None
-    training = (record.training if record is not None else None) or {}
+    if record is None or record.collapse is not None:
+        # A training that collapsed may have ended after a few steps, which are slower than the others.
+        return None
+    training = record.training or {}
     rate = training.get("images_per_s")
     if not isinstance(rate, int | float) or rate <= 0:
         return None
