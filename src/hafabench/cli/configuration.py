@@ -31,8 +31,10 @@ def check(experiment: Path, data: bool) -> None:
     click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables, no problems found")
     for warning in learning_rate_warnings(loaded, runs.values()):
         click.echo(f"warning: {warning}", err=True)
-    missing = missing_datasets(loaded.config.datasets) if data else []
-    problems: list[Problem | str] = [Problem(str(experiment), "datasets", sentence) for sentence in missing]
+    missing = missing_datasets(loaded.config.datasets) if data else {}
+    problems: list[Problem | str] = [
+        Problem(str(experiment), "datasets", sentence) for sentences in missing.values() for sentence in sentences
+    ]
     if data and any(run.weights for run in runs.values()):
         # torch is imported only if there are weights to read.
         from hafabench.models.checkpoints.starting import check_starting_weights

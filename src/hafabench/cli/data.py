@@ -13,7 +13,7 @@ from hafabench.errors import Problem, UserError
 
 @click.group()
 def data() -> None:
-    """Make, verify and preview data sets."""
+    """Make, sort, verify and preview data sets."""
 
 
 @data.command("prepare")
@@ -65,6 +65,29 @@ def data_preview(task: str, experiment: Path, output: Path | None) -> None:
     output = output or loaded.reports / f"preview_{task}.png"
     draw_preview(_dataset(loaded, task), output)
     click.echo(f"wrote {output}")
+
+
+@data.command("sort-imagenet")
+@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("labels", type=click.Path(path_type=Path))
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), help="Folder of the class folders.  [default: IMAGES]"
+)
+@click.option("--link", is_flag=True, help="Make symbolic links in the folder of --to and leave the images.")
+def data_sort_imagenet(images: Path, labels: Path, target: Path | None, link: bool) -> None:
+    """Sort the validation images of ImageNet into class folders.
+
+    IMAGES is the folder with the downloaded images. LABELS tells their classes. It is the folder of the development
+    kit (ILSVRC2012_devkit_t12), LOC_val_solution.csv, or a text file with an image and its synset in each line, or
+    with the synset alone in the order of the images. Everything is checked before the first image is moved. Images
+    are never copied, replaced or deleted, and the command can be repeated.
+    """
+    from hafabench.data.sort_imagenet import sort_imagenet
+
+    done = sort_imagenet(images, labels, target, link=link)
+    click.echo(f"{done.folder}: {done.moved} images {'linked' if link else 'moved'}, {done.before} were there before")
+    if done.missing:
+        click.echo(f"note: {done.missing} images that {labels} names were not found", err=True)
 
 
 def _dataset(experiment: Experiment, task: str) -> DatasetConfig:

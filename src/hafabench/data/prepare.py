@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.data import manifest
+from hafabench.data.arrangement import arrangement_problems, is_missing_or_empty
 from hafabench.data.paths import required_paths
 from hafabench.data.report import DatasetReport, read_report
 from hafabench.data.verify import describe_missing_root, verify_dataset
@@ -46,30 +47,26 @@ def _time_of_same_data(report: DatasetReport, path: Path) -> float | None:
     return path.stat().st_mtime if same and before.listings in ({}, report.listings) else None
 
 
-def missing_datasets(datasets: Mapping[str, DatasetConfig]) -> list[str]:
-    """Describe every data set that is missing and has no generator; only names are checked.
+def missing_datasets(datasets: Mapping[str, DatasetConfig]) -> dict[str, list[str]]:
+    """Describe every data set without generator that is missing or arranged in another way; only names are checked.
 
     Args:
         datasets: The data sets by task, as in an experiment.
 
     Returns:
-        One sentence per missing or incomplete data set.
+        The sentences about each data set that cannot be read, by task.
     """
-    sentences = []
-    for task, dataset in datasets.items():
-        if dataset.generator is not None:
-            continue
-        if not dataset.root.is_dir():
-            sentences.append(f"{task}: {dataset.name} is not at {dataset.root}: {describe_missing_root(dataset)}")
-            continue
-        missing = [path for path in required_paths(dataset) if _is_missing_or_empty(path)]
-        if missing:
-            names = ", ".join(str(path.relative_to(dataset.root)) for path in missing)
-            sentences.append(f"{task}: {dataset.name} at {dataset.root} is incomplete: missing or empty: {names}")
-    return sentences
+    return {task: found for task, dataset in datasets.items() if (found := list(_missing(task, dataset)))}
 
 
-def _is_missing_or_empty(path: Path) -> bool:
-    if path.is_dir():
-        return next(path.iterdir(), None) is None
-    return not path.is_file()
+def _missing(task: str, dataset: DatasetConfig) -> Iterator[str]:
+    if dataset.generator is not None:
+        return
+    if not dataset.root.is_dir():
+        yield f"{task}: {dataset.name} is not at {dataset.root}: {describe_missing_root(dataset)}"
+        return
+    missing = [path for path in required_paths(dataset) if is_missing_or_empty(path)]
+    if missing:
+        names = ", ".join(str(path.relative_to(dataset.root)) for path in missing)
+        yield f"{task}: {dataset.name} at {dataset.root} is incomplete: missing or empty: {names}"
+    yield from (f"{task}: {problem}" for problem in arrangement_problems(dataset))

@@ -323,12 +323,14 @@ def test_missing_datasets_are_named_without_opening_anything(copied, tmp_path):
         "detection": broken,
         "segmentation": config("ade20k", tmp_path / "absent", generator=None),
     }
-    detection, segmentation = missing_datasets(datasets)
+    found = missing_datasets(datasets)
+    (detection,), (segmentation,) = found.pop("detection"), found.pop("segmentation")
+    assert found == {}
     assert detection.startswith(f"detection: digits at {broken.root} is incomplete")
     assert detection.endswith("missing or empty: val2017")
     assert f"is not at {tmp_path / 'absent'}: no such folder" in segmentation
     # What can be made is not missing.
-    assert missing_datasets({"detection": config("coco", tmp_path / "later")}) == []
+    assert missing_datasets({"detection": config("coco", tmp_path / "later")}) == {}
 
 
 def test_names_of_classes(originals, copied):

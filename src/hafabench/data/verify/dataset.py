@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.data import manifest
+from hafabench.data.arrangement import arrangement_problems
 from hafabench.data.listing import files_not_read, list_split
 from hafabench.data.paths import SPLITS, required_paths
 from hafabench.data.report import SCHEMA, DatasetReport
@@ -47,6 +48,8 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
         raise UserError(Problem(str(dataset.root), "", describe_missing_root(dataset)))
     findings = Findings()
     is_generated = dataset.generator is not None
+    for problem in [] if is_generated else arrangement_problems(dataset):
+        findings.add_problem("arrangements", problem)
     digest, digest_of = "", _digest_of(dataset)
     decoded: dict[str, int] = {}
     listings: dict[str, str] = {}

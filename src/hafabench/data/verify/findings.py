@@ -47,7 +47,8 @@ class Findings:
     def problems(self) -> list[Problem | str]:
         """List the first problems of each kind, and the number of the others."""
         shown: list[Problem | str] = []
-        for kind, found in self._found.items():
+        for kind, found_of_kind in self._found.items():
+            found = [problem for problem in found_of_kind if problem not in shown]
             shown += found[:_SHOWN]
             if len(found) > _SHOWN:
                 shown.append(f"and {len(found) - _SHOWN} more {kind}")
