@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from hafabench.config.experiment import load_experiment
 from hafabench.runs.jobs import JobList
 from tools import cluster_docs
@@ -56,6 +58,20 @@ def test_paper_without_its_data_starts_no_job(tmp_path):
     assert done.returncode != 0
     assert "no job started, data is missing" in done.stdout
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_one_missing_data_set_blocks_only_the_jobs_that_need_it(tmp_path, write_experiment):
+    def without_segmentation(content):
+        content["datasets"]["segmentation"] |= {"root": str(tmp_path / "absent"), "generator": None}
+
+    data = "results/digits/data"
+    files = [f"{data}/segmentation.json", f"{data}/classification.json"]
+    done = snakemake(tmp_path, write_experiment(without_segmentation), *files)
+    assert done.returncode != 0
+    assert "missing data: segmentation: " in done.stdout
+    assert "absent: no such folder" in (tmp_path / data / "segmentation.log").read_text()
+    assert [(tmp_path / file).exists() for file in files] == [False, True]
 
 
 def test_an_invalid_configuration_is_refused_before_the_dag(tmp_path, write_experiment):
