@@ -206,7 +206,7 @@ def _explain_run(experiment: Experiment, state: RunState, digest: str | None) ->
         state=state.state,
         changes=state.changes,
         fingerprint=run.fingerprint,
-        starts_from=run.parent.id if run.parent else None,
+        starts_from=_starts_from(run),
         model={
             "architecture": run.model.architecture,
             "mergers": list(run.model.mergers),
@@ -222,6 +222,14 @@ def _explain_run(experiment: Experiment, state: RunState, digest: str | None) ->
         },
         settings=settings(experiment, run),
     )
+
+
+def _starts_from(run: Run) -> str | None:
+    """The run, or the published weights, from which a run starts."""
+    if run.weights is None:
+        return run.parent.id if run.parent else None
+    present = "" if run.weights.file.is_file() else ", which no longer exists there"
+    return f"published weights, {run.weights.text}, at {run.weights.file}{present}"
 
 
 def _verified_digest(experiment: Experiment, task: str) -> str | None:

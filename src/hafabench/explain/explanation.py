@@ -21,7 +21,8 @@ class Value:
         mean, spread, n: Mean, standard deviation and number of seeds.
         delta, delta_interval: Difference from the baseline, and its confidence interval.
         by_seed: The value of each seed, by model and seed (or ``unknown``).
-        mark: ``measured``, ``counted``, ``imported``, ``collapsed``, ``failed`` or ``not run``.
+        mark: ``measured``, ``measured from published weights``, ``counted``, ``imported``, ``collapsed``, ``failed``
+            or ``not run``.
         paper, paper_delta: The paper's value and difference; ``paper_printed`` shows both as the paper prints them.
     """
 
@@ -77,6 +78,7 @@ class Origin:
         how: How the value was counted or measured.
         took: Duration of the evaluation, counting or timing.
         training: Steps, seconds, resumes and so on of the training; None if nothing was trained here.
+        starting_weights: File, digest and place of the published weights that the training started from.
         source: File, digest and place that an imported record was read from.
         logs: The log files that exist.
     """
@@ -98,6 +100,7 @@ class Origin:
     command: str
     checkpoint: Checkpoint | None
     training: Details | None
+    starting_weights: Details | None
     source: Details | None
     logs: tuple[Path, ...]
 
@@ -111,7 +114,7 @@ class ExplainedRun:
         state: ``done``, ``trained``, ``interrupted``, ``stale`` or ``missing``.
         changes: The changes of the configuration that make the run stale.
         fingerprint: The fingerprint of its configuration.
-        starts_from: The run whose weights it starts from.
+        starts_from: The run whose weights it starts from, or a clause about published weights.
         model: Architecture, mergers, query mode and fidelity.
         dataset: Name, root, numbers of images and classes, and the digest of the last verification.
         settings: The resolved configuration next to the recipe's.

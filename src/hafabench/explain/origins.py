@@ -58,6 +58,7 @@ def _origin(path: Path, record: Record, metric: Metric, run: Run | None, *, is_s
         command=provenance.command,
         checkpoint=_checkpoint(record, run),
         training=record.training,
+        starting_weights=record.starting_weights.model_dump() if record.starting_weights else None,
         source=record.source.model_dump(mode="json") if record.source else None,
         logs=_logs(path, run),
     )

@@ -136,6 +136,7 @@ def _origin(origin: Origin) -> list[tuple[str, str]]:
         ("host", origin.host),
         ("started", ", ".join(filter(None, [origin.started, f"took {origin.took}" if origin.took else None]))),
         ("training", _training(origin)),
+        ("started from", _starting_weights(origin)),
         ("checkpoint", _checkpoint(origin)),
         ("data set", short_digest(origin.dataset_digest)),
         ("logs", ", ".join(map(str, origin.logs)) or None),
@@ -155,6 +156,14 @@ def _checkpoint(origin: Origin) -> str | None:
     if origin.checkpoint is None:
         return None
     return f"{origin.checkpoint.path} ({origin.checkpoint.state}), sha256 {origin.checkpoint.sha256}"
+
+
+def _starting_weights(origin: Origin) -> str | None:
+    weights = origin.starting_weights
+    if weights is None:
+        return None
+    read = f", {weights['read']}" if weights["read"] else ""
+    return f"published weights, {weights['file']} (sha256 {weights['sha256'][:16]}…){read}"
 
 
 def _training(origin: Origin) -> str | None:
@@ -202,7 +211,8 @@ def _configuration(group: Sequence[ExplainedRun]) -> list[tuple[str, str]]:
         ("data set", f"{data['name']} at {data['root']}: {images} images, {data['classes']} classes; {digest}"),
     ]
     if first.starts_from:
-        entries.append(("starts from", ", ".join(run.starts_from for run in group if run.starts_from)))
+        starts = dict.fromkeys(run.starts_from for run in group if run.starts_from)
+        entries.append(("starts from", ", ".join(starts)))
     changed = [setting for setting in first.settings if setting.differs]
     entries += [
         (

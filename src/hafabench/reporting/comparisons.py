@@ -15,7 +15,7 @@ from hafabench.config.recipes import Task
 from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.formatting.numbers import format_fixed, format_interval
 from hafabench.reporting import legend
-from hafabench.reporting.table_metrics import TableMetrics, mark_of
+from hafabench.reporting.table_metrics import FROM_WEIGHTS, TableMetrics, mark_of, weights_of
 from hafabench.stats.paired import CONFIDENCE, PairedComparison, Summary, holm, summarize
 
 LEVEL = 1 - CONFIDENCE
@@ -36,6 +36,7 @@ class Comparison:
         model, baseline: The two models; ``label`` and ``baseline_label`` are their names in the table.
         candidate, reference: The values of the model and of the baseline on the common seeds.
         paired: Model minus baseline.
+        starting_weights: The published weights from which the trainings of both models started.
         p_holm: p value, corrected over all comparisons of the experiment; None if the differences do not vary.
         family: Number of comparisons that it is corrected over.
     """
@@ -52,6 +53,7 @@ class Comparison:
     candidate: Summary
     reference: Summary
     paired: PairedComparison
+    starting_weights: tuple[str, ...] = ()
     p_holm: float | None = None
     family: int = 0
 
@@ -67,6 +69,8 @@ class Comparison:
         """The verdict in words, with the numbers that support it."""
         paired, places = self.paired, self.decimals + 1
         subject = f"{self.label} against {self.baseline_label}, {self.header}: {self.verdict}"
+        if self.starting_weights:
+            subject += f", both trained from published weights{legend.FROM_WEIGHTS}"
         difference = f"difference {format_fixed(paired.difference, places, signed=True)}"
         if paired.p is None or paired.low is None or paired.high is None or paired.detectable is None:
             return f"{subject} ({difference} on each of {paired.n} seeds; without spread, no test is possible)."
@@ -93,7 +97,8 @@ class Comparison:
             f"{format_fixed(summary.mean, places)} ± {format_fixed(summary.sd or 0.0, places)}"
             for summary in (self.reference, self.candidate)
         ]
-        place = (self.header, self.label, self.baseline_label, str(paired.n))
+        sign = legend.FROM_WEIGHTS if self.starting_weights else ""
+        place = (self.header, self.label + sign, self.baseline_label + sign, str(paired.n))
         return (*place, *means, difference, self.p_text, detectable, self.verdict)
 
     @property
@@ -128,6 +133,9 @@ def comparisons(tables: Sequence[TableMetrics]) -> list[Comparison]:
             candidate=candidate,
             reference=reference,
             paired=paired,
+            starting_weights=tuple(
+                text for name in (row.model, baseline) for text in weights_of(metrics.of(column, name))
+            ),
         )
     corrected = holm([comparison.paired.p for comparison in found.values()])
     return [replace(c, p_holm=p, family=len(found)) for c, p in zip(found.values(), corrected, strict=True)]
@@ -156,7 +164,8 @@ def uncompared(tables: Sequence[TableMetrics]) -> list[str]:
     found: dict[str, None] = {}
     for metrics, column, row, baseline in _pairs(tables):
         paired = metrics.paired(column, row.model, baseline)
-        both = all(mark_of(metrics.of(column, model)) == "measured" for model in (row.model, baseline))
+        marks = {mark_of(metrics.of(column, model)) for model in (row.model, baseline)}
+        both = marks <= {"measured", FROM_WEIGHTS}
         if both and (paired is None or paired.n < 2):
             baseline_label = _label(baseline, [metrics.table_layout, *table_layouts])
             found[f"{row.label} against {baseline_label} ({column.header})"] = None

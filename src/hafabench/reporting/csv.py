@@ -18,11 +18,12 @@ from hafabench.reporting.tables import Table
 _TABLE_COLUMNS = (
     *("table", "row", "label", "group", "column", "ours", "spread", "seeds", "delta", "mark", "paper", "paper_delta"),
     *("scale", "experiment", "low", "high", "paper_mark", "delta_low", "delta_high"),
+    "starting_weights",
 )
 _COMPARISON_COLUMNS = (
     *("table", "task", "metric", "model", "baseline", "seeds", "n", "baseline_mean", "baseline_sd"),
     *("candidate_mean", "candidate_sd", "difference", "low", "high", "p", "p_holm", "family", "detectable"),
-    *("verdict", "differences", "scale", "experiment"),
+    *("verdict", "differences", "starting_weights", "scale", "experiment"),
 )
 
 
@@ -45,7 +46,7 @@ def render_table(table: Table) -> str:
             ours = (cell.value, cell.spread, cell.n, cell.delta, cell.mark)
             about = (cell.paper, cell.paper_delta, table.scale, table.experiment)
             more = (cell.low, cell.high, cell.paper_mark, cell.delta_low, cell.delta_high)
-            rows.append((*place, *ours, *about, *more))
+            rows.append((*place, *ours, *about, *more, list(cell.starting_weights)))
     return _render(_TABLE_COLUMNS, rows)
 
 
@@ -61,7 +62,7 @@ def _comparison(found: Comparison) -> tuple[Any, ...]:
         *(found.table, found.task, found.metric, found.model, found.baseline),
         *(" ".join(map(str, paired.seeds)), paired.n, reference.mean, reference.sd, candidate.mean, candidate.sd),
         *(paired.difference, paired.low, paired.high, paired.p, found.p_holm, found.family, paired.detectable),
-        *(found.verdict, " ".join(map(format_unrounded, paired.differences))),
+        *(found.verdict, " ".join(map(format_unrounded, paired.differences)), list(found.starting_weights)),
     )
 
 

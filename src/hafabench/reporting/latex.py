@@ -38,6 +38,7 @@ _SPECIAL = {
     "±": r"$\pm$",
     "\u00d7": r"$\times$",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
     MINUS: "$-$",
 }
 
@@ -172,11 +173,14 @@ def _interval_fields(column: Column, cell: TableCell) -> str:
     return rf"& \multicolumn{{2}}{{r}}{{\scriptsize {_number(cell.interval(column.decimals))}}} & & "
 
 
+_SIGNS = (legend.NOT_RUN, legend.COLLAPSED, legend.IMPORTED, legend.FROM_WEIGHTS)
+
+
 def _footnote_marks(table: Table) -> dict[str, str]:
     """Return the footnote marks by the subject of their sentence in the legend: letters for columns, or signs."""
     kinds = [*dict.fromkeys(table.kinds), "paper"]
     letters = {kind: rf"\textsuperscript{{{letter}}}" for kind, letter in zip(kinds, "abcd", strict=False)}
-    return letters | {sign: escape(sign) for sign in (legend.NOT_RUN, legend.COLLAPSED, legend.IMPORTED)}
+    return letters | {sign: escape(sign) for sign in _SIGNS}
 
 
 def _footnotes(table: Table, marks: dict[str, str]) -> str:

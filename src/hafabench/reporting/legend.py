@@ -10,6 +10,7 @@ from hafabench.reporting.provenance import commit_text
 
 NOT_RUN = "\u2013"  # en dash
 IMPORTED = "†"
+FROM_WEIGHTS = "‡"
 COLLAPSED = "\u2014"  # em dash, as in Table 4 of the paper
 FAILED = "failed"
 NOT_YET = "not run yet"
@@ -68,6 +69,7 @@ def notes(
     sentences += outcome_notes(columns, rows)
     if "imported" in marks:
         sentences.append(f"{IMPORTED}: imported: the numbers or their weights come from outside this project.")
+    sentences += _from_weights(rows)
     if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
         against = ", ".join(dict.fromkeys(labels.get(row.baseline, row.baseline) for row in rows if row.baseline))
         sentences.append(f"In round brackets: difference from the baseline ({against}), between unrounded means.")
@@ -80,6 +82,18 @@ def notes(
     sentences += _column_notes(columns, sources)
     sentences.append(_provenance(sources, experiment, scale))
     return sentences
+
+
+def _from_weights(rows: Sequence[Any]) -> list[str]:
+    """Return the sentence on cells whose trainings started from published weights, if there are any."""
+    weights = {(row.label, text): None for row in rows for cell in row.cells for text in cell.starting_weights}
+    if not weights:
+        return []
+    named = "; ".join(f"{label}: {text}" for label, text in weights)
+    return [
+        f"{FROM_WEIGHTS}: the training started from published ImageNet weights instead of a classification run of "
+        f"this experiment ({named})."
+    ]
 
 
 def outcome_notes(columns: Sequence[Column], rows: Sequence[Any]) -> list[str]:

@@ -191,7 +191,8 @@ _CLAIMS_LEGEND = (
     "- contradicted: counted, and no convention that holds for similar rows gives the figure; or measured beyond the "
     "tolerance.\n"
     "- inconclusive: measured, but more runs are needed for a verdict.\n"
-    f"- not run: this experiment cannot settle it. {legend.IMPORTED}: imported, made outside this project.\n"
+    f"- not run: this experiment cannot settle it. {legend.IMPORTED}: imported, made outside this project. "
+    f"{legend.FROM_WEIGHTS}: trained from published ImageNet weights.\n"
     "- Tolerances and their reasons, conventions and notes: `configs/claims.yaml`."
 )
 

@@ -10,7 +10,8 @@ import pandas as pd
 from hafabench.config.tables import Column, TableLayout
 from hafabench.stats.paired import PairedComparison, compare_paired
 
-Mark = Literal["measured", "counted", "imported", "collapsed", "failed", "not run"]
+Mark = Literal["measured", "measured from published weights", "counted", "imported", "collapsed", "failed", "not run"]
+FROM_WEIGHTS: Mark = "measured from published weights"
 
 
 class TableMetrics:
@@ -54,9 +55,10 @@ class TableMetrics:
     def paired(self, column: Column, model: str, baseline: str) -> PairedComparison | None:
         """Compare ``model`` with ``baseline`` on their common seeds; return None if they have none.
 
-        Imported numbers are not paired, because equal seeds of different projects have nothing in common.
+        Imported numbers are not paired, because equal seeds of different projects have nothing in common. Trainings
+        from published weights are not paired with trainings from weights of this project.
         """
-        if {mark_of(self.of(column, name)) for name in (model, baseline)} != {"measured"}:
+        if {mark_of(self.of(column, name)) for name in (model, baseline)} not in ({"measured"}, {FROM_WEIGHTS}):
             return None
         candidate, reference = self.by_seed(column, model), self.by_seed(column, baseline)
         return compare_paired(candidate, reference) if candidate.keys() & reference.keys() else None
@@ -69,4 +71,11 @@ def mark_of(metrics: Sequence[Any]) -> Mark:
     first = metrics[0]
     if first.origin == "imported":
         return "imported"
-    return "counted" if first.verb == "complexity" else "measured"
+    if first.verb == "complexity":
+        return "counted"
+    return FROM_WEIGHTS if weights_of(metrics) else "measured"
+
+
+def weights_of(metrics: Sequence[Any]) -> tuple[str, ...]:
+    """Return the published weights from which the trainings behind metrics started: file names with digests."""
+    return tuple(dict.fromkeys(metric.starting_weights for metric in metrics if metric.starting_weights))

@@ -4,6 +4,7 @@ Each column of a table layout becomes a pair of columns: this project's number, 
 has a mark:
 
 - ``measured``: trained and evaluated (or timed) here, at the experiment's scale;
+- ``measured from published weights``: trained here from published ImageNet weights;
 - ``counted``: parameters and multiply-accumulates of the full-size model, which training does not change;
 - ``imported``: from a record that was made elsewhere;
 - ``collapsed``: the training diverged;
@@ -28,7 +29,7 @@ from hafabench.errors import UserError
 from hafabench.formatting.numbers import format_fixed, format_interval
 from hafabench.reporting import legend
 from hafabench.reporting.outcomes import Outcome, Outcomes, seeds_text
-from hafabench.reporting.table_metrics import Mark, TableMetrics, mark_of
+from hafabench.reporting.table_metrics import FROM_WEIGHTS, Mark, TableMetrics, mark_of, weights_of
 from hafabench.stats.paired import summarize
 
 PaperMark = Literal["cited", "not printed"]
@@ -48,6 +49,7 @@ class TableCell:
         paper, paper_delta: The paper's value and difference.
         low, high: Quartiles of repeated measurements.
         outcomes: The runs or measurements of the cell that have no numbers.
+        starting_weights: The published weights from which the trainings started.
         best, paper_best: Whether ``value`` and ``paper`` are the best of their group, as printed.
     """
 
@@ -65,6 +67,7 @@ class TableCell:
     best: bool = False
     paper_best: bool = False
     outcomes: tuple[Outcome, ...] = ()
+    starting_weights: tuple[str, ...] = ()
 
     @property
     def paper_mark(self) -> PaperMark:
@@ -80,8 +83,7 @@ class TableCell:
             text += f" ± {format_fixed(self.spread, decimals)}"
         if self.low is not None and self.high is not None:
             text += f" {format_interval(self.low, self.high, decimals)}"
-        if self.mark == "imported":
-            text += legend.IMPORTED
+        text += {"imported": legend.IMPORTED, FROM_WEIGHTS: legend.FROM_WEIGHTS}.get(self.mark, "")
         # The mean is over the other seeds.
         text = ", ".join(filter(None, [text, seeds_text(self.outcomes)]))
         return text, _bracketed(self.delta, decimals)
@@ -270,6 +272,7 @@ def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues, o
         delta_low=low,
         delta_high=high,
         mark=mark_of(found),
+        starting_weights=weights_of(found),
         outcomes=without if mark_of(found) == "measured" else (),
         paper=printed,
         paper_delta=printed_delta,

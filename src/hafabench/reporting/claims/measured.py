@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hafabench.config.verdicts import Verdict
 from hafabench.reporting.claims.paper_claims import Claim
 from hafabench.reporting.claims.verdicts import ClaimVerdict
-from hafabench.reporting.table_metrics import TableMetrics, mark_of
+from hafabench.reporting.table_metrics import TableMetrics, mark_of, weights_of
 from hafabench.stats.paired import summarize
 
 
@@ -34,8 +35,13 @@ def judge_measured(claim: Claim, metrics: TableMetrics, scale: str) -> ClaimVerd
     if not all(found):
         return ClaimVerdict(claim, "not run", "nothing measured")
     if len({mark_of(of_model) for of_model in found}) > 1:
-        return ClaimVerdict(claim, "not run", "the row and its baseline were not both measured here")
-    return _compare(claim, metrics, found)
+        message = "the row and its baseline were not both measured here from the same kind of starting weights"
+        return ClaimVerdict(claim, "not run", message)
+    verdict = _compare(claim, metrics, found)
+    weights = dict.fromkeys(text for of_model in found for text in weights_of(of_model))
+    if not weights:
+        return verdict
+    return replace(verdict, because=f"{verdict.because}; trained from published weights: {', '.join(weights)}")
 
 
 def _compare(claim: Claim, metrics: TableMetrics, found: Sequence[Sequence[Any]]) -> ClaimVerdict:

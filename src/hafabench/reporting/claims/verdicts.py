@@ -10,6 +10,7 @@ from hafabench.config.verdicts import Verdict
 from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting import legend
 from hafabench.reporting.claims.paper_claims import Claim
+from hafabench.reporting.table_metrics import FROM_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ClaimVerdict:
             the count by ``convention``, or by the default convention.
         low, high: Confidence interval over seeds; None with fewer than two seeds.
         seeds: Number of seeds behind ``value``.
-        origin: ``counted``, ``measured`` or ``imported``; empty without a value.
+        origin: ``counted``, ``measured``, ``measured from published weights`` or ``imported``; empty without a value.
         convention: The convention under which a static figure is reproduced; None if it is not.
         matches: All conventions that give the printed figure, including those that settle nothing.
     """
@@ -62,7 +63,7 @@ class ClaimVerdict:
         if self.value is None:
             return legend.NOT_RUN
         text = format_fixed(self.value, self.claim.column.decimals + 1, signed=self.claim.is_difference)
-        return text + (legend.IMPORTED if self.origin == "imported" else "")
+        return text + {"imported": legend.IMPORTED, FROM_WEIGHTS: legend.FROM_WEIGHTS}.get(self.origin, "")
 
     def as_row(self) -> dict[str, Any]:
         """Return the claim and its verdict as plain values, for CSV and JSON."""

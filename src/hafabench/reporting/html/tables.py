@@ -12,7 +12,7 @@ from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.html.claims import ClaimMark, marks_of_cell
 from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
-from hafabench.reporting.table_metrics import TableMetrics
+from hafabench.reporting.table_metrics import FROM_WEIGHTS, TableMetrics
 from hafabench.reporting.tables import Table, TableCell
 
 Details = list[tuple[str, str]]
@@ -98,7 +98,7 @@ def table_view(table: Table, metrics: TableMetrics, verdicts: Mapping[str, Claim
                 )
                 for column, cell in zip(table.columns, row.cells, strict=True)
             ]
-            ran = any(cell.mark in ("measured", "imported") for cell in row.cells)
+            ran = any(cell.mark in ("measured", FROM_WEIGHTS, "imported") for cell in row.cells)
             baseline = labels.get(row.baseline or "", row.baseline)
             rows.append(RowView(row.label, row.model, baseline, ran, cells))
         groups.append(rows)
@@ -152,6 +152,7 @@ def _details(metric: Any) -> Details:
         ("Started", started_text(metric.started)),
         ("Duration", format_duration(metric.duration_s)),
         ("Training", _training(metric)),
+        ("Starts from", metric.starting_weights),
         ("Checkpoint", short_digest(metric.checkpoint_sha256)),
         ("Data set", short_digest(metric.dataset_digest)),
         ("Configuration", metric.fingerprint),
