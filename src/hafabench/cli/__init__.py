@@ -25,6 +25,7 @@ from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
 from hafabench.cli.regress import regress
 from hafabench.cli.results import collect, report
+from hafabench.cli.terminal import print_everywhere
 from hafabench.cli.training import evaluate, train
 from hafabench.errors import UserError
 
@@ -103,4 +104,5 @@ def _exit_with(messages: Sequence[str]) -> NoReturn:
 @friendly
 def main() -> None:
     """Entry point of the ``hafabench`` command."""
+    print_everywhere()
     cli(prog_name="hafabench")

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from hafabench.config.text_file import read_text
 from hafabench.errors import Problem, UserError
 
 KeyPath = tuple[str | int, ...]
@@ -84,18 +85,7 @@ class YamlFile:
             raise UserError(self._problems)
 
     def _read(self) -> str:
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(Problem(str(self.path), "", "no such file; expected a YAML configuration")) from None
-        except (OSError, ValueError) as error:
-            raise UserError(Problem(str(self.path), "", f"cannot be read: {_reason(error)}")) from None
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            message = f"not UTF-8 text (byte 0x{content[error.start]:02X}); save the file with the encoding UTF-8"
-            raise UserError(Problem(str(self.path), "", message, line)) from None
+        text = read_text(self.path, missing="no such file; expected a YAML configuration")
         control = _CONTROL.search(text)
         if control:
             line = text.count("\n", 0, control.start()) + 1
@@ -255,7 +245,8 @@ def dotted(at: KeyPath) -> str:
     """Write a path of keys as text: ``("seeds", 0)`` -> ``seeds[0]``."""
     text = ""
     for part in at:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = part if isinstance(part, int) or part.isprintable() else repr(part)
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
 
 
@@ -266,10 +257,6 @@ def _key_path(loc: tuple[str | int, ...]) -> KeyPath:
 
 def _control_message(control: re.Match[str]) -> str:
     return f"contains the control character U+{ord(control.group()):04X}; expected text"
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _int(text: str) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from hafabench.cli import cli
+from hafabench.cli.terminal import _plain
 from tools.checkout import REPOSITORY
 
 
@@ -83,3 +88,28 @@ def test_unknown_latency_group(write_experiment):
     done = hafabench("latency", "table9", "-e", str(write_experiment()))
     assert done.returncode == 1
     assert "no group 'table9'; expected one of table4" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_terminals_that_lack_characters_get_plain_ones(encoding, write_experiment, tmp_path):
+    path = write_experiment(lambda content: content.update(title="±")).rename(tmp_path / "a \u2013 é 数.yaml")
+    command = [sys.executable, "-m", "hafabench"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for arguments, plain in ((["check"], "a - "), (["runs"], "pvt_tiny_hafa"), (["train", "x"], "a - ")):
+        done = subprocess.run([*command, *arguments, "-e", str(path)], env=environment, capture_output=True)
+        said = (done.stdout + done.stderr).decode(encoding, "replace")
+        assert "Traceback" not in said
+        # click itself writes UTF-8 where the encoding is ASCII, which it takes for a mistake.
+        assert (plain if encoding == "latin-1" else plain[0]) in said
+
+
+def test_every_special_character_of_the_program_has_a_plain_spelling():
+    """Those outside ASCII in texts that are printed; file names and arbitrary texts become escapes."""
+    sources = "".join(path.read_text() for path in (REPOSITORY / "src").rglob("*.py"))
+    # The marks of the verdicts in the Markdown report of the gate are the exception.
+    sources = re.sub("[\u2600-\u27ff\U0001f000-\U0001ffff]", "", sources)
+    special = {character for character in sources if ord(character) > 127}
+    codecs.register_error("test.plain", _plain)
+    written = "".join(sorted(special)).encode("ascii", "test.plain").decode()
+    assert "\\u" not in written and "\\x" not in written, written
+    assert "数".encode("ascii", "test.plain") == b"\\u6570"

@@ -87,7 +87,8 @@ def test_anchors_and_merges_keep_their_meaning(read):
         ("a: 1\nb: 2\na: 3", ":3: a: key given twice"),
         ("a: {b: 1, 'b': 2}", ":1: a.b: key given twice"),
         ("a: 1\n\tb: 2", ":2: not valid YAML: "),
-        ("a: 1\nb: c\0d", ":2: contains the control character U+0000; expected text"),
+        ("a: 1\nb: c\0d", ":2: not UTF-8 text: it contains NUL bytes"),
+        ("a: 1\nb: c\x07d", ":2: contains the control character U+0007; expected text"),
         ('a: 1\nb: "c\\0d"', ":2: b: contains the control character U+0000; expected text"),
         ('a: "\\e[31m"', ":1: a: contains the control character U+001B; expected text"),
         ('"a\\0": 1', ":1: contains the control character U+0000"),
@@ -114,8 +115,9 @@ def test_anchors_and_merges_keep_their_meaning(read):
         ("- a: 1", ": expected a mapping of keys at the top level"),
         ("text", ": expected a mapping of keys at the top level"),
         ("a: b\nc: é".encode("latin-1"), ":2: not UTF-8 text (byte 0xE9); save the file with the encoding UTF-8"),
-        ("a: b".encode("utf-16"), ":1: not UTF-8 text (byte 0xFF); save the file with the encoding UTF-8"),
-        ("a: b".encode("utf-16-le"), ":1: contains the control character U+0000; expected text"),
+        ("a: b".encode("utf-16"), ": the text is encoded in UTF-16; save the file with the encoding UTF-8"),
+        ("a: b".encode("utf-16-le"), ":1: not UTF-8 text: it contains NUL bytes"),
+        ('"a\\nb": {c: 1, c: 2}', ":1: 'a\\nb'.c: key given twice"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_with_line_and_key(read, content, expected):

@@ -1,0 +1,56 @@
+"""Output to terminals and files whose encoding does not have all characters."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+
+# Plain spellings of the characters that the messages, tables and explanations contain.
+_PLAIN = {
+    "\u2010": "-",
+    "\u2011": "-",
+    "\u2013": "-",
+    "\u2014": "--",
+    "\u2212": "-",
+    "\u2018": "'",
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "\u2020": "+",
+    "\u2022": "*",
+    "\u2026": "...",
+    "\u2192": "->",
+    "\u2260": "!=",
+    "\u2264": "<=",
+    "\u2265": ">=",
+    "\u2009": " ",
+    "\u202f": " ",
+    "\u00a0": " ",
+    "\u00b1": "+/-",
+    "\u00b2": "2",
+    "\u00b7": "*",
+    "\u00d7": "x",
+    "\u0394": "delta ",
+}
+
+
+def print_everywhere() -> None:
+    """Make standard output and error write a plain spelling of characters that their encoding does not have.
+
+    Characters without a plain spelling, for example in the names of files, are written as escapes.
+    """
+    codecs.register_error("hafabench.plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="hafabench.plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    text = "".join(
+        _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode() for character in wrong
+    )
+    return text, error.end
