@@ -76,6 +76,20 @@ def read_image(path: Path | str, mode: str | None = "RGB") -> Image.Image:
     return image
 
 
+def image_size(path: Path | str) -> tuple[int, int] | None:
+    """Return (width, height) in pixels of the image that `read_image` returns, from the beginning of the file.
+
+    Returns:
+        The size, after the EXIF orientation if it precedes the pixels; None if the file cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) >= 5 else (width, height)
+    except _DECODING_ERRORS:
+        return None
+
+
 def annotated_size_problem(path: Path | str, found: tuple[int, int], annotated: tuple[int, int]) -> str | None:
     """Compare the size of an image with that of its annotations.
 

@@ -179,6 +179,19 @@ def test_masks_without_a_labelled_pixel_are_refused(scenes, tmp_path, monkeypatc
         assert verify_dataset(scenes).decoded == {"train": 1, "val": 1}
 
 
+def test_sizes_are_compared_beyond_the_decoded_sample(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr("hafabench.data.verify.dataset.DECODED_PER_SPLIT", 1)
+    for index in range(4):
+        mask(tmp_path / f"annotations/validation/p{index}.png", size=(12, 16))
+    found = [line for line in problems_of(scenes) if "mask of 12 x 16 pixels, its image" in line]
+    assert [missing_facts(line, f"p{index}.png", "has 16 x 12") for index, line in enumerate(sorted(found))] == [
+        []
+    ] * 4
+    truncated = tmp_path / "annotations/training/p2.png"
+    truncated.write_bytes(truncated.read_bytes()[:20])
+    assert any(line.startswith(f"{truncated}: cannot be decoded") for line in problems_of(scenes))
+
+
 def test_255_is_ignored_and_other_values_beyond_the_classes_are_refused(scenes, tmp_path):
     mask(tmp_path / "annotations/training/p0.png", [[0, 1, 2, 255] * 4])
     assert verify_dataset(scenes).notes == []

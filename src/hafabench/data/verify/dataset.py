@@ -22,7 +22,7 @@ from hafabench.data.verify.ade20k import MaskValues, survey_ade20k
 from hafabench.data.verify.coco import survey_coco
 from hafabench.data.verify.findings import Findings, Survey
 from hafabench.data.verify.imagenet import survey_imagenet
-from hafabench.data.verify.images import check_image
+from hafabench.data.verify.images import check_image, has_expected_sizes
 from hafabench.errors import Problem, UserError
 
 DECODED_PER_SPLIT = 512
@@ -70,10 +70,13 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
                 mask = check_image(sample, dataset.num_classes, findings)
                 if mask is not None:
                     values.add(split, mask)
-            if not findings:
-                checked = set(samples)
-                others = (sample.mask for sample in present if sample.mask and sample not in checked)
-                values.check_labelled(split, others, findings)
+            checked = set(samples)
+            others = [sample for sample in present if sample not in checked]
+            if any(sample.mask or sample.size for sample in others):
+                for sample in _report_progress(others, len(others), f"{dataset.name}: comparing sizes of {split}"):
+                    if not has_expected_sizes(sample):
+                        check_image(sample, dataset.num_classes, findings)
+            values.check_labelled(split, (sample.mask for sample in others if sample.mask), findings)
         if digest_of == "content":
             digest = _check_manifest(dataset, findings)
         elif not findings:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from hafabench.data.images import annotated_size_problem, read_image
+from hafabench.data.images import annotated_size_problem, image_size, read_image
 from hafabench.data.verify.ade20k import check_mask
 from hafabench.data.verify.findings import Findings, Sample
 from hafabench.errors import UserError
+
+
+def has_expected_sizes(sample: Sample) -> bool:
+    """Return whether the sizes of an image, its mask and its annotation agree, without decoding the pixels."""
+    sizes = {image_size(sample.image)}
+    if sample.mask is not None:
+        sizes.add(image_size(sample.mask))
+    if sample.size is not None:
+        sizes.add(sample.size)
+    return len(sizes) == 1 and None not in sizes
 
 
 def check_image(sample: Sample, num_classes: int, findings: Findings) -> np.ndarray | None:
