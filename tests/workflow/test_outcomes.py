@@ -63,7 +63,7 @@ def test_a_collapse_and_a_failure_leave_tables_that_the_next_run_completes(works
     assert "failed" in row_of(workspace, "table1", "ResNet18")
     assert any(cell.replace(".", "").isdigit() for cell in row_of(workspace, "table1", "ResNet18"))
     page = (workspace / "reports/digits/report.html").read_text()
-    assert "not a readable checkpoint" in page
+    assert "state.pth: delete this file to start the training over" in page
     assert "its starting weights, classification/pvt_tiny_hafa/seed0, collapsed at step 2" in page
 
     checkpoint = results / COLLAPSING / "seed0/checkpoint.pth"
