@@ -74,7 +74,7 @@ def report_what_there_is():
         return
     # These run as jobs do, perhaps in a container image with the packages for reports.
     if run_verb("collect", "--partial", program=["hafabench"]):
-        run_verb("report", program=["hafabench"])
+        run_verb("report", "--partial", program=["hafabench"])
 
 
 def account():

@@ -30,7 +30,8 @@ def collect(experiment: Path, partial: bool) -> None:
 
 @click.command()
 @experiment_option
-def report(experiment: Path) -> None:
+@click.option("--partial", is_flag=True, help="Leave out a record of counts that is stale or cannot be read.")
+def report(experiment: Path, partial: bool) -> None:
     """Write tables, comparisons, claims, figures and an HTML page.
 
     Tables 1-6 are written as Markdown, LaTeX and CSV.
@@ -41,7 +42,7 @@ def report(experiment: Path) -> None:
 
     loaded = load(experiment)
     with attempt(loaded, "write_report"):
-        built = build_report(loaded)
+        built = build_report(loaded, partial=partial)
         write_report(built)
     reports = built.experiment.reports
     click.echo(f"report: {page_file(built)}")

@@ -152,14 +152,24 @@ class Report:
         return read_index(path) if path.is_file() else None
 
 
-def build_report(experiment: Experiment) -> Report:
+def build_report(experiment: Experiment, *, partial: bool = False) -> Report:
     """Return the report of an experiment from its collected frame and its record of counts.
+
+    Args:
+        experiment: The experiment.
+        partial: Whether a record of counts that cannot be used is left out, so that static claims are not settled.
 
     Raises:
         UserError: If there is no frame, or if the frame or the record of counts cannot be used.
     """
     frame = read_frame(frame_files(experiment)[0])
-    return Report(experiment, frame, current_counts(experiment), job_states(JobList(experiment)))
+    try:
+        counts = current_counts(experiment)
+    except UserError:
+        if not partial:
+            raise
+        counts = None
+    return Report(experiment, frame, counts, job_states(JobList(experiment)))
 
 
 def current_counts(experiment: Experiment) -> Counts | None:

@@ -12,6 +12,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.explain.explain import explain
 from hafabench.explain.render import to_json, to_text
+from hafabench.files import write_text
 from hafabench.reporting import latex, markdown
 from hafabench.reporting.csv import render_table
 from hafabench.reporting.frame import collect_experiment, read_frame
@@ -19,6 +20,7 @@ from hafabench.reporting.html.overview import experiment_details
 from hafabench.reporting.report import build_report
 from hafabench.reporting.write import write_report
 from hafabench.results.record import Collapse, write_record
+from hafabench.runs.paths import counts_record
 from hafabench.runs.run import Run, expand
 from tests.support.experiments import evaluated
 from tests.support.slurm_commands import RecordedCommands
@@ -147,7 +149,10 @@ def test_a_partial_frame_leaves_out_what_cannot_be_used_and_is_made_again(experi
     assert {stale.record, broken.record} <= set(missing)
     for name in ("frame.parquet", "frame.csv"):
         assert (experiment.results / name).stat().st_mtime < good.record.stat().st_mtime
-    assert build_report(experiment).outcomes.missing
+    write_text(counts_record(experiment), "{")
+    with pytest.raises(UserError, match=r"counts\.json"):
+        build_report(experiment)
+    assert build_report(experiment, partial=True).outcomes.missing
 
 
 def test_a_complete_frame_keeps_its_time(experiment, monkeypatch):
