@@ -17,7 +17,7 @@ def shipped_folder() -> Path:
     The path is relative if the folder is inside the working directory, so that messages, commands and records contain
     no path of one machine where this is not necessary.
     """
-    in_checkout = (_CHECKOUT / "pyproject.toml").is_file() and _PACKAGE.parent.name == "src"
+    in_checkout = _PACKAGE.parent.name == "src" and (_CHECKOUT / "configs").is_dir()
     folder = _CHECKOUT / "configs" if in_checkout else _PACKAGE / "configs"
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
