@@ -5,6 +5,8 @@ This module imports no torch. `load_experiment` is its entry point; `hafabench.r
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ from hafabench.errors import Problem, UserError
 
 Scale = Literal["embedded", "custom", "full"]
 FORMAT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
+
+
+_Positive = Annotated[int, Field(gt=0)]
 
 
 class DigitsGenerator(StrictModel):
@@ -61,12 +66,20 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
         "environment variables are replaced; `$$` stands for a dollar sign."
     )
     num_classes: int = Field(gt=0, description="Number of classes that a head predicts.")
-    images: dict[Literal["train", "val"], int] = Field(
+    images: dict[Literal["train", "val"], _Positive] = Field(
         description="Expected number of images of each split. `hafabench data verify` checks it before a training."
     )
     generator: DigitsGenerator | None = Field(
         None, description="How the data set is generated; null for data that exists already."
     )
+
+    @field_validator("images")
+    @classmethod
+    def _both_splits(cls, images: dict[str, int]) -> dict[str, int]:
+        missing = [split for split in ("train", "val") if split not in images]
+        if missing:
+            raise ValueError(f"the number of images of {' and '.join(missing)} is missing")
+        return images
 
     def identity(self) -> dict[str, Any]:
         """Return what identifies the data set, without its folder. It is part of a run's fingerprint."""
@@ -86,11 +99,29 @@ class Override(StrictModel):
     why: str = Field(min_length=3, description="Reason. `hafabench explain` shows it as the source of the values.")
 
 
+_PAPER_SIZES = {"classification": (224, 224), "segmentation": (512, 512), "detection": (800, 1280)}
+_PAPER_CLASSES = {"classification": 1000, "segmentation": 150, "detection": 80}
+
+
 class ComplexityConfig(StrictModel):
     """Input sizes and numbers of classes of the counted models. They are the paper's in every shipped experiment."""
 
-    image_size: dict[Task, tuple[int, int]] = Field(description="Height and width of the input, in pixels, by task.")
-    num_classes: dict[Task, int] = Field(description="Number of classes of the head, by task.")
+    image_size: dict[Task, tuple[_Positive, _Positive]] = Field(
+        description="Height and width of the input, in pixels, by task; the paper's for tasks that are left out."
+    )
+    num_classes: dict[Task, _Positive] = Field(
+        description="Number of classes of the head, by task; the paper's for tasks that are left out."
+    )
+
+    @field_validator("image_size")
+    @classmethod
+    def _all_sizes(cls, given: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        return {**given, **{task: size for task, size in _PAPER_SIZES.items() if task not in given}}
+
+    @field_validator("num_classes")
+    @classmethod
+    def _all_classes(cls, given: dict[str, int]) -> dict[str, int]:
+        return {**given, **{task: number for task, number in _PAPER_CLASSES.items() if task not in given}}
 
 
 class LatencyConfig(StrictModel):
@@ -184,12 +215,41 @@ class ExperimentConfig(StrictModel):
     )
     latency: list[LatencyConfig] = Field(default_factory=list, description="Latency measurements.")
 
+    @field_validator("experiment")
+    @classmethod
+    def _no_reserved_name(cls, name: str) -> str:
+        if name == "baseline":
+            raise ValueError("results/baseline is the folder of the regression gate; expected another name")
+        return name
+
+    @field_validator("latency")
+    @classmethod
+    def _no_measurement_twice(cls, groups: list[LatencyConfig]) -> list[LatencyConfig]:
+        names = [group.name for group in groups]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected different names of measurements, found {', '.join(twice)} twice")
+        return groups
+
     @field_validator("seeds")
     @classmethod
     def _no_seed_twice(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) != len(seeds):
             raise ValueError(f"expected different seeds, found {seeds}")
         return seeds
+
+    @model_validator(mode="after")
+    def _generated_data_has_a_folder_of_its_own(self) -> ExperimentConfig:
+        roots = {task: Path(os.path.normpath(dataset.root)) for task, dataset in self.datasets.items()}
+        for task, dataset in self.datasets.items():
+            for other, root in roots.items():
+                inside = root == roots[task] or roots[task] in root.parents
+                if dataset.generator is not None and other != task and inside:
+                    raise ValueError(
+                        f"datasets.{other}.root: {root} is in the folder of the generated data for {task}, which is "
+                        "replaced as a whole; expected another folder"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _gpus_fit_scale(self) -> ExperimentConfig:
@@ -329,6 +389,10 @@ def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem |
     models = dict(CATALOG)
     for name, entry in config.models.items():
         at = ("models", name)
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", name):
+            message = "expected a name of letters, digits, _ and . (it is the name of a folder)"
+            problems.append(source.problem(at, message))
+            continue
         if name in CATALOG:
             problems += _catalog_model_problems(source, at, entry)
             continue

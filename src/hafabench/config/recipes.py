@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -168,6 +168,11 @@ class ClassificationRecipe(Recipe):
 
     def problems(self, images: int) -> dict[str, str]:
         found = super().problems(images)
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            found["batch_size"] = f"mixup and CutMix need an even number of images per step, found {self.batch_size}"
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            found["crop_scale"] = f"expected two shares from 0 to 1, the smaller one first, found {[low, high]}"
         pruning = self.token_pruning
         if pruning is not None and pruning.frozen_epochs >= self.epochs:
             message = f"{pruning.frozen_epochs} epochs frozen, but the training has only {self.epochs}"
@@ -245,7 +250,7 @@ class DetectionRecipe(DenseRecipe):
     """Keys of detection: Mask R-CNN with a 1x schedule (paper, section 4.3)."""
 
     epochs: int = Field(gt=0, description="Epochs of the training.")
-    milestones: tuple[int, ...] = Field(
+    milestones: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         description="Epochs after which the learning rate is multiplied by `lr_gamma`."
     )
     lr_gamma: float = Field(gt=0, le=1, description="Factor on the learning rate at each of the `milestones`.")
