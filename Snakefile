@@ -17,6 +17,7 @@ from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
 from hafabench.runs.attempts import AS_JOB
 from hafabench.runs.jobs import JobList
+from hafabench.runs.weights import missing_weights
 
 
 configfile: str(own_or_shipped(Path("configs"), "digits.yaml"))
@@ -38,7 +39,10 @@ except UserError as error:
 MISSING_DATA = (
     missing_datasets(EXPERIMENT.config.datasets) if workflow.is_main_process else {}
 )
-for sentence in sum(MISSING_DATA.values(), []):
+for sentence in (
+    *sum(MISSING_DATA.values(), []),
+    *(missing_weights(JOBS.runs.values()) if workflow.is_main_process else []),
+):
     print(f"missing data: {sentence}", file=sys.stderr)
 
 # Jobs run the `hafabench` of this Python environment, whether or not it was activated. `snakemake --lint` recommends an

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hafabench.config.shipped import own_or_shipped
-from hafabench.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from hafabench.config.experiment import Experiment
@@ -86,19 +85,8 @@ def load(experiment: Path):
     return load_experiment(experiment)
 
 
-def find_run(experiment: Path, run_id: str):
-    """Return a run of the experiment by its id.
+def find_run(experiment: Path, run_id: str, *, is_trained: bool = True):
+    """Return a run of an experiment file by its id; see `hafabench.runs.run.find_run`."""
+    from hafabench.runs import run
 
-    Raises:
-        UserError: If the experiment has no such run. The message contains the most similar ids.
-    """
-    from difflib import get_close_matches
-
-    from hafabench.runs.run import expand
-
-    runs = expand(load(experiment))
-    if run_id not in runs:
-        near = get_close_matches(run_id, runs, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`hafabench runs` lists them"
-        raise UserError(Problem(str(experiment), "", f"no run {run_id!r} in this experiment; {hint}"))
-    return runs[run_id]
+    return run.find_run(load(experiment), run_id, is_trained=is_trained)

@@ -88,9 +88,9 @@ def evaluate(
 
     With --weights, the run's model is evaluated with the weights in a file of this project, timm, OpenMMLab or the
     published PVT. The file contains a state dict, or one in an entry such as state_dict or model. The record is
-    marked as imported. The run itself does not change.
+    marked as imported. The run itself does not change, and the experiment need not train it.
     """
-    run = find_run(experiment, run_id)
+    run = find_run(experiment, run_id, is_trained=weights is None)
     set_threads(threads)
     if keep_outputs and run.task == "classification":
         raise UserError(f"--keep-outputs: {run.id} is a classification, which has no detections or label maps")

@@ -79,7 +79,8 @@ def _paths(experiment: Experiment) -> dict[str, list[Path]]:
     for dataset in experiment.config.datasets.values():
         if dataset.generator is None:
             found[f"data set {dataset.name}"] = [path.absolute() for path in required_paths(dataset)]
-    return found
+    weights = {entry.file.absolute(): None for entry in experiment.weights.values()}
+    return found | ({"published weights": list(weights)} if weights else {})
 
 
 def _counting(experiment: Experiment) -> list[str]:

@@ -6,7 +6,9 @@ its numbers, including the run whose weights it starts from, so that equal finge
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -141,9 +143,35 @@ def expand(experiment: Experiment) -> dict[str, Run]:
     return runs
 
 
+def find_run(experiment: Experiment, identifier: str, *, is_trained: bool = True) -> Run:
+    """Return a run by its id.
+
+    Args:
+        experiment: A checked experiment.
+        identifier: The id of the run.
+        is_trained: Whether the experiment has to train the run. Otherwise it may be any model on a data set of the
+            experiment; such a run starts from no other run and can only be evaluated with weights from elsewhere.
+
+    Raises:
+        UserError: If there is no such run. The message contains the most similar ids.
+    """
+    runs = expand(experiment)
+    if identifier in runs:
+        return runs[identifier]
+    found = re.fullmatch(r"([^/]+)/([^/]+)/seed([0-9]+)", identifier)
+    task = next((task for task in experiment.config.datasets if found and task == found[1]), None)
+    if not is_trained and found and task and found[2] in experiment.models:
+        matched = [False] * len(experiment.config.overrides)
+        return _resolve(experiment, task, found[2], int(found[3]), None, matched)
+    near = get_close_matches(identifier, runs, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`hafabench runs` lists them"
+    raise UserError(Problem(str(experiment.file), "", f"no run {identifier!r} in this experiment; {hint}"))
+
+
 def _resolve(
-    experiment: Experiment, task: Task, name: str, seed: int, runs: dict[str, Run], matched: list[bool]
+    experiment: Experiment, task: Task, name: str, seed: int, runs: dict[str, Run] | None, matched: list[bool]
 ) -> Run:
+    """Return a run with its recipe, and with the run or the weights that it starts from unless ``runs`` is None."""
     model = experiment.models[name]
     identifier = run_id(task, name, seed)
     values, sources = {}, {}
@@ -164,14 +192,14 @@ def _resolve(
             ]
         ) from None
     problems = recipe.problems(experiment.config.datasets[task].images["train"])
-    if problems:
+    if problems and runs is not None:
         file = str(experiment.file)
         raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in problems.items()])
     parent, weights, folder = None, None, experiment.results / identifier
     start = name if task != "classification" else _teacher(experiment, identifier, model, recipe)
-    if task != "classification" and name in experiment.weights:
+    if runs is not None and task != "classification" and name in experiment.weights:
         weights = starting_weights(experiment.weights[name], folder)
-    elif start is not None:
+    if runs is not None and weights is None and start is not None:
         parent = runs.get(run_id("classification", start, seed))
         if parent is None:
             message = f"starts from the classification run of {start!r}, which train.classification does not list"

@@ -5,14 +5,17 @@ The weights are identified by the SHA-256 of their file, so that the file may be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hafabench.config.custom_models import WeightsConfig
 from hafabench.config.json_file import read_json_object
 from hafabench.files import sha256_of_large
+
+if TYPE_CHECKING:
+    from hafabench.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ def describe_weights(weights: Mapping[str, Any]) -> str:
     clauses += [weights["part"]] if weights.get("part") else []
     clauses += [f"{old} renamed to {new}" for old, new in (weights.get("rename") or {}).items()]
     return f"{Path(weights['file']).name} ({', '.join(clauses)})"
+
+
+def missing_weights(runs: Iterable[Run]) -> list[str]:
+    """Describe the files of published weights that are missing and from which runs have yet to be trained."""
+    missing = {
+        run.model.name: f"weights of {run.model.name} are not at {run.weights.file}"
+        for run in runs
+        if run.weights is not None and not run.weights.file.is_file() and not run.checkpoint.exists()
+    }
+    return list(missing.values())
 
 
 def starting_weights(config: WeightsConfig, run_folder: Path) -> StartingWeights:

@@ -17,14 +17,14 @@ from hafabench.config.experiment import load_experiment
 from hafabench.engines.dense.backbone import initialise_backbone
 from hafabench.engines.evaluation import record_evaluation
 from hafabench.errors import UserError
-from hafabench.files import sha256_of
+from hafabench.files import sha256_of, write_text
 from hafabench.models import create
 from hafabench.models.checkpoints.storage import save_checkpoint
 from hafabench.results.record import Metric, read_record
 from hafabench.runs.jobs import JobList
-from hafabench.runs.run import Run, expand
+from hafabench.runs.run import Run, expand, find_run
 from hafabench.runs.state import run_state
-from hafabench.runs.weights import StartingWeights, starting_weights
+from hafabench.runs.weights import StartingWeights, missing_weights, starting_weights
 from tests.support.experiments import evaluated
 from tests.support.messages import missing_facts
 from tools.tiny_runs.dense import TINY, tiny_run
@@ -302,3 +302,28 @@ def test_large_files_are_read_again_only_after_a_change(tmp_path, monkeypatch):
     monkeypatch.undo()
     config.file.write_bytes(b"three")
     assert starting_weights(config, tmp_path).sha256 == sha256_of(config.file) != first
+
+
+def test_missing_weights_are_named_until_a_run_is_trained(write):
+    path = write("missing.pth")
+    runs = runs_of(path)
+    (sentence,) = missing_weights(runs.values())
+    assert missing_facts(sentence, "pvt_tiny", "missing.pth") == []
+    for run in runs.values():
+        write_text(run.checkpoint, "trained")
+    assert missing_weights(runs.values()) == []
+
+
+def test_a_model_that_is_not_trained_can_be_evaluated_with_weights_from_elsewhere(write):
+    experiment = load_experiment(write(str(file("pvt.pth"))))
+    run = find_run(experiment, "classification/pvt_tiny/seed0", is_trained=False)
+    assert (run.parent, run.weights, run.recipe.image_size) == (None, None, 224)
+    assert find_run(experiment, RUN) == runs_of(experiment.file)[RUN]
+    for identifier, is_trained in (
+        ("classification/pvt_tiny/seed0", True),
+        ("classification/pvt_tinny/seed0", False),
+        ("counting/pvt_tiny/seed0", False),
+        ("classification/pvt_tiny", False),
+    ):
+        with pytest.raises(UserError, match=identifier):
+            find_run(experiment, identifier, is_trained=is_trained)
