@@ -178,6 +178,8 @@ MASKS_THAT_ARE_NONE = [
     run_lengths([0, float(WIDTH * HEIGHT)]),
     run_lengths([True, WIDTH * HEIGHT - 1]),
     run_lengths(["0", WIDTH * HEIGHT]),
+    run_lengths([720, 0, 1307, 2144, 1043, 930]),
+    run_lengths([0, WIDTH * HEIGHT, 0]),
     run_lengths([]),
     run_lengths([WIDTH * HEIGHT]),
     run_lengths(None),
@@ -233,6 +235,13 @@ def test_compressed_run_lengths_are_those_of_pycocotools():
         text = coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
         assert mask_problem(run_lengths(text), WIDTH, HEIGHT) is None
         assert "expected 6208" in mask_problem(run_lengths(text, (HEIGHT, WIDTH + 1)), WIDTH + 1, HEIGHT)
+
+
+def test_pycocotools_stops_comparing_at_a_run_of_length_0():
+    """The reason why such run lengths are refused: a mask does not match itself."""
+    for runs, expected in (([720, 0, 1307, 2144, 1043, 930], 0), ([2027, 2144, 1043, 930], 1), ([0, 6144], 1)):
+        coded = coco_mask.frPyObjects(run_lengths(runs), HEIGHT, WIDTH)
+        assert coco_mask.iou([coded], [coded], [0]).item() == expected
 
 
 @pytest.mark.parametrize("area", [None, "1440", -1, math.nan, math.inf, True, 1e10, 0, 0.14])

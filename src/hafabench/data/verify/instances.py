@@ -197,6 +197,10 @@ def _run_lengths_problem(coded: dict[str, Any], width: int, height: int) -> str 
         return f"run lengths of {sum(runs)} pixels in total; expected {width * height}, the pixels of its image"
     if not any(runs[1::2]):
         return "a run-length mask without a pixel"
+    if 0 in runs[1:]:
+        return (
+            "a run of length 0 after the first one; expected longer ones, because pycocotools stops comparing there"
+        )
     return None
 
 
