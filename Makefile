@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= configs/digits.yaml
+# As one word for the shell, whatever characters the path contains.
+QUOTED_EXPERIMENT = '$(subst ','\'',$(value EXPERIMENT))'
 SNAKEMAKE := $(BIN)/snakemake
 
 .PHONY: benchmarks docs help env demo demo-slurm regression test test-slow test-slurm lint format lock lock-check clean
@@ -30,26 +32,28 @@ REQUIREMENTS := -r envs/requirements.in -c envs/requirements.txt --torch-backend
 else
 REQUIREMENTS := -r envs/requirements.txt
 # If uv does not find the packages, pip may find them, because it reads the user's pip configuration.
-OR_PIP := || $(BIN)/pip install --quiet $(REQUIREMENTS)
+OR_PIP := || $(BIN)/python -m pip install --quiet $(REQUIREMENTS)
 endif
 
+# In a relocatable environment scripts find Python by a relative path. The checkout's path may then contain any character.
 $(INSTALLED): envs/requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@grep -q '^relocatable' $(VENV)/pyvenv.cfg || echo 'relocatable = true' >> $(VENV)/pyvenv.cfg
 	@echo "installing the locked requirements into $(VENV) (about 6 GB on Linux; this takes minutes)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' envs/requirements.txt)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' envs/requirements.txt)"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(REQUIREMENTS) $(OR_PIP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: env
-	@$(SNAKEMAKE) all --profile workflow/profiles/local --configfile $(EXPERIMENT)
-	@echo
-	@echo "Tables 1-6 of the embedded experiment: reports/digits/tables.md, and reports/digits/tables/table[1-6].{md,tex,csv}"
-	@echo "Open reports/digits/report.html in a browser; it works offline."
+	@$(SNAKEMAKE) all --profile workflow/profiles/local --configfile $(QUOTED_EXPERIMENT)
+	@test $(QUOTED_EXPERIMENT) != configs/digits.yaml || printf '\n%s\n%s\n' \
+		"Tables 1-6 of the embedded experiment: reports/digits/tables.md, and reports/digits/tables/table[1-6].{md,tex,csv}" \
+		"Open reports/digits/report.html in a browser; it works offline."
 
 demo-slurm: env
 	@sh tools/slurm_cluster/packages.sh install
-	@$(BIN)/python -m tools.slurm_demo --experiment $(EXPERIMENT)
+	@$(BIN)/python -m tools.slurm_demo --experiment $(QUOTED_EXPERIMENT)
 
 # Old results are removed first: Snakemake reruns a job when its configuration changes, not when the code changes.
 regression: env

@@ -57,14 +57,13 @@ def test_every_rule_works_and_the_checkout_stays_clean(checkout, tmp_path):
     environment |= {"PYTHONPATH": str(checkout / "src"), "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}
     command = [sys.executable, "-m", "snakemake", "all", "--profile", "workflow/profiles/local"]
     command += ["--configfile", str(experiment)]
-    for expected in ("18 of 18 steps", "Nothing to be done"):
+    for expected in ("(100%) done", "Nothing to be done"):
         done = subprocess.run(
             command, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert done.returncode == 0, done.stdout[-6000:]
-        assert expected.partition(" ")[2] in done.stdout or "steps (100%) done" in done.stdout
-    assert "Nothing to be done" in done.stdout
-    assert list(root.glob("*/*/*.png")) + list(root.glob("*/*/*.jp*g")), "the data lies where the file says"
+        assert expected in done.stdout
+    assert len([path for path in (root / "train").rglob("*") if path.is_file()]) == 20
     record = json.loads((checkout / "results/digits/classification/pvt_tiny_hafa/seed0/evaluate.json").read_text())
     provenance = record["provenance"]
     assert provenance["git_commit"] == git(checkout, "rev-parse", "HEAD").strip()

@@ -114,3 +114,12 @@ def test_paths_that_the_slurm_executor_can_pass_on_arrive(tmp_path):
     line = f"printf %s {shlex.quote(str(file))}".replace('"', '\\"')
     arrived = subprocess.run(f'sh -c "{line}"', shell=True, capture_output=True, text=True, env=os.environ)
     assert arrived.stdout == str(file)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("name", NAMES)
+def test_make_passes_the_experiment_on_as_written(name, repository):
+    command = ["make", "--dry-run", "demo", f"EXPERIMENT={name}.yaml"]
+    said = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in said.splitlines() if "--configfile" in line]
+    assert shlex.split(line)[-1] == f"{name}.yaml"
