@@ -47,6 +47,7 @@ def import_file(
     """
     from hafabench.imports.read import read_import
     from hafabench.imports.store import store_import
+    from hafabench.runs.jobs import hafabench_command
 
     loaded = load(experiment)
     found = read_import(file, loaded, kind=kind, task=task, model=model, seed=seed, epoch=epoch)
@@ -61,4 +62,4 @@ def import_file(
             click.echo(
                 "  also measured in this project; tables show the measured number, `hafabench explain` shows both"
             )
-    click.echo(f"`hafabench collect --experiment {experiment}` adds them to the tables")
+    click.echo(f"`{hafabench_command(loaded, 'collect')}` adds them to the tables")

@@ -46,4 +46,8 @@ def report(experiment: Path, partial: bool) -> None:
         write_report(built)
     reports = built.experiment.reports
     click.echo(f"report: {page_file(built)}")
-    click.echo(f"Tables 1-6: {reports}/tables.md (all six), {reports}/tables/table1.md, .tex, .csv ...")
+    layouts = built.experiment.table_layouts
+    if layouts:
+        click.echo(
+            f"all {len(layouts)} tables: {reports}/tables.md; each: {reports}/tables/{layouts[0].id}.md, .tex, .csv"
+        )
