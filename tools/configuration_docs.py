@@ -235,7 +235,8 @@ def _recipe_schema(task: str) -> JsonSchema:
         key: {**sourced, "properties": {**sourced["properties"], "value": value}, "description": value["description"]}
         for key, value in _recipe_keys(task).items()
     }
-    schema["$defs"] = {"Values": {"type": "object", "properties": values, "additionalProperties": False}}
+    del schema["$defs"]["Sourced"]
+    schema["$defs"]["Values"] = {"type": "object", "properties": values, "additionalProperties": False}
     layer = {"$ref": "#/$defs/Values"}
     properties = schema["properties"]
     properties["task"] = {"const": task, "description": properties["task"]["description"]}
@@ -343,6 +344,7 @@ def _section(heading: str, schema: JsonSchema) -> Section:
 def _recipe_sections() -> list[Section]:
     file = schema_of(RecipeFile)
     sections = [_section("", file), _section("`defaults.<key>`", file["$defs"]["Sourced"])]
+    sections.append(_section("`departures[]`", file["$defs"]["Departure"]))
     shared = tuple(Recipe.model_fields)
     dense = tuple(key for key in DenseRecipe.model_fields if key not in shared)
     for heading, model, keys in [

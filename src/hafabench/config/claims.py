@@ -15,6 +15,7 @@ from hafabench.config.base import RenamedKeysModel, StrictModel
 from hafabench.config.catalog import CATALOG, ModelSpec, derive
 from hafabench.config.keep_rates import KeepRates, keep_rates_problem, scheduled
 from hafabench.config.operation_kinds import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, Part
+from hafabench.config.recipes import Task
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 
@@ -166,6 +167,19 @@ class Note(StrictModel):
     says: str = Field(min_length=3, description="The remark.")
 
 
+class Protocol(StrictModel):
+    """Where the paper's data sets, input sizes, schedules and recipes are written down."""
+
+    experiment: Path = Field(
+        Path("paper.yaml"),
+        description="Experiment file with the paper's data sets and recipes, relative to the claims file.",
+    )
+    fingerprints: dict[Task, str] = Field(
+        description="Fingerprint of each task's data set, input sizes and schedules in this experiment. If the files "
+        "were edited, for example for other data, measured figures of the task are not compared with the paper's."
+    )
+
+
 class ClaimsConfig(RenamedKeysModel):
     """How the paper's printed values are checked."""
 
@@ -181,6 +195,11 @@ class ClaimsConfig(RenamedKeysModel):
     tolerances: tuple[Tolerance, ...] = Field(
         description="Tolerances of measured values, at most one per metric. A difference of two runs may deviate by "
         "the square root of two times as much."
+    )
+    protocol: Protocol | None = Field(
+        None,
+        description="The paper's protocol. Figures that were measured under another protocol are not compared with "
+        "the paper's. Without this key no measured figure is compared.",
     )
     elsewhere: tuple[Elsewhere, ...] = Field((), description="Values that others report for rows of the paper.")
     stand_ins: tuple[StandIn, ...] = Field(

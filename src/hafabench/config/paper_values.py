@@ -12,6 +12,8 @@ from hafabench.errors import Problem, UserError
 
 _MISSING = "no such file; expected the paper's values as CSV"
 COLUMNS = ["table", "row", "label", "group", "baseline", "metric", "value", "printed_delta"]
+ORIGIN = "origin"
+"""An optional column: ``derived`` for a value that the paper does not print, but that follows from printed ones."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class PaperValue:
         baseline: Baseline of the row, if it has one.
         value: The printed value; None if the cell is empty in the paper.
         delta: The difference that the paper prints in brackets, if there is one.
+        is_derived: Whether the paper does not print the value itself, but others from which it follows.
     """
 
     table: str
@@ -37,6 +40,7 @@ class PaperValue:
     baseline: str | None
     value: float | None
     delta: float | None
+    is_derived: bool = False
 
 
 PaperValues = dict[tuple[str, str, str], PaperValue]
@@ -54,14 +58,14 @@ def load_paper_values(path: Path) -> PaperValues:
             header, lines = reader.fieldnames, [(reader.line_num, line) for line in reader]
     except csv.Error as error:
         raise UserError(Problem(str(path), "", f"cannot be read as CSV: {error}")) from None
-    if header != COLUMNS:
+    if header not in (COLUMNS, [*COLUMNS, ORIGIN]):
         message = f"expected the columns {','.join(COLUMNS)}; found {','.join(header or []) or 'none'}"
         raise UserError(Problem(str(path), "", message, 1))
     values: PaperValues = {}
     problems: list[Problem | str] = []
     for number, line in lines:
         if None in line or None in line.values():
-            problems.append(Problem(str(path), "", f"expected {len(COLUMNS)} fields", number))
+            problems.append(Problem(str(path), "", f"expected {len(header)} fields", number))
             continue
         numbers = {}
         for column in ("value", "printed_delta"):
@@ -69,6 +73,9 @@ def load_paper_values(path: Path) -> PaperValues:
                 numbers[column] = float(line[column]) if line[column] else None
             except ValueError:
                 problems.append(Problem(str(path), column, f"expected a number, found {line[column]!r}", number))
+        if (origin := line.get(ORIGIN, "")) not in ("", "derived"):
+            message = f"expected 'derived' or nothing, found {origin!r}"
+            problems.append(Problem(str(path), ORIGIN, message, number))
         if len(numbers) < 2:
             continue
         table = f"table{line['table']}" if line["table"].isdecimal() else line["table"]
@@ -84,6 +91,7 @@ def load_paper_values(path: Path) -> PaperValues:
             baseline=line["baseline"] or None,
             value=numbers["value"],
             delta=numbers["printed_delta"],
+            is_derived=origin == "derived",
         )
     if problems:
         raise UserError(problems)

@@ -8,6 +8,7 @@ nested section is written with a dot: ``token_pruning.teacher``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from hafabench.config.base import StrictModel
-from hafabench.config.catalog import ModelSpec
+from hafabench.config.catalog import CATALOG, ModelSpec
 from hafabench.config.yaml_file import KeyPath, YamlFile, describe
 from hafabench.errors import Problem, UserError
 
@@ -35,6 +36,10 @@ class Recipe(StrictModel, ABC):
     added_later: ClassVar[frozenset[str]] = frozenset()
     """Keys that were added after the first records were made. A fingerprint contains them unless they have their
     default, which is what the code did before."""
+    size_keys: ClassVar[tuple[str, ...]]
+    """Keys that set the size of the images."""
+    schedule_keys: ClassVar[tuple[str, ...]]
+    """Keys that set the length of the training."""
     sections: ClassVar[dict[str, type[BaseModel]]] = {}
     """Nested sections by key. Their keys are written with a dot."""
 
@@ -124,6 +129,8 @@ class ClassificationRecipe(Recipe):
     sections: ClassVar[dict[str, type[BaseModel]]] = {"token_pruning": TokenPruningRecipe}
     warmup_key: ClassVar[str] = "warmup_epochs"
     lr_batch_key: ClassVar[str] = "lr_batch_size"
+    size_keys: ClassVar[tuple[str, ...]] = ("image_size",)
+    schedule_keys: ClassVar[tuple[str, ...]] = ("epochs", "warmup_epochs", "batch_size")
 
     image_size: int = Field(gt=0, description="Side of the square input, in pixels.")
     eval_crop: float = Field(
@@ -223,6 +230,8 @@ class SegmentationRecipe(DenseRecipe):
     """Keys of segmentation: Semantic FPN (paper, section 4.2)."""
 
     added_later: ClassVar[frozenset[str]] = DenseRecipe.added_later | {"size_divisor"}
+    size_keys: ClassVar[tuple[str, ...]] = ("resize", "crop_size")
+    schedule_keys: ClassVar[tuple[str, ...]] = ("iterations", "warmup_iterations", "batch_size")
 
     iterations: int = Field(gt=0, description="Optimizer steps of the training.")
     poly_power: float = Field(gt=0, description="Exponent of the polynomial learning rate schedule.")
@@ -248,6 +257,9 @@ class SegmentationRecipe(DenseRecipe):
 
 class DetectionRecipe(DenseRecipe):
     """Keys of detection: Mask R-CNN with a 1x schedule (paper, section 4.3)."""
+
+    size_keys: ClassVar[tuple[str, ...]] = ("resize",)
+    schedule_keys: ClassVar[tuple[str, ...]] = ("epochs", "milestones", "warmup_iterations", "batch_size")
 
     epochs: int = Field(gt=0, description="Epochs of the training.")
     milestones: tuple[Annotated[int, Field(gt=0)], ...] = Field(
@@ -280,6 +292,13 @@ class Sourced(StrictModel):
     source: str = Field(min_length=3, description="Where the value is published, or that it is the project's choice.")
 
 
+class Departure(StrictModel):
+    """Models that the recipe knowingly trains in another way than the paper's source of their rows."""
+
+    models: tuple[str, ...] = Field(min_length=1, description="Shell patterns of the models: `resnet*`.")
+    why: str = Field(min_length=3, description="What differs, one clause. Verdicts on these models contain it.")
+
+
 class RecipeFile(StrictModel):
     """The recipe of one task."""
 
@@ -294,6 +313,11 @@ class RecipeFile(StrictModel):
         {},
         description="Other values for the models of a size (`tiny`, `small`, `medium`, `large`), by size. A family "
         "with an entry in `by_family` does not use them.",
+    )
+    departures: tuple[Departure, ...] = Field(
+        (),
+        description="Models that the recipe knowingly trains in another way than the paper's source of their rows. "
+        "Their figures are not compared with the paper's.",
     )
 
     def layers(self, model: ModelSpec) -> dict[str, Sourced]:
@@ -367,6 +391,11 @@ def load_recipe(path: Path, task: str) -> RecipeFile:
                 section = key.partition(".")[0] + "."
                 if at == ("defaults",) or key in layer or any(name.startswith(section) for name in layer):
                     problems.append(source.problem((*at, key), describe(item)))
+    for index, departure in enumerate(recipe.departures):
+        for position, pattern in enumerate(departure.models):
+            if not any(fnmatchcase(name, pattern) for name in CATALOG):
+                message = f"{pattern!r} matches no known model"
+                problems.append(source.problem(("departures", index, "models", position), message))
     if problems:
         raise UserError(problems)
     return recipe

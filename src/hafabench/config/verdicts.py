@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Verdict = Literal["reproduced", "reproduced under a convention", "contradicted", "inconclusive", "not run"]
+Verdict = Literal[
+    "reproduced", "reproduced under a convention", "contradicted", "inconclusive", "not comparable", "not run"
+]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

@@ -103,7 +103,7 @@ class Explainer:
             what=what + (f", difference from {_label(place)}" if place.is_difference else ""),
             experiment=experiment.name,
             scale=experiment.config.scale,
-            warning=legend.warning(experiment.config.title, experiment.config.scale),
+            warning=report.warning,
             value=_value(place, cell, metrics),
             verdicts=[
                 Verdict(verdict.claim.locator, verdict.claim.text, verdict.verdict, verdict.because)

@@ -18,6 +18,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from hafabench.config.experiment import Experiment
 from hafabench.config.paper_values import load_paper_values
 from hafabench.errors import UserError
+from hafabench.reporting.claims.comparability import Comparability
 from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.runs.run import Run, run_id
 
@@ -61,9 +62,12 @@ class Selection:
 def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]:
     """Every question that the experiment's runs can settle, differences first.
 
+    Runs that do not follow the paper's protocol settle none.
+
     Raises:
-        UserError: As `paper_claims`.
+        UserError: As `paper_claims`, and if the paper's protocol cannot be loaded.
     """
+    comparability = Comparability(experiment, runs)
     differences: list[Question] = []
     values: dict[str, Question] = {}
     for claim in paper_claims(experiment, load_paper_values(experiment.paper_values)):
@@ -72,6 +76,8 @@ def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]
         if claim.kind != "accuracy" or len(available) < len(found):
             continue
         needed = frozenset[str]().union(*available)
+        if any(comparability.of_run(runs[run]).all for run in needed):
+            continue
         if claim.is_difference:
             differences.append(Question(claim.locator, "difference", (claim.locator,), needed))
             continue

@@ -19,6 +19,7 @@ _TABLE_COLUMNS = (
     *("table", "row", "label", "group", "column", "ours", "spread", "seeds", "delta", "mark", "paper", "paper_delta"),
     *("scale", "experiment", "low", "high", "paper_mark", "delta_low", "delta_high"),
     "starting_weights",
+    "delta_seeds",
 )
 _COMPARISON_COLUMNS = (
     *("table", "task", "metric", "model", "baseline", "seeds", "n", "baseline_mean", "baseline_sd"),
@@ -38,7 +39,10 @@ def files(report: Report) -> dict[Path, str]:
 
 
 def render_table(table: Table) -> str:
-    """Return one line per cell, with its mark and the paper's value; ``seeds`` is the number of seeds of ``ours``."""
+    """Return one line per cell, with its mark and the paper's value; ``seeds`` is the number of seeds of ``ours``.
+
+    ``delta_seeds`` is the number of seeds that the row shares with its baseline.
+    """
     rows = []
     for row in table.rows:
         for column, cell in zip(table.columns, row.cells, strict=True):
@@ -46,7 +50,7 @@ def render_table(table: Table) -> str:
             ours = (cell.value, cell.spread, cell.n, cell.delta, cell.mark)
             about = (cell.paper, cell.paper_delta, table.scale, table.experiment)
             more = (cell.low, cell.high, cell.paper_mark, cell.delta_low, cell.delta_high)
-            rows.append((*place, *ours, *about, *more, list(cell.starting_weights)))
+            rows.append((*place, *ours, *about, *more, list(cell.starting_weights), len(cell.delta_seeds) or None))
     return _render(_TABLE_COLUMNS, rows)
 
 

@@ -39,6 +39,8 @@ _SPECIAL = {
     "\u00d7": r"$\times$",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
+    "¶": r"\textsuperscript{\P}",
+    "§": r"\textsuperscript{\S}",
     MINUS: "$-$",
 }
 
@@ -173,14 +175,11 @@ def _interval_fields(column: Column, cell: TableCell) -> str:
     return rf"& \multicolumn{{2}}{{r}}{{\scriptsize {_number(cell.interval(column.decimals))}}} & & "
 
 
-_SIGNS = (legend.NOT_RUN, legend.COLLAPSED, legend.IMPORTED, legend.FROM_WEIGHTS)
-
-
 def _footnote_marks(table: Table) -> dict[str, str]:
     """Return the footnote marks by the subject of their sentence in the legend: letters for columns, or signs."""
     kinds = [*dict.fromkeys(table.kinds), "paper"]
     letters = {kind: rf"\textsuperscript{{{letter}}}" for kind, letter in zip(kinds, "abcd", strict=False)}
-    return letters | {sign: escape(sign) for sign in _SIGNS}
+    return letters | {sign: escape(sign) for sign in legend.MARKS}
 
 
 def _footnotes(table: Table, marks: dict[str, str]) -> str:

@@ -14,6 +14,10 @@ FROM_WEIGHTS = "‡"
 COLLAPSED = "\u2014"  # em dash, as in Table 4 of the paper
 FAILED = "failed"
 NOT_YET = "not run yet"
+FEWER_SEEDS = "¶"
+DERIVED = "§"
+MARKS = (NOT_RUN, COLLAPSED, IMPORTED, FROM_WEIGHTS, FEWER_SEEDS, DERIVED)
+"""Every sign of a cell that the legend explains. A sentence of the legend begins with its sign and a colon."""
 NO_COMPARISON = "No model has at least two seeds in common with its baseline, so that no comparison is possible."
 
 _MEANING = {
@@ -70,6 +74,10 @@ def notes(
     if "imported" in marks:
         sentences.append(f"{IMPORTED}: imported: the numbers or their weights come from outside this project.")
     sentences += _from_weights(rows)
+    if any(cell.paper_is_derived for cell in cells):
+        sentences.append(f"{DERIVED}: not printed in the paper, but derived from a figure and a difference that are.")
+    if any(cell.has_fewer_seeds or cell.delta_has_fewer_seeds for cell in cells):
+        sentences.append(f"{FEWER_SEEDS}: over fewer seeds than the experiment has ({_fewer_seeds(columns, rows)}).")
     if any(cell.delta is not None or cell.paper_delta is not None for cell in cells):
         against = ", ".join(dict.fromkeys(labels.get(row.baseline, row.baseline) for row in rows if row.baseline))
         sentences.append(f"In round brackets: difference from the baseline ({against}), between unrounded means.")
@@ -117,6 +125,22 @@ def outcome_notes(columns: Sequence[Column], rows: Sequence[Any]) -> list[str]:
     for (subject, clause), headers in found.items():
         texts.setdefault(clause, []).append(f"{subject} ({', '.join(headers)})")
     return [f"{'; '.join(subjects)}: {clause}." for clause, subjects in texts.items()]
+
+
+def _fewer_seeds(columns: Sequence[Column], rows: Sequence[Any]) -> str:
+    """Name the values and differences that lack seeds, each with the seeds behind it."""
+    places = []
+    for row in rows:
+        for column, cell in zip(columns, row.cells, strict=True):
+            if cell.has_fewer_seeds:
+                places.append(f"{row.label}, {column.header}: {_listed(cell.seeds)}")
+            if cell.delta_has_fewer_seeds and cell.delta_seeds != cell.seeds:
+                places.append(f"difference of {row.label}, {column.header}: {_listed(cell.delta_seeds)}")
+    return "; ".join(places)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _seed_counts(columns: Sequence[Column], rows: Sequence[Any]) -> str:

@@ -81,7 +81,7 @@ def comparisons_page(report: Report) -> str:
     head = f"# Comparisons of experiment {report.experiment.name}\n\n{_subtitle(report)}\n\n"
     if not report.comparisons:
         return f"{head}{legend.NO_COMPARISON}\n"
-    subject = legend.WARNINGS.get(report.experiment.config.scale)
+    subject = legend.WARNINGS.get(report.shown_scale)
     warning = f"**{subject}: these verdicts hold for these data and budgets, not for the paper's.**\n\n"
     warning = warning if subject else ""
     sentences = "\n".join(f"- {escape_markdown(comparison.sentence)}" for comparison in report.comparisons)
@@ -105,7 +105,8 @@ def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
     totals = markdown_table(["Verdict", "Claims"], [[name, str(n)] for name, n in ledger.totals().items()], "lr")
     parts = [
         f"# Claims of the paper: verdicts of experiment {ledger.experiment}",
-        f"{escape_markdown(ledger.title)}, {ledger.scale} scale. {_scale_note(ledger)}",
+        f"{escape_markdown(ledger.title)}, {ledger.scale} scale. {_SCOPE}",
+        f"The {len(ledger.verdicts)} claims are {ledger.composition}. {ledger.settled} are settled here.",
         totals,
     ]
     for table_id in dict.fromkeys(verdict.claim.table_layout.id for verdict in verdicts):
@@ -113,15 +114,6 @@ def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
         parts += [f"## {_heading(of_table[0].claim.table_layout)}", _claims_grid(of_table)]
     parts += [_claim_notes(verdicts), _convention_fits(ledger), _convention_matches(ledger), _CLAIMS_LEGEND]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _scale_note(ledger: Ledger) -> str:
-    if ledger.scale == "embedded":
-        return (
-            "Parameters and operations are those of the full-size models and are settled here. Numbers on embedded "
-            "data settle no claim about ImageNet, COCO or ADE20K."
-        )
-    return "Parameters and operations are counted, accuracies and latencies measured."
 
 
 def _heading(table_layout: TableLayout) -> str:
@@ -147,20 +139,25 @@ def _claim_notes(verdicts: Sequence[ClaimVerdict]) -> str:
 
 
 def _convention_fits(ledger: Ledger) -> str:
-    header = ["Convention", "Rounding", "Rows", "Gives", "Settles", "Fails on"]
-    rows = [[fit.row_convention.convention, fit.row_convention.printed, *_shares(fit)] for fit in ledger.fits]
-    because = [
-        "- " + escape_markdown(f"{c.convention}, {c.printed} ({', '.join(c.rows)}): {c.because}.")
-        for c in (fit.row_convention for fit in ledger.fits)
+    header = ["Convention", "Rounding", "Table", "Rows", "Gives", "Settles", "Fails on"]
+    rows = [
+        [fit.row_convention.convention, fit.row_convention.printed, fit.table or "all", *_shares(fit)]
+        for fit in ledger.fits
     ]
+    conventions = [fit.row_convention for fit in ledger.fits]
+    because = dict.fromkeys(
+        "- " + escape_markdown(f"{found.convention}, {found.printed} ({', '.join(found.rows)}): {found.because}.")
+        for found in conventions
+    )
     return "\n\n".join(
         [
             "## How static figures were counted",
             "Each convention is assigned to a set of rows, for the reason given below the table. *Gives* is the "
             "number of these rows whose printed figure the convention gives, and *Settles* the number of those that "
-            f"no simpler convention gives. A convention that gives fewer than {MIN_EXPLAINED_SHARE:.0%} of its rows "
-            "settles none. The plain counts are applied to every row.",
-            markdown_table(header, rows, "llrrrl"),
+            f"no simpler convention gives. Every table is considered separately. A convention that gives fewer than "
+            f"{MIN_EXPLAINED_SHARE:.0%} of its rows of a table settles none of them. The plain counts are applied to "
+            "every row.",
+            markdown_table(header, rows, "lllrrrl"),
             "\n".join(because),
         ]
     )
@@ -184,6 +181,10 @@ def _convention_matches(ledger: Ledger) -> str:
     )
 
 
+_SCOPE = (
+    "Parameters and operations are those of the full-size models. A measured figure is compared with the paper's "
+    "only if data set, input size, schedule and recipe are the paper's."
+)
 _CLAIMS_LEGEND = (
     "## Legend\n\n"
     "- reproduced: given by the plain count, or measured within the tolerance of the printed figure.\n"
@@ -191,8 +192,11 @@ _CLAIMS_LEGEND = (
     "- contradicted: counted, and no convention that holds for similar rows gives the figure; or measured beyond the "
     "tolerance.\n"
     "- inconclusive: measured, but more runs are needed for a verdict.\n"
-    f"- not run: this experiment cannot settle it. {legend.IMPORTED}: imported, made outside this project. "
-    f"{legend.FROM_WEIGHTS}: trained from published ImageNet weights.\n"
+    "- not comparable: measured with another data set, input size, schedule, recipe or device than the paper's.\n"
+    f"- not run: not counted or measured here. {legend.IMPORTED}: imported, made outside this project. Verdicts on "
+    "imported numbers are counted separately.\n"
+    f"- {legend.FROM_WEIGHTS}: trained from published ImageNet weights.\n"
+    f"- {legend.DERIVED}: not printed in the paper, but derived from a figure and a difference that are.\n"
     "- Tolerances and their reasons, conventions and notes: `configs/claims.yaml`."
 )
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from hafabench.cluster.costs import AccountingRecord, accounting_file, read_accounting
-from hafabench.config.experiment import Experiment
+from hafabench.config.experiment import Experiment, Scale
 from hafabench.config.paper_values import PaperValues, load_paper_values
+from hafabench.config.recipes import Task
 from hafabench.errors import UserError
 from hafabench.pictures.index import PictureIndex, read_index
+from hafabench.reporting import legend
+from hafabench.reporting.claims.comparability import Comparability
 from hafabench.reporting.claims.ledger import Ledger, settle_claims
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
 from hafabench.reporting.curves import Curve, read_curve
@@ -90,15 +93,38 @@ class Report:
     @cached_property
     def tables(self) -> dict[str, Table]:
         """The tables by id, in the paper's order."""
-        about = {
+        about: dict[str, Any] = {
             "experiment": self.experiment.name,
             "title": self.experiment.config.title,
             "scale": self.experiment.config.scale,
+            "seeds": len(self.experiment.config.seeds),
+            "other_tasks": self.other_tasks,
         }
         return {
             name: build_table(metrics, self.paper_values, outcomes=self.outcomes, **about)
             for name, metrics in self.metrics.items()
         }
+
+    @cached_property
+    def comparability(self) -> Comparability:
+        """What makes the figures of the experiment incomparable with the paper's."""
+        return Comparability(self.experiment, self.runs)
+
+    @cached_property
+    def other_tasks(self) -> tuple[Task, ...]:
+        """The tasks whose data, input size or schedule is not the paper's."""
+        return tuple(task for task in self.experiment.config.train if self.comparability.differs_in_setting(task))
+
+    @cached_property
+    def shown_scale(self) -> Scale:
+        """The scale that decides on warnings: ``custom`` also for an experiment that is wrongly called ``full``."""
+        scale = self.experiment.config.scale
+        return "custom" if scale == "full" and self.other_tasks else scale
+
+    @property
+    def warning(self) -> str:
+        """The warning that its numbers are not comparable with the paper's; empty if they are."""
+        return legend.warning(self.experiment.config.title, self.shown_scale)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -113,7 +139,7 @@ class Report:
     @cached_property
     def ledger(self) -> Ledger:
         """The verdict on every claim of the paper."""
-        return settle_claims(self.experiment, self.paper_values, self.counts, self.metrics)
+        return settle_claims(self.experiment, self.paper_values, self.counts, self.metrics, self.comparability)
 
     @cached_property
     def curves(self) -> dict[str, Curve]:

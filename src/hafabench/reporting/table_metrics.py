@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -12,6 +14,19 @@ from hafabench.stats.paired import PairedComparison, compare_paired
 
 Mark = Literal["measured", "measured from published weights", "counted", "imported", "collapsed", "failed", "not run"]
 FROM_WEIGHTS: Mark = "measured from published weights"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of a model from its baseline, in the column's unit.
+
+    Attributes:
+        value: The difference of the means over the common seeds, or over all values if they have no seeds.
+        paired: The comparison over the common seeds; None if the values have no seeds or were imported.
+    """
+
+    value: float
+    paired: PairedComparison | None = None
 
 
 class TableMetrics:
@@ -62,6 +77,26 @@ class TableMetrics:
             return None
         candidate, reference = self.by_seed(column, model), self.by_seed(column, baseline)
         return compare_paired(candidate, reference) if candidate.keys() & reference.keys() else None
+
+    def difference(self, column: Column, model: str, baseline: str) -> Difference | None:
+        """Return the difference of ``model`` from ``baseline`` that tables and claims give.
+
+        It is taken over the common seeds. There is none if one model has no metric, if one was measured and the other
+        imported, or if both were measured with seeds but share none.
+        """
+        found = [self.of(column, name) for name in (model, baseline)]
+        # A measured and an imported number differ by more than the model.
+        if not all(found) or mark_of(found[0]) != mark_of(found[1]):
+            return None
+        paired = self.paired(column, model, baseline)
+        if paired is not None:
+            return Difference(paired.difference, paired)
+        if mark_of(found[0]) in ("measured", FROM_WEIGHTS) and all(
+            self.by_seed(column, name) for name in (model, baseline)
+        ):
+            return None
+        means = [statistics.fmean(metric.value * column.factor for metric in of_model) for of_model in found]
+        return Difference(means[0] - means[1])
 
 
 def mark_of(metrics: Sequence[Any]) -> Mark:

@@ -10,20 +10,23 @@ has a mark:
 - ``collapsed``: the training diverged;
 - ``failed``: the last attempt of its job ended with an error;
 - ``not run``: nothing was measured;
-- ``cited``: the paper's own number (the paper's half of the pair), or ``not printed`` if it has none.
+- ``cited``: the paper's own number (the paper's half of the pair), ``derived`` if it follows from printed numbers, or
+  ``not printed`` if it has none.
 
 Values are means over seeds; with at least two seeds they have the sample standard deviation. Differences are taken
-between unrounded means and rounded for printing. If both models have the same seeds, at least two, a difference has
-its 95 % confidence interval, paired by seed.
+between unrounded means over the seeds that both models have, and rounded for printing. With at least two such seeds,
+a difference has its 95 % confidence interval, paired by seed. Values and differences over fewer seeds than the
+experiment has are marked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from hafabench.config.paper_values import PaperValues
+from hafabench.config.recipes import Task
 from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.errors import UserError
 from hafabench.formatting.numbers import format_fixed, format_interval
@@ -32,7 +35,7 @@ from hafabench.reporting.outcomes import Outcome, Outcomes, seeds_text
 from hafabench.reporting.table_metrics import FROM_WEIGHTS, Mark, TableMetrics, mark_of, weights_of
 from hafabench.stats.paired import summarize
 
-PaperMark = Literal["cited", "not printed"]
+PaperMark = Literal["cited", "derived", "not printed"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,15 @@ class TableCell:
         value: Mean over seeds, or the only number; None if nothing was measured.
         spread: Standard deviation over seeds; None with fewer than two seeds.
         n: Number of seeds behind ``value``; None if the value does not depend on a seed.
+        seeds: The known seeds behind ``value``.
+        has_fewer_seeds: Whether these are fewer seeds than the experiment has.
         delta: Difference from the row's baseline.
         delta_low, delta_high: Its 95 % confidence interval, paired by seed; None if seeds cannot be paired.
+        delta_seeds: The seeds that the row and its baseline share, over which the difference is taken.
+        delta_has_fewer_seeds: Whether these are fewer seeds than the experiment has.
         mark: The kind of ``value``.
         paper, paper_delta: The paper's value and difference.
+        paper_is_derived: Whether the paper does not print the value itself, but others from which it follows.
         low, high: Quartiles of repeated measurements.
         outcomes: The runs or measurements of the cell that have no numbers.
         starting_weights: The published weights from which the trainings started.
@@ -56,12 +64,17 @@ class TableCell:
     value: float | None = None
     spread: float | None = None
     n: int | None = None
+    seeds: tuple[int, ...] = ()
+    has_fewer_seeds: bool = False
     delta: float | None = None
     delta_low: float | None = None
     delta_high: float | None = None
+    delta_seeds: tuple[int, ...] = ()
+    delta_has_fewer_seeds: bool = False
     mark: Mark = "not run"
     paper: float | None = None
     paper_delta: float | None = None
+    paper_is_derived: bool = False
     low: float | None = None
     high: float | None = None
     best: bool = False
@@ -72,7 +85,9 @@ class TableCell:
     @property
     def paper_mark(self) -> PaperMark:
         """The kind of the paper's half of the pair."""
-        return "not printed" if self.paper is None and self.paper_delta is None else "cited"
+        if self.paper is None and self.paper_delta is None:
+            return "not printed"
+        return "derived" if self.paper_is_derived else "cited"
 
     def ours(self, decimals: int) -> tuple[str, str]:
         """Return this project's number and difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
@@ -84,9 +99,11 @@ class TableCell:
         if self.low is not None and self.high is not None:
             text += f" {format_interval(self.low, self.high, decimals)}"
         text += {"imported": legend.IMPORTED, FROM_WEIGHTS: legend.FROM_WEIGHTS}.get(self.mark, "")
+        if self.has_fewer_seeds:
+            text += legend.FEWER_SEEDS
         # The mean is over the other seeds.
         text = ", ".join(filter(None, [text, seeds_text(self.outcomes)]))
-        return text, _bracketed(self.delta, decimals)
+        return text, _bracketed(self.delta, decimals, legend.FEWER_SEEDS if self.delta_has_fewer_seeds else "")
 
     def interval(self, decimals: int) -> str:
         """Return the interval of the difference as printed, ``"[+0.3, +2.1]"``; empty if there is none."""
@@ -97,7 +114,7 @@ class TableCell:
     def cited(self, decimals: int) -> tuple[str, str]:
         """Return the paper's number and difference; empty texts if it prints none."""
         number = "" if self.paper is None else format_fixed(self.paper, decimals)
-        return number, _bracketed(self.paper_delta, decimals)
+        return number + (legend.DERIVED if self.paper_is_derived else ""), _bracketed(self.paper_delta, decimals)
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,8 @@ def build_table(
     title: str,
     scale: str,
     outcomes: Outcomes | None = None,
+    seeds: int = 1,
+    other_tasks: Collection[Task] = (),
 ) -> Table:
     """Fill a table layout with an experiment's numbers and the paper's.
 
@@ -183,12 +202,17 @@ def build_table(
         title: Title of the experiment.
         scale: Scale of the experiment (`hafabench.config.experiment`).
         outcomes: The outcomes of the experiment that are no numbers.
+        seeds: Number of seeds of the experiment.
+        other_tasks: Tasks whose data, input size or schedule is not the paper's.
 
     Raises:
         UserError: If the table layout names a row of the paper that does not exist.
     """
     table_layout = metrics.table_layout
     _refuse_unknown_rows(table_layout, paper)
+    names = [name for row in table_layout.rows for name in (row.model, row.baseline) if name]
+    counts = [len(metrics.by_seed(column, name)) for column in table_layout.columns for name in names]
+    all_seeds = max(seeds, *counts)
     rows = [
         TableRow(
             key=row.row or row.model,
@@ -197,13 +221,15 @@ def build_table(
             group=row.group,
             baseline=row.baseline,
             cells=tuple(
-                _cell(column, row, metrics, paper, outcomes or Outcomes()) for column in table_layout.columns
+                _cell(column, row, metrics, paper, outcomes or Outcomes(), all_seeds)
+                for column in table_layout.columns
             ),
         )
         for row in table_layout.rows
     ]
     rows = _with_best(table_layout.columns, rows)
-    kinds = tuple(_kind(column, scale) for column in table_layout.columns)
+    kinds = tuple(_kind(column, scale, other_tasks) for column in table_layout.columns)
+    is_other = scale == "full" and any(kind == "custom" for kind in kinds)
     marks: set[str] = {cell.mark for row in rows for cell in row.cells}
     sources = [metrics.of_column(column) for column in table_layout.columns]
     return Table(
@@ -211,7 +237,7 @@ def build_table(
         number=table_layout.number,
         experiment=experiment,
         scale=scale,
-        warning=legend.warning(title, scale),
+        warning=legend.warning(title, "custom" if is_other else scale),
         title=table_layout.title,
         columns=tuple(table_layout.columns),
         kinds=kinds,
@@ -230,13 +256,19 @@ def _refuse_unknown_rows(table_layout: TableLayout, paper: PaperValues) -> None:
         raise UserError([f"{problem} {row!r} in this table" for row in unknown])
 
 
-def _kind(column: Column, scale: str) -> str:
+def _kind(column: Column, scale: str, other_tasks: Collection[Task]) -> str:
     if column.verb == "complexity":
         return "counted"
-    return scale if column.verb == "evaluate" and scale != "full" else "measured"
+    if column.verb == "latency":
+        return "measured"
+    if scale == "full":
+        return "custom" if column.task in other_tasks else "measured"
+    return scale
 
 
-def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues, outcomes: Outcomes) -> TableCell:
+def _cell(
+    column: Column, row: Row, metrics: TableMetrics, paper: PaperValues, outcomes: Outcomes, all_seeds: int
+) -> TableCell:
     """Fill one cell.
 
     Args:
@@ -245,8 +277,9 @@ def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues, o
         metrics: The metrics that fill its table.
         paper: The paper's printed values.
         outcomes: The outcomes of the experiment that are no numbers.
+        all_seeds: Number of seeds of the experiment.
     """
-    printed, printed_delta = _printed(column, paper, metrics.table_layout.source, row.row or row.model)
+    cited = _printed(column, paper, metrics.table_layout.source, row.row or row.model)
     without = tuple(outcomes.of(column, row.model, row.group))
     found = metrics.of(column, row.model)
     if mark_of(found) == "imported" and any(outcome.kind == "collapsed" for outcome in without):
@@ -256,52 +289,48 @@ def _cell(column: Column, row: Row, metrics: TableMetrics, paper: PaperValues, o
         kinds = {outcome.kind for outcome in without}
         # A cell of several seeds has failed if any has, because the others do not make it complete.
         mark: Mark = "failed" if "failed" in kinds else "collapsed" if kinds == {"collapsed"} else "not run"
-        return TableCell(mark=mark, paper=printed, paper_delta=printed_delta, outcomes=without)
+        return replace(cited, mark=mark, outcomes=without)
     if not found:
-        return TableCell(paper=printed, paper_delta=printed_delta)
+        return cited
     summary = summarize([metric.value * column.factor for metric in found])
     single = found[0] if len(found) == 1 else None
-    delta, low, high = None, None, None
-    if column.delta and row.baseline:
-        delta, low, high = _difference(column, row.model, row.baseline, metrics)
-    return TableCell(
+    seeds = tuple(sorted(int(metric.seed) for metric in found if metric.seed is not None))
+    is_measured = mark_of(found) in ("measured", FROM_WEIGHTS)
+    cell = replace(
+        cited,
         value=summary.mean,
         spread=summary.sd,
-        n=sum(metric.seed is not None for metric in found) or None,
-        delta=delta,
-        delta_low=low,
-        delta_high=high,
+        n=len(seeds) or None,
+        seeds=seeds,
+        # Missing seeds with a known outcome are named in the cell.
+        has_fewer_seeds=is_measured and 0 < len(seeds) < all_seeds and not seeds_text(without),
         mark=mark_of(found),
         starting_weights=weights_of(found),
-        outcomes=without if mark_of(found) == "measured" else (),
-        paper=printed,
-        paper_delta=printed_delta,
+        outcomes=without if is_measured else (),
         low=single.low * column.factor if single and single.low is not None else None,
         high=single.high * column.factor if single and single.high is not None else None,
     )
+    difference = metrics.difference(column, row.model, row.baseline) if column.delta and row.baseline else None
+    if difference is None:
+        return cell
+    paired = difference.paired
+    return replace(
+        cell,
+        delta=difference.value,
+        delta_low=paired.low if paired else None,
+        delta_high=paired.high if paired else None,
+        delta_seeds=paired.seeds if paired else (),
+        delta_has_fewer_seeds=paired is not None and paired.n < all_seeds,
+    )
 
 
-def _printed(column: Column, paper: PaperValues, table: str, row: str) -> tuple[float | None, float | None]:
-    """Return the paper's value and difference in a cell."""
+def _printed(column: Column, paper: PaperValues, table: str, row: str) -> TableCell:
+    """Return a cell that contains only the paper's value and difference."""
     value, change = paper.get((table, row, column.key)), paper.get((table, row, column.change or ""))
     difference = change.value if change else value.delta if value else None
-    return value.value if value else None, difference
-
-
-def _difference(
-    column: Column, model: str, baseline: str, metrics: TableMetrics
-) -> tuple[float | None, float | None, float | None]:
-    """Return the difference between the means of a model and its baseline, with its interval."""
-    ours, theirs = metrics.of(column, model), metrics.of(column, baseline)
-    # A measured and an imported number differ by more than the model, so no difference is given.
-    if mark_of(theirs) != mark_of(ours):
-        return None, None, None
-    means = [summarize([metric.value * column.factor for metric in found]).mean for found in (ours, theirs)]
-    paired = metrics.paired(column, model, baseline)
-    # If one model has further seeds, the interval of the common ones is not that of the printed difference.
-    if paired is None or not len(ours) == len(theirs) == paired.n:
-        return means[0] - means[1], None, None
-    return means[0] - means[1], paired.low, paired.high
+    if value is None:
+        return TableCell(paper_delta=difference)
+    return TableCell(paper=value.value, paper_delta=difference, paper_is_derived=value.is_derived)
 
 
 def _with_best(columns: Sequence[Column], rows: Sequence[TableRow]) -> list[TableRow]:
@@ -332,5 +361,5 @@ def _best_of(values: Sequence[float | None], best: Callable[..., float], decimal
     return {i for i, value in shown.items() if value == best(shown.values())} if len(shown) > 1 else set()
 
 
-def _bracketed(delta: float | None, decimals: int) -> str:
-    return "" if delta is None else f"({format_fixed(delta, decimals, signed=True)})"
+def _bracketed(delta: float | None, decimals: int, mark: str = "") -> str:
+    return "" if delta is None else f"({format_fixed(delta, decimals, signed=True)}{mark})"

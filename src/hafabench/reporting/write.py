@@ -24,7 +24,7 @@ def write_report(report: Report) -> list[Path]:
         UserError: If a part of the report cannot be built or a file cannot be written.
     """
     files = markdown.files(report) | latex.files(report) | csv.files(report) | page.files(report)
-    files |= figure_files(report.experiment, report.charts)
+    files |= figure_files(report.experiment, report.charts, report.shown_scale)
     for path, text in files.items():
         write_text(path, text)
     costs = write_costs(report.costs, report.experiment.reports) if report.costs else []

@@ -190,6 +190,7 @@ def test_csv_has_one_line_per_cell_with_unrounded_numbers(table):
         "delta_low": "",
         "delta_high": "",
         "starting_weights": "",
+        "delta_seeds": "",
     }
     hafa = lines[3]
     assert (hafa["ours"], hafa["seeds"], hafa["delta"], hafa["mark"]) == ("90.7", "2", "-1.3", "measured")

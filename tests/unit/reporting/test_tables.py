@@ -96,7 +96,7 @@ def test_differences_are_of_unrounded_values(tmp_path, baseline, value, text):
     assert printed(build(frame, "table2"), "pvt_tiny_hafa", "miou") == text
 
 
-def test_seeds_give_mean_spread_and_difference_of_means(tmp_path):
+def test_seeds_give_mean_spread_and_difference_of_common_seeds(tmp_path):
     records = [
         evaluation("classification", "pvt_tiny", seed, {"top1": value}) for seed, value in enumerate([90.0, 92.0])
     ]
@@ -108,10 +108,11 @@ def test_seeds_give_mean_spread_and_difference_of_means(tmp_path):
     hafa = cell(table, "pvt_tiny_hafa", "top1")
     assert (hafa.value, hafa.n) == (94.0, 3)
     assert hafa.spread == pytest.approx(7**0.5)
-    assert hafa.ours(1) == ("94.0 ± 2.6", "(+3.0)")
-    assert cell(table, "pvt_tiny", "top1").ours(1) == ("91.0 ± 1.4", "")
-    # The baseline lacks a seed: no interval, which would be that of another difference.
-    assert (hafa.delta_low, hafa.delta_high, hafa.interval(1)) == (None, None, "")
+    # The baseline lacks a seed: the difference and its interval are those of the common seeds.
+    assert hafa.ours(1) == ("94.0 ± 2.6", "(+1.5¶)")
+    assert cell(table, "pvt_tiny", "top1").ours(1) == ("91.0 ± 1.4¶", "")
+    assert (hafa.delta_seeds, hafa.delta) == ((0, 1), 1.5)
+    assert hafa.delta_low < 1.5 < hafa.delta_high
     assert "±: standard deviation over 3 seeds (PVT-Tiny, Top-1 (%): 2)." in table.notes
     assert any("3 seeds (0, 1, 2)" in note for note in table.notes)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hafabench.config.experiment import Experiment
+from hafabench.config.experiment import Experiment, Scale
 from hafabench.reporting import legend
 from hafabench.reporting.charts.accuracy_cost import accuracy_cost_charts
 from hafabench.reporting.charts.chart import Chart, compose_figure
@@ -51,9 +51,15 @@ def draw_charts(
     )
 
 
-def figure_files(experiment: Experiment, charts: ReportCharts) -> dict[Path, str]:
-    """Return the content of each figure file, by its path."""
-    subject = legend.WARNINGS.get(experiment.config.scale)
+def figure_files(experiment: Experiment, charts: ReportCharts, scale: Scale | None = None) -> dict[Path, str]:
+    """Return the content of each figure file, by its path.
+
+    Args:
+        experiment: The experiment.
+        charts: Its charts.
+        scale: The scale that decides on the warning in the figures; None uses the experiment's.
+    """
+    subject = legend.WARNINGS.get(scale or experiment.config.scale)
     heading = f"{subject} ({experiment.name}), not comparable with the paper" if subject else ""
     figures = {
         "learning_curves": (_rows(charts.learning_curves), "No training has written a history yet."),

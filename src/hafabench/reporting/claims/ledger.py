@@ -11,10 +11,11 @@ from typing import Any
 from hafabench.config.experiment import Experiment
 from hafabench.config.paper_values import PaperValues
 from hafabench.config.verdicts import VERDICTS
+from hafabench.reporting.claims.comparability import Comparability
 from hafabench.reporting.claims.measured import judge_measured
 from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.reporting.claims.static import ConventionFit, StaticClaims
-from hafabench.reporting.claims.verdicts import ClaimVerdict
+from hafabench.reporting.claims.verdicts import IMPORTED_TALLY, ClaimVerdict
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.results.counts import Counts
 
@@ -45,13 +46,27 @@ class Ledger:
 
     @property
     def settled(self) -> int:
-        """Number of claims that were reproduced or contradicted."""
-        return sum(verdict.is_settled for verdict in self.verdicts)
+        """Number of claims that were reproduced or contradicted here, without those settled by imported numbers."""
+        return sum(verdict.is_settled and not verdict.is_imported for verdict in self.verdicts)
+
+    @property
+    def composition(self) -> str:
+        """What the claims are: ``198 printed figures, 3 derived from printed ones, and 22 printed differences``.
+
+        A difference is one that the paper prints beside a figure. A difference without a figure counts as a figure.
+        """
+        claims = [verdict.claim for verdict in self.verdicts]
+        differences, derived = sum(c.is_beside_figure for c in claims), sum(c.is_derived for c in claims)
+        figures = len(claims) - differences - derived
+        return (
+            f"{figures} printed figures, {derived} derived from printed ones, and {differences} printed differences"
+        )
 
     def totals(self) -> dict[str, int]:
-        """Return the number of claims by verdict, in the order of `VERDICTS`."""
-        found = Counter(verdict.verdict for verdict in self.verdicts)
-        return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
+        """Return the number of claims by verdict, in the order of `VERDICTS`, those of imported numbers last."""
+        found = Counter(verdict.tally for verdict in self.verdicts)
+        order = [*VERDICTS, *(f"{verdict}{IMPORTED_TALLY}" for verdict in VERDICTS)]
+        return {tally: found[tally] for tally in order if found[tally]}
 
     def rows(self, verdicts: Iterable[ClaimVerdict]) -> list[dict[str, Any]]:
         """Return verdicts of this ledger as plain values, for CSV and JSON."""
@@ -64,15 +79,20 @@ class Ledger:
 
 
 def settle_claims(
-    experiment: Experiment, paper: PaperValues, counts: Counts | None, metrics: Mapping[str, TableMetrics]
+    experiment: Experiment,
+    paper: PaperValues,
+    counts: Counts | None,
+    metrics: Mapping[str, TableMetrics],
+    comparability: Comparability,
 ) -> Ledger:
     """Judge every claim of the paper.
 
     Args:
-        experiment: The experiment. Static claims are settled at either scale, the others only at full scale.
+        experiment: The experiment.
         paper: The paper's printed values.
         counts: The parameters and operations of the models; None if they have not been counted.
         metrics: The metrics that fill each table, by the id of its table layout.
+        comparability: What makes measured figures incomparable with the paper's. Static claims need no measurement.
 
     Raises:
         UserError: If the claims file names something that the paper does not print.
@@ -83,7 +103,7 @@ def settle_claims(
     verdicts = {verdict.claim.locator: verdict for verdict in static.verdicts(fits)}
     for claim in claims:
         if claim.kind != "static":
-            verdicts[claim.locator] = judge_measured(claim, metrics[claim.table_layout.id], experiment.config.scale)
+            verdicts[claim.locator] = judge_measured(claim, metrics[claim.table_layout.id], comparability)
     figures = Counter(claim.metric for claim in claims if not claim.is_difference)
     conventions = experiment.claims_config.conventions
     return Ledger(

@@ -4,75 +4,78 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from hafabench.config.verdicts import Verdict
+from hafabench.formatting.numbers import format_fixed
+from hafabench.reporting.claims.comparability import Comparability
 from hafabench.reporting.claims.paper_claims import Claim
 from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.table_metrics import TableMetrics, mark_of, weights_of
-from hafabench.stats.paired import summarize
+from hafabench.stats.moderated import moderated_difference, moderated_interval
 
 
-def judge_measured(claim: Claim, metrics: TableMetrics, scale: str) -> ClaimVerdict:
+def judge_measured(claim: Claim, metrics: TableMetrics, comparability: Comparability) -> ClaimVerdict:
     """Return the verdict on an accuracy or latency claim.
 
     Args:
         claim: The claim.
         metrics: The metrics that fill the claim's table.
-        scale: The experiment's scale; accuracies on embedded data never settle a claim.
+        comparability: What makes figures incomparable with the paper's.
     """
     found = [metrics.of(claim.column, model) for model in claim.models]
-    if claim.kind == "accuracy" and scale != "full":
-        return ClaimVerdict(claim, "not run", f"accuracies on {scale} data settle no claims about the paper's data")
-    if claim.device:
-        on_device = [[m for m in of_model if claim.device.lower() in str(m.device).lower()] for of_model in found]
-        elsewhere = [metric for of_model in found for metric in of_model]
-        if not all(on_device) and elsewhere:
-            message = f"measured on {elsewhere[0].device}; the paper's figure is from an {claim.device}"
-            return ClaimVerdict(claim, "not run", message)
-        found = on_device
     if not all(found):
         return ClaimVerdict(claim, "not run", "nothing measured")
     if len({mark_of(of_model) for of_model in found}) > 1:
         message = "the row and its baseline were not both measured here from the same kind of starting weights"
         return ClaimVerdict(claim, "not run", message)
-    verdict = _compare(claim, metrics, found)
-    weights = dict.fromkeys(text for of_model in found for text in weights_of(of_model))
-    if not weights:
-        return verdict
-    return replace(verdict, because=f"{verdict.because}; trained from published weights: {', '.join(weights)}")
-
-
-def _compare(claim: Claim, metrics: TableMetrics, found: Sequence[Sequence[Any]]) -> ClaimVerdict:
-    values = [[metric.value * claim.column.factor for metric in of_model] for of_model in found]
-    paired = metrics.paired(claim.column, *claim.models) if claim.is_difference else None
-    low: float | None
-    high: float | None
-    if paired is not None and paired.n > 1:
-        value, low, high, seeds = paired.difference, paired.low, paired.high, paired.n
+    measured = _measured(claim, metrics, found)
+    if measured is None:
+        return ClaimVerdict(claim, "not run", "the row and its baseline have no seed in common")
+    value, low, high, seeds = measured
+    reasons = comparability.reasons(claim, found)
+    verdict: Verdict
+    if reasons:
+        verdict, because = "not comparable", "; ".join(reasons)
     else:
-        means = [statistics.fmean(of_model) for of_model in values]
-        value = means[0] - means[1] if claim.is_difference else means[0]
-        summary = None if claim.is_difference else summarize(values[0])
-        low, high = (summary.low, summary.high) if summary else (None, None)
-        seeds = min(sum(metric.seed is not None for metric in of_model) for of_model in found)
-    verdict, because = judge(claim, value, low, high)
+        verdict, because = judge(claim, value, low, high)
+    weights = dict.fromkeys(text for of_model in found for text in weights_of(of_model))
+    if weights:
+        because += f"; trained from published weights: {', '.join(weights)}"
     return ClaimVerdict(claim, verdict, because, value, low, high, seeds=seeds, origin=mark_of(found[0]))
 
 
-def judge(claim: Claim, value: float, low: float | None = None, high: float | None = None) -> tuple[Verdict, str]:
+def _measured(
+    claim: Claim, metrics: TableMetrics, found: Sequence[Sequence[Any]]
+) -> tuple[float, float, float, int] | None:
+    """Return the figure, its interval and the number of seeds; None for a difference without a common seed."""
+    values = [[metric.value * claim.column.factor for metric in of_model] for of_model in found]
+    if not claim.is_difference:
+        seeds = sum(metric.seed is not None for metric in found[0])
+        return statistics.fmean(values[0]), *moderated_interval(values[0], claim.assumed_sd), seeds
+    difference = metrics.difference(claim.column, *claim.models)
+    if difference is None:
+        return None
+    if difference.paired is not None:
+        paired = difference.paired
+        return difference.value, *moderated_interval(paired.differences, claim.assumed_sd), paired.n
+    # The assumed deviation is that of a difference, which has the variance of two runs.
+    interval = moderated_difference(values[0], values[1], claim.assumed_sd / 2**0.5)
+    return difference.value, *interval, min(sum(metric.seed is not None for metric in of_model) for of_model in found)
+
+
+def judge(claim: Claim, value: float, low: float, high: float) -> tuple[Verdict, str]:
     """Compare a figure with the printed one.
 
-    With several seeds, the claim is reproduced if the confidence interval of the mean is within the tolerance of the
-    printed figure, and contradicted if the interval is outside. With one seed, it is reproduced within the tolerance
-    and contradicted beyond twice the tolerance, because the printed figure comes from one run too. Otherwise it is
-    inconclusive. A difference that could also be zero is inconclusive even if it agrees with the printed one.
+    The claim is reproduced if the figure is within the tolerance of the printed one, and contradicted if its whole
+    confidence interval is outside. Otherwise it is inconclusive. More seeds narrow the interval. Therefore they never
+    make it harder to reproduce a true figure, and they make it easier to contradict a wrong one. A difference whose
+    interval contains zero is inconclusive even if it agrees with the printed one, unless the paper prints zero.
 
     Args:
         claim: The claim, with its tolerance.
         value: The figure, or its mean over seeds, in the claim's unit.
-        low: Lower end of the mean's confidence interval; None for one seed.
+        low: Lower end of its confidence interval.
         high: Upper end.
 
     Returns:
@@ -80,22 +83,14 @@ def judge(claim: Claim, value: float, low: float | None = None, high: float | No
     """
     # In binary floating point, 0.35 - 0.3 is larger than 0.05. This allowance corrects that.
     bound = claim.tolerance + 1e-9
-    away = abs(value - claim.printed)
-    if low is None or high is None:
-        distance = f"differs by {away:.2f} {claim.unit}, {claim.tolerance:.2f} allowed"
-        if away <= bound and claim.is_difference and abs(claim.printed) <= bound:
-            return "inconclusive", f"{distance}; one run of each model cannot distinguish {claim.text} from zero"
-        if away <= bound:
-            return "reproduced", distance
-        if away > 2 * bound:
-            return "contradicted", distance
-        return "inconclusive", f"{distance}; more seeds are needed"
     bottom, top = claim.printed - bound, claim.printed + bound
-    interval = f"interval {low:.2f} to {high:.2f}, allowed {bottom:.2f} to {top:.2f}"
-    if bottom <= low and high <= top:
-        if claim.is_difference and low <= 0 <= high:
-            return "inconclusive", f"{interval}; the interval contains zero"
-        return "reproduced", interval
+    away = abs(value - claim.printed)
+    distance = f"differs by {format_fixed(away, 2)} {claim.unit}, {format_fixed(claim.tolerance, 2)} allowed"
+    interval = f"interval {format_fixed(low, 2)} to {format_fixed(high, 2)}"
+    if away <= bound:
+        if claim.is_difference and claim.printed and low <= 0 <= high:
+            return "inconclusive", f"{distance}; its {interval} contains zero"
+        return "reproduced", distance
     if high < bottom or low > top:
-        return "contradicted", interval
-    return "inconclusive", interval
+        return "contradicted", f"{distance}; {interval}"
+    return "inconclusive", f"{distance}, but its {interval} reaches the allowed values; more seeds are needed"

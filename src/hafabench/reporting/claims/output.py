@@ -21,7 +21,8 @@ def to_text(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
         for (locator, printed, name), verdict in zip(fields, verdicts, strict=True)
     ]
     totals = ", ".join(f"{count} {name}" for name, count in ledger.totals().items())
-    return "\n".join([*lines, f"{ledger.settled} of {len(ledger.verdicts)} claims settled: {totals}"])
+    summary = f"{ledger.settled} of {len(ledger.verdicts)} claims settled: {totals}; in all {ledger.composition}"
+    return "\n".join([*lines, summary])
 
 
 def to_json(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
@@ -35,6 +36,7 @@ def to_json(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
         "experiment": ledger.experiment,
         "scale": ledger.scale,
         "verdicts": ledger.totals(),
+        "settled": ledger.settled,
         "claims": ledger.rows(verdicts),
         "readings": fits,
     }

@@ -18,6 +18,7 @@ from hafabench.config.tables import Column, Row, TableLayout
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 from hafabench.formatting.numbers import format_fixed
+from hafabench.reporting import legend
 
 Kind = Literal["static", "accuracy", "latency"]
 
@@ -39,6 +40,7 @@ class Claim:
         tolerance: Largest distance between a measured and the printed figure, in ``unit``; ``reason`` explains it.
         device: Part of the name of the device that the figure was measured on; None if it does not depend on one.
         notes: Further remarks; each is a clause.
+        is_derived: Whether the paper does not print the figure itself, but others from which it follows.
     """
 
     locator: str
@@ -54,6 +56,7 @@ class Claim:
     reason: str
     device: str | None
     notes: tuple[str, ...]
+    is_derived: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -61,9 +64,19 @@ class Claim:
         return _KINDS[self.column.verb]
 
     @property
+    def is_beside_figure(self) -> bool:
+        """Whether it is a difference that the paper prints beside the figure of the same cell."""
+        return self.locator.endswith(DELTA)
+
+    @property
     def text_with_unit(self) -> str:
         """The printed figure with its unit: ``77.5 %``."""
-        return f"{self.text} {self.unit}"
+        return f"{self.text}{legend.DERIVED if self.is_derived else ''} {self.unit}"
+
+    @property
+    def assumed_sd(self) -> float:
+        """The standard deviation over runs that the tolerance assumes: a third of it, without half a digit."""
+        return (self.tolerance - 0.5 * 10.0**-self.column.decimals) / 3
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -91,7 +104,7 @@ def paper_claims(experiment: Experiment, values: PaperValues) -> list[Claim]:
                 value, change = values.get((*at, column.key)), values.get((*at, column.change or ""))
                 cell = _PaperCell(experiment, table_layout, row, column)
                 if value is not None and value.value is not None:
-                    claims.append(cell.claim(column.key, value.value, value.value))
+                    claims.append(cell.claim(column.key, value.value, value.value, is_derived=value.is_derived))
                     if value.delta is not None:
                         claims.append(cell.claim(column.key, value.delta, value.value, DELTA))
                 if column.change is not None and change is not None and change.value is not None:
@@ -110,7 +123,9 @@ class _PaperCell:
     row: Row
     column: Column
 
-    def claim(self, metric: str, printed: float, figure: float, suffix: str | None = None) -> Claim:
+    def claim(
+        self, metric: str, printed: float, figure: float, suffix: str | None = None, *, is_derived: bool = False
+    ) -> Claim:
         """Return the claim about a printed value.
 
         Args:
@@ -118,6 +133,7 @@ class _PaperCell:
             printed: The printed figure or difference.
             figure: The printed figure.
             suffix: What the locator of a difference adds to ``metric``; None if ``printed`` is the figure itself.
+            is_derived: Whether the figure follows from others that the paper prints.
         """
         difference, decimals = suffix is not None, self.column.decimals
         locator = f"{self.table_layout.source}/{self.row.row or self.row.model}/{metric}{suffix or ''}"
@@ -145,6 +161,7 @@ class _PaperCell:
             reason=reason,
             device=device,
             notes=tuple(notes),
+            is_derived=is_derived,
         )
 
 

@@ -3,7 +3,8 @@
 There are 22 conventions and three rounding modes, so that some combination gives nearly any printed figure.
 All combinations that give the figure of a claim are listed, but they do not settle it. A claim is *reproduced* if the
 default convention, rounded, gives its figure, or if a row convention does. A row convention assigns a convention to a
-set of rows in the claims file, with a reason. It has to give the figures of at least three in four of these rows.
+set of rows in the claims file, with a reason. In each table, it has to give the figures of at least three in four of
+these rows, because the rows of one table support nothing about those of another.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from hafabench.results.counts import Counts
 
 @dataclass(frozen=True)
 class ConventionFit:
-    """How well one row convention explains its rows.
+    """How well one row convention explains its rows of one table.
 
     Attributes:
         row_convention: The convention, the rounding mode, and the rows that they are assigned to.
-        rows: Locators of these rows' claims.
+        table: The table; None for a default convention, which is tried on all tables.
+        rows: Locators of the claims of these rows in the table.
         explained: Those of them whose printed figure the convention gives.
         settled: Those that it settles because no simpler row convention does.
         holds: Whether it explains enough of its rows to settle any.
@@ -43,6 +45,7 @@ class ConventionFit:
     """
 
     row_convention: RowConvention
+    table: str | None
     rows: tuple[str, ...]
     explained: tuple[str, ...]
     settled: tuple[str, ...]
@@ -104,7 +107,7 @@ class StaticClaims:
         }
 
     def fits(self) -> list[ConventionFit]:
-        """Return the fits of the default conventions, rounded, on all rows; then those of the row conventions."""
+        """Return the fits of the default conventions, rounded, on all rows; then of the row conventions by table."""
         defaults = [
             RowConvention(convention=convention.name, rows=(f"*/{convention.metric}",), because="the plain count")
             for convention in self.config.conventions
@@ -112,22 +115,31 @@ class StaticClaims:
         ]
         found: list[ConventionFit] = []
         settled: set[str] = set()
-        for index, row_convention in enumerate([*defaults, *self.config.row_conventions]):
-            fit = self._fit(row_convention, settled, is_default=index < len(defaults))
-            settled.update(fit.settled)
-            found.append(fit)
+        tables = list(dict.fromkeys(claim.table_layout.source for claim in self.claims.values()))
+        tried: list[tuple[RowConvention, str | None]] = [(convention, None) for convention in defaults]
+        tried += [(convention, table) for convention in self.config.row_conventions for table in tables]
+        for row_convention, table in tried:
+            fit = self._fit(row_convention, table, settled)
+            if fit.rows or table is None:
+                settled.update(fit.settled)
+                found.append(fit)
         return found
 
-    def _fit(self, row_convention: RowConvention, settled: set[str], *, is_default: bool) -> ConventionFit:
+    def _fit(self, row_convention: RowConvention, table: str | None, settled: set[str]) -> ConventionFit:
         convention = self.config.convention(row_convention.convention)
         claims = self._of_metric(convention)
         given = {claim.locator for claim in claims if self.gives(convention, row_convention.printed, claim)}
-        rows = [c.locator for c in claims if any(fnmatchcase(c.locator, pattern) for pattern in row_convention.rows)]
+        of_table = [claim for claim in claims if table in (None, claim.table_layout.source)]
+        rows = [
+            c.locator for c in of_table if any(fnmatchcase(c.locator, pattern) for pattern in row_convention.rows)
+        ]
         explained = [row for row in rows if row in given]
         # The default convention was not chosen to fit some rows, so it needs no other rows to support it.
-        holds = is_default or len(explained) >= MIN_EXPLAINED_SHARE * len(rows)
+        holds = table is None or len(explained) >= MIN_EXPLAINED_SHARE * len(rows)
         new = tuple(row for row in explained if holds and row not in settled)
-        return ConventionFit(row_convention, tuple(rows), tuple(explained), new, holds, len(given), len(claims))
+        return ConventionFit(
+            row_convention, table, tuple(rows), tuple(explained), new, holds, len(given), len(claims)
+        )
 
     def _of_metric(self, convention: Convention) -> list[Claim]:
         return [claim for claim in self.claims.values() if claim.metric == convention.metric]

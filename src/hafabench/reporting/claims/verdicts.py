@@ -12,6 +12,8 @@ from hafabench.reporting import legend
 from hafabench.reporting.claims.paper_claims import Claim
 from hafabench.reporting.table_metrics import FROM_WEIGHTS
 
+IMPORTED_TALLY = ", imported numbers"
+
 
 @dataclass(frozen=True)
 class Match:
@@ -34,7 +36,7 @@ class ClaimVerdict:
         because: The reason, one sentence without its full stop.
         value: This project's figure in the claim's unit, unrounded; None if there is none. For a static claim it is
             the count by ``convention``, or by the default convention.
-        low, high: Confidence interval over seeds; None with fewer than two seeds.
+        low, high: Confidence interval of a measured figure (`hafabench.stats.moderated`); None for a static claim.
         seeds: Number of seeds behind ``value``.
         origin: ``counted``, ``measured``, ``measured from published weights`` or ``imported``; empty without a value.
         convention: The convention under which a static figure is reproduced; None if it is not.
@@ -56,6 +58,16 @@ class ClaimVerdict:
     def is_settled(self) -> bool:
         """Whether the claim was reproduced or contradicted."""
         return self.verdict in ("reproduced", "reproduced under a convention", "contradicted")
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the verdict rests on imported numbers."""
+        return self.origin == "imported"
+
+    @property
+    def tally(self) -> str:
+        """The heading under which it is counted: its verdict, marked if it rests on imported numbers."""
+        return f"{self.verdict}{IMPORTED_TALLY if self.is_imported else ''}"
 
     @property
     def value_text(self) -> str:
@@ -91,5 +103,6 @@ CLAIM_COLUMNS: dict[str, Callable[[ClaimVerdict], Any]] = {
     "because": lambda v: v.because,
     "matches": lambda v: [str(match) for match in v.matches],
     "notes": lambda v: list(v.claim.notes),
+    "in_paper": lambda v: "derived" if v.claim.is_derived else "printed",
 }
 """The columns of `ClaimVerdict.as_row`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hafabench.config.tables import Column
 from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.paper_claims import DELTA
-from hafabench.reporting.claims.verdicts import ClaimVerdict
+from hafabench.reporting.claims.verdicts import IMPORTED_TALLY, ClaimVerdict
 
 # The name of each verdict's colour in the style sheet.
 TONES = {
@@ -16,6 +16,7 @@ TONES = {
     "reproduced under a convention": "good",
     "contradicted": "bad",
     "inconclusive": "open",
+    "not comparable": "none",
     "not run": "none",
 }
 
@@ -42,9 +43,14 @@ class ClaimMark:
 def claim_groups(ledger: Ledger) -> list[ClaimGroup]:
     """Return the claims grouped by verdict, in the ledger's order within each group."""
     return [
-        ClaimGroup(name, TONES[name], [verdict for verdict in ledger.verdicts if verdict.verdict == name])
+        ClaimGroup(name, _tone(name), [verdict for verdict in ledger.verdicts if verdict.tally == name])
         for name in ledger.totals()
     ]
+
+
+def _tone(tally: str) -> str:
+    """Return the colour of a group; verdicts on imported numbers are no results of this project."""
+    return "none" if tally.endswith(IMPORTED_TALLY) else TONES[tally]
 
 
 def marks_of_cell(verdicts: Mapping[str, ClaimVerdict], locator: str, column: Column) -> tuple[ClaimMark, ...]:

@@ -79,7 +79,7 @@ def build_page(report: Report) -> Page:
     experiment = report.experiment
     return Page(
         report=report,
-        warning=legend.warning(experiment.config.title, experiment.config.scale),
+        warning=report.warning,
         details=experiment_details(report),
         claims=claim_groups(report.ledger),
         tables=[
