@@ -140,6 +140,21 @@ def test_roi_align_takes_half_features_with_single_boxes(mmcv_ops):
     torch.testing.assert_close(found.float(), single, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("column", range(5))
+def test_regions_that_are_not_finite_are_nan(mmcv_ops, value, column):
+    """A diverged detector gives such boxes. Without this, torchvision ends the process with a segmentation fault."""
+    features = torch.randn(1, 2, 8, 8, requires_grad=True)
+    rois = torch.tensor([[0, 4.0, 4.0, 24.0, 20.0]]).repeat(2, 1)
+    (expected,) = torch.autograd.grad(mmcv_ops.roi_align(features, rois[:1], (2, 2), 0.25, 0).sum(), features)
+    rois[1, column] = value
+    found = mmcv_ops.roi_align(features, rois, (2, 2), 0.25, 0)
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
+    (gradient,) = torch.autograd.grad(found.sum(), features)
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_maximum_pooling_is_refused(mmcv_ops):
     with pytest.raises(UserError, match="pool_mode 'max'"):
         mmcv_ops.roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), (2, 2), 1.0, 0, "max", True)

@@ -87,6 +87,8 @@ class TorchvisionOperators(ModuleType):
     ) -> None:
         """Fill ``output`` with the averages of bilinear samples of ``input`` in each bin.
 
+        The output of a region that is not finite is NaN; torchvision would read memory outside of the map.
+
         Args:
             input: (B, C, H, W), feature maps.
             rois: (R, 5), image index, x1, y1, x2, y2 in pixels of the image.
@@ -103,7 +105,9 @@ class TorchvisionOperators(ModuleType):
         _average_only(pool_mode)
         size = (aligned_height, aligned_width)
         maps, rois = _same_dtype(input, rois)
-        output.copy_(torch.ops.torchvision.roi_align(maps, rois, spatial_scale, *size, sampling_ratio, bool(aligned)))
+        rois, missing = _without_non_finite(rois)
+        found = torch.ops.torchvision.roi_align(maps, rois, spatial_scale, *size, sampling_ratio, bool(aligned))
+        output.copy_(found.masked_fill(missing, torch.nan))
 
     @staticmethod
     def roi_align_backward(
@@ -120,7 +124,7 @@ class TorchvisionOperators(ModuleType):
         pool_mode: int,
         aligned: bool,
     ) -> None:
-        """Fill ``grad_input`` with the gradient of `roi_align_forward`.
+        """Fill ``grad_input`` with the gradient of `roi_align_forward`; regions that are not finite contribute none.
 
         Args:
             grad_output: (R, C, ``aligned_height``, ``aligned_width``), gradient of the output.
@@ -138,6 +142,8 @@ class TorchvisionOperators(ModuleType):
         _average_only(pool_mode)
         size = (aligned_height, aligned_width)
         gradient, rois = _same_dtype(grad_output, rois)
+        rois, missing = _without_non_finite(rois)
+        gradient = gradient.masked_fill(missing, 0)
         grad_input.copy_(
             torch.ops.torchvision._roi_align_backward(
                 gradient, rois, spatial_scale, *size, *grad_input.shape, sampling_ratio, bool(aligned)
@@ -157,6 +163,12 @@ def _same_dtype(values: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
     # Under mixed precision features are half and boxes single precision; torchvision's kernels require one type.
     dtype = torch.promote_types(values.dtype, rois.dtype)
     return values.to(dtype), rois.to(dtype)
+
+
+def _without_non_finite(rois: Tensor) -> tuple[Tensor, Tensor]:
+    """Return regions (R, 5) with zeros for those that are not finite, and a mask (R, 1, 1, 1) of these."""
+    missing = ~rois.isfinite().all(dim=1, keepdim=True)
+    return rois.masked_fill(missing, 0), missing[:, :, None, None]
 
 
 def install() -> ModuleType:

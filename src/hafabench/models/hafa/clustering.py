@@ -57,7 +57,8 @@ def dpc_knn(x: torch.Tensor, clusters: int, k: int) -> torch.Tensor:
         k: Neighbours in the density, at most N.
 
     Returns:
-        Cluster (B, N) of each token, int64, 0 <= cluster < clusters. No cluster is empty.
+        Cluster (B, N) of each token, int64, 0 <= cluster < clusters. No cluster is empty. In a sample with values
+        that are not finite, the assignment is arbitrary but valid.
     """
     return torch.ops.hafabench.dpc_knn.default(x, clusters, k)
 
