@@ -330,12 +330,3 @@ def test_the_published_initialisation_is_not_part_of_a_fingerprint():
     assert "new_layer_init" not in recipe.identity()
     changed = recipe.model_copy(update={"new_layer_init": "xavier", "size_divisor": 32}).identity()
     assert changed.keys() - recipe.identity().keys() == {"new_layer_init", "size_divisor"}
-
-
-def test_an_image_of_which_resizing_leaves_nothing_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"image.png: 901 x 1 pixels are too narrow to be resized to at most"):
-        evaluation_input(tmp_path, (901, 1), 32)
-    _, found, _ = evaluation_input(tmp_path, (599, 1), 32)
-    assert found.shape == (32, 320, 3)
-    train = dense_config.train_pipeline(RECIPES["segmentation"], 3)[0]
-    assert train == {"type": "ReadImage", "resize": (128, 32)}, "the smallest size that is drawn"

@@ -116,7 +116,7 @@ def train_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
         crop = (recipe.crop_size, recipe.crop_size)
         distortion = [{"type": "PhotoMetricDistortion"}] if recipe.photometric_distortion else []
         return [
-            {"type": "ReadImage", "resize": tuple(int(side * recipe.ratio_range[0]) for side in recipe.resize)},
+            {"type": "ReadImage"},
             {"type": "ReadClassMask", "num_classes": num_classes},
             {
                 "type": "RandomResize",
@@ -130,7 +130,7 @@ def train_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
             {"type": "PackSegInputs"},
         ]
     return [
-        {"type": "ReadImage", "resize": recipe.resize},
+        {"type": "ReadImage"},
         {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True},
         {"type": "Resize", "scale": recipe.resize, "keep_ratio": True},
         {"type": "RandomFlip", "prob": recipe.flip},
@@ -149,9 +149,9 @@ def eval_pipeline(recipe: DenseRecipe, num_classes: int) -> list[Config]:
     if isinstance(recipe, SegmentationRecipe):
         align = [] if recipe.size_divisor is None else [{"type": "AlignSize", "divisor": recipe.size_divisor}]
         mask = {"type": "ReadClassMask", "num_classes": num_classes}
-        return [{"type": "ReadImage", "resize": recipe.resize}, resize, *align, mask, {"type": "PackSegInputs"}]
+        return [{"type": "ReadImage"}, resize, *align, mask, {"type": "PackSegInputs"}]
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-    return [{"type": "ReadImage", "resize": recipe.resize}, resize, {"type": "PackDetInputs", "meta_keys": keys}]
+    return [{"type": "ReadImage"}, resize, {"type": "PackDetInputs", "meta_keys": keys}]
 
 
 def dataset_config(run: Run, split: str, classes: list[str]) -> Config:

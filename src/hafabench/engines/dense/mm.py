@@ -26,7 +26,7 @@ import mmseg.models
 import mmseg.registry
 import numpy as np
 import torch
-from mmcv.image import imresize, rescale_size
+from mmcv.image import imresize
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.config import Config, ConfigDict
@@ -116,22 +116,13 @@ class Transforms(Compose):
 
 @TRANSFORMS.register_module()
 class ReadImage(LoadImageFromFile):
-    """mmcv's image reader with the rule of `hafabench.data.images`, which also checks the size of the image.
-
-    Args:
-        resize: Limits of the longer and the shorter side to which the next transform resizes the image.
-    """
-
-    def __init__(self, resize: tuple[int, int]):
-        super().__init__()
-        self.resize = resize
+    """mmcv's image reader with the rule of `hafabench.data.images`, which also checks the annotated size."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add ``img`` (H, W, 3), BGR, uint8, and its shape.
 
         Raises:
-            UnreadableImage: If the file cannot be decoded, if its annotations give it another size, or if it is so
-                narrow that nothing of its shorter side is left after the next transform.
+            UnreadableImage: If the file cannot be decoded, or if its annotations give it another size.
         """
         path = results["img_path"]
         decoded = read_image(path)
@@ -139,11 +130,6 @@ class ReadImage(LoadImageFromFile):
             problem = annotated_size_problem(path, decoded.size, (results["width"], results["height"]))
             if problem:
                 raise UnreadableImage(Problem(str(path), "", problem))
-        if not all(rescale_size(decoded.size, self.resize)):
-            message = (
-                f"{decoded.width} x {decoded.height} pixels are too narrow to be resized to at most {self.resize}"
-            )
-            raise UnreadableImage(Problem(str(path), "", message))
         image = np.asarray(decoded)[..., ::-1]
         results["img"] = np.ascontiguousarray(image)
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
