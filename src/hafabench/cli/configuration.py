@@ -28,7 +28,7 @@ def check(experiment: Path, data: bool) -> None:
 
     loaded = load(experiment)
     runs = expand(loaded)
-    click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables, no problems found")
+    click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables")
     for warning in learning_rate_warnings(loaded, runs.values()):
         click.echo(f"warning: {warning}", err=True)
     missing = missing_datasets(loaded.config.datasets) if data else {}
@@ -45,6 +45,7 @@ def check(experiment: Path, data: bool) -> None:
             problems += error.problems
     if problems:
         raise UserError(problems)
+    click.echo("no problems found")
 
 
 @click.command()

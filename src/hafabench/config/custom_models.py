@@ -26,7 +26,7 @@ class WeightsConfig(StrictModel):
 
     file: UserPath = Field(
         description="File with the weights, in any layout that `hafabench evaluate --weights` reads. The path is "
-        "absolute or relative to the repository's root; `~` and environment variables are replaced."
+        "absolute or relative to the working directory."
     )
     part: str | None = Field(
         None, description="Entry of the file that contains the weights, if the file has several sets of weights."

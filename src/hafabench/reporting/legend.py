@@ -11,6 +11,8 @@ from hafabench.reporting.provenance import commit_text
 NOT_RUN = "\u2013"  # en dash
 IMPORTED = "†"
 FROM_WEIGHTS = "‡"
+# The signs of numbers by their mark; other marks have none.
+SIGNS: dict[str, str] = {"imported": IMPORTED, "measured from published weights": FROM_WEIGHTS}
 COLLAPSED = "\u2014"  # em dash, as in Table 4 of the paper
 FAILED = "failed"
 NOT_YET = "not run yet"

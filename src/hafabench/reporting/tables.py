@@ -98,7 +98,7 @@ class TableCell:
             text += f" ± {format_fixed(self.spread, decimals)}"
         if self.low is not None and self.high is not None:
             text += f" {format_interval(self.low, self.high, decimals)}"
-        text += {"imported": legend.IMPORTED, FROM_WEIGHTS: legend.FROM_WEIGHTS}.get(self.mark, "")
+        text += legend.SIGNS.get(self.mark, "")
         if self.has_fewer_seeds:
             text += legend.FEWER_SEEDS
         # The mean is over the other seeds.

@@ -10,7 +10,6 @@ from hafabench.config.verdicts import Verdict
 from hafabench.formatting.numbers import format_fixed
 from hafabench.reporting import legend
 from hafabench.reporting.claims.paper_claims import Claim
-from hafabench.reporting.table_metrics import FROM_WEIGHTS
 
 IMPORTED_TALLY = ", imported numbers"
 
@@ -75,7 +74,7 @@ class ClaimVerdict:
         if self.value is None:
             return legend.NOT_RUN
         text = format_fixed(self.value, self.claim.column.decimals + 1, signed=self.claim.is_difference)
-        return text + {"imported": legend.IMPORTED, FROM_WEIGHTS: legend.FROM_WEIGHTS}.get(self.origin, "")
+        return text + legend.SIGNS.get(self.origin, "")
 
     def as_row(self) -> dict[str, Any]:
         """Return the claim and its verdict as plain values, for CSV and JSON."""
