@@ -87,12 +87,19 @@ def test_a_mask_of_another_size_is_refused_with_both_files_and_sizes(tmp_path, w
 def test_an_image_that_a_resize_would_leave_without_pixels_is_named(tmp_path):
     run = tiny_run(tmp_path, "segmentation")
     image, mask = run.dataset.root / "images/validation/0.jpg", run.dataset.root / "annotations/validation/0.png"
-    dataset = load_dataset(run, "val")
     Image.new("RGB", (600, 1)).save(image)
     Image.fromarray(np.ones((1, 600), np.uint8)).save(mask)
     with pytest.raises(UserError) as refused:
-        dataset[0]
-    assert str(refused.value).startswith(f"{image}: an image of 600 x 1 pixels cannot be resized")
+        load_dataset(run, "val")[0]
+    assert missing_facts(str(refused.value), f"{image}: ", "600 x 1 pixels", "resized") == []
+    # Training also scales at random, here by a half: the row is left out only then.
+    train = run.dataset.root / "images/training/0.jpg"
+    Image.new("RGB", (400, 1)).save(train)
+    Image.fromarray(np.ones((1, 400), np.uint8)).save(run.dataset.root / "annotations/training/0.png")
+    halved = replace(run, recipe=run.recipe.model_copy(update={"ratio_range": (0.5, 0.5)}))
+    with pytest.raises(UserError) as refused:
+        load_dataset(halved, "train")[0]
+    assert missing_facts(str(refused.value), f"{train}: ", "400 x 1 pixels", "cannot be resized") == []
     # At a scale that leaves pixels, one row is read as one row.
     wide = load_dataset(replace(run, recipe=run.recipe.model_copy(update={"resize": (2048, 512)})), "val")[0]
     assert wide["data_samples"].gt_sem_seg.data.shape == (1, 1, 600)
