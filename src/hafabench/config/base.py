@@ -22,7 +22,7 @@ def _checking_numbers(schema: Any) -> Any:
     if schema.get("function") == {"type": "no-info", "function": _like_a_number}:
         return schema
     if schema.get("type") in ("int", "float"):
-        return core_schema.no_info_before_validator_function(_like_a_number, schema)  # type: ignore[arg-type]
+        return core_schema.no_info_before_validator_function(_like_a_number, schema)
     return {
         key: value if key in ("metadata", "serialization", "default") else _checking_numbers(value)
         for key, value in schema.items()
@@ -48,7 +48,8 @@ class StrictModel(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema of pydantic in which every number is checked by `_like_a_number` first."""
-        return _checking_numbers(handler(source))
+        checked: CoreSchema = _checking_numbers(handler(source))
+        return checked
 
 
 def checking_numbers(annotation: Any) -> Any:
@@ -57,7 +58,8 @@ def checking_numbers(annotation: Any) -> Any:
     class Checking:
         @classmethod
         def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-            return _checking_numbers(handler(source))
+            checked: CoreSchema = _checking_numbers(handler(source))
+            return checked
 
     return Annotated[annotation, Checking]
 

@@ -43,7 +43,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*")
 class _Loader(yaml.CSafeLoader):
     """Composes nodes whose plain scalars have one of the tags of the core schema."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
 
 for _name, _pattern, _first in (
@@ -101,7 +101,8 @@ class YamlFile:
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if depth > _MAX_DEPTH:
                     message = f"nested more than {_MAX_DEPTH} levels deep"
-                    raise UserError(Problem(str(self.path), "", message, event.start_mark.line + 1))
+                    line = event.start_mark.line + 1 if event.start_mark else None
+                    raise UserError(Problem(str(self.path), "", message, line))
             return yaml.compose(text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None

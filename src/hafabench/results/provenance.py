@@ -36,8 +36,12 @@ PACKAGES = (
 
 _CHECKOUT = Path(__file__).parents[3]
 # What can change a number. The site and the rates of GPUs only change where and how long jobs run.
-_WHAT_COUNTS = ("src", "workflow", "Snakefile", "configs", ":(exclude)configs/site.yaml", ":(exclude)configs/schemas")
-_WHAT_COUNTS += (":(exclude)configs/throughput.yaml",)
+_CODE = ("src", "workflow", "Snakefile")
+_WHAT_COUNTS = (
+    *_CODE,
+    "configs",
+    *(f":(exclude)configs/{name}" for name in ("site.yaml", "throughput.yaml", "schemas")),
+)
 
 
 class Stopwatch:
@@ -128,7 +132,7 @@ def code_state(checkout: Path, experiment_file: Path | None) -> dict[str, Any]:
         return {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *_WHAT_COUNTS)
     # New modules change what is imported; new configuration files do nothing unless they are named.
-    added = git("ls-files", "--others", "--exclude-standard", "--", *_WHAT_COUNTS[:3])
+    added = git("ls-files", "--others", "--exclude-standard", "--", *_CODE)
     states = [changed, added]
     tracked = None
     if experiment_file is not None:
