@@ -113,7 +113,10 @@ def test_trained_cell(experiment):
     assert (found.value.mean, found.value.n, found.value.delta, found.value.mark) == (41.25, 2, 10.75, "measured")
     assert found.value.by_seed == {"pvt_tiny_hafa": {"0": 40.25, "1": 42.25}}
     assert (found.value.paper, found.value.paper_delta, found.value.paper_printed) == (40.1, 4.4, "40.1 (+4.4)")
-    assert [(v.printed, v.verdict) for v in found.verdicts] == [("40.1", "not run"), ("+4.4", "not run")]
+    assert [(v.printed, v.verdict) for v in found.verdicts] == [
+        ("40.1", "not comparable"),
+        ("+4.4", "not comparable"),
+    ]
     first = found.origins[0]
     run = expand(experiment)["segmentation/pvt_tiny_hafa/seed0"]
     assert (first.record, first.commit, first.device, first.host) == (

@@ -349,3 +349,11 @@ def test_planning_writes_nothing(digits, tmp_path):
 
 def test_the_cluster_page_shows_this_plan():
     assert cluster_docs.block("plan") == cluster_docs.plan_text(), cluster_docs.STALE
+
+
+def test_runs_that_do_not_follow_the_protocol_settle_nothing(paper, digits):
+    assert questions(digits, expand(digits)) == []
+    asked = {question.id for question in questions(paper, expand(paper))}
+    assert "classification/pvt_tiny" in asked
+    # The recipe knowingly trains these in another way than the models that the paper cites.
+    assert not {"classification/hrnet_w32", "segmentation/resnet18", "classification/dynamicvit_lvs_0.5"} & asked

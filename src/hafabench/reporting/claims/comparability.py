@@ -57,8 +57,9 @@ class Comparability:
         """
         clauses: dict[str, None] = {}
         for metric in (metric for of_model in found for metric in of_model):
-            if claim.device and not is_device(str(metric.device or "unknown"), claim.device):
-                clauses[f"measured on {metric.device}; the paper's figure is from an {claim.device}"] = None
+            device = metric.device or "an unknown device"
+            if claim.device and not is_device(device, claim.device):
+                clauses[f"measured on {device}; the paper's figure is from an {claim.device}"] = None
             clauses |= dict.fromkeys(self._differences(claim, metric).all)
         return tuple(clauses)
 
