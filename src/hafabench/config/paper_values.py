@@ -30,6 +30,7 @@ class PaperValue:
         value: The printed value; None if the cell is empty in the paper.
         delta: The difference that the paper prints in brackets, if there is one.
         is_derived: Whether the paper does not print the value itself, but others from which it follows.
+        is_collapsed: Whether the paper prints an em dash because the training collapsed.
     """
 
     table: str
@@ -41,6 +42,7 @@ class PaperValue:
     value: float | None
     delta: float | None
     is_derived: bool = False
+    is_collapsed: bool = False
 
 
 PaperValues = dict[tuple[str, str, str], PaperValue]
@@ -73,9 +75,11 @@ def load_paper_values(path: Path) -> PaperValues:
                 numbers[column] = float(line[column]) if line[column] else None
             except ValueError:
                 problems.append(Problem(str(path), column, f"expected a number, found {line[column]!r}", number))
-        if (origin := line.get(ORIGIN, "")) not in ("", "derived"):
-            message = f"expected 'derived' or nothing, found {origin!r}"
+        if (origin := line.get(ORIGIN, "")) not in ("", "derived", "collapsed"):
+            message = f"expected 'derived', 'collapsed' or nothing, found {origin!r}"
             problems.append(Problem(str(path), ORIGIN, message, number))
+        if origin == "collapsed" and any(found is not None for found in numbers.values()):
+            problems.append(Problem(str(path), ORIGIN, "a training that collapsed has no number", number))
         if len(numbers) < 2:
             continue
         table = f"table{line['table']}" if line["table"].isdecimal() else line["table"]
@@ -92,6 +96,7 @@ def load_paper_values(path: Path) -> PaperValues:
             value=numbers["value"],
             delta=numbers["printed_delta"],
             is_derived=origin == "derived",
+            is_collapsed=origin == "collapsed",
         )
     if problems:
         raise UserError(problems)

@@ -64,11 +64,12 @@ def notes(
     for kind in dict.fromkeys(kinds):
         same = (column for column, own in zip(columns, kinds, strict=True) if own == kind)
         sentences.append(f"{kind}: {_MEANING[kind]} ({_headers(same)}).")
-    blank = "; blank if it prints no number" if any(cell.paper is None for cell in cells) else ""
+    is_blank = any(cell.paper is None and not cell.paper_is_collapsed for cell in cells)
+    blank = "; blank if it prints no number" if is_blank else ""
     sentences.append(f"paper: cited from the paper{blank}.")
     if "not run" in marks:
         sentences.append(f"{NOT_RUN}: not run in this experiment.")
-    if "collapsed" in marks:
+    if "collapsed" in marks or any(cell.paper_is_collapsed for cell in cells):
         sentences.append(f"{COLLAPSED}: the training collapsed.")
     if "failed" in marks:
         sentences.append(f"{FAILED}: the last attempt ended with an error; the next run of the workflow repeats it.")

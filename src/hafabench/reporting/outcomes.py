@@ -31,6 +31,8 @@ class Outcome:
         task, model, seed: The run; None for a measurement of several models.
         measured: For a measurement its verb, and its task (complexity) or group (latency).
         is_recorded: Whether a record contains the outcome. Such a run is complete; the workflow does not repeat it.
+        step: The optimiser step at which the training collapsed.
+        origin, device: As those of a metric.
     """
 
     kind: Kind
@@ -41,6 +43,9 @@ class Outcome:
     seed: int | None = None
     measured: tuple[str, str] | None = None
     is_recorded: bool = False
+    step: int | None = None
+    origin: str = "measured"
+    device: str | None = None
 
 
 _WORDS = {"to do": legend.NOT_YET, "done": "not collected yet", "stale": "made under another configuration"}
@@ -113,7 +118,8 @@ def outcomes(experiment: Experiment, frame: pd.DataFrame, states: Mapping[str, J
 
 def _recorded(row: Any) -> Outcome:
     kind: Kind = "collapsed" if row.name == COLLAPSED else "not run"
-    return Outcome(kind, row.id, row.convention, row.task, row.model, int(row.seed), is_recorded=True)
+    run = row.task, row.model, int(row.seed)
+    return Outcome(kind, row.id, row.convention, *run, is_recorded=True, step=int(row.value), device=row.device)
 
 
 def _missing(job: Job, jobs: JobList, states: Mapping[str, JobState]) -> Outcome:

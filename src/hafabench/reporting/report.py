@@ -139,7 +139,9 @@ class Report:
     @cached_property
     def ledger(self) -> Ledger:
         """The verdict on every claim of the paper."""
-        return settle_claims(self.experiment, self.paper_values, self.counts, self.metrics, self.comparability)
+        return settle_claims(
+            self.experiment, self.paper_values, self.counts, self.metrics, self.comparability, self.outcomes
+        )
 
     @cached_property
     def curves(self) -> dict[str, Curve]:

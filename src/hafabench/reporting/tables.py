@@ -35,7 +35,7 @@ from hafabench.reporting.outcomes import Outcome, Outcomes, seeds_text
 from hafabench.reporting.table_metrics import FROM_WEIGHTS, Mark, TableMetrics, mark_of, weights_of
 from hafabench.stats.paired import summarize
 
-PaperMark = Literal["cited", "derived", "not printed"]
+PaperMark = Literal["cited", "derived", "not printed", "collapsed"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class TableCell:
         mark: The kind of ``value``.
         paper, paper_delta: The paper's value and difference.
         paper_is_derived: Whether the paper does not print the value itself, but others from which it follows.
+        paper_is_collapsed: Whether the paper prints an em dash because the training collapsed.
         low, high: Quartiles of repeated measurements.
         outcomes: The runs or measurements of the cell that have no numbers.
         starting_weights: The published weights from which the trainings started.
@@ -75,6 +76,7 @@ class TableCell:
     paper: float | None = None
     paper_delta: float | None = None
     paper_is_derived: bool = False
+    paper_is_collapsed: bool = False
     low: float | None = None
     high: float | None = None
     best: bool = False
@@ -85,6 +87,8 @@ class TableCell:
     @property
     def paper_mark(self) -> PaperMark:
         """The kind of the paper's half of the pair."""
+        if self.paper_is_collapsed:
+            return "collapsed"
         if self.paper is None and self.paper_delta is None:
             return "not printed"
         return "derived" if self.paper_is_derived else "cited"
@@ -112,7 +116,9 @@ class TableCell:
         return format_interval(self.delta_low, self.delta_high, decimals, signed=True)
 
     def cited(self, decimals: int) -> tuple[str, str]:
-        """Return the paper's number and difference; empty texts if it prints none."""
+        """Return the paper's number and difference; empty if it prints none, a dash if its training collapsed."""
+        if self.paper_is_collapsed:
+            return legend.COLLAPSED, ""
         number = "" if self.paper is None else format_fixed(self.paper, decimals)
         return number + (legend.DERIVED if self.paper_is_derived else ""), _bracketed(self.paper_delta, decimals)
 
@@ -330,7 +336,12 @@ def _printed(column: Column, paper: PaperValues, table: str, row: str) -> TableC
     difference = change.value if change else value.delta if value else None
     if value is None:
         return TableCell(paper_delta=difference)
-    return TableCell(paper=value.value, paper_delta=difference, paper_is_derived=value.is_derived)
+    return TableCell(
+        paper=value.value,
+        paper_delta=difference,
+        paper_is_derived=value.is_derived,
+        paper_is_collapsed=value.is_collapsed,
+    )
 
 
 def _with_best(columns: Sequence[Column], rows: Sequence[TableRow]) -> list[TableRow]:

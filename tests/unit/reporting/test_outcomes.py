@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hafabench.cluster.status import experiment_status, render
 from hafabench.config.experiment import load_experiment
@@ -24,6 +25,7 @@ from hafabench.runs.paths import counts_record
 from hafabench.runs.run import Run, expand
 from tests.support.experiments import evaluated
 from tests.support.slurm_commands import RecordedCommands
+from tools.checkout import REPOSITORY
 from tools.synthetic_records import evaluation
 
 MODEL = "pvt_tiny_hafa"
@@ -182,3 +184,79 @@ def test_a_collapsed_run_is_no_failure_in_the_status(experiment):
     assert "1 collapsed" in text
     assert "failed," not in text
     assert f"evaluate_run {run.id}  training collapsed at step 12 (the loss is nan)" in text
+
+
+# The claim that a training collapsed.
+
+LAA = "classification/pvt_v2_b1_laa_laa_laa"
+CLAIM = "table4/pvt_v2_b1_laa_laa_laa/top1"
+
+
+@pytest.fixture
+def paper(tmp_path, monkeypatch):
+    """The paper's experiment with three seeds, in an empty folder."""
+    content = yaml.safe_load((REPOSITORY / "configs/paper.yaml").read_text())
+    file = tmp_path / "paper.yaml"
+    file.write_text(yaml.safe_dump(content | {"seeds": [0, 1, 2]}, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    return load_experiment(file)
+
+
+def full(run: Run, collapses: bool) -> None:
+    about = {"fingerprint": run.fingerprint, "experiment": "paper", "scale": "full"}
+    record = evaluation(run.task, run.model.name, run.seed, {"top1": 79.0}, **about)
+    if collapses:
+        outcome = Collapse(run=run.id, step=700 + run.seed, reason="the loss is nan")
+        record = record.model_copy(update={"metrics": [], "collapse": outcome})
+    write_record(run.record, record)
+
+
+def verdict_of(experiment, locator: str):
+    collect_experiment(experiment)
+    return build_report(experiment).ledger.by_locator[locator]
+
+
+@pytest.mark.parametrize(
+    ("collapses", "verdict", "because"),
+    [
+        ([True, True, True], "reproduced", "3 of 3 trainings collapsed (step 700, 701, 702)"),
+        ([True, True, False], "inconclusive", "2 of 3 trainings collapsed (step 700, 701)"),
+        ([False, False, False], "contradicted", "0 of 3 trainings collapsed"),
+    ],
+)
+def test_the_collapse_in_table_4_is_a_claim(paper, collapses, verdict, because):
+    runs = expand(paper)
+    for seed, collapsing in enumerate(collapses):
+        full(runs[f"{LAA}/seed{seed}"], collapsing)
+    found = verdict_of(paper, CLAIM)
+    assert (found.verdict, found.because) == (verdict, because)
+    assert (found.claim.text_with_unit, found.seeds) == ("\u2014", 3)
+
+
+def test_the_papers_em_dash_is_printed_as_such(paper):
+    found = verdict_of(paper, CLAIM)
+    assert (found.verdict, found.because) == ("not run", "nothing measured")
+    table = build_report(paper).tables["table4"]
+    row = next(row for row in table.rows if row.label == "LAA-LAA-LAA")
+    assert [cell.cited(1) for cell in row.cells] == [("\u2014", "")] * 2
+    assert [cell.paper_mark for cell in row.cells] == ["collapsed"] * 2
+    assert "\u2014: the training collapsed." in table.notes
+    text = to_text(explain(paper, CLAIM))
+    assert "paper    \u2014" in text
+
+
+def test_a_figure_of_a_training_that_collapsed_is_inconclusive(paper):
+    runs = expand(paper)
+    for seed in (0, 1, 2):
+        full(runs[f"classification/pvt_tiny/seed{seed}"], True)
+    found = verdict_of(paper, "table1/pvt_tiny/top1")
+    assert (found.verdict, found.value_text) == ("inconclusive", "\u2014")
+    assert found.because == "no figure, training collapsed at step 700 (the loss is nan)"
+
+
+def test_a_collapse_on_other_data_is_not_comparable(experiment):
+    for seed in (0, 1, 2):
+        collapsed(expand(experiment)[f"classification/{MODEL}/seed{seed}"])
+    found = verdict_of(experiment, f"table1/{MODEL}/top1")
+    assert found.verdict == "not comparable"
+    assert found.because.startswith("no figure, training collapsed at step 12 (the loss is nan); ")

@@ -16,6 +16,7 @@ from hafabench.reporting.claims.measured import judge_measured
 from hafabench.reporting.claims.paper_claims import paper_claims
 from hafabench.reporting.claims.static import ConventionFit, StaticClaims
 from hafabench.reporting.claims.verdicts import IMPORTED_TALLY, ClaimVerdict
+from hafabench.reporting.outcomes import Outcomes
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.results.counts import Counts
 
@@ -51,15 +52,17 @@ class Ledger:
 
     @property
     def composition(self) -> str:
-        """What the claims are: ``198 printed figures, 3 derived from printed ones, and 22 printed differences``.
+        """What the claims are: ``198 printed figures, 3 derived from printed ones, 22 printed differences, and ...``.
 
         A difference is one that the paper prints beside a figure. A difference without a figure counts as a figure.
         """
         claims = [verdict.claim for verdict in self.verdicts]
         differences, derived = sum(c.is_beside_figure for c in claims), sum(c.is_derived for c in claims)
-        figures = len(claims) - differences - derived
+        collapses = sum(c.is_collapse for c in claims)
+        figures = len(claims) - differences - derived - collapses
         return (
-            f"{figures} printed figures, {derived} derived from printed ones, and {differences} printed differences"
+            f"{figures} printed figures, {derived} derived from printed ones, {differences} printed differences, and "
+            f"{collapses} collapsed training{'' if collapses == 1 else 's'}"
         )
 
     def totals(self) -> dict[str, int]:
@@ -84,6 +87,7 @@ def settle_claims(
     counts: Counts | None,
     metrics: Mapping[str, TableMetrics],
     comparability: Comparability,
+    outcomes: Outcomes,
 ) -> Ledger:
     """Judge every claim of the paper.
 
@@ -93,6 +97,7 @@ def settle_claims(
         counts: The parameters and operations of the models; None if they have not been counted.
         metrics: The metrics that fill each table, by the id of its table layout.
         comparability: What makes measured figures incomparable with the paper's. Static claims need no measurement.
+        outcomes: The trainings that collapsed, and other outcomes that are no numbers.
 
     Raises:
         UserError: If the claims file names something that the paper does not print.
@@ -103,7 +108,7 @@ def settle_claims(
     verdicts = {verdict.claim.locator: verdict for verdict in static.verdicts(fits)}
     for claim in claims:
         if claim.kind != "static":
-            verdicts[claim.locator] = judge_measured(claim, metrics[claim.table_layout.id], comparability)
+            verdicts[claim.locator] = judge_measured(claim, metrics[claim.table_layout.id], comparability, outcomes)
     figures = Counter(claim.metric for claim in claims if not claim.is_difference)
     conventions = experiment.claims_config.conventions
     return Ledger(

@@ -8,24 +8,40 @@ from typing import Any
 
 from hafabench.config.verdicts import Verdict
 from hafabench.formatting.numbers import format_fixed
+from hafabench.reporting import legend
 from hafabench.reporting.claims.comparability import Comparability
 from hafabench.reporting.claims.paper_claims import Claim
 from hafabench.reporting.claims.verdicts import ClaimVerdict
+from hafabench.reporting.outcomes import Outcome, Outcomes
 from hafabench.reporting.table_metrics import TableMetrics, mark_of, weights_of
 from hafabench.stats.moderated import moderated_difference, moderated_interval
 
 
-def judge_measured(claim: Claim, metrics: TableMetrics, comparability: Comparability) -> ClaimVerdict:
+def judge_measured(
+    claim: Claim, metrics: TableMetrics, comparability: Comparability, outcomes: Outcomes
+) -> ClaimVerdict:
     """Return the verdict on an accuracy or latency claim.
 
     Args:
         claim: The claim.
         metrics: The metrics that fill the claim's table.
         comparability: What makes figures incomparable with the paper's.
+        outcomes: The trainings that collapsed, and other outcomes that are no numbers.
     """
     found = [metrics.of(claim.column, model) for model in claim.models]
+    without = [outcomes.of(claim.column, model, claim.row.group) for model in claim.models]
+    if claim.is_collapse:
+        return _judge_collapse(claim, found[0], without[0], comparability)
+    verdict: Verdict
     if not all(found):
-        return ClaimVerdict(claim, "not run", "nothing measured")
+        lost = [outcome for of_model, other in zip(found, without, strict=True) if not of_model for outcome in other]
+        collapsed = [outcome for outcome in lost if outcome.kind == "collapsed"]
+        if collapsed and len(collapsed) == len(lost):
+            reasons = comparability.reasons(claim, [collapsed])
+            verdict = "not comparable" if reasons else "inconclusive"
+            because = "; ".join([f"no figure, {collapsed[0].clause}", *reasons])
+            return ClaimVerdict(claim, verdict, because, is_collapsed=True)
+        return ClaimVerdict(claim, "not run", _why_missing(lost))
     if len({mark_of(of_model) for of_model in found}) > 1:
         message = "the row and its baseline were not both measured here from the same kind of starting weights"
         return ClaimVerdict(claim, "not run", message)
@@ -34,7 +50,6 @@ def judge_measured(claim: Claim, metrics: TableMetrics, comparability: Comparabi
         return ClaimVerdict(claim, "not run", "the row and its baseline have no seed in common")
     value, low, high, seeds = measured
     reasons = comparability.reasons(claim, found)
-    verdict: Verdict
     if reasons:
         verdict, because = "not comparable", "; ".join(reasons)
     else:
@@ -43,6 +58,39 @@ def judge_measured(claim: Claim, metrics: TableMetrics, comparability: Comparabi
     if weights:
         because += f"; trained from published weights: {', '.join(weights)}"
     return ClaimVerdict(claim, verdict, because, value, low, high, seeds=seeds, origin=mark_of(found[0]))
+
+
+def _judge_collapse(
+    claim: Claim, found: Sequence[Any], without: Sequence[Outcome], comparability: Comparability
+) -> ClaimVerdict:
+    """Return the verdict on the claim that a training collapsed.
+
+    It is reproduced if all trainings of the model collapsed here, and contradicted if none did.
+
+    Args:
+        claim: The claim.
+        found: The metrics of the model.
+        without: Its outcomes that are no numbers.
+        comparability: What makes figures incomparable with the paper's.
+    """
+    collapsed = [outcome for outcome in without if outcome.kind == "collapsed"]
+    total = len(found) + len(collapsed)
+    if not total:
+        return ClaimVerdict(claim, "not run", _why_missing(without))
+    because = f"{len(collapsed)} of {total} training{'s' if total > 1 else ''} collapsed"
+    if collapsed:
+        because += f" (step {', '.join(str(outcome.step) for outcome in collapsed)})"
+    verdict: Verdict = "reproduced" if not found else "inconclusive" if collapsed else "contradicted"
+    reasons = comparability.reasons(claim, [[*found, *collapsed]])
+    if reasons:
+        verdict, because = "not comparable", "; ".join([because, *reasons])
+    value = statistics.fmean(metric.value * claim.column.factor for metric in found) if found else None
+    origin = mark_of(found) if found else "measured"
+    return ClaimVerdict(claim, verdict, because, value, seeds=total, origin=origin, is_collapsed=not found)
+
+
+def _why_missing(without: Sequence[Outcome]) -> str:
+    return next((outcome.clause for outcome in without if outcome.clause != legend.NOT_YET), "nothing measured")
 
 
 def _measured(

@@ -41,6 +41,7 @@ class Claim:
         device: Part of the name of the device that the figure was measured on; None if it does not depend on one.
         notes: Further remarks; each is a clause.
         is_derived: Whether the paper does not print the figure itself, but others from which it follows.
+        is_collapse: Whether the paper prints no figure but says that the training collapsed; ``printed`` is then NaN.
     """
 
     locator: str
@@ -57,6 +58,7 @@ class Claim:
     device: str | None
     notes: tuple[str, ...]
     is_derived: bool = False
+    is_collapse: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -71,6 +73,8 @@ class Claim:
     @property
     def text_with_unit(self) -> str:
         """The printed figure with its unit: ``77.5 %``."""
+        if self.is_collapse:
+            return self.text
         return f"{self.text}{legend.DERIVED if self.is_derived else ''} {self.unit}"
 
     @property
@@ -107,6 +111,8 @@ def paper_claims(experiment: Experiment, values: PaperValues) -> list[Claim]:
                     claims.append(cell.claim(column.key, value.value, value.value, is_derived=value.is_derived))
                     if value.delta is not None:
                         claims.append(cell.claim(column.key, value.delta, value.value, DELTA))
+                if value is not None and value.is_collapsed and column.verb == "evaluate":
+                    claims.append(cell.collapse_claim(column.key))
                 if column.change is not None and change is not None and change.value is not None:
                     claims.append(cell.claim(column.change, change.value, change.value, ""))
     _check_names(experiment, [claim.locator for claim in claims], ["/".join(cell) for cell in values])
@@ -162,6 +168,13 @@ class _PaperCell:
             device=device,
             notes=tuple(notes),
             is_derived=is_derived,
+        )
+
+    def collapse_claim(self, metric: str) -> Claim:
+        """Return the claim that the training of the row collapsed."""
+        claim = self.claim(metric, math.nan, 0.0)
+        return replace(
+            claim, text=legend.COLLAPSED, tolerance=0.0, reason="a training collapses or not", is_collapse=True
         )
 
 

@@ -40,6 +40,7 @@ class ClaimVerdict:
         origin: ``counted``, ``measured``, ``measured from published weights`` or ``imported``; empty without a value.
         convention: The convention under which a static figure is reproduced; None if it is not.
         matches: All conventions that give the printed figure, including those that settle nothing.
+        is_collapsed: Whether there is no figure because every training collapsed.
     """
 
     claim: Claim
@@ -52,6 +53,7 @@ class ClaimVerdict:
     origin: str = ""
     convention: Match | None = None
     matches: tuple[Match, ...] = ()
+    is_collapsed: bool = False
 
     @property
     def is_settled(self) -> bool:
@@ -72,7 +74,7 @@ class ClaimVerdict:
     def value_text(self) -> str:
         """The figure, with one digit more than the paper prints, so that rounding is visible."""
         if self.value is None:
-            return legend.NOT_RUN
+            return legend.COLLAPSED if self.is_collapsed else legend.NOT_RUN
         text = format_fixed(self.value, self.claim.column.decimals + 1, signed=self.claim.is_difference)
         return text + legend.SIGNS.get(self.origin, "")
 
@@ -102,6 +104,6 @@ CLAIM_COLUMNS: dict[str, Callable[[ClaimVerdict], Any]] = {
     "because": lambda v: v.because,
     "matches": lambda v: [str(match) for match in v.matches],
     "notes": lambda v: list(v.claim.notes),
-    "in_paper": lambda v: "derived" if v.claim.is_derived else "printed",
+    "in_paper": lambda v: "derived" if v.claim.is_derived else "collapsed" if v.claim.is_collapse else "printed",
 }
 """The columns of `ClaimVerdict.as_row`."""
