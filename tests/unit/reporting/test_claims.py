@@ -55,7 +55,8 @@ def test_every_printed_figure_and_difference_is_a_claim(claims):
     figures, differences = sum(bool(row["value"]) for row in rows), sum(bool(row["printed_delta"]) for row in rows)
     derived = sum(row["origin"] == "derived" for row in rows)
     assert (figures - derived, derived, differences) == (198, 3, 22)
-    assert len(claims) == figures + differences
+    collapses = sum(claim.is_collapse for claim in claims.values())
+    assert (collapses, len(claims)) == (1, figures + differences + 1)
     assert sum(claim.is_derived for claim in claims.values()) == derived
     # Each derived figure follows from the figure and the difference that are printed for the row below it.
     for name in ("pvt_tiny", "pvt_small", "pvt_large"):
@@ -301,9 +302,9 @@ def invoke(*arguments: str):
 
 def test_the_terminal_shows_every_claim_and_the_sum(digits):
     lines = invoke().stdout.splitlines()
-    assert len(lines) == 223 + 1
-    counts = ("73 of 223", "40 reproduced", "24 reproduced under a convention", "9 contradicted", "150 not run")
-    kinds = ("198 printed figures", "3 derived", "22 printed differences")
+    assert len(lines) == 224 + 1
+    counts = ("73 of 224", "40 reproduced", "24 reproduced under a convention", "9 contradicted", "151 not run")
+    kinds = ("198 printed figures", "3 derived", "22 printed differences", "1 collapsed training")
     assert missing_facts(lines[-1], *counts, *kinds) == []
     static = invoke("--static", "--verdict", "contradicted").stdout.splitlines()
     assert len(static) == 9 + 1
@@ -328,7 +329,7 @@ def test_formats_contain_the_same(digits):
     hrnet = next(row for row in rows if row["locator"] == "table1/hrnet_w32/gflops")
     assert (hrnet["printed"], hrnet["convention"], hrnet["shortened"]) == ("8.3", "binary giga", "rounded")
     page = invoke("--format", "markdown").stdout
-    assert page.count("\n| ") > 223
+    assert page.count("\n| ") > 224
     for verdict, count in content["verdicts"].items():
         assert [verdict, str(count)] in table_rows(page)
 
@@ -340,7 +341,7 @@ def test_every_claim_is_one_line_of_its_table(digits):
     headings = [f"Table {number}" for number in range(1, 7)] + ["Section 4.1", "Section 4.4"]
     assert [table.splitlines()[0] for table in tables] == headings
     rows = [row for table in tables for row in table_rows(table)]
-    assert len(rows) == 223 + len(tables)
+    assert len(rows) == 224 + len(tables)
     assert {len(row) for row in rows} == {5}
 
 
@@ -378,7 +379,7 @@ def test_listed_choices_are_those_of_the_ledger():
 
 def test_an_empty_selection_is_no_error(digits):
     ledger = Report(digits, empty_frame(), None).ledger
-    assert to_text(ledger, []).startswith("0 of 223 claims settled")
+    assert to_text(ledger, []).startswith("0 of 224 claims settled")
     assert render_claims(ledger, []).count("\n") == 1
     assert json.loads(to_json(ledger, []))["claims"] == []
     assert replace(ledger, verdicts=()).totals() == {}

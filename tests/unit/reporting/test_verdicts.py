@@ -358,7 +358,7 @@ def test_imported_numbers_are_tallied_separately(paper, tmp_path):
     assert totals["reproduced"] == found.settled == 1
     assert (totals["reproduced, imported numbers"], totals["contradicted, imported numbers"]) == (1, 1)
     assert sum(totals.values()) == len(found.verdicts)
-    assert to_text(found, found.verdicts).splitlines()[-1].startswith("1 of 223 claims settled")
+    assert to_text(found, found.verdicts).splitlines()[-1].startswith("1 of 224 claims settled")
     assert "reproduced, imported numbers" in claims_page(found, found.verdicts)
 
 
