@@ -65,4 +65,9 @@ def marks_of_cell(verdicts: Mapping[str, ClaimVerdict], locator: str, column: Co
     if column.change:
         names.append(("change", f"{locator.rpartition('/')[0]}/{column.change}"))
     found = [(kind, verdicts[name]) for kind, name in names if name in verdicts]
-    return tuple(ClaimMark("collapse" if v.claim.is_collapse else f"{kind} {v.claim.text}", v.verdict, TONES[v.verdict], v.because) for kind, v in found)
+    return tuple(
+        ClaimMark(
+            "collapse" if v.claim.is_collapse else f"{kind} {v.claim.text}", v.verdict, TONES[v.verdict], v.because
+        )
+        for kind, v in found
+    )
