@@ -90,6 +90,12 @@ def image_size(path: Path | str) -> tuple[int, int] | None:
         return None
 
 
+def is_turned(path: Path | str) -> bool:
+    """Return whether an image file, which can be decoded, has an EXIF orientation that `read_image` applies."""
+    with Image.open(path) as image:
+        return _orientation(image) != 1
+
+
 def annotated_size_problem(path: Path | str, found: tuple[int, int], annotated: tuple[int, int]) -> str | None:
     """Compare the size of an image with that of its annotations.
 

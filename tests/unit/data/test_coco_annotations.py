@@ -376,6 +376,17 @@ def test_few_boxes_without_area_are_counted_as_in_coco_2017(dataset):
     assert report.details["train instances"] == {"small": 1, "medium": 299, "large": 0}
 
 
+def test_images_with_an_orientation_are_noted(dataset):
+    """An orientation by 180 degrees does not change the size, so that only a note can tell."""
+    assert verify_dataset(dataset).notes == []
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = dataset.root / "val2017" / "1.jpg"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, exif=exif)
+    (note,) = verify_dataset(dataset).notes
+    assert missing_facts(note, "1 decoded image", "EXIF orientation", "val2017/1.jpg") == []
+
+
 def test_every_problem_is_listed_at_once(dataset):
     edit(dataset, "train", lambda content: content["annotations"][0].update(id=0))
     edit(dataset, "val", lambda content: content.update(annotations=[]))

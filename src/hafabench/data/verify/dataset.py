@@ -81,7 +81,7 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
             digest = _check_manifest(dataset, findings)
         elif not findings:
             digest = manifest.listing_digest(dataset.root, sorted(survey.files), sizes)
-        notes = values.notes()
+        notes = values.notes() + findings.notes(dataset.root)
         if not findings:
             for split in SPLITS:
                 notes += files_not_read(dataset, split)

@@ -16,10 +16,15 @@ _SHOWN = 10
 
 
 class Findings:
-    """Problems, sorted by kind."""
+    """Problems, sorted by kind.
+
+    Attributes:
+        turned: Valid images with an EXIF orientation.
+    """
 
     def __init__(self) -> None:
         self._found: dict[str, list[Problem | str]] = defaultdict(list)
+        self.turned: list[Path] = []
 
     def add(self, kind: str, file: Path, message: str, key: str = "") -> None:
         """Add a problem.
@@ -43,6 +48,17 @@ class Findings:
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    def notes(self, root: Path) -> list[str]:
+        """Return a note about the images below ``root`` with an EXIF orientation, if there are any."""
+        if not self.turned:
+            return []
+        number, example = len(self.turned), min(self.turned).relative_to(root)
+        has = "1 decoded image has" if number == 1 else f"{number} decoded images have"
+        return [
+            f"{has} an EXIF orientation, which is applied: {example}{', ...' if number > 1 else ''}; annotations are "
+            "expected for the image as it is shown"
+        ]
 
     def problems(self) -> list[Problem | str]:
         """List the first problems of each kind, and the number of the others."""

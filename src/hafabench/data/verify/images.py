@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hafabench.data.images import annotated_size_problem, image_size, read_image
+from hafabench.data.images import annotated_size_problem, image_size, is_turned, read_image
 from hafabench.data.verify.ade20k import check_mask
 from hafabench.data.verify.findings import Findings, Sample
 from hafabench.errors import UserError
@@ -31,6 +31,8 @@ def check_image(sample: Sample, num_classes: int, findings: Findings) -> np.ndar
     except UserError as error:
         findings.add_error("unreadable images", error)
         return None
+    if is_turned(sample.image):
+        findings.turned.append(sample.image)
     if sample.size is not None:
         problem = annotated_size_problem(sample.image, image.size, sample.size)
         if problem:
