@@ -17,7 +17,7 @@ from typing import Any
 from hafabench.config.catalog import CATALOG, ModelSpec
 from hafabench.config.claims import ClaimsConfig
 from hafabench.config.experiment import DatasetConfig, Experiment, LatencyConfig, load_experiment
-from hafabench.config.recipes import RECIPE_TYPES, TASKS, Recipe, Task, nested
+from hafabench.config.recipes import RECIPE_TYPES, TASKS, Recipe, Task
 from hafabench.runs.fingerprints import fingerprint
 from hafabench.runs.run import Run
 
@@ -57,8 +57,7 @@ class PaperProtocol:
 
     def recipe(self, task: Task, model: ModelSpec) -> Recipe:
         """Return the recipe of a model."""
-        values = {key: item.value for key, item in self.experiment.recipes[task].layers(model).items()}
-        return RECIPE_TYPES[task].model_validate(nested(values))
+        return self.experiment.recipes[task].resolved(model)
 
     def fingerprint(self, task: Task) -> str:
         """Return the fingerprint of data set, input sizes and schedules of a task."""
