@@ -264,9 +264,13 @@ def page() -> str:
 
 # Configuration
 
-All files are YAML. hafabench refuses unknown keys and reports every problem of a file at once, with its line. The
-first line of each file in `configs/` names its JSON Schema. Editors (for example VS Code with the YAML extension) use
-it to complete and check keys:
+All files are YAML, read by the core schema of YAML 1.2: `24:00:00`, `12:30`, dates, `yes` and `no` are text, and
+`064` is 64. hafabench refuses unknown keys and reports every problem of a file at once, with its line. Snakemake
+reads the experiment file as well, before hafabench does. It may end with a traceback on a file that is not valid
+YAML, of which `hafabench check` names the line.
+
+The first line of each file in `configs/` names its JSON Schema. Editors (for example VS Code with the YAML extension)
+use it to complete and check keys:
 
 ```yaml
 # yaml-language-server: $schema=schemas/experiment.schema.json
