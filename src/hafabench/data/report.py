@@ -103,7 +103,7 @@ def compared_digest(dataset: DatasetConfig, split: str, report: Path | None) -> 
     what = ""
     if count != expected:
         what = f"{expected} images were verified, and there are {count} now"
-    elif verified.listings and digest != verified.listings[split]:
+    elif digest != verified.listings.get(split, digest):
         what = f"other files than the {count} images that were verified"
     if what:
         name = {"train": "training", "val": "validation"}[split]
