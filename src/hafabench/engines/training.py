@@ -267,6 +267,9 @@ def run_training(run: Run, trainer: Callable[[Run, World, StopRequest], Trainer]
         if inherited is None:
             run = _with_compared_data(run, world)
         if world.is_first:
+            if run.checkpoint.exists():
+                what = "another configuration or other training data"
+                print(f"{run.id}: {run.checkpoint} is of {what}: training starts over", file=sys.stderr)
             # Otherwise weights of another configuration would be taken for those of an interrupted training.
             run.checkpoint.unlink(missing_ok=True)
             if inherited is not None:
