@@ -2,7 +2,8 @@
 
 ``python -m tools.samples keep digits`` replaces the sample report by the present one. A sample that also contains
 records (that of the embedded study) gets the present records too. ``python -m tools.samples restore digits_study``
-copies the records of a sample to `results`, where `hafabench collect` and `hafabench report` read them.
+copies the records of a sample to `results` and its pictures to `reports`, where `hafabench collect` and
+`hafabench report` read them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ def keep(experiment: Experiment, samples: Path) -> list[Path]:
 
 
 def restore(experiment: Experiment, samples: Path) -> Path:
-    """Copy the sample's records to the experiment's results folder, which must not contain any, and return it.
+    """Copy the sample's records to the experiment's results folder, which must not contain any, and its pictures.
+
+    Returns:
+        The results folder.
 
     Raises:
         UserError: If the sample has no records, or the experiment already has some.
@@ -61,6 +65,9 @@ def restore(experiment: Experiment, samples: Path) -> Path:
         target = experiment.results / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    # Pictures are drawn with weights, which are not part of a sample.
+    figures = picture_index(experiment).parent
+    shutil.copytree(samples / experiment.name / "report" / figures.name, figures, dirs_exist_ok=True)
     return experiment.results
 
 

@@ -13,7 +13,7 @@ from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.report import build_report
 from hafabench.reporting.write import write_report
 from hafabench.results.record import write_record
-from hafabench.runs.paths import report_files
+from hafabench.runs.paths import picture_index, report_files
 from hafabench.runs.records import expected_records
 from hafabench.runs.run import expand
 from tools.checkout import REPOSITORY
@@ -88,7 +88,9 @@ def test_a_sample_is_kept_from_results_and_report_without_weights_and_logs(study
     sample = tmp_path / "samples/digits_study"
     (sample / "results").mkdir(parents=True)
     assert keep(study, tmp_path / "samples") == [sample / "report", sample / "results"]
-    assert {path.read_text() for path in (sample / "report").rglob("*.*") if path.is_file()} == {"new"}
+    written = [sample / "report" / path.relative_to(study.reports) for path in report_files(study)]
+    assert {path.read_text() for path in written} == {"new"}
+    assert (sample / "report" / picture_index(study).relative_to(study.reports)).is_file()
     kept = {path.relative_to(sample / "results") for path in (sample / "results").rglob("*") if path.is_file()}
     assert kept == {
         path.relative_to(SAMPLE / "results") for path in (SAMPLE / "results").rglob("*") if path.is_file()
@@ -97,5 +99,6 @@ def test_a_sample_is_kept_from_results_and_report_without_weights_and_logs(study
 
 def test_records_are_restored_only_where_there_are_none(study):
     restore(study, REPOSITORY / SAMPLES)
+    assert picture_index(study).is_file()
     with pytest.raises(UserError, match="already contains records"):
         restore(study, REPOSITORY / SAMPLES)
