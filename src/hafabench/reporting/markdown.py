@@ -92,6 +92,10 @@ def comparisons_page(report: Report) -> str:
     if report.uncompared:
         pairs = escape_markdown("; ".join(report.uncompared))
         omitted = f"\n- Not compared, because there are fewer than two common seeds: {pairs}."
+    # The comparisons are over the seeds whose trainings gave numbers.
+    collapsed = [outcome for outcome in report.outcomes.recorded if outcome.kind == "collapsed"]
+    for clause, ids in Outcomes.by_clause(collapsed).items():
+        omitted += f"\n- Not part of the comparisons: {escape_markdown(', '.join(ids) + ', ' + clause)}."
     return f"{head}{warning}{sentences}\n\n{figure}\n\n{table}\n\n{notes}{omitted}\n"
 
 

@@ -96,9 +96,13 @@ def test_a_seed_that_collapsed_among_others_is_named_in_the_cell(experiment):
     runs = expand(experiment)
     for seed, value in ((0, 50.0), (2, 51.0)):
         trained(runs[f"classification/{MODEL}/seed{seed}"], value)
+        trained(runs[f"classification/pvt_tiny/seed{seed}"], value - 1)
     collapsed(runs[f"classification/{MODEL}/seed1"])
     collect_experiment(experiment)
-    cell = cell_of(build_report(experiment), "table1", "top1")
+    report = build_report(experiment)
+    left_out = f"- Not part of the comparisons: classification/{MODEL}/seed1, training collapsed at step 12"
+    assert left_out in markdown.comparisons_page(report).replace("\\", "")
+    cell = cell_of(report, "table1", "top1")
     assert cell.ours(1)[0] == "50.5 ± 0.7, seed 1 collapsed"
     assert (cell.mark, cell.n) == ("measured", 2)
 
