@@ -116,7 +116,9 @@ class Tolerance(StrictModel):
     relative: bool = Field(False, description="Whether `within` is a share of the printed value.")
     because: str = Field(min_length=3, description="Source of the tolerance.")
     device: str | None = Field(
-        None, description="Device of the printed values. Measurements on other devices settle no claim."
+        None,
+        description="Device that the printed values are taken to be from. Measurements on other devices settle no "
+        "claim.",
     )
 
 

@@ -230,7 +230,7 @@ class SegmentationRecipe(DenseRecipe):
     """Keys of segmentation: Semantic FPN (paper, section 4.2)."""
 
     added_later: ClassVar[frozenset[str]] = DenseRecipe.added_later | {"size_divisor"}
-    size_keys: ClassVar[tuple[str, ...]] = ("resize", "crop_size")
+    size_keys: ClassVar[tuple[str, ...]] = ("resize", "crop_size", "size_divisor")
     schedule_keys: ClassVar[tuple[str, ...]] = ("iterations", "warmup_iterations", "batch_size")
 
     iterations: int = Field(gt=0, description="Optimizer steps of the training.")

@@ -137,7 +137,8 @@ def _fewer_seeds(columns: Sequence[Column], rows: Sequence[Any]) -> str:
         for column, cell in zip(columns, row.cells, strict=True):
             if cell.has_fewer_seeds:
                 places.append(f"{row.label}, {column.header}: {_listed(cell.seeds)}")
-            if cell.delta_has_fewer_seeds and cell.delta_seeds != cell.seeds:
+            # A value and a difference over the same seeds are named once.
+            if cell.delta_has_fewer_seeds and not (cell.has_fewer_seeds and cell.delta_seeds == cell.seeds):
                 places.append(f"difference of {row.label}, {column.header}: {_listed(cell.delta_seeds)}")
     return "; ".join(places)
 

@@ -116,7 +116,7 @@ def claims_page(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
     for table_id in dict.fromkeys(verdict.claim.table_layout.id for verdict in verdicts):
         of_table = [verdict for verdict in verdicts if verdict.claim.table_layout.id == table_id]
         parts += [f"## {_heading(of_table[0].claim.table_layout)}", _claims_grid(of_table)]
-    parts += [_claim_notes(verdicts), _convention_fits(ledger), _convention_matches(ledger), _CLAIMS_LEGEND]
+    parts += [_claim_notes(verdicts), _convention_fits(ledger), _convention_matches(ledger), _claims_legend(ledger)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -131,6 +131,11 @@ def _claims_grid(verdicts: Sequence[ClaimVerdict]) -> str:
         for v in verdicts
     ]
     return markdown_table(header, lines, "lrrll")
+
+
+def _claims_legend(ledger: Ledger) -> str:
+    file = ledger.claims_file.as_posix()
+    return f"{_CLAIMS_LEGEND}- Tolerances and their reasons, conventions and notes: `{file}`."
 
 
 def _claim_notes(verdicts: Sequence[ClaimVerdict]) -> str:
@@ -195,13 +200,12 @@ _CLAIMS_LEGEND = (
     "- reproduced under a convention: given by another way to count, which holds for similar rows.\n"
     "- contradicted: counted, and no convention that holds for similar rows gives the figure; or measured beyond the "
     "tolerance.\n"
-    "- inconclusive: measured, but more runs are needed for a verdict.\n"
+    "- inconclusive: measured, but the interval of the figure allows no verdict; or trainings collapsed.\n"
     "- not comparable: measured with another data set, input size, schedule, recipe or device than the paper's.\n"
     f"- not run: not counted or measured here. {legend.IMPORTED}: imported, made outside this project. Verdicts on "
     "imported numbers are counted separately.\n"
     f"- {legend.FROM_WEIGHTS}: trained from published ImageNet weights.\n"
     f"- {legend.DERIVED}: not printed in the paper, but derived from a figure and a difference that are.\n"
-    "- Tolerances and their reasons, conventions and notes: `configs/claims.yaml`."
 )
 
 

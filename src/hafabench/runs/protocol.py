@@ -91,14 +91,13 @@ class PaperProtocol:
         recipe += [departure.why for departure in self._departures(run)]
         if run.parent is not None:
             start = self.differences(run.parent)
-            named_start = f"its start {run.parent.id}"
-            # The start has the same data set and the same kind of recipe, so it differs in the same way.
+            # The id has no seed, so that the runs of all seeds share one clause.
+            named_start = f"its start {run.parent.task}/{run.parent.model.name} differs"
+            # The differences of the start are listed unless the run itself has some, which are often the same ones.
             if start.setting:
-                details = "differs too" if setting else f"has {'; '.join(start.setting)}"
-                setting.append(f"{named_start} {details}")
+                setting.append(f"{named_start} too" if setting else f"{named_start}: {', '.join(start.setting)}")
             if start.recipe:
-                details = "differs too" if recipe else f"has {'; '.join(start.recipe)}"
-                recipe.append(f"{named_start} {details}")
+                recipe.append(f"{named_start} too" if recipe else f"{named_start}: {', '.join(start.recipe)}")
         return Differences(tuple(setting), tuple(recipe))
 
     def _departures(self, run: Run) -> Iterable[Any]:

@@ -147,7 +147,7 @@ def test_one_run_settles_a_figure(experiment, tmp_path):
         experiment, "table2/pvt_tiny/miou", [full("segmentation", "pvt_tiny", 0, {"miou": 36.4})], tmp_path
     )
     assert (verdict.verdict, verdict.value, verdict.seeds, verdict.origin) == ("reproduced", 36.4, 1, "measured")
-    assert "0.70 %, 1.05 allowed" in verdict.because
+    assert "0.70 points, 1.05 allowed" in verdict.because
 
 
 def test_several_seeds_settle_by_their_interval(experiment, tmp_path):

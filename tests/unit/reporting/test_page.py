@@ -24,10 +24,12 @@ from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.html.claims import claim_groups, marks_of_cell
 from hafabench.reporting.html.page import build_page, page_file, render
 from hafabench.reporting.report import build_report
+from hafabench.results.record import Collapse, write_record
 from hafabench.runs.paths import picture_index
 from hafabench.runs.run import expand
 from tests.support.synthetic_experiment import fill_results
 from tools.checkout import REPOSITORY
+from tools.synthetic_records import evaluation
 
 STYLE = REPOSITORY / "src/hafabench/reporting/html/templates/style.css"
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -179,6 +181,27 @@ def test_cells_show_what_the_tables_show_and_where_it_came_from(digits):
     assert card["Record"] == "results/digits/classification/pvt_tiny_hafa/seed0/evaluate.json"
     assert row.baseline == "PVT-Tiny"
     assert f"hafabench explain table1/pvt_tiny_hafa/top1 --experiment {digits.file}" in text
+
+
+def test_the_card_of_a_difference_without_a_figure_and_the_row_of_a_collapse(fresh):
+    models = ["pvt_v2_b1_hafa", "pvt_v2_b1_laa_laa_conv", "pvt_v2_b1_laa_laa_laa"]
+    batch = {"runs": "classification/*", "why": "a test", "set": {"batch_size": 8}}
+    changes = {"train": {"classification": models}, "latency": [], "overrides": [batch]}
+    experiment = fresh(lambda content: content.update(changes))
+    runs = expand(experiment)
+    for model in models:
+        run = runs[f"classification/{model}/seed0"]
+        record = evaluation("classification", model, 0, {"top1": 50.0}, fingerprint=run.fingerprint)
+        if model == models[-1]:
+            collapse = Collapse(run=run.id, step=3, reason="the loss is nan")
+            record = record.model_copy(update={"metrics": [], "collapse": collapse})
+        write_record(run.record, record)
+    collect_experiment(experiment)
+    page = make_page(experiment)
+    (card,) = re.findall(r'aria-label="LAA-LAA-CONV, .*?explain text4.4', render(page), re.DOTALL)
+    assert re.search(r"<dt>Paper</dt><dd>\s*\(-0.5\)</dd>", card) and "prints no number" not in card
+    (row,) = [row for view in page.tables for group in view.groups for row in group if row.model == models[-1]]
+    assert row.ran and row.cells[0].value == "\u2014"
 
 
 def test_nothing_is_loaded_from_elsewhere(digits):

@@ -13,7 +13,7 @@ from hafabench.config.paper_values import load_paper_values
 from hafabench.config.tables import load_table_layouts
 from hafabench.errors import UserError
 from hafabench.reporting.frame import empty_frame
-from hafabench.reporting.legend import NOT_RUN
+from hafabench.reporting.legend import COLLAPSED, NOT_RUN
 from hafabench.reporting.report import Report
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import TableCell, build_table
@@ -171,7 +171,7 @@ def test_variant_without_its_baseline_has_no_difference(tmp_path):
 
 def test_cells_that_the_paper_leaves_empty_differ_from_not_run(tmp_path):
     empty = cell(build(empty_frame(), "table4"), "pvt_v2_b1_laa_laa_laa", "top1")
-    assert (empty.ours(1), empty.cited(1), empty.paper_mark) == ((NOT_RUN, ""), ("", ""), "not printed")
+    assert (empty.ours(1), empty.cited(1), empty.paper_mark) == ((NOT_RUN, ""), (COLLAPSED, ""), "collapsed")
     frame = frame_of(tmp_path, evaluation("detection", "resnet18", 0, {"box_ap_s": 3.0}))
     small = cell(build(frame, "table3"), "resnet18", "box_ap_s")
     assert (small.ours(1), small.cited(1), small.mark) == (("3.0", ""), ("", ""), "measured")

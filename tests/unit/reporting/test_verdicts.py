@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import yaml
 
 from hafabench.config.experiment import load_experiment
 from hafabench.config.paper_values import load_paper_values
@@ -21,6 +22,7 @@ from hafabench.reporting.csv import render_table
 from hafabench.reporting.latex import render_table as render_latex
 from hafabench.reporting.markdown import claims_page, tables_page
 from hafabench.reporting.report import Report
+from hafabench.results.record import Collapse
 from hafabench.runs.protocol import load_protocol
 from hafabench.runs.run import expand
 from hafabench.stats.moderated import moderated_difference, moderated_interval
@@ -130,7 +132,62 @@ def test_a_dense_run_also_needs_a_start_that_follows_the_protocol(changed, tmp_p
     record = evaluation("segmentation", "pvt_tiny", 0, {"miou": 35.7}, experiment="paper", scale="full")
     verdict = verdict_on(own, tmp_path, "table2/pvt_tiny/miou", record)
     assert verdict.verdict == "not comparable"
-    assert missing_facts(verdict.because, "classification/pvt_tiny/seed0", "epochs 30 (paper: 300)") == []
+    assert missing_facts(verdict.because, "classification/pvt_tiny differs: epochs 30 (paper: 300)") == []
+
+
+def test_the_size_of_the_evaluation_is_part_of_the_protocol(changed, tmp_path):
+    other = {"runs": "segmentation/*", "why": "a test", "set": {"size_divisor": None}}
+    own = changed(lambda c: c.update(overrides=[other]), tasks=("classification", "segmentation"))
+    record = evaluation("segmentation", "pvt_tiny", 0, {"miou": 35.7}, experiment="paper", scale="full")
+    report = Report(own, frame_of(tmp_path, record), None)
+    because = report.ledger.by_locator["table2/pvt_tiny/miou"].because
+    assert missing_facts(because, "size_divisor None (paper: 32)") == []
+    assert report.other_tasks == ("segmentation",)
+
+
+def test_the_departure_of_a_start_is_one_sentence_for_all_seeds(paper, tmp_path):
+    values = dict.fromkeys(("top1", "top5"), 82.0)
+    records = [
+        evaluation("classification", "dynamicvit_lvs_0.5", seed, values, experiment="paper", scale="full")
+        for seed in (0, 1, 2)
+    ]
+    because = verdict_on(paper, tmp_path, "table6/dynamicvit_lvs_0.5/top1", *records).because
+    assert because.count("token labels") == 1
+    assert missing_facts(because, "its start classification/lvvit_small differs: it is trained without") == []
+
+
+def test_the_page_of_claims_names_the_claims_file_of_the_experiment(changed, tmp_path):
+    content = yaml.safe_load((REPOSITORY / "configs/claims.yaml").read_text())
+    del content["protocol"]
+    (tmp_path / "own_claims.yaml").write_text(yaml.safe_dump(content))
+    found = ledger(changed(lambda c: c.update(claims="own_claims.yaml")), tmp_path)
+    page = claims_page(found, found.verdicts)
+    assert f"`{tmp_path}/own_claims.yaml`" in page
+    assert "configs/claims.yaml" not in page
+
+
+def test_an_inconclusive_latency_does_not_ask_for_seeds(claims):
+    text = judge(claims["latency/pvt_tiny_hafa/latency_ms"], 8.0, 7.0, 9.0)
+    assert text[0] == "inconclusive" and "seeds" not in text[1]
+    verdict, because = judge(claims["table1/pvt_tiny/top1"], 75.6, 75.0, 76.2)
+    assert (verdict, missing_facts(because, "differs by 0.50 points", "more seeds are needed")) == (
+        "inconclusive",
+        [],
+    )
+
+
+def test_a_difference_over_fewer_seeds_is_named_beside_the_outcome_of_a_seed(paper, tmp_path):
+    rows = [top1("pvt_tiny", seed, 75.1) for seed in (0, 1, 2)] + [
+        top1("pvt_tiny_hafa", seed, 77.5) for seed in (0, 1)
+    ]
+    lost = evaluation("classification", "pvt_tiny_hafa", 2, {"top1": 0.0}, experiment="paper", scale="full")
+    collapse = Collapse(run="classification/pvt_tiny_hafa/seed2", step=7, reason="the loss is nan")
+    rows.append(lost.model_copy(update={"metrics": [], "collapse": collapse}))
+    own = replace(paper, config=paper.config.model_copy(update={"seeds": (0, 1, 2)}))
+    table = Report(own, frame_of(tmp_path, *rows), None).tables["table1"]
+    (cell,) = [row.cells[-1] for row in table.rows if row.model == "pvt_tiny_hafa"]
+    assert cell.ours(1) == ("77.5 ± 0.0, seed 2 collapsed", "(+2.4¶)")
+    assert "difference of PVT-Tiny(HAFA), Top-1 (%): seeds 0, 1" in " ".join(table.notes)
 
 
 @pytest.mark.parametrize(

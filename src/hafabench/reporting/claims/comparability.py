@@ -59,7 +59,7 @@ class Comparability:
         for metric in (metric for of_model in found for metric in of_model):
             device = metric.device or "an unknown device"
             if claim.device and not is_device(device, claim.device):
-                clauses[f"measured on {device}; the paper's figure is from an {claim.device}"] = None
+                clauses[f"measured on {device}; the printed figure is taken to be from an {claim.device}"] = None
             clauses |= dict.fromkeys(self._differences(claim, metric).all)
         return tuple(clauses)
 

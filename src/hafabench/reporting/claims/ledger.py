@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from hafabench.config.experiment import Experiment
@@ -27,6 +28,7 @@ class Ledger:
 
     Attributes:
         experiment, title, scale: Name, title and scale of the experiment.
+        claims_file: The file with the conventions, tolerances and notes.
         verdicts: One per claim, in the paper's order.
         fits: How well each row convention explains the static claims.
         matches: For each convention, two values: the number of printed figures in the whole paper that it gives, by
@@ -36,6 +38,7 @@ class Ledger:
     experiment: str
     title: str
     scale: str
+    claims_file: Path
     verdicts: tuple[ClaimVerdict, ...]
     fits: tuple[ConventionFit, ...]
     matches: dict[str, tuple[dict[str, int], int]]
@@ -115,6 +118,7 @@ def settle_claims(
         experiment=experiment.name,
         title=experiment.config.title,
         scale=experiment.config.scale,
+        claims_file=experiment.claims_file,
         verdicts=tuple(verdicts[claim.locator] for claim in claims),
         fits=tuple(fits),
         matches={c.name: (static.matches_by_rounding_mode(c), figures[c.metric]) for c in conventions},

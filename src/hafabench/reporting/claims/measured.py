@@ -133,7 +133,8 @@ def judge(claim: Claim, value: float, low: float, high: float) -> tuple[Verdict,
     bound = claim.tolerance + 1e-9
     bottom, top = claim.printed - bound, claim.printed + bound
     away = abs(value - claim.printed)
-    distance = f"differs by {format_fixed(away, 2)} {claim.unit}, {format_fixed(claim.tolerance, 2)} allowed"
+    unit = "points" if claim.unit == "%" else claim.unit
+    distance = f"differs by {format_fixed(away, 2)} {unit}, {format_fixed(claim.tolerance, 2)} allowed"
     interval = f"interval {format_fixed(low, 2)} to {format_fixed(high, 2)}"
     if away <= bound:
         if claim.is_difference and claim.printed and low <= 0 <= high:
@@ -141,4 +142,6 @@ def judge(claim: Claim, value: float, low: float, high: float) -> tuple[Verdict,
         return "reproduced", distance
     if high < bottom or low > top:
         return "contradicted", f"{distance}; {interval}"
-    return "inconclusive", f"{distance}, but its {interval} reaches the allowed values; more seeds are needed"
+    # A latency has no seeds.
+    advice = "" if claim.kind == "latency" else "; more seeds are needed"
+    return "inconclusive", f"{distance}, but its {interval} reaches the allowed values{advice}"

@@ -38,7 +38,7 @@ class Claim:
         is_difference: Whether the claim is a difference between the row and its baseline.
         unit: ``M`` (10^6), ``G`` (10^9), ``%``, ``points`` (differences of percentages) or ``ms``.
         tolerance: Largest distance between a measured and the printed figure, in ``unit``; ``reason`` explains it.
-        device: Part of the name of the device that the figure was measured on; None if it does not depend on one.
+        device: Name of the device that the figure is taken to be from; None if it does not depend on one.
         notes: Further remarks; each is a clause.
         is_derived: Whether the paper does not print the figure itself, but others from which it follows.
         is_collapse: Whether the paper prints no figure but says that the training collapsed; ``printed`` is then NaN.

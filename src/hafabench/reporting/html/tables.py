@@ -16,6 +16,7 @@ from hafabench.reporting.table_metrics import FROM_WEIGHTS, TableMetrics
 from hafabench.reporting.tables import Table, TableCell
 
 Details = list[tuple[str, str]]
+_RAN = ("measured", FROM_WEIGHTS, "imported", "collapsed", "failed")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class CellView:
 
 @dataclass(frozen=True)
 class RowView:
-    """A row; ``ran`` is whether any of its cells was measured or imported."""
+    """A row; ``ran`` is whether any of its cells was measured or imported, or has a training that did not succeed."""
 
     label: str
     model: str
@@ -98,7 +99,7 @@ def table_view(table: Table, metrics: TableMetrics, verdicts: Mapping[str, Claim
                 )
                 for column, cell in zip(table.columns, row.cells, strict=True)
             ]
-            ran = any(cell.mark in ("measured", FROM_WEIGHTS, "imported") for cell in row.cells)
+            ran = any(cell.mark in _RAN for cell in row.cells)
             baseline = labels.get(row.baseline or "", row.baseline)
             rows.append(RowView(row.label, row.model, baseline, ran, cells))
         groups.append(rows)
