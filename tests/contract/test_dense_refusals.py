@@ -105,6 +105,15 @@ def test_an_image_that_a_resize_would_leave_without_pixels_is_named(tmp_path):
     assert wide["data_samples"].gt_sem_seg.data.shape == (1, 1, 600)
 
 
+def test_a_split_without_images_is_refused(tmp_path):
+    run = tiny_run(tmp_path, "segmentation")
+    folder = run.dataset.root / "images/training"
+    for path in list(folder.iterdir()):
+        path.unlink()
+    with pytest.raises(UserError, match=f"{folder}: no images in it"):
+        load_dataset(run, "train")
+
+
 def test_segmentation_reads_the_files_that_are_verified(tmp_path):
     run = tiny_run(tmp_path, "segmentation")
     images, masks = run.dataset.root / "images/validation", run.dataset.root / "annotations/validation"

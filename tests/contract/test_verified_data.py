@@ -53,6 +53,8 @@ def test_training_stores_what_it_read_and_repeats_itself_only_for_other_data(run
     exchange(run, "train")
     prepare_dataset(run.dataset, run.dataset_report)
     assert run_state(run).state == "stale"
+    with pytest.raises(UserError, match=f"its training data: .* `hafabench train {run.id}` trains the run again"):
+        record_evaluation(None, run)
     classification.train(run)
     assert "is of another configuration or other training data: training starts over" in capfd.readouterr().err
     assert training_digest(run) == read_report(run.dataset_report).listings["train"] != first

@@ -97,7 +97,7 @@ def friendly(command: Callable[[], None]) -> Callable[[], None]:
 
 def _exit_with(messages: Sequence[str]) -> NoReturn:
     for message in messages:
-        click.echo(f"error: {message}", err=True)
+        click.echo(message if message.startswith("note: ") else f"error: {message}", err=True)
     sys.exit(1)
 
 

@@ -58,6 +58,9 @@ def read_image(path: Path | str, mode: str | None = "RGB") -> Image.Image:
         UnreadableImage: If the file is missing, truncated or damaged, or has values of 32 bits, or is an index mask
             with an EXIF orientation.
     """
+    if Path(path).is_fifo():
+        # Opening it would wait for a process that writes into it.
+        raise UnreadableImage(Problem(str(path), "", "expected a regular file, found a named pipe"))
     try:
         with Image.open(path) as image:
             image.load()
@@ -82,6 +85,8 @@ def image_size(path: Path | str) -> tuple[int, int] | None:
     Returns:
         The size, after the EXIF orientation if it precedes the pixels; None if the file cannot be read.
     """
+    if Path(path).is_fifo():
+        return None
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -136,6 +141,9 @@ def orientation_note(path: Path | str, expected: tuple[int, int]) -> str:
 
 def _as_rgb(image: Image.Image, path: Path | str) -> Image.Image:
     """Return an image of 8 bits per channel in the mode RGB."""
+    if image.mode == "I" and image.format == "PPM":
+        # Pillow scales the values of PGM files beyond 8 bits to 0-65535.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
         kind = "integer" if image.mode == "I" else "floating-point"
         message = f"{kind} values of 32 bits, whose range is not known; expected 8 or 16 bits per channel"

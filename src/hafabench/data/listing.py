@@ -8,10 +8,12 @@ contains the images that the annotation file names. Hidden files, and files in f
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json
@@ -139,14 +141,32 @@ def list_coco_images(dataset: DatasetConfig, split: str) -> list[Path]:
     """List the images that the annotation file of a split names, in the order of the file.
 
     Raises:
-        UserError: If the annotation file cannot be read.
+        UserError: If the annotation file cannot be read, or the name of an image cannot be that of a file.
     """
     file = paths.coco_annotations(dataset, split)
     try:
         names = [entry["file_name"] for entry in read_json(file)["images"]]
-        return [coco_image_file(dataset, split, name) for name in names]
     except (KeyError, TypeError):
         raise UserError(Problem(str(file), "images", "expected a list of images with file names")) from None
+    for index, name in enumerate(names):
+        problem = coco_name_problem(name)
+        if problem:
+            raise UserError(Problem(str(file), f"images[{index}].file_name", problem))
+    return [coco_image_file(dataset, split, name) for name in names]
+
+
+def coco_name_problem(name: Any) -> str | None:
+    """Describe what is wrong with the name of an image, which is relative to the image folder of its split."""
+    expected = "expected the name of a file below the image folder"
+    if not isinstance(name, str):
+        return f"{expected}, found {name!r}"
+    if not name.strip() or name.endswith("/") or any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in name):
+        return f"{expected}, found {name!r}"
+    if name.startswith("/") or PureWindowsPath(name).is_absolute():
+        return f"{expected}, found the absolute path {name!r}"
+    if ".." in PurePosixPath(name).parts:
+        return f"{expected}, found {name!r}; it must not contain '..'"
+    return None
 
 
 def coco_image_file(dataset: DatasetConfig, split: str, file_name: str) -> Path:
@@ -172,10 +192,25 @@ def files_not_read(dataset: DatasetConfig, split: str) -> list[str]:
                 found[kind].append(path)
     sentences = []
     for kind, files in found.items():
-        count, example = len(files), min(files).relative_to(dataset.root)
+        count, example = len(files), as_text(min(files).relative_to(dataset.root))
         images = "1 image" if count == 1 else f"{count} images"
         sentences.append(f"{split}: {images} {kind}, not read: {example}{', ...' if count > 1 else ''}")
     return sentences
+
+
+def images_not_read(folder: Path) -> list[Path]:
+    """List the images at any depth below ``folder`` that `image_files` leaves out."""
+    return [path for _, path in _unread(folder)]
+
+
+def as_text(path: Path | str) -> str:
+    """Return a path as text that can be stored as UTF-8; other bytes in names are written as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_text(name: str) -> bool:
+    """Return whether the name of a file is encoded in UTF-8."""
+    return as_text(name) == name
 
 
 def _unread(folder: Path, skip: set[Path] | None = None) -> Iterator[tuple[str, Path]]:

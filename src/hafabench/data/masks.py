@@ -16,6 +16,8 @@ from hafabench.errors import Problem
 IGNORED = 255
 """The value of ignored pixels in masks and, as in mmseg, in labels."""
 
+# Formats of files that may have the suffix of a PNG file.
+_LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"})
 MOST_CLASSES = 254
 """The largest number of classes that masks can distinguish beside unlabelled and ignored pixels."""
 
@@ -24,9 +26,12 @@ def read_mask(path: Path | str) -> np.ndarray:
     """Read the values of an index mask, (H, W), uint8.
 
     Raises:
-        UnreadableImage: If the file cannot be decoded, or is no image with one 8-bit channel.
+        UnreadableImage: If the file cannot be decoded, is compressed with loss, or has not one 8-bit channel.
     """
     mask = read_image(path, mode=None)
+    if mask.format in _LOSSY:
+        message = f"the content is in the file format {mask.format}, which changes class indices; expected PNG"
+        raise UnreadableImage(Problem(str(path), "", message))
     if mask.mode not in {"L", "P"}:
         message = f"expected one 8-bit channel of class indices, found mode {mask.mode}"
         raise UnreadableImage(Problem(str(path), "", message))

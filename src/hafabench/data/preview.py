@@ -49,6 +49,8 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
     for needed in (dataset.root, *paths.required_paths(dataset)):
         if not needed.exists():
             raise UserError(Problem(str(needed), "", "no such file or folder; nothing to draw"))
+    for split in paths.SPLITS:
+        listing.list_split(dataset, split)
     tiles = {split: _TILES[dataset.data_format](dataset, split, count) for split in paths.SPLITS}
     legend = _legend(dataset) if dataset.data_format == "ade20k" else []
     with atomic_path(path) as temporary:

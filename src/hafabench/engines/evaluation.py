@@ -9,12 +9,14 @@ from hafabench.config.experiment import Experiment
 from hafabench.data.report import compared_digest, dataset_digest
 from hafabench.engines.engine import engine_for
 from hafabench.engines.trained import collapse_of
+from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_fields
 from hafabench.results.record import Record, StartingFile, write_record
 from hafabench.runs.run import Run
+from hafabench.runs.verified_data import data_changes
 
 
 def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = False) -> Record:
@@ -29,11 +31,18 @@ def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = 
             are removed in any case.
 
     Raises:
-        UserError: If the checkpoint belongs to another run, or the data cannot be read.
+        UserError: If the checkpoint belongs to another run, was trained on other data than the verified data, or the
+            data cannot be read.
     """
     watch = Stopwatch(experiment)
     meta = load_checkpoint(run.checkpoint).get("meta", {})
     expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
+    changes = data_changes(run, {"train": (meta.get("training") or {}).get("listing_digest")})
+    if changes:
+        advice = f"`hafabench train {run.id}` trains the run again"
+        raise UserError(
+            Problem(str(run.checkpoint), "", f"the data was verified again and has changed: {changes[0]}; {advice}")
+        )
     collapse = collapse_of({"meta": meta})
     listing_digest = None
     if collapse is None:

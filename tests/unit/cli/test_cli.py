@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hafabench.cli import cli
+from hafabench.cli import cli, friendly
 from hafabench.cli.terminal import _plain
+from hafabench.errors import Problem, UserError
 from tools.checkout import REPOSITORY
 
 
@@ -49,6 +50,16 @@ def test_errors_are_sentences_not_tracebacks(write_experiment):
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 2
     assert all(line.startswith(f"error: {path}:") for line in done.stderr.splitlines())
+
+
+def test_notes_are_not_called_errors(capsys):
+    @friendly
+    def fails() -> None:
+        raise UserError([Problem("a.json", "", "no such file"), "note: 1 image is not read"])
+
+    with pytest.raises(SystemExit):
+        fails()
+    assert capsys.readouterr().err == "error: a.json: no such file\nnote: 1 image is not read\n"
 
 
 def test_unknown_run_names_the_nearest():

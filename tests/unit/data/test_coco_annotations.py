@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hafabench.config.experiment import DatasetConfig
+from hafabench.data.images import read_image
+from hafabench.data.report import compared_digest
 from hafabench.data.verify import verify_dataset
 from hafabench.data.verify.coco import read_annotation_file
 from hafabench.data.verify.instances import mask_problem
@@ -411,3 +415,60 @@ def test_reading_refuses_what_verification_refuses(dataset):
     edit(dataset, "val", lambda content: content["annotations"][0].update(id=0))
     with pytest.raises(UserError, match="expected ids from 1, found 0"):
         read_annotation_file(dataset, "val")
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b.jpg", "\ud800.jpg", "/etc/hostname", "../train2017/1.jpg", ["1.jpg"]], ids=repr
+)
+def test_names_that_no_file_has_are_refused_without_a_verification(dataset, name):
+    file = edit(dataset, "val", lambda content: content["images"][0].update(file_name=name))
+    with pytest.raises(UserError, match=re.escape(f"{file}: images[0].file_name: expected the name of a file")):
+        compared_digest(dataset, "val", None)
+
+
+def test_what_is_there_but_is_no_file_is_not_called_missing(dataset):
+    folder = dataset.root / "train2017"
+    for name, make in (("1.jpg", os.mkfifo), ("2.jpg", os.mkdir)):
+        (folder / name).unlink()
+        make(folder / name)
+    assert problems_of(dataset) == [f"{folder / name}: expected a regular file" for name in ("1.jpg", "2.jpg")]
+    (folder / "1.jpg").unlink()
+    (folder / "1.jpg").symlink_to("1.jpg")
+    assert problems_of(dataset)[0].startswith(f"{folder / '1.jpg'}: cannot be read: ")
+    with pytest.raises(UserError, match="named pipe"):
+        os.mkfifo(folder / "3.jpg")
+        read_image(folder / "3.jpg")
+
+
+def test_names_in_another_unicode_normal_form_are_explained(dataset):
+    edit(dataset, "train", lambda content: content["images"][0].update(file_name="caf\u00e9.jpg"))
+    (dataset.root / "train2017" / "1.jpg").rename(dataset.root / "train2017" / "cafe\u0301.jpg")
+    (problem,) = problems_of(dataset)
+    assert problem.endswith("there is train2017/cafe\u0301.jpg, whose name has another Unicode normal form")
+
+
+def test_corners_near_the_origin_are_no_box(dataset):
+    """Read as width and height, they have an IoU of 0.69 with the mask."""
+    near = {"segmentation": [[5, 5, 35, 5, 35, 25, 5, 25]], "area": 600}
+    assert "corners" in with_first(dataset, "train", bbox=[5, 5, 35, 25], **near)
+    edit(dataset, "train", lambda content: content["annotations"][0].update(bbox=[6, 5, 32, 23]))
+    assert verify_dataset(dataset).counts["train"] == 2
+
+
+def test_an_area_beyond_the_box(dataset):
+    assert "larger than that of its bbox" in with_first(dataset, "val", area=WIDTH * HEIGHT)
+    edit(dataset, "val", lambda content: content["annotations"][0].update(area=40 * 36))
+    assert verify_dataset(dataset).counts["val"] == 2
+
+
+def test_points_in_pairs_are_explained(dataset):
+    for points in ([[5, 5], [35, 5], [35, 25]], [[5, 5], [35, 5], [35, 25], [5, 25]]):
+        assert "is a list of points" in with_first(dataset, "val", segmentation=[points])
+
+
+def test_endless_numbers_are_shortened(dataset):
+    for values in ({"id": 10**400}, {"image_id": 10**400}, {"area": 10**400}):
+        edit(dataset, "val", lambda content, values=values: content["annotations"][0].update(PLAIN | values))
+        (problem,) = problems_of(dataset)
+        assert len(problem) - len(str(dataset.root)) < 400
+        assert missing_facts(problem, next(iter(values)), "expected", "found 1000") == []

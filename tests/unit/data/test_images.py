@@ -152,3 +152,11 @@ def test_a_wrong_size_that_the_orientation_explains(tmp_path):
         "expected 30 x 40 pixels as annotated, found 40 x 30"
     )
     assert orientation_note(turned, (10, 10)) == ""
+
+
+def test_sixteen_bits_of_pgm_are_scaled(tmp_path):
+    values = np.arange(0, 65536, 1024, dtype=">u2").reshape(8, 8)
+    path = tmp_path / "deep.jpg"
+    path.write_bytes(b"P5 8 8 65535\n" + values.tobytes())
+    assert np.array_equal(np.asarray(read_image(path))[..., 0], values >> 8)
+    assert np.array_equal(np.asarray(read_image(path)), opencv(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.data import listing
@@ -233,3 +233,62 @@ def test_coco_names_may_contain_folders(tmp_path):
     file.write_text(file.read_text().replace("1600", "1601"))
     second = verify_dataset(instances).listings
     assert (first["train"], first["val"] != second["val"]) == (second["train"], True)
+
+
+def test_masks_and_images_in_other_formats_are_named(scenes, classes, tmp_path):
+    old = tmp_path / "annotations/training/p0.png"
+    Image.open(old).save(old.with_suffix(".bmp"))
+    old.unlink()
+    assert any("p0.png, only p0.bmp" in line for line in problems_of(scenes))
+    for path in (tmp_path / "train/ant").iterdir():
+        path.rename(path.with_suffix(".tif"))
+    assert any("ant: class folder without images that are read, only " in line for line in problems_of(classes))
+
+
+def test_masks_of_another_unicode_normal_form_are_named(scenes, tmp_path):
+    (tmp_path / "images/training/p0.jpg").rename(tmp_path / "images/training/caf\u00e9.jpg")
+    (tmp_path / "annotations/training/p0.png").rename(tmp_path / "annotations/training/cafe\u0301.png")
+    assert any(
+        "only cafe\u0301.png, whose name has another Unicode normal form" in line for line in problems_of(scenes)
+    )
+
+
+def test_masks_that_were_compressed_with_loss_are_refused(scenes, tmp_path):
+    file = tmp_path / "annotations/training/p0.png"
+    Image.open(file).save(file, format="JPEG")
+    (problem,) = problems_of(scenes)
+    assert missing_facts(problem, str(file), "JPEG", "expected PNG") == []
+
+
+def test_names_that_are_no_text_in_reports_and_notes(classes, tmp_path):
+    name = os.fsdecode(b"\xe9")
+    picture(tmp_path / "train/ant" / name / "stray.jpg")
+    report = verify_dataset(classes)
+    assert "train/ant/\\xe9/stray.jpg" in report.notes[0]
+    assert report.model_dump_json()
+    for split in ("train", "val"):
+        (tmp_path / split / "ant").rename(tmp_path / split / name)
+    assert any("not encoded in UTF-8" in line for line in problems_of(classes))
+
+
+def test_a_file_in_place_of_a_folder(classes, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    found = problems_of(classes.model_copy(update={"root": file}))
+    assert found == [f"{file}: expected a folder, found a file"]
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    (tmp_path / "val").write_text("")
+    with pytest.raises(UserError, match="val: "):
+        draw_preview(classes, tmp_path / "sheet.png")
+
+
+def test_the_note_about_an_orientation_fits_the_data_format(classes, scenes, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for path in (tmp_path / "val/ant/turned.jpg", tmp_path / "images/validation/p0.jpg"):
+        Image.new("RGB", (16, 12)).save(path, exif=exif)
+    counts = {"train": 6, "val": 7}
+    (note,) = verify_dataset(classes.model_copy(update={"images": counts})).notes
+    assert note.endswith("which is applied: val/ant/turned.jpg")
+    (note,) = verify_dataset(scenes).notes
+    assert note.endswith("annotations are expected for the image as it is shown")

@@ -231,7 +231,7 @@ def test_json_entries_of_the_wrong_form(copied):
     edit_json(file, spoil)
     text = "\n".join(problems_of(dataset))
     assert "annotations[0] (id " in text
-    assert "): without bbox" in text
+    assert ", found one without bbox" in text
     assert "expected polygons" in text
     assert "a number from 0 to 4096, found None" in text
     assert "images[1].id: expected an integer, found 'one'" in text

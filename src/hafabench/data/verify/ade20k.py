@@ -10,7 +10,7 @@ import numpy as np
 from hafabench.config.experiment import DatasetConfig
 from hafabench.data import listing, masks, paths
 from hafabench.data.classes import segmentation_classes
-from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder
+from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder, normal_form
 from hafabench.errors import UserError
 
 
@@ -27,11 +27,17 @@ def survey_ade20k(dataset: DatasetConfig, findings: Findings) -> Survey:
         if not all(present):
             continue
         images, found = listing.list_ade20k_images(dataset, split), listing.list_ade20k_masks(dataset, split)
+        read = {path for own in found.values() for path in own}
+        files = [*listing.image_files(mask_folder), *listing.images_not_read(mask_folder)]
+        others = {path.stem: path for path in files if path not in read and path.parent == mask_folder}
+        forms = {normal_form(stem): stem for stem in found}
         for stem in sorted(images.keys() - found.keys()):
             message = f"no mask {mask_folder / stem}.png"
-            other = [path.name for path in listing.image_files(mask_folder) if path.stem == stem]
-            if other:
-                message += f", only {other[0]}; other file formats may change class indices"
+            if stem in others:
+                message += f", only {others[stem].name}; other file formats may change class indices"
+            same = forms.get(normal_form(stem))
+            if same and same not in images:
+                message += f", only {found[same][0].name}, whose name has another Unicode normal form; rename one"
             findings.add("images without mask", images[stem][0], message)
         for stem in sorted(found.keys() - images.keys()):
             findings.add("masks without image", found[stem][0], f"no image of this name in {folder}")

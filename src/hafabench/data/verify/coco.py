@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json
 from hafabench.data import listing, paths
 from hafabench.data.paths import Split
-from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder
+from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder, normal_form
 from hafabench.data.verify.instances import (
     LARGEST_ID,
     MARGIN,
@@ -28,6 +27,7 @@ from hafabench.data.verify.instances import (
     is_integer,
     mask_extent,
     mask_problem,
+    shortened,
     too_small_problem,
 )
 from hafabench.errors import UserError
@@ -84,7 +84,8 @@ def survey_coco(dataset: DatasetConfig, findings: Findings) -> Survey:
         samples = []
         for number, entry in content.images.items():
             path = listing.coco_image_file(dataset, split, entry["file_name"])
-            if not path.is_file():
+            # What is there, but is no regular file, is reported with the sizes of all files.
+            if not os.path.lexists(path):
                 message = f"no such image; image {number} of {file}{elsewhere.hint(path)}"
                 findings.add("missing images", path, message)
                 continue
@@ -169,18 +170,21 @@ def _valid_entries(
             continue
         at = f"{key}[{index}]"
         if is_integer(entry.get("id")):
-            at += f" (id {entry['id']})"
+            at += f" (id {shortened(entry['id'])})"
         missing = [name for name in needed if name not in entry]
         wrong = [name for name in ids if name in entry and not is_integer(entry[name])]
         if missing:
-            findings.add(f"incomplete {key}", file, f"without {', '.join(missing)}", at)
+            message = f"expected an object with {', '.join(needed)}, found one without {', '.join(missing)}"
+            findings.add(f"incomplete {key}", file, message, at)
         elif wrong:
             found = entry[wrong[0]]
             as_text = ", which is text" if isinstance(found, str) else ""
             message = f"expected an integer, found {found!r}{as_text}"
             findings.add(f"{key} with wrong ids", file, message, f"{at}.{wrong[0]}")
         elif any(abs(entry[name]) > LARGEST_ID for name in ids):
-            findings.add(f"{key} with wrong ids", file, f"expected ids of at most {LARGEST_ID}", at)
+            (name, *_) = [name for name in ids if abs(entry[name]) > LARGEST_ID]
+            message = f"expected an id from -{LARGEST_ID} to {LARGEST_ID}, found {shortened(entry[name])}"
+            findings.add(f"{key} with wrong ids", file, message, f"{at}.{name}")
         else:
             yield at, entry
 
@@ -190,7 +194,7 @@ def _check_images(file: Path, content: Entry, findings: Findings) -> dict[int, E
     found: dict[int, Entry] = {}
     names: dict[PurePosixPath, int] = {}
     for at, entry in _valid_entries(file, content, "images", ("id", "file_name", "width", "height"), findings):
-        problem = _name_problem(entry["file_name"])
+        problem = listing.coco_name_problem(entry["file_name"])
         if problem:
             findings.add("images with wrong names", file, problem, f"{at}.file_name")
             continue
@@ -207,20 +211,6 @@ def _check_images(file: Path, content: Entry, findings: Findings) -> dict[int, E
         names[name] = entry["id"]
         found[entry["id"]] = entry
     return found
-
-
-def _name_problem(name: Any) -> str | None:
-    """Describe what is wrong with the name of an image, which is relative to the image folder of its split."""
-    expected = "expected the name of a file below the image folder"
-    if not isinstance(name, str):
-        return f"{expected}, found {name!r}"
-    if not name.strip() or name.endswith("/") or any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in name):
-        return f"{expected}, found {name!r}"
-    if name.startswith("/") or PureWindowsPath(name).is_absolute():
-        return f"{expected}, found the absolute path {name!r}"
-    if ".." in PurePosixPath(name).parts:
-        return f"{expected}, found {name!r}, which leads out of it"
-    return None
 
 
 def _image_size_problem(entry: Entry) -> str | None:
@@ -297,8 +287,8 @@ class _InstanceChecks:
         if wrong_mask:
             self._report("annotations with a wrong segmentation", wrong_mask, at)
         if not is_finite(area) or not 0 <= area <= (width + 2 * MARGIN) * (height + 2 * MARGIN):
-            message = f"expected the area of the mask in pixels, a number from 0 to {width * height}, found {area!r}"
-            self._report("annotations with a wrong area", message, at)
+            expected = f"expected the area of the mask in pixels, a number from 0 to {width * height}"
+            self._report("annotations with a wrong area", f"{expected}, found {shortened(area)}", at)
             return
         if wrong_box or wrong_mask:
             return
@@ -374,12 +364,14 @@ class _Elsewhere:
     def hint(self, path: Path) -> str:
         """Return the end of a message about a missing file; empty if no file has its stem."""
         name = PureWindowsPath(path.name).name
-        near = self._files.get(PureWindowsPath(name).stem.lower())
+        near = self._files.get(_folded(PureWindowsPath(name).stem))
         if not near:
             return ""
         split = self._root / path.relative_to(self._root).parts[0]
         found = min(near, key=lambda other: (split not in other.parents, other.name.lower() != name.lower(), other))
-        return f"; there is {found.relative_to(self._root)}"
+        differs = found.name != name and normal_form(found.name) == normal_form(name)
+        form = ", whose name has another Unicode normal form" if differs else ""
+        return f"; there is {found.relative_to(self._root)}{form}"
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
@@ -387,8 +379,12 @@ class _Elsewhere:
         for folder, _, names in os.walk(self._root):
             for name in names:
                 path = Path(folder, name)
-                found.setdefault(path.stem.lower(), []).append(path)
+                found.setdefault(_folded(path.stem), []).append(path)
         return found
+
+
+def _folded(stem: str) -> str:
+    return normal_form(stem).lower()
 
 
 def _starts_with_mark(file: Path) -> bool:

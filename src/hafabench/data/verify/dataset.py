@@ -81,7 +81,7 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
             digest = _check_manifest(dataset, findings)
         elif not findings:
             digest = manifest.listing_digest(dataset.root, sorted(survey.files), sizes)
-        notes = values.notes() + findings.notes(dataset.root)
+        notes = values.notes() + findings.notes(dataset.root, has_annotations=dataset.data_format != "imagenet")
         if not findings:
             for split in SPLITS:
                 notes += files_not_read(dataset, split)
@@ -111,7 +111,9 @@ def verify_dataset(dataset: DatasetConfig) -> DatasetReport:
 
 
 def describe_missing_root(dataset: DatasetConfig) -> str:
-    """Describe what is expected in the folder of a data set that does not exist."""
+    """Describe what is expected in the folder of a data set that does not exist or is no folder."""
+    if dataset.root.exists():
+        return "expected a folder, found a file"
     if dataset.generator is not None:
         return "no such folder; `hafabench data prepare` makes it"
     needed = ", ".join(str(path.relative_to(dataset.root)) for path in required_paths(dataset))

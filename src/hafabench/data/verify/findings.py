@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hafabench.config.experiment import DatasetConfig
+from hafabench.data.listing import as_text
 from hafabench.data.paths import Split
 from hafabench.errors import Problem, UserError
 
@@ -49,16 +51,19 @@ class Findings:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def notes(self, root: Path) -> list[str]:
-        """Return a note about the images below ``root`` with an EXIF orientation, if there are any."""
+    def notes(self, root: Path, *, has_annotations: bool) -> list[str]:
+        """Return a note about the images below ``root`` with an EXIF orientation, if there are any.
+
+        Args:
+            root: The folder of the data set.
+            has_annotations: Whether places in the images are annotated.
+        """
         if not self.turned:
             return []
-        number, example = len(self.turned), min(self.turned).relative_to(root)
+        number, example = len(self.turned), as_text(min(self.turned).relative_to(root))
         has = "1 decoded image has" if number == 1 else f"{number} decoded images have"
-        return [
-            f"{has} an EXIF orientation, which is applied: {example}{', ...' if number > 1 else ''}; annotations are "
-            "expected for the image as it is shown"
-        ]
+        expected = "; annotations are expected for the image as it is shown" if has_annotations else ""
+        return [f"{has} an EXIF orientation, which is applied: {example}{', ...' if number > 1 else ''}{expected}"]
 
     def problems(self) -> list[Problem | str]:
         """List the first problems of each kind, and the number of the others."""
@@ -103,6 +108,11 @@ class Survey:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def normal_form(name: str) -> str:
+    """Return a name in the Unicode normal form NFC. Files that were copied from macOS often have names in NFD."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_folder(path: Path, findings: Findings) -> bool:

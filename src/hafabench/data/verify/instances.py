@@ -46,7 +46,7 @@ def box_problem(box: Any, width: int, height: int) -> str | None:
         not reach beyond the image.
     """
     if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
-        return f"expected bbox [x, y, width, height] in pixels, found {_shortened(box)}"
+        return f"expected bbox [x, y, width, height] in pixels, found {shortened(box)}"
     x, y, own_width, own_height = box
     if own_width < 0 or own_height < 0:
         return f"bbox {box} has a negative width or height; expected [x, y, width, height] in pixels"
@@ -90,26 +90,47 @@ def fit_problem(box: list[float], area: float, extent: Box) -> str | None:
         extent: The box around the mask.
     """
     if not _fits(box, extent):
-        corners = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-        hint = "; bbox seems to contain the corners [x0, y0, x1, y1]" if _fits(corners, extent) else ""
+        hint = "; bbox seems to contain the corners [x0, y0, x1, y1]" if _is_near(_from_corners(box), extent) else ""
         return (
             f"bbox {box} does not fit the mask, which is at {_rounded(extent)}; expected [x, y, width, height]{hint}"
         )
+    if area > (box[2] + 2 * MARGIN) * (box[3] + 2 * MARGIN):
+        return f"area {area} is larger than that of its bbox {box}; expected the area of the mask in pixels"
     if area < box[2] * box[3] / 1000:
         return f"area {area} is less than a thousandth of its bbox {box}; expected the area of the mask in pixels"
     return None
 
 
 def _fits(box: list[float], extent: Box) -> bool:
-    """Return whether box and mask are about the same object: within two pixels, or with an IoU of at least 0.5."""
+    """Return whether box and mask are about the same object: within two pixels, or with an IoU of at least 0.5.
+
+    A box of at least this IoU does not fit if its numbers, read as corners, are those of the mask.
+    """
+    if _is_near(box, extent):
+        return True
+    if _is_near(_from_corners(box), extent):
+        return False
     left, top = max(box[0], extent[0]), max(box[1], extent[1])
     right, bottom = box[0] + box[2], box[1] + box[3]
     extent_right, extent_bottom = extent[0] + extent[2], extent[1] + extent[3]
     both = max(min(right, extent_right) - left, 0) * max(min(bottom, extent_bottom) - top, 0)
-    if both and 3 * both >= box[2] * box[3] + extent[2] * extent[3]:
-        return True
-    differences = (box[0] - extent[0], box[1] - extent[1], right - extent_right, bottom - extent_bottom)
+    return both > 0 and 3 * both >= box[2] * box[3] + extent[2] * extent[3]
+
+
+def _is_near(box: list[float], extent: Box) -> bool:
+    """Return whether each side of a box is within two pixels of that of a mask."""
+    differences = (
+        box[0] - extent[0],
+        box[1] - extent[1],
+        box[0] + box[2] - extent[0] - extent[2],
+        box[1] + box[3] - extent[1] - extent[3],
+    )
     return max(map(abs, differences)) <= MARGIN
+
+
+def _from_corners(box: list[float]) -> list[float]:
+    """Return the box [x, y, width, height] whose corners [x0, y0, x1, y1] are the numbers of ``box``."""
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
 
 def _pixels(segmentation: Any, extent: Box) -> int:
@@ -151,7 +172,7 @@ def mask_problem(segmentation: Any, width: int, height: int) -> str | None:
         return _polygons_problem(segmentation, width, height)
     if isinstance(segmentation, dict):
         return _run_lengths_problem(segmentation, width, height)
-    return f"expected polygons [[x0, y0, x1, y1, ...], ...] or run lengths, found {_shortened(segmentation)}"
+    return f"expected polygons [[x0, y0, x1, y1, ...], ...] or run lengths, found {shortened(segmentation)}"
 
 
 def _polygons_problem(polygons: list[Any], width: int, height: int) -> str | None:
@@ -159,7 +180,12 @@ def _polygons_problem(polygons: list[Any], width: int, height: int) -> str | Non
         return "no polygon in segmentation; expected at least one [x0, y0, x1, y1, x2, y2, ...]"
     for index, polygon in enumerate(polygons):
         if not isinstance(polygon, list):
-            return f"expected polygons [[x0, y0, x1, y1, ...], ...] as segmentation, found {_shortened(polygons)}"
+            return f"expected polygons [[x0, y0, x1, y1, ...], ...] as segmentation, found {shortened(polygons)}"
+        if polygon and all(isinstance(point, list) for point in polygon):
+            return (
+                f"polygon {index} of the segmentation is a list of points, {shortened(polygon)}; "
+                "expected one list of numbers, [x0, y0, x1, y1, ...]"
+            )
         # pycocotools decides by the first polygon how it reads all of them: four numbers are a box. In COCO's data,
         # further polygons may have fewer points, which pycocotools and mmdet ignore.
         least = 2 if index else 6
@@ -167,14 +193,14 @@ def _polygons_problem(polygons: list[Any], width: int, height: int) -> str | Non
             message = f"polygon {index} of the segmentation has {len(polygon)} numbers"
             return f"{message}; expected x and y of at least three points"
         if not set(map(type, polygon)) <= _NUMBERS:
-            return f"polygon {index} of the segmentation contains other values than numbers: {_shortened(polygon)}"
+            return f"polygon {index} of the segmentation contains other values than numbers: {shortened(polygon)}"
         across, down = polygon[0::2], polygon[1::2]
         fits = min(across) >= -MARGIN and max(across) <= width + MARGIN
         fits = fits and min(down) >= -MARGIN and max(down) <= height + MARGIN
         # A sum is NaN if one of its values is, where the minimum depends on the order of the values.
         if not fits or not math.isfinite(sum(polygon)):
             message = f"polygon {index} of the segmentation reaches beyond the image of {width} x {height} pixels"
-            return f"{message}, or contains NaN: {_shortened(polygon)}"
+            return f"{message}, or contains NaN: {shortened(polygon)}"
     return None
 
 
@@ -184,15 +210,15 @@ def _run_lengths_problem(coded: dict[str, Any], width: int, height: int) -> str 
     size, runs = coded["size"], coded["counts"]
     if not (isinstance(size, list) and len(size) == 2 and all(map(is_integer, size)) and size == [height, width]):
         return (
-            f"size {_shortened(size)} of the run-length mask; "
+            f"size {shortened(size)} of the run-length mask; "
             f"expected [height, width] of its image, which is [{height}, {width}]"
         )
     if isinstance(runs, str):
         runs = _decompress(runs)
         if runs is None:
-            return f"counts {_shortened(coded['counts'])} are no compressed run lengths"
+            return f"counts {shortened(coded['counts'])} are no compressed run lengths"
     if not isinstance(runs, list) or not set(map(type, runs)) <= {int} or (runs and min(runs) < 0):
-        return f"expected run lengths, which are integers from 0, as counts, found {_shortened(coded['counts'])}"
+        return f"expected run lengths, which are integers from 0, as counts, found {shortened(coded['counts'])}"
     if sum(runs) != width * height:
         return f"run lengths of {sum(runs)} pixels in total; expected {width * height}, the pixels of its image"
     if not any(runs[1::2]):
@@ -232,6 +258,7 @@ def _decompress(text: str) -> list[int] | None:
     return runs if shift == 0 else None
 
 
-def _shortened(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """Return a value as text of at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -42,6 +42,9 @@ def load_dataset(run: Run, split: str) -> Any:
     config = dataset_config(run, split, classes)
     if run.task == "segmentation":
         config["pairs"] = list_ade20k_pairs(run.dataset, split)
+        if not config["pairs"]:
+            folder = paths.ade20k_images(run.dataset, split)
+            raise UserError(Problem(str(folder), "", f"no images in it; {advice}"))
     try:
         dataset = load_mm().build_dataset(run.task, config)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
