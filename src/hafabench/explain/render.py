@@ -12,6 +12,7 @@ from typing import Any
 from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Origin
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.markdown import escape_markdown
+from hafabench.formatting.numbers import format_significant
 from hafabench.reporting.provenance import commit_text, short_digest
 
 Section = tuple[str, list[tuple[str, str]]]
@@ -112,11 +113,16 @@ def _value(explanation: Explanation) -> list[tuple[str, str]]:
     value = explanation.value
     here = " ".join(filter(None, [value.printed, value.delta_printed]))
     is_empty = value.mean is None and value.mark == "not run"
-    entries = [("here", "not run in this experiment" if is_empty else f"{here} ({value.mark})")]
+    # A run that is stale, interrupted or complete without a number was run; a note gives the reason.
+    was_run = any(run.state != "missing" for run in explanation.runs)
+    empty = "no number" if was_run else "not run in this experiment"
+    entries = [("here", empty if is_empty else f"{here} ({value.mark})")]
     for model, seeds in value.by_seed.items():
         name = "seeds" if len(value.by_seed) == 1 else f"seeds, {model}"
         if seeds:
-            entries.append((name, ", ".join(f"{seed}: {number:.4g}" for seed, number in seeds.items())))
+            entries.append(
+                (name, ", ".join(f"{seed}: {format_significant(number)}" for seed, number in seeds.items()))
+            )
     entries.append(("paper", value.paper_printed or "prints no number"))
     entries += [("verdict", f"{v.verdict} ({v.printed}): {v.because}") for v in explanation.verdicts]
     entries += [("note", note) for note in explanation.notes]
@@ -125,7 +131,7 @@ def _value(explanation: Explanation) -> list[tuple[str, str]]:
 
 
 def _heading(origin: Origin) -> str:
-    return f"{origin.id}: {origin.value:.6g} {origin.unit if origin.unit != '1' else ''}".rstrip()
+    return f"{origin.id}: {format_significant(origin.value, 6)} {origin.unit if origin.unit != '1' else ''}".rstrip()
 
 
 def _origin(origin: Origin) -> list[tuple[str, str]]:

@@ -66,7 +66,9 @@ def cost_left(jobs: JobList, place: Place, runs: Sequence[Run], planned: Mapping
     duration = format_duration(3600 * sum(job.hours for job in left))
     spent = f"{gpu_hours:,.1f} GPU-hours" if gpu_hours else f"{duration} on a CPU core"
     trainings = sum(job.job.rule == "train_run" for job in left)
-    what = f"{len(left)} jobs ({trainings} trainings)" if trainings else f"{len(left)} job"
+    what = f"{len(left)} job{'s' if len(left) > 1 else ''}"
+    if trainings:
+        what += f" ({trainings} training{'s' if trainings > 1 else ''})"
     sources = list(dict.fromkeys(source for job in left for source in job.sources))
     return f"about {spent} for {what}, estimated from: {'; '.join(sources)}"
 

@@ -124,9 +124,8 @@ class _Hours:
         ratio, count = self._ratios.get(run.task, (1.0, 0))
         if not count:
             return estimate
-        source = (
-            f"{1 / ratio:.2f} times that estimate, as measured by this experiment on {count} trainings of the task"
-        )
+        trainings = f"{count} training{'s' if count > 1 else ''}"
+        source = f"{1 / ratio:.2f} times that estimate, as measured by this experiment on {trainings} of the task"
         return Estimate(estimate.hours / ratio, gpus, estimate.images_per_s * ratio, (*estimate.sources, source))
 
 

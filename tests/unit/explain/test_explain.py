@@ -229,7 +229,21 @@ def test_stale_run_is_not_the_cells_value(experiment):
     found = explain(experiment, "table2/pvt_tiny/miou")
     assert (found.value.mark, found.origins) == ("not run", [])
     assert [run.state for run in found.runs] == ["stale", "missing"]
-    assert "seed0: stale (its configuration was not stored)" in text_of(experiment, "table2/pvt_tiny/miou")
+    text = text_of(experiment, "table2/pvt_tiny/miou")
+    assert "seed0: stale (its configuration was not stored)" in text
+    assert "here     no number\n" in text and "not run in this experiment" not in text
+
+
+def test_seeds_are_rounded_half_up(experiment):
+    for seed, value in enumerate((82.345, 0.10005)):
+        trained(experiment, f"segmentation/pvt_tiny/seed{seed}", value)
+    assert "seeds    0: 82.35, 1: 0.1001\n" in text_of(experiment, "table2/pvt_tiny/miou")
+
+
+def test_the_cost_of_one_training_is_in_the_singular(write_experiment, monkeypatch, tmp_path):
+    path = write_experiment(lambda content: content.update(seeds=[0]))
+    monkeypatch.chdir(tmp_path)
+    assert "for 2 jobs (1 training)," in explain(load_experiment(path), "table1/pvt_tiny/top1").cost
 
 
 def test_counted_cell(experiment):

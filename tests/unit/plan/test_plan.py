@@ -305,7 +305,7 @@ def test_measured_trainings_correct_the_others(digits):
     startup = book.throughput.startup_minutes / 60
     other = "train_run classification/swin_tiny/seed0"
     assert after[other].hours - startup == pytest.approx(2 * (before[other].hours - startup))
-    assert missing_facts(after[other].sources[-1], "2.00 times", "measured", "1 trainings") == []
+    assert missing_facts(after[other].sources[-1], "2.00 times", "measured", "on 1 training of") == []
     assert after["train_run detection/pvt_tiny/seed0"].hours == before["train_run detection/pvt_tiny/seed0"].hours
 
 

@@ -345,6 +345,17 @@ def test_every_claim_is_one_line_of_its_table(digits):
     assert {len(row) for row in rows} == {5}
 
 
+def test_the_readme_states_the_verdicts_on_static_claims(digits):
+    ledger = Report(digits, empty_frame(), Counts.model_validate(json.loads(GOLDEN.read_text()))).ledger.static_only()
+    totals = ledger.totals()
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert f"prints {len(ledger.verdicts)} parameter counts" in readme
+    counted = f"reproduces {totals['reproduced']} of them, and {totals['reproduced under a convention']} more under"
+    assert counted in readme
+    assert f"contradicts the other {totals['contradicted']} " in readme
+    assert ledger.composition == "73 printed figures"
+
+
 def test_the_report_contains_the_claims(digits):
     collect_experiment(digits)
     write_report(build_report(digits))

@@ -83,6 +83,8 @@ def test_a_cell_whose_training_collapsed_shows_an_em_dash(experiment):
     assert (dependent.mark, dependent.ours(1)[0]) == ("not run", "\u2013")
     text = f"not run: its starting weights, classification/{MODEL}/seed0, collapsed at step 12"
     assert any(text in note for note in report.tables["table2"].notes)
+    verdict = report.ledger.by_locator[f"table2/{MODEL}/miou"]
+    assert (verdict.verdict, verdict.because) == ("not run", text.removeprefix("not run: "))
     assert "---" in latex.render_table(table)
     assert "U+2014" not in latex.render_table(table)
     assert "| \u2014 |" in " ".join(markdown.render_table(table).split())

@@ -13,7 +13,7 @@ from hafabench.config.catalog import GRID_ONLY, ModelSpec
 from hafabench.config.experiment import Experiment
 from hafabench.config.metrics import METRICS, main_metric
 from hafabench.config.recipes import TASKS
-from hafabench.formatting.numbers import format_fixed
+from hafabench.formatting.numbers import format_fixed, format_significant
 from hafabench.reporting.charts.chart import PALETTE, Chart, make_chart, new_figure
 
 _LETTER_WIDTH = 4.2  # points, in the labels beside the axes
@@ -147,7 +147,9 @@ def draw_scatter(task: str, cost: Cost, points: Sequence[Point], models: Mapping
                 zorder=3,
                 gid=f"point{number}",
             )
-            tooltips[f"point{number}"] = f"{point.model}: {point.text}, {cost.label}: {point.cost:.4g}"
+            tooltips[f"point{number}"] = (
+                f"{point.model}: {point.text}, {cost.label}: {format_significant(point.cost)}"
+            )
         _draw_arrows(axes, points, baselines)
         axes.margins(x=0.12, y=0.12)
         axes.locator_params(axis="x", nbins=4)

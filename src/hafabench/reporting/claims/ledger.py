@@ -58,15 +58,20 @@ class Ledger:
         """What the claims are: ``198 printed figures, 3 derived from printed ones, 22 printed differences, and ...``.
 
         A difference is one that the paper prints beside a figure. A difference without a figure counts as a figure.
+        Kinds without a claim are left out.
         """
         claims = [verdict.claim for verdict in self.verdicts]
         differences, derived = sum(c.is_beside_figure for c in claims), sum(c.is_derived for c in claims)
         collapses = sum(c.is_collapse for c in claims)
         figures = len(claims) - differences - derived - collapses
-        return (
-            f"{figures} printed figures, {derived} derived from printed ones, {differences} printed differences, and "
-            f"{collapses} collapsed training{'' if collapses == 1 else 's'}"
-        )
+        kinds = {
+            "printed figures": figures,
+            "derived from printed ones": derived,
+            "printed differences": differences,
+            f"collapsed training{'' if collapses == 1 else 's'}": collapses,
+        }
+        *others, last = [f"{count} {kind}" for kind, count in kinds.items() if count] or ["no claims"]
+        return f"{', '.join(others)}, and {last}" if others else last
 
     def totals(self) -> dict[str, int]:
         """Return the number of claims by verdict, in the order of `VERDICTS`, those of imported numbers last."""

@@ -90,7 +90,9 @@ def _judge_collapse(
 
 
 def _why_missing(without: Sequence[Outcome]) -> str:
-    return next((outcome.clause for outcome in without if outcome.clause != legend.NOT_YET), "nothing measured")
+    clause = next((outcome.clause for outcome in without if outcome.clause != legend.NOT_YET), "nothing measured")
+    # The verdict is "not run" already.
+    return clause.removeprefix("not run: ")
 
 
 def _measured(
