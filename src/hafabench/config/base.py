@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-_NOT_FINITE = re.compile(r"\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([^}]*)\})")
 
 
@@ -32,15 +32,24 @@ def _checking_numbers(schema: Any) -> Any:
 def _like_a_number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"expected a number, found {str(value).lower()}")
-    if isinstance(value, str) and _NOT_FINITE.fullmatch(value):
-        raise ValueError(f"expected a number, found {value!r}")
+    if isinstance(value, str) and _is_not_finite(value):
+        raise ValueError(f"expected a finite number, found {value!r}")
     return value
+
+
+def _is_not_finite(text: str) -> bool:
+    """Return whether a text is ``nan``, ``inf``, or a number too large for a float, such as ``1e400``."""
+    try:
+        return not math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 class StrictModel(BaseModel):
     """A pydantic model that is immutable and refuses unknown keys.
 
-    Pydantic takes true for the number 1, and the text ``nan`` or ``inf`` for a number. Here they are refused.
+    Pydantic takes true for the number 1, and the text ``nan``, ``inf`` or ``1e400`` for a number. Here they are
+    refused.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +93,13 @@ def _expanded(path: Any) -> Any:
         return value
 
     expanded = _VARIABLE.sub(value_of, path)
+    try:
+        os.fsencode(expanded)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"this environment has the encoding {error.encoding}, which cannot represent the path "
+            f"(set PYTHONUTF8=1), found {path!r}"
+        ) from None
     try:
         return Path(expanded).expanduser() if path.startswith("~") else expanded
     except RuntimeError:

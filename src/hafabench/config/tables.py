@@ -61,7 +61,10 @@ class Column(StrictModel):
     def _use_defaults_of_metric(cls, content: Any) -> Any:
         if not isinstance(content, dict):
             return content
-        metric = METRICS.get(content.get("metric") or "") or metric_of_paper(content.get("key") or "")
+        name, key = content.get("metric"), content.get("key")
+        if not (isinstance(name, str | None) and isinstance(key, str | None)):
+            return content
+        metric = METRICS.get(name or "") or metric_of_paper(key or "")
         return {"factor": metric.factor, "decimals": metric.decimals, **content} if metric else content
 
     @field_validator("key")

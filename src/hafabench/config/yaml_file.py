@@ -36,8 +36,9 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULL = ("", "~", "null", "Null", "NULL")
-# What Snakemake, which reads experiment files as well, takes for a date.
-_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
+# Snakemake reads experiment files as well, by YAML 1.1. Only texts that begin so can be more than text to it.
+_MORE_THAN_TEXT = "0123456789+-.=<"
 
 
 class _Loader(yaml.CSafeLoader):
@@ -190,8 +191,8 @@ class YamlFile:
         try:
             match kind:
                 case "str" | "merge":
-                    if not node.style and _DATE.fullmatch(text):
-                        _check_date(text)
+                    if not node.style:
+                        _check_plain(text)
                     return text
                 case "null":
                     return None
@@ -275,14 +276,15 @@ def _float(text: str) -> float:
     return value
 
 
-def _check_date(text: str) -> None:
-    """Refuse what looks like a date and is none, because Snakemake ends with a traceback on it."""
+def _check_plain(text: str) -> None:
+    """Refuse a text without quotes on which Snakemake fails: a date that is none, or ``0x_``, ``=`` and ``<<``."""
+    if not text or text[0] not in _MORE_THAN_TEXT:
+        return
     try:
         yaml.safe_load(text)
-    except ValueError:
-        raise ValueError(f"expected a date or a text in quotes, found {text}") from None
-    except yaml.YAMLError:
-        return
+    except (ValueError, yaml.YAMLError):
+        kind = "a date or a text" if _DATE.match(text) else "a text"
+        raise ValueError(f"expected {kind} in quotes, found {text}") from None
 
 
 def describe(item: ErrorDetails) -> str:

@@ -52,6 +52,7 @@ def test_a_column_takes_unit_factor_and_direction_from_its_metric():
         ("      - header: h\n        task: detection\n        key: box_app", 7, ("box_app", "box_ap")),
         ("      - header: h\n        task: detection\n        key: params_m\n        metric: param", 8, ("params",)),
         ("      - header: h\n        task: detection\n        key: top1", 5, ("top1", "detection")),
+        ("      - header: h\n        task: detection\n        key: box_ap\n        metric: [a]", 8, ("string",)),
     ],
 )
 def test_unknown_metrics_of_a_table_are_refused_with_their_line(tmp_path, column, line, words):

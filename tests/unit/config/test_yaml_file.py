@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def refusal(read, content: str | bytes) -> str:
         ("1:30.5", "1:30.5"),
         ("0b11", "0b11"),
         ("2026-11-28", "2026-11-28"),
-        *((word, word) for word in ("yes", "no", "on", "off", "NO", "Y", "n", "1_000", "NaN", "inf", "<", "=")),
+        *((word, word) for word in ("yes", "no", "on", "off", "NO", "Y", "n", "1_000", "NaN", "inf", "<")),
         ("true", True),
         ("False", False),
         ("~", None),
@@ -83,6 +84,8 @@ def test_anchors_and_merges_keep_their_meaning(read):
         ("a: 1\nb: &b [*b]", ":2: b[0]: an alias must not refer to a node that contains it"),
         ("a: &a {b: {c: *a}}", ":1: a.b.c: an alias must not refer to a node that contains it"),
         ("a: &a {<<: *a}", ":1: a: an alias must not refer to a node that contains it"),
+        ("a: 0x_", ":1: a: expected a text in quotes, found 0x_"),
+        ("a: =", ":1: a: expected a text in quotes, found ="),
         ("a: 1\nb: 2026-13-45", ":2: b: expected a date or a text in quotes, found 2026-13-45"),
         ("a: 1\nb: 2\na: 3", ":3: a: key given twice"),
         ("a: {b: 1, 'b': 2}", ":1: a.b: key given twice"),
@@ -230,6 +233,14 @@ def test_paths_that_cannot_be_completed(tmp_path, write_experiment, monkeypatch,
         root_of(tmp_path, write_experiment, written)
     (problem,) = caught.value.problems
     assert f"datasets.classification.root: {expected}" in str(problem)
+
+
+def test_a_path_that_the_environment_cannot_encode_is_refused(tmp_path, write_experiment, monkeypatch):
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("ascii"))
+    with pytest.raises(UserError) as caught:
+        root_of(tmp_path, write_experiment, "data é")
+    (problem,) = caught.value.problems
+    assert "datasets.classification.root: this environment has the encoding ascii" in str(problem)
 
 
 def test_other_paths_of_an_experiment_are_completed_as_well(write_experiment, monkeypatch, repository):

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from hafabench.engines.dense.coco_ap import average_precisions, average_precisions_and_matches
 from hafabench.errors import UserError
-from hafabench.files import sha256_of
+from hafabench.files import sha256_of, write_text
 from hafabench.results.predictions import Areas, Detections, Hits, Matches, read_predictions, write_predictions
 
 IMAGES, CATEGORIES = 12, 3
@@ -151,3 +151,8 @@ def test_missing_changed_and_damaged_files_are_refused(tmp_path):
     path.write_text("no archive")
     with pytest.raises(UserError, match="not readable predictions"):
         read_predictions(path)
+
+
+def test_texts_keep_the_bytes_of_names_that_the_locale_cannot_decode(tmp_path):
+    write_text(tmp_path / "a.md", "é".encode().decode("ascii", "surrogateescape"))
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == "é"
