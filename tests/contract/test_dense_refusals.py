@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,17 @@ def test_an_image_that_a_resize_would_leave_without_pixels_is_named(tmp_path):
     # At a scale that leaves pixels, one row is read as one row.
     wide = load_dataset(replace(run, recipe=run.recipe.model_copy(update={"resize": (2048, 512)})), "val")[0]
     assert wide["data_samples"].gt_sem_seg.data.shape == (1, 1, 600)
+
+
+def test_an_image_that_the_model_cannot_process_is_named():
+    class Model:
+        def test_step(self, _batch: object) -> None:
+            raise UserError("input of 4 x 512 pixels is too small")
+
+    batch = {"data_samples": [SimpleNamespace(img_path="val/a.jpg"), SimpleNamespace(img_path="val/b.jpg")]}
+    dataset = SimpleNamespace(metainfo={})
+    with pytest.raises(UserError, match=r"^val/a\.jpg, val/b\.jpg: input of 4 x 512 pixels is too small$"):
+        load_mm().evaluate(Model(), dataset, (one for one in [batch]), load_mm().MeanIoU())
 
 
 def test_a_split_without_images_is_refused(tmp_path):

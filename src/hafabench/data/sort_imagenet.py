@@ -14,6 +14,7 @@ replaced or deleted, so that the command can be stopped and repeated at any time
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,8 +61,9 @@ def sort_imagenet(images: Path, labels: Path, target: Path | None = None, *, lin
     """
     target = images if target is None else target
     if not images.is_dir():
-        raise UserError(Problem(str(images), "", "no such folder; expected the validation images in it"))
-    if link and target.absolute() == images.absolute():
+        found = "expected a folder" if images.exists() else "no such folder; expected one"
+        raise UserError(Problem(str(images), "", f"{found} with the validation images"))
+    if link and target.resolve() == images.resolve():
         raise UserError("--link leaves the images where they are and requires another folder, --to FOLDER")
     synsets = read_synsets(labels)
     loose = {path.name: path for path in listing.image_files(images)}
@@ -70,10 +72,12 @@ def sort_imagenet(images: Path, labels: Path, target: Path | None = None, *, lin
     moved = 0
     for name in sorted(loose.keys() - placed.keys()):
         folder = target / synsets[_key(name)]
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             if link:
                 (folder / name).symlink_to(loose[name].absolute())
+            elif loose[name].is_symlink():
+                _move_link(loose[name], folder / name)
             else:
                 loose[name].rename(folder / name)
         except OSError as error:
@@ -86,6 +90,15 @@ def sort_imagenet(images: Path, labels: Path, target: Path | None = None, *, lin
     before = {_key(name) for name in placed} & synsets.keys()
     missing = synsets.keys() - before - {_key(name) for name in loose}
     return Sorted(target, moved, len(before), len(missing))
+
+
+def _move_link(link: Path, target: Path) -> None:
+    """Move a symbolic link, so that it still leads to the same file if it is relative to its folder."""
+    file = link.readlink()
+    if not file.is_absolute():
+        file = Path(os.path.relpath(link.parent.resolve() / file, target.parent.resolve()))
+    target.symlink_to(file)
+    link.unlink()
 
 
 def read_synsets(labels: Path) -> dict[str, str]:
@@ -110,14 +123,16 @@ def read_synsets(labels: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise UserError(Problem(str(file), "", "no such file")) from None
     except UnicodeDecodeError:
-        raise UserError(Problem(str(file), "", "expected a text file; unpack archives first")) from None
+        raise UserError(
+            Problem(str(file), "", "expected a text file encoded in UTF-8; unpack archives first")
+        ) from None
     except OSError as error:
         raise UserError(Problem(str(file), "", f"cannot be read: {error.strerror}")) from None
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
         raise UserError(Problem(str(file), "", "no labels in it"))
-    rows = [re.split(r"[,\s]+", line.strip()) for line in lines]
+    rows = [[value.strip('"') for value in re.split(r"[,\s]+", line.strip())] for line in lines]
     if rows[0][0].lower() in {"imageid", "image", "filename", "file"}:
         return _by_name(file, rows[1:], first_line=2)
     if len(rows[0]) == 1:

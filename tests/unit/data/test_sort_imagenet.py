@@ -158,3 +158,36 @@ def test_the_command_tells_what_it_did(images, tmp_path):
     assert done.exit_code == 0
     assert f"{images}: 3 images moved, 0 were there before" in done.output
     assert "1 images that" in done.output
+
+
+def test_relative_links_still_lead_to_their_file(images, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (images / NAMES[1]).rename(elsewhere / "x")
+    (images / NAMES[1]).symlink_to("../elsewhere/x")
+    sort_imagenet(images, labels_in("names", tmp_path / "labels"))
+    assert placed(images) == SORTED
+    moved = images / SYNSETS[1] / NAMES[1]
+    assert (moved.read_text(), moved.readlink().is_absolute()) == (NAMES[1], False)
+
+
+def test_a_file_in_place_of_a_folder_is_named(images, tmp_path):
+    labels = labels_in("names", tmp_path / "labels")
+    with pytest.raises(UserError, match=r"cannot be moved to .*Not a directory"):
+        sort_imagenet(images, labels, labels / "below")
+    with pytest.raises(UserError, match="expected a folder with the validation images"):
+        sort_imagenet(labels, labels)
+    assert placed(images) == []
+
+
+def test_links_are_not_made_in_the_folder_of_the_images_by_any_name(images, tmp_path):
+    with pytest.raises(UserError, match="requires another folder"):
+        sort_imagenet(images, labels_in("names", tmp_path / "labels"), images / ".." / "val", link=True)
+
+
+def test_quoted_values_are_read(images, tmp_path):
+    file = tmp_path / "labels.csv"
+    rows = "".join(f'"{name[:-5]}","{synset} 85 1 499 272"\n' for name, synset in zip(NAMES, SYNSETS, strict=True))
+    file.write_text('"ImageId","PredictionString"\n' + rows)
+    sort_imagenet(images, file)
+    assert placed(images) == SORTED

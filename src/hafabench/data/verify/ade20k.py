@@ -29,12 +29,12 @@ def survey_ade20k(dataset: DatasetConfig, findings: Findings) -> Survey:
         images, found = listing.list_ade20k_images(dataset, split), listing.list_ade20k_masks(dataset, split)
         read = {path for own in found.values() for path in own}
         files = [*listing.image_files(mask_folder), *listing.images_not_read(mask_folder)]
-        others = {path.stem: path for path in files if path not in read and path.parent == mask_folder}
+        unread = {path.stem: path for path in files if path not in read and path.parent == mask_folder}
         forms = {normal_form(stem): stem for stem in found}
         for stem in sorted(images.keys() - found.keys()):
             message = f"no mask {mask_folder / stem}.png"
-            if stem in others:
-                message += f", only {others[stem].name}; other file formats may change class indices"
+            if stem in unread:
+                message += f", only {unread[stem].name}; other file formats may change class indices"
             same = forms.get(normal_form(stem))
             if same and same not in images:
                 message += f", only {found[same][0].name}, whose name has another Unicode normal form; rename one"

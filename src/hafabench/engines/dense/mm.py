@@ -443,12 +443,20 @@ def evaluate(model: Any, dataset: BaseDataset, batches: Generator[Any], metric: 
 
     Returns:
         The metric's values, without those that are not defined.
+
+    Raises:
+        UserError: If the model cannot process an image, with the names of its batch.
     """
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = dataset.metainfo
     with contextlib.closing(batches):
         for batch in batches:
-            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+            try:
+                results = model.test_step(batch)
+            except UserError as error:
+                places = ", ".join(sample.img_path for sample in batch["data_samples"])
+                raise UserError([Problem(places, "", str(problem)) for problem in error.problems]) from None
+            evaluator.process(data_samples=results, data_batch=batch)
     found = evaluator.evaluate(len(dataset))
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
