@@ -7,7 +7,7 @@ printed one only if the run follows this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -22,6 +22,7 @@ from hafabench.runs.fingerprints import fingerprint
 from hafabench.runs.run import Run
 
 _SPLITS = {"train": "training", "val": "validation"}
+_OTHER_VALUES = "other recipe values: "
 NO_PROTOCOL = "the claims file names no experiment with the paper's protocol"
 
 
@@ -85,19 +86,22 @@ class PaperProtocol:
         setting += dataset_differences(run.dataset, self.experiment.config.datasets[run.task])
         own, paper = run.recipe.model_dump(mode="json"), self.recipe(run.task, run.model).model_dump(mode="json")
         named = (*run.recipe.size_keys, *run.recipe.schedule_keys)
-        setting += [f"{key} {own[key]} (paper: {paper[key]})" for key in named if own[key] != paper[key]]
+        setting += _value_differences(named, own, paper)
         others = [key for key in own if key not in (*named, *run.recipe.operational) and own[key] != paper[key]]
-        recipe = [f"other recipe values: {', '.join(others)}"] if others else []
+        recipe = [f"{_OTHER_VALUES}{', '.join(others)}"] if others else []
         recipe += [departure.why for departure in self._departures(run)]
         if run.parent is not None:
             start = self.differences(run.parent)
             # The id has no seed, so that the runs of all seeds share one clause.
-            named_start = f"its start {run.parent.task}/{run.parent.model.name} differs"
+            named_start = f"its start {run.parent.task}/{run.parent.model.name}"
             # The differences of the start are listed unless the run itself has some, which are often the same ones.
             if start.setting:
-                setting.append(f"{named_start} too" if setting else f"{named_start}: {', '.join(start.setting)}")
+                details = " too" if setting else f": {', '.join(start.setting)}"
+                setting.append(f"{named_start} differs{details}")
             if start.recipe:
-                recipe.append(f"{named_start} too" if recipe else f"{named_start}: {', '.join(start.recipe)}")
+                reasons = [reason.removeprefix(_OTHER_VALUES) for reason in start.recipe]
+                details = " too" if recipe else f": {', '.join(reasons)}"
+                recipe.append(f"the recipe of {named_start} differs{details}")
         return Differences(tuple(setting), tuple(recipe))
 
     def _departures(self, run: Run) -> Iterable[Any]:
@@ -116,8 +120,7 @@ class PaperProtocol:
         setting = dataset_differences(experiment.config.datasets[task], self.experiment.config.datasets[task])
         if run is not None:
             own, paper = run.recipe.model_dump(mode="json"), self.recipe(task, run.model).model_dump(mode="json")
-            sizes = [key for key in run.recipe.size_keys if own[key] != paper[key]]
-            setting += [f"{key} {own[key]} (paper: {paper[key]})" for key in sizes]
+            setting += _value_differences(run.recipe.size_keys, own, paper)
         return Differences(tuple(setting))
 
     def latency_differences(self, group: LatencyConfig, model: str) -> Differences:
@@ -129,6 +132,11 @@ class PaperProtocol:
         keys = ("image_size", "batch_size")
         pairs = [(key, getattr(group, key), getattr(paper, key)) for key in keys]
         return Differences(tuple(f"{key} {own} (paper: {theirs})" for key, own, theirs in pairs if own != theirs))
+
+
+def _value_differences(keys: Iterable[str], own: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:
+    shown = {key: ["none" if of[key] is None else of[key] for of in (own, paper)] for key in keys}
+    return [f"{key} {ours} (paper: {theirs})" for key, (ours, theirs) in shown.items() if ours != theirs]
 
 
 def dataset_differences(own: DatasetConfig, paper: DatasetConfig) -> list[str]:

@@ -141,7 +141,7 @@ def test_the_size_of_the_evaluation_is_part_of_the_protocol(changed, tmp_path):
     record = evaluation("segmentation", "pvt_tiny", 0, {"miou": 35.7}, experiment="paper", scale="full")
     report = Report(own, frame_of(tmp_path, record), None)
     because = report.ledger.by_locator["table2/pvt_tiny/miou"].because
-    assert missing_facts(because, "size_divisor None (paper: 32)") == []
+    assert missing_facts(because, "size_divisor none (paper: 32)") == []
     assert report.other_tasks == ("segmentation",)
 
 
@@ -153,7 +153,10 @@ def test_the_departure_of_a_start_is_one_sentence_for_all_seeds(paper, tmp_path)
     ]
     because = verdict_on(paper, tmp_path, "table6/dynamicvit_lvs_0.5/top1", *records).because
     assert because.count("token labels") == 1
-    assert missing_facts(because, "its start classification/lvvit_small differs: it is trained without") == []
+    assert (
+        missing_facts(because, "the recipe of its start classification/lvvit_small differs: it is trained without")
+        == []
+    )
 
 
 def test_the_page_of_claims_names_the_claims_file_of_the_experiment(changed, tmp_path):
