@@ -472,3 +472,13 @@ def test_endless_numbers_are_shortened(dataset):
         (problem,) = problems_of(dataset)
         assert len(problem) - len(str(dataset.root)) < 400
         assert missing_facts(problem, next(iter(values)), "expected", "found 1000") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"), [("images", {"file_name": ""}), ("images", {"width": 0}), ("categories", {"name": ""})]
+)
+def test_annotations_of_an_entry_with_a_problem_are_not_reported_too(dataset, key, wrong):
+    file = edit(dataset, "train", lambda content: content[key][0].update(wrong))
+    found = [line for line in problems_of(dataset) if line.startswith(f"{file}: ")]
+    assert not [line for line in found if "annotations[" in line]
+    assert found[0].startswith(f"{file}: {key}[0]")

@@ -147,7 +147,7 @@ def check_annotation_file(
         images=_check_images(file, content, findings),
         categories=_check_categories(file, content, dataset.num_classes, findings),
     )
-    checks = _InstanceChecks(file, checked, findings)
+    checks = _InstanceChecks(file, checked, findings, _ids_in(content, "images"), _ids_in(content, "categories"))
     for at, entry in _valid_entries(file, content, "annotations", _INSTANCE_KEYS, findings):
         checks.add(at, entry)
     if not only_form:
@@ -245,18 +245,34 @@ def _check_categories(file: Path, content: Entry, num_classes: int, findings: Fi
 _INSTANCE_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
 
+def _ids_in(content: Entry, key: str) -> set[int]:
+    """Return the integer ids in the list ``key``."""
+    entries = content.get(key)
+    found = [entry.get("id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return {number for number in found if is_integer(number)}
+
+
 class _InstanceChecks:
     """Checks of the instances of one file.
 
     Args:
         file: The annotation file.
-        content: Its images and categories; receives the counts.
+        content: Its valid images and categories; receives the counts.
         findings: Receives the problems.
+        image_ids: The ids of all images, also of those that have a problem of their own.
+        category_ids: The same of the categories.
     """
 
-    def __init__(self, file: Path, content: AnnotationFile, findings: Findings):
+    def __init__(
+        self,
+        file: Path,
+        content: AnnotationFile,
+        findings: Findings,
+        image_ids: set[int],
+        category_ids: set[int],
+    ):
         self._file, self._content, self._findings = file, content, findings
-        self._categories = {number for number, _ in content.categories}
+        self._image_ids, self._category_ids = image_ids, category_ids
         self._ids: set[int] = set()
         self._sizes: Counter[str] = Counter(small=0, medium=0, large=0)
         self._number = 0
@@ -275,8 +291,10 @@ class _InstanceChecks:
             self._report("annotations with a wrong iscrowd", message, at)
         image = self._content.images.get(entry["image_id"])
         if image is None:
-            message = f"image_id {entry['image_id']} is not an image of this file"
-            self._report("annotations of no image", message, at)
+            self._has_problem = True
+            if entry["image_id"] not in self._image_ids:
+                message = f"image_id {entry['image_id']} is not an image of this file"
+                self._report("annotations of no image", message, at)
             return
         width, height = image["width"], image["height"]
         box, area, segmentation = entry["bbox"], entry["area"], entry["segmentation"]
@@ -346,7 +364,7 @@ class _InstanceChecks:
         if number in self._ids:
             self._report("annotation ids given twice", "id given twice", at)
         self._ids.add(number)
-        if entry["category_id"] not in self._categories:
+        if entry["category_id"] not in self._category_ids:
             message = f"category_id {entry['category_id']} is not a category of this file"
             self._report("annotations of no category", message, at)
 
