@@ -133,7 +133,7 @@ class LatencyConfig(StrictModel):
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the measurement and of its record.")
     baseline: str = Field(description="Model that the ratios refer to. It is timed in every round.")
     models: list[str] = Field(min_length=1, description="Other models that are timed in every round.")
-    image_size: int = Field(224, gt=0, description="Side of the square input, in pixels.")
+    image_size: int = Field(224, ge=32, description="Side of the square input, in pixels.")
     batch_size: int = Field(1, gt=0, description="Images per batch.")
     warmup: int = Field(
         5, ge=0, description="Smallest number of discarded rounds. More are discarded until the speed is steady."

@@ -7,6 +7,7 @@ nested section is written with a dot: ``token_pruning.teacher``.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +23,9 @@ from hafabench.errors import Problem, UserError
 
 Task = Literal["classification", "segmentation", "detection"]
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "detection")
+
+# The names of timm's policies, and their options.
+_POLICY = re.compile("(original|originalr|v0|v0r|3a|rand|augmix)(-[a-z]+[0-9.]*)*")
 
 
 class Recipe(StrictModel, ABC):
@@ -75,6 +79,11 @@ class Recipe(StrictModel, ABC):
     def lr_per_image(self) -> float:
         """The peak learning rate divided by the number of images for which it is given."""
         return self.lr / self.lr_batch
+
+    @property
+    def images_go_in(self) -> int:
+        """A number of which the images per step of each process have to be a multiple."""
+        return 1
 
     @abstractmethod
     def steps(self, images: int) -> int:
@@ -132,7 +141,7 @@ class ClassificationRecipe(Recipe):
     size_keys: ClassVar[tuple[str, ...]] = ("image_size",)
     schedule_keys: ClassVar[tuple[str, ...]] = ("epochs", "warmup_epochs", "batch_size")
 
-    image_size: int = Field(gt=0, description="Side of the square input, in pixels.")
+    image_size: int = Field(ge=32, description="Side of the square input, in pixels.")
     eval_crop: float = Field(
         gt=0,
         le=1,
@@ -173,13 +182,21 @@ class ClassificationRecipe(Recipe):
         None, description="How a model learns to drop tokens. Only models with keep rates have this section."
     )
 
+    @property
+    def images_go_in(self) -> int:
+        # Mixup and CutMix mix a batch with its own reverse.
+        return 2 if self.mixup or self.cutmix else 1
+
     def problems(self, images: int) -> dict[str, str]:
         found = super().problems(images)
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
+        if self.batch_size % self.images_go_in:
             found["batch_size"] = f"mixup and CutMix need an even number of images per step, found {self.batch_size}"
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             found["crop_scale"] = f"expected two shares from 0 to 1, the smaller one first, found {[low, high]}"
+        if self.auto_augment is not None and not _POLICY.fullmatch(self.auto_augment):
+            example = "'rand-m9-mstd0.5-inc1'"
+            found["auto_augment"] = f"expected a policy of timm such as {example}, found {self.auto_augment!r}"
         pruning = self.token_pruning
         if pruning is not None and pruning.frozen_epochs >= self.epochs:
             message = f"{pruning.frozen_epochs} epochs frozen, but the training has only {self.epochs}"

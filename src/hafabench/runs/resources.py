@@ -131,7 +131,7 @@ class ResourceRequests:
     def gpus_of(self, run: Run) -> tuple[int, int]:
         """GPUs and nodes of a training: the paper's number, or the largest within the limits that divides the batch.
 
-        The limits are those of the experiment and of the site.
+        The limits are those of the experiment and of the site. With mixup or CutMix, the share of each GPU is even.
 
         Raises:
             UserError: If no number of GPUs on the site divides the batch evenly.
@@ -142,7 +142,7 @@ class ResourceRequests:
         wanted = self.experiment.config.gpus or int(self.throughput.rates.gpus.value)
         for gpus in range(min(wanted, pool.gpus * pool.max_nodes), 0, -1):
             nodes = math.ceil(gpus / pool.gpus)
-            if batch % gpus == 0 and gpus % nodes == 0:
+            if batch % (gpus * run.recipe.images_go_in) == 0 and gpus % nodes == 0:
                 return gpus, nodes
         raise UserError(Problem(run.id, "batch_size", f"{batch} images cannot be shared among the site's GPUs"))
 

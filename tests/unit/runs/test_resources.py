@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from operator import itemgetter
 
 import pytest
@@ -152,6 +153,16 @@ def test_retries_ask_for_more_within_the_limits(paper):
     assert tenth.runtime == 24 * 60
     assert tenth.mem_mb == 400 * 1024
     assert (second.gpus, second.cpus) == (first.gpus, first.cpus)
+
+
+def test_each_gpu_gets_an_even_number_of_images_with_mixup(paper):
+    run = expand(paper)["classification/pvt_tiny/seed0"]
+    assert run.recipe.mixup
+    odd = replace(run, recipe=run.recipe.model_copy(update={"batch_size": 1000}))
+    # Eight GPUs would get 125 images each.
+    assert ResourceRequests(paper, Site()).gpus_of(odd) == (5, 1)
+    plain = replace(run, recipe=odd.recipe.model_copy(update={"mixup": 0.0, "cutmix": 0.0}))
+    assert ResourceRequests(paper, Site()).gpus_of(plain) == (8, 1)
 
 
 def test_a_training_fits_the_site_and_shares_its_batch_evenly(paper):
