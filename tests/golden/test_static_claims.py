@@ -30,6 +30,7 @@ CONTRADICTED = {
     "table6/pvt_v2_b2_hafa/gflops",
     "table6/swin_tiny/params_m",
     "table6/swin_tiny_hafa/params_m",
+    "table6/swin_tiny_hafa/gflops",
     "table6/dynamic_swin_tiny_0.25/gflops",
 }
 
@@ -53,7 +54,7 @@ def test_every_static_figure_is_settled(ledger, verdicts):
     assert len(verdicts) == 73
     assert all(verdict.is_settled and verdict.because for verdict in ledger.verdicts)
     assert {name for name, verdict in verdicts.items() if verdict.verdict == "contradicted"} == CONTRADICTED
-    assert ledger.totals() == {"reproduced": 40, "reproduced under a convention": 25, "contradicted": 8}
+    assert ledger.totals() == {"reproduced": 40, "reproduced under a convention": 24, "contradicted": 9}
 
 
 def test_verdicts_under_a_convention_name_the_convention(ledger):
@@ -95,23 +96,26 @@ def test_contradictions_suggest_what_the_figure_might_be(verdicts):
 
 def test_a_convention_settles_only_where_it_holds(ledger):
     for fit in ledger.fits[2:]:
-        assert fit.holds, fit.row_convention.convention
-        assert len(fit.explained) >= 0.75 * len(fit.rows)
+        # A convention of several tables is judged by the rows of each table alone.
+        assert len({name.split("/")[0] for name in fit.rows}) == 1
+        assert fit.holds == (len(fit.explained) >= 0.75 * len(fit.rows)), fit.row_convention.convention
+        assert fit.holds or not fit.settled
         # The figures that the convention does not equal are listed.
         assert set(fit.rows) == {*fit.explained, *fit.fails_on}
-        assert set(fit.fails_on) <= CONTRADICTED | {"table2/resnet18/params_m"} | {
+        assert not fit.holds or set(fit.fails_on) <= CONTRADICTED | {"table2/resnet18/params_m"} | {
             name for other in ledger.fits for name in other.settled
         }
     settled = Counter(name for fit in ledger.fits for name in fit.settled)
     assert set(settled.values()) == {1}
-    assert settled.total() == 65
+    assert settled.total() == 64
 
 
 def test_the_whole_of_table_2_is_printed_by_mmsegs_counter(ledger):
     (mmseg,) = [s for s in ledger.fits if s.row_convention.convention == "hook counter + attention in mmseg"]
     assert (len(mmseg.rows), len(mmseg.explained)) == (9, 9)
-    (report,) = [s for s in ledger.fits if s.row_convention.convention == "mmseg's report"]
-    assert (len(report.rows), report.fails_on) == (18, ("table3/pvt_tiny_hafa/params_m",))
+    table2, table3 = [s for s in ledger.fits if s.row_convention.convention == "mmseg's report"]
+    assert (len(table2.rows), table2.fails_on) == (9, ())
+    assert (len(table3.rows), table3.fails_on) == (9, ("table3/pvt_tiny_hafa/params_m",))
 
 
 def test_no_sum_of_kinds_prints_both_b1_and_b2(experiment):
