@@ -66,6 +66,7 @@ def checkout(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_added_models_pass_the_contract_tests(checkout):
     assert [file for file, _ in code_blocks()].count(CATALOG) == len(ADDED)
     (checkout / "tests/contract/test_counted.py").write_text(COUNTED)

@@ -25,6 +25,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return load_checkpoint(run.checkpoint)["state_dict"]
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path, images):
     alone, shared = (tiny_run(tmp_path / name, images=images) for name in ("alone", "shared"))
     process = start(shared.folder, images, processes=2)
@@ -106,6 +107,7 @@ def test_drop_path_is_the_recipes_and_no_librarys_default(tmp_path, images, mode
     assert max(rates, default=0.0) == pytest.approx(rate)
 
 
+@pytest.mark.slow
 def test_every_value_of_the_recipe_reaches_the_training(tmp_path, images):
     base = {"optimizer": "sgd", "lr": 0.1, "epochs": 2, "checkpoint_every": 100}
     changes = [

@@ -244,6 +244,7 @@ def test_training_changes_backbone_neck_and_heads(finished, task):
         assert biases and all(bias.any() for bias in biases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_killed_training_ends_with_the_same_weights(finished, tmp_path, monkeypatch, capfd, task):
     whole = finished(task).run

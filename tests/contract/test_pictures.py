@@ -39,7 +39,10 @@ def check_files(sheet: Sheet, layout: SheetLayout, folder: Path) -> None:
     assert all(sha256_of(folder / tile.file) == tile.sha256 for row in sheet.rows for tile in row.tiles)
 
 
-@pytest.mark.parametrize("family", ["pvt_tiny", "pvt_v2_b1", "swin_tiny"])
+@pytest.mark.parametrize(
+    "family",
+    ["pvt_tiny", *(pytest.param(family, marks=pytest.mark.slow) for family in ("pvt_v2_b1", "swin_tiny"))],
+)
 def test_sampling_points_of_every_family(tmp_path, family):
     images = tmp_path / "images"
     tiny_classification.make_images(images)

@@ -207,11 +207,12 @@ def test_recomputing_blocks_gives_the_same_gradients():
     "name",
     [
         "pvt_tiny_hafa",
-        pytest.param("pvt_v2_b1_hafa", marks=pytest.mark.slow),
-        pytest.param("pvt_v2_b1_sia_sia_sia", marks=pytest.mark.slow),
-        pytest.param("swin_tiny_hafa", marks=pytest.mark.slow),
+        "pvt_v2_b1_hafa",
+        "pvt_v2_b1_sia_sia_sia",
+        "swin_tiny_hafa",
     ],
 )
+@pytest.mark.slow
 def test_compiles_as_one_graph_with_its_gradient(name):
     model = create(name, num_classes=3, drop_path_rate=0.0, **SMALL[CATALOG[name].family])
     x = torch.randn(2, 3, 64, 64)

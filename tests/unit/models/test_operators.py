@@ -171,6 +171,7 @@ def test_versions_are_text(mmcv_ops):
     assert mmcv_ops.get_compiling_cuda_version()
 
 
+@pytest.mark.slow
 def test_a_compiled_extension_is_left_alone(tmp_path):
     """A package `mmcv` with its own `_ext` represents a full mmcv: `install` must return this `_ext`."""
     package = tmp_path / "mmcv"
