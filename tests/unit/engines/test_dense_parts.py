@@ -219,7 +219,7 @@ def bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
         return matrix
 
     height_matrix, width_matrix = weights(image.shape[0], height), weights(image.shape[1], width)
-    return np.einsum("ab,bcd,ec->aed", height_matrix, image.astype(float), width_matrix)
+    return np.einsum("ab,bcd,ec->aed", height_matrix, image.astype(float), width_matrix, optimize=True)
 
 
 def evaluation_input(tmp_path, size: tuple[int, int], divisor: int | None):
