@@ -58,10 +58,10 @@ def read_image(path: Path | str, mode: str | None = "RGB") -> Image.Image:
         UnreadableImage: If the file is missing, truncated or damaged, or has values of 32 bits, or is an index mask
             with an EXIF orientation.
     """
-    if Path(path).is_fifo():
-        # Opening it would wait for a process that writes into it.
-        raise UnreadableImage(Problem(str(path), "", "expected a regular file, found a named pipe"))
     try:
+        if Path(path).is_fifo():
+            # Opening it would wait for a process that writes into it.
+            raise UnreadableImage(Problem(str(path), "", "expected a regular file, found a named pipe"))
         with Image.open(path) as image:
             image.load()
             orientation = _orientation(image)
@@ -85,9 +85,9 @@ def image_size(path: Path | str) -> tuple[int, int] | None:
     Returns:
         The size, after the EXIF orientation if it precedes the pixels; None if the file cannot be read.
     """
-    if Path(path).is_fifo():
-        return None
     try:
+        if Path(path).is_fifo():
+            return None
         with Image.open(path) as image:
             width, height = image.size
             return (height, width) if _orientation(image) >= 5 else (width, height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
-from hafabench.data.images import UnreadableImage, annotated_size_problem, orientation_note, read_image
+from hafabench.data.images import UnreadableImage, annotated_size_problem, image_size, orientation_note, read_image
 from tests.support.messages import missing_facts
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
@@ -160,3 +161,14 @@ def test_sixteen_bits_of_pgm_are_scaled(tmp_path):
     path.write_bytes(b"P5 8 8 65535\n" + values.tobytes())
     assert np.array_equal(np.asarray(read_image(path))[..., 0], values >> 8)
     assert np.array_equal(np.asarray(read_image(path)), opencv(path))
+
+
+def test_what_cannot_be_a_file_is_refused(tmp_path):
+    for name in ("x" * 300 + ".jpg", "nul\0.jpg", "."):
+        with pytest.raises(UnreadableImage):
+            read_image(tmp_path / name)
+        assert image_size(tmp_path / name) is None
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImage, match="named pipe"):
+        read_image(tmp_path / "pipe.jpg")
+    assert image_size(tmp_path / "pipe.jpg") is None
