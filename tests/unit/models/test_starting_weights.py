@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 
 from hafabench.config.catalog import CATALOG, ModelSpec
-from hafabench.errors import UserError
+from hafabench.errors import Problem, UserError
 from hafabench.models import create
+from hafabench.models.checkpoints import starting
 from hafabench.models.checkpoints.classifier import undecorated
 from hafabench.models.checkpoints.published import fit_backbone
 from hafabench.models.registry import family_of
@@ -136,3 +138,10 @@ def test_a_detector_is_no_classifier():
     weights = {f"backbone.{name}": value for name, value in classifier.state_dict().items()}
     with pytest.raises(UserError, match=r"unknown to the model: neck\.lateral_convs\.0\.conv\.weight"):
         fit_backbone(backbone, weights | {"neck.lateral_convs.0.conv.weight": torch.zeros(1)}, TINY, {})
+
+
+def test_suggested_renames_name_the_key_of_an_experiment_file():
+    run = SimpleNamespace(model=CATALOG["pvt_tiny"])
+    named = starting._named(run, Problem("a.pth", "", "renames that the shapes suggest: --rename a=b"))
+    assert str(named).endswith("--rename a=b; in an experiment file, write each as `rename: {OLD: NEW}`")
+    assert "rename" not in str(starting._named(run, Problem("a.pth", "", "no such file")))

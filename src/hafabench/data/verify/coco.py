@@ -249,7 +249,7 @@ def _ids_in(content: Entry, key: str) -> set[int]:
     """Return the integer ids in the list ``key``."""
     entries = content.get(key)
     found = [entry.get("id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    return {number for number in found if is_integer(number)}
+    return {number for number in found if isinstance(number, int) and is_integer(number)}
 
 
 class _InstanceChecks:

@@ -35,7 +35,10 @@ def check_starting_weights(runs: Iterable[Run]) -> None:
 
 
 def _named(run: Run, problem: Problem | str) -> Problem | str:
-    """Name the model in a problem of its weights."""
+    """Name the model in a problem of its weights, and the key that stands for an option of the command line."""
+    message = problem if isinstance(problem, str) else problem.message
+    if "--rename " in message:
+        message += "; in an experiment file, write each as `rename: {OLD: NEW}`"
     if isinstance(problem, str):
-        return f"{run.model.name}: {problem}"
-    return Problem(problem.file, problem.key, f"weights of {run.model.name}: {problem.message}", problem.line)
+        return f"{run.model.name}: {message}"
+    return Problem(problem.file, problem.key, f"weights of {run.model.name}: {message}", problem.line)
