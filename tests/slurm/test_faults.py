@@ -118,27 +118,37 @@ def sessions(tmp_path_factory, session_cluster, undisturbed) -> Iterator[dict[st
     }
     folder = tmp_path_factory.mktemp("faults")
     running: dict[str, Session] = {}
-    try:
-        for name, (pool, _, arguments, seeds) in faults.items():
-            site = {"cpu": pool, "stop_margin_minutes": margin if name == "time limit" else 0.5}
-            session = Session(session_cluster, Workspace(folder / name.replace(" ", "_"), site, undisturbed))
-            if name == "controller restart":
-                # One of several jobs fails: its work checkpoint cannot be read, and is never deleted automatically.
-                broken = session.workspace.run_folder(seed=1) / "work/state.pth"
-                broken.parent.mkdir(parents=True)
-                broken.write_bytes(b"not a state")
-            session.driver = session.workspace.start(session_cluster, *arguments, seeds=seeds)
-            running[name] = session
-        waiting = dict(running)
+
+    def start(name: str) -> None:
+        pool, _, arguments, seeds = faults[name]
+        site = {"cpu": pool, "stop_margin_minutes": margin if name == "time limit" else 0.5}
+        session = Session(session_cluster, Workspace(folder / name.replace(" ", "_"), site, undisturbed))
+        if name == "controller restart":
+            # One of several jobs fails: its work checkpoint cannot be read, and is never deleted automatically.
+            broken = session.workspace.run_folder(seed=1) / "work/state.pth"
+            broken.parent.mkdir(parents=True)
+            broken.write_bytes(b"not a state")
+        session.driver = session.workspace.start(session_cluster, *arguments, seeds=seeds)
+        running[name] = session
+
+    def let_faults_occur(names: list[str]) -> None:
+        for name in names:
+            start(name)
+        waiting = {name: running[name] for name in names}
         deadline = time.monotonic() + PATIENCE
         while waiting:
             assert time.monotonic() < deadline, f"never trained: {list(waiting)}"
             for name, session in list(waiting.items()):
                 finished = session.driver.process.poll()
                 assert finished is None, f"{name}: over before its fault: {session.driver.output[-4000:]}"
-                if session.workspace.is_training() and (name != "controller restart" or len(waiting) == 1):
+                if session.workspace.is_training():
                     faults[name][1](waiting.pop(name))
             time.sleep(0.1)
+
+    try:
+        *first, last = faults
+        let_faults_occur(first)
+        let_faults_occur([last])
         yield running
     finally:
         for session in running.values():

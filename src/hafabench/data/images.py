@@ -29,6 +29,8 @@ from PIL import ExifTags, Image
 
 from hafabench.errors import Problem, UserError
 
+# Formats with pixels; MPO is a kind of JPEG. Pillow reads others as well, and runs Ghostscript for PostScript files.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 # Errors that Pillow raises for files that are truncated, damaged or no images.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _WITHOUT_PREMULTIPLIED_ALPHA = {"RGBa": "RGBA", "La": "LA"}
@@ -62,7 +64,7 @@ def read_image(path: Path | str, mode: str | None = "RGB") -> Image.Image:
         if Path(path).is_fifo():
             # Opening it would wait for a process that writes into it.
             raise UnreadableImage(Problem(str(path), "", "expected a regular file, found a named pipe"))
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             image.load()
             orientation = _orientation(image)
             # The pixels stay valid after the file is closed.
@@ -88,7 +90,7 @@ def image_size(path: Path | str) -> tuple[int, int] | None:
     try:
         if Path(path).is_fifo():
             return None
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
             return (height, width) if _orientation(image) >= 5 else (width, height)
     except _DECODING_ERRORS:
@@ -97,7 +99,7 @@ def image_size(path: Path | str) -> tuple[int, int] | None:
 
 def is_turned(path: Path | str) -> bool:
     """Return whether an image file, which can be decoded, has an EXIF orientation that `read_image` applies."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=_FORMATS) as image:
         return _orientation(image) != 1
 
 
@@ -128,7 +130,7 @@ def orientation_note(path: Path | str, expected: tuple[int, int]) -> str:
     Returns:
         Text to append to the message; empty unless the image has the expected size before its orientation is applied.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=_FORMATS) as image:
         image.load()
         orientation = _orientation(image)
         if orientation == 1 or image.size != expected:

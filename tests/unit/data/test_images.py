@@ -163,6 +163,13 @@ def test_sixteen_bits_of_pgm_are_scaled(tmp_path):
     assert np.array_equal(np.asarray(read_image(path)), opencv(path))
 
 
+def test_no_program_is_run_for_postscript_under_the_name_of_an_image(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(NOISE).save(path, format="EPS")
+    with pytest.raises(UnreadableImage, match="not an image"):
+        read_image(path)
+
+
 def test_what_cannot_be_a_file_is_refused(tmp_path):
     for name in ("x" * 300 + ".jpg", "nul\0.jpg", "."):
         with pytest.raises(UnreadableImage):
