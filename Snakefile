@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 
 from hafabench.config.site import load_site, site_file
 from hafabench.config.experiment import load_experiment
+from hafabench.config.names import NAME_PATTERN
 from hafabench.config.shipped import own_or_shipped
 from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
@@ -64,7 +65,8 @@ include: "workflow/rules/common.smk"
 
 wildcard_constraints:
     task="classification|segmentation|detection",
-    model=r"[\w.]+",
+    model=NAME_PATTERN,
+    group=NAME_PATTERN,
     seed=r"\d+",
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from hafabench.config.claims import ClaimsConfig
 from hafabench.config.experiment import ExperimentConfig
+from hafabench.config.names import MAX_NAME
 from hafabench.config.recipes import RECIPE_TYPES, DenseRecipe, Recipe, RecipeFile, Sourced
 from hafabench.config.regression import GateLimits
 from hafabench.config.site import Site
@@ -269,6 +270,9 @@ All files are YAML, read by the core schema of YAML 1.2: `24:00:00`, `12:30`, da
 reads the experiment file as well, before hafabench does. It may end with a traceback on a file that is not valid
 YAML, of which `hafabench check` names the line.
 
+A *name* consists of at most {MAX_NAME} ASCII letters, digits, `_`, `-` and single dots, and begins with a letter, a
+digit or `_`. Two names that differ only in case are refused where both would be names of files.
+
 The first line of each file in `configs/` names its JSON Schema. Editors (for example VS Code with the YAML extension)
 use it to complete and check keys:
 
@@ -388,9 +392,14 @@ def _references(about: JsonSchema) -> Iterator[tuple[str, str]]:
         yield "", about["$ref"].rpartition("/")[2]
     for option in about.get("anyOf", ()):
         yield from _references(option)
-    for key, mark in (("items", "[]"), ("additionalProperties", ".<key>")):
-        if isinstance(about.get(key), dict):
-            yield from ((mark + suffix, name) for suffix, name in _references(about[key]))
+    for values, mark in ((about.get("items"), "[]"), (_values(about), ".<key>")):
+        if isinstance(values, dict):
+            yield from ((mark + suffix, name) for suffix, name in _references(values))
+
+
+def _values(about: JsonSchema) -> Any:
+    """Return the schema of the values of a mapping, whose keys may have to match a pattern."""
+    return next(iter(about.get("patternProperties", {}).values()), about.get("additionalProperties"))
 
 
 def describe_type(about: JsonSchema) -> str:
@@ -407,13 +416,15 @@ def describe_type(about: JsonSchema) -> str:
             return f"[{', '.join(describe_type(item) for item in about['prefixItems'])}]"
         return f"list of {_plural(describe_type(about['items']))}"
     if kind == "object" or "$ref" in about:
-        values, keys = about.get("additionalProperties"), about.get("propertyNames", {}).get("enum")
+        values, keys = _values(about), about.get("propertyNames", {}).get("enum")
         if not isinstance(values, dict) or not values:
             return "mapping"
         return f"mapping {f'from {_alternatives(keys)} to' if keys else 'of'} {_plural(describe_type(values))}"
     if kind in ("integer", "number"):
         return f"{kind}{_bounds(about)}"
     if kind == "string":
+        if about.get("format") == "name":
+            return "name"
         pattern = f" matching `{about['pattern']}`" if "pattern" in about else ""
         return ("path" if about.get("format") == "path" else "string") + pattern
     return {"boolean": "`true` or `false`", "null": "null"}.get(str(kind), "any")
@@ -425,7 +436,7 @@ def _alternatives(values: list[str]) -> str:
 
 
 def _plural(name: str) -> str:
-    return re.sub(r"^(integer|number|string|path|mapping|list)\b", r"\1s", name)
+    return re.sub(r"^(integer|number|string|name|path|mapping|list)\b", r"\1s", name)
 
 
 def _bounds(about: JsonSchema) -> str:

@@ -6,7 +6,6 @@ This module imports no torch. `load_experiment` is its entry point; `hafabench.r
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hafabench.config.base import RenamedKeysModel, StrictModel, UserPath, check
 from hafabench.config.catalog import CATALOG, ModelSpec
 from hafabench.config.claims import ClaimsConfig, load_claims_config
 from hafabench.config.custom_models import ModelConfig, WeightsConfig
+from hafabench.config.names import Name, pattern_problem, same_folded
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, RecipeFile, Task, field_of, load_recipe
 from hafabench.config.shipped import own_or_shipped
 from hafabench.config.tables import TableLayout, load_table_layouts
@@ -52,7 +52,7 @@ class DigitsGenerator(StrictModel):
 class DatasetConfig(RenamedKeysModel, populate_by_name=True):
     """The data set of one task."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the data set in records and tables.")
+    name: Name = Field(description="Name of the data set in records and tables.")
     data_format: Literal["imagenet", "coco", "ade20k"] = Field(
         validation_alias=AliasChoices("format", "layout"),
         serialization_alias="layout",
@@ -98,6 +98,14 @@ class Override(StrictModel):
     )
     why: str = Field(min_length=3, description="Reason. `hafabench explain` shows it as the source of the values.")
 
+    @field_validator("runs")
+    @classmethod
+    def _is_pattern(cls, runs: str) -> str:
+        problem = pattern_problem(runs)
+        if problem:
+            raise ValueError(problem)
+        return runs
+
 
 _PAPER_SIZES = {"classification": (224, 224), "segmentation": (512, 512), "detection": (800, 1280)}
 _PAPER_CLASSES = {"classification": 1000, "segmentation": 150, "detection": 80}
@@ -130,7 +138,7 @@ class LatencyConfig(StrictModel):
     # Keys that were added after the first records were made. They are part of a fingerprint unless they are None.
     added_later: ClassVar[frozenset[str]] = frozenset({"interval", "throughput_batch"})
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the measurement and of its record.")
+    name: Name = Field(description="Name of the measurement and of its record.")
     baseline: str = Field(description="Model that the ratios refer to. It is timed in every round.")
     models: list[str] = Field(min_length=1, description="Other models that are timed in every round.")
     image_size: int = Field(224, ge=32, description="Side of the square input, in pixels.")
@@ -160,8 +168,7 @@ class LatencyConfig(StrictModel):
 class ExperimentConfig(StrictModel):
     """An experiment: data sets, the models to train, and what is measured."""
 
-    experiment: str = Field(
-        pattern=r"^[a-z0-9_]+$",
+    experiment: Name = Field(
         description="Name of the experiment and of its folders below `results/` and `reports/`.",
     )
     title: str = Field(description="Title of the report.")
@@ -201,7 +208,7 @@ class ExperimentConfig(StrictModel):
         description="File of the claims, relative to the experiment file; by default `claims.yaml` beside it, or "
         "else the file of this project.",
     )
-    models: dict[str, ModelConfig] = Field(
+    models: dict[Name, ModelConfig] = Field(
         default_factory=dict,
         description="Models that the experiment defines, by name, and published weights that models start from. "
         "Models of the catalog (`hafabench models`) can only be given `weights`.",
@@ -218,17 +225,16 @@ class ExperimentConfig(StrictModel):
     @field_validator("experiment")
     @classmethod
     def _no_reserved_name(cls, name: str) -> str:
-        if name == "baseline":
+        if name.casefold() == "baseline":
             raise ValueError("results/baseline is the folder of the regression gate; expected another name")
         return name
 
     @field_validator("latency")
     @classmethod
     def _no_measurement_twice(cls, groups: list[LatencyConfig]) -> list[LatencyConfig]:
-        names = [group.name for group in groups]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"expected different names of measurements, found {', '.join(twice)} twice")
+        for one, other in same_folded(group.name for group in groups):
+            found = f"{one} twice" if one == other else f"{one} and {other}, which differ in case only"
+            raise ValueError(f"expected different names of measurements, found {found}")
         return groups
 
     @field_validator("seeds")
@@ -387,12 +393,11 @@ def _collected(problems: list[Problem | str]) -> Iterator[None]:
 
 def _models(source: YamlFile, config: ExperimentConfig, problems: list[Problem | str]) -> dict[str, ModelSpec]:
     models = dict(CATALOG)
+    for one, other in same_folded(dict.fromkeys([*CATALOG, *config.models])):
+        message = f"expected a name that differs from {one} not only in case, because both are names of folders"
+        problems.append(source.problem(("models", other), message))
     for name, entry in config.models.items():
         at = ("models", name)
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", name):
-            message = "expected a name of letters, digits, _ and . (it is the name of a folder)"
-            problems.append(source.problem(at, message))
-            continue
         if name in CATALOG:
             problems += _catalog_model_problems(source, at, entry)
             continue

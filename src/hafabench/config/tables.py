@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hafabench.config.base import StrictModel
 from hafabench.config.metrics import METRICS, Direction, MetricSpec, Verb, metric_of_paper, unknown_metric
+from hafabench.config.names import Name, name_problem, same_folded
 from hafabench.config.recipes import Task
 from hafabench.config.yaml_file import YamlFile
 
@@ -87,6 +88,10 @@ class Column(StrictModel):
             raise ValueError(f"{self.metric_name} is not a metric of {self.task}")
         return self
 
+    def latency_group(self, group: str) -> str | None:
+        """Return the name of the latency measurement that fills the column in rows of ``group``, if one does."""
+        return self.latency and self.latency.replace("{group}", group)
+
     @property
     def registered(self) -> MetricSpec:
         """The metric that fills the column."""
@@ -119,7 +124,9 @@ class Row(StrictModel):
     baseline: str | None = Field(
         None, description="Model that the row is compared with; null for a row without comparison."
     )
-    row: str | None = Field(None, description="Name of the row in the file of the paper's values; null uses `model`.")
+    row: Name | None = Field(
+        None, description="Name of the row in the file of the paper's values; null uses `model`."
+    )
 
 
 class TableLayout(StrictModel):
@@ -134,6 +141,16 @@ class TableLayout(StrictModel):
     )
     columns: list[Column] = Field(min_length=1, description="Columns from left to right.")
     rows: list[Row] = Field(min_length=1, description="Rows from top to bottom.")
+
+    @model_validator(mode="after")
+    def _measurements_have_names(self) -> TableLayout:
+        for column in self.columns:
+            for row in self.rows:
+                group = column.latency_group(row.group)
+                problem = group is not None and name_problem(group)
+                if problem:
+                    raise ValueError(f"latency {column.latency!r} of column {column.header!r}: {problem}")
+        return self
 
     @property
     def number(self) -> str:
@@ -150,6 +167,13 @@ class TablesFile(StrictModel):
     """The tables file."""
 
     tables: list[TableLayout] = Field(description="Table layouts, in the order of the report.")
+
+    @field_validator("tables")
+    @classmethod
+    def _no_table_twice(cls, tables: list[TableLayout]) -> list[TableLayout]:
+        for one, _ in same_folded(table.id for table in tables):
+            raise ValueError(f"expected different identifiers, found {one} twice")
+        return tables
 
 
 def load_table_layouts(path: Path) -> list[TableLayout]:

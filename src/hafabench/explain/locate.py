@@ -35,7 +35,7 @@ class Place:
     @property
     def latency_group(self) -> str | None:
         """The name of the latency measurement that fills it; None for other columns."""
-        return self.column.latency.format(group=self.row.group) if self.column.latency else None
+        return self.column.latency_group(self.row.group)
 
 
 def places(experiment: Experiment) -> dict[str, Place]:

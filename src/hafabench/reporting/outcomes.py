@@ -87,7 +87,7 @@ class Outcomes:
             model: The model of its row.
             group: The group of its row.
         """
-        source = column.task if column.latency is None else column.latency.format(group=group)
+        source = column.latency_group(group) or column.task
         return [
             outcome
             for outcome in self.all

@@ -54,7 +54,8 @@ class TableMetrics:
 
     def of(self, column: Column, model: str) -> list[Any]:
         """Return the metrics of one column and model. Imported ones are used only if nothing was measured."""
-        source = f"latency/{column.latency.format(group=self._groups.get(model, ''))}" if column.latency else ""
+        group = column.latency_group(self._groups.get(model, ""))
+        source = f"latency/{group}" if group is not None else ""
         found = self._metrics.get((column.verb, column.task, column.metric_name, source, model), [])
         return [metric for metric in found if metric.origin == "measured"] or found
 
