@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from hafabench.config.recipes import ClassificationRecipe
 from hafabench.engines.engine import engine_for
 from hafabench.errors import Problem, UserError
+from hafabench.models.checkpoints.final import belongs_to
 from hafabench.models.checkpoints.storage import Fill, expect_meta, load_checkpoint, load_strict
 from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
-from hafabench.runs.verified_data import data_changes
 
 
 def identity(run: Run) -> dict[str, Any]:
@@ -37,12 +38,12 @@ def identity(run: Run) -> dict[str, Any]:
 
 
 def is_trained(run: Run) -> bool:
-    """Return whether the run's final checkpoint exists and belongs to the current configuration and training data."""
-    if not run.checkpoint.exists():
-        return False
-    meta = load_checkpoint(run.checkpoint).get("meta", {})
-    digest = (meta.get("training") or {}).get("listing_digest")
-    return meta.get("fingerprint") == run.fingerprint and not data_changes(run, {"train": digest})
+    """Return whether the run's final checkpoint exists and belongs to the current configuration and training data.
+
+    Raises:
+        UserError: If the checkpoint cannot be read, or has changed since it was written.
+    """
+    return run.checkpoint.exists() and belongs_to(run, load_checkpoint(run.checkpoint))
 
 
 def collapse_of(content: dict[str, Any]) -> Collapse | None:
@@ -50,9 +51,15 @@ def collapse_of(content: dict[str, Any]) -> Collapse | None:
 
     Args:
         content: The content of the checkpoint.
+
+    Raises:
+        UserError: If the checkpoint contains something else in the place of the outcome.
     """
     found = content.get("meta", {}).get("collapse")
-    return None if found is None else Collapse.model_validate(found)
+    try:
+        return None if found is None else Collapse.model_validate(found)
+    except ValidationError as error:
+        raise UserError(f"meta.collapse of a final checkpoint: {error.errors()[0]['msg']}") from None
 
 
 def load_trained(run: Run, checkpoint: Path, fill: Fill | None = None) -> nn.Module:
@@ -95,4 +102,12 @@ def _fill(model: nn.Module, run: Run, checkpoint: Path, key: str) -> None:
     collapse = collapse_of(content)
     if collapse is not None:
         raise UserError(Problem(str(checkpoint), "", f"contains no weights: {collapse.clause(run.id)}"))
-    load_strict(model, content[key], checkpoint)
+    try:
+        load_strict(model, content.get(key), checkpoint)
+    except UserError as error:
+        raise UserError([*error.problems, advice_to_train_again(run, checkpoint)]) from None
+
+
+def advice_to_train_again(run: Run, checkpoint: Path) -> str:
+    """Return the sentence that tells what to do about a final checkpoint that cannot be used."""
+    return f"restore {checkpoint} from a copy, or delete it; `hafabench train {run.id}` then trains the run again"

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from hafabench.errors import UserError
+from hafabench.models.checkpoints.digest import is_plain
+from hafabench.models.checkpoints.storage import is_finite, tensor_problem
 from hafabench.models.dense_backbone import TimmDenseBackbone
 from hafabench.models.pyramid import Stage, resize_positions
 
@@ -32,19 +34,25 @@ def load_classifier(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor])
     Position embeddings are resized if they were made for another image size.
 
     Raises:
-        UserError: If the weights belong to another model: a shape differs, or no name is shared.
+        UserError: If the weights belong to another model: a shape or a data type differs, or no name is shared. Also
+            if values are not finite.
     """
     target = undecorated(backbone)
     weights = dict(state_dict)
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor) or not is_plain(value):
+            raise UserError(f"{name}: expected a dense tensor with values, found {type(value).__name__}")
+        if not is_finite(value):
+            raise UserError(f"{name}: some values are not finite (NaN or infinity)")
     resize_position_embeddings(target, weights)
     own = target.state_dict()
     shared = own.keys() & weights.keys()
     if not shared:
         raise UserError("weights of another model: they have no name in common with this backbone")
     for name in sorted(shared):
-        if own[name].shape != weights[name].shape:
-            found, expected = tuple(weights[name].shape), tuple(own[name].shape)
-            raise UserError(f"weights of another model: {name} has shape {found}, expected {expected}")
+        problem = tensor_problem(own[name], weights[name])
+        if problem:
+            raise UserError(f"weights of another model: {name}: {problem}")
     target.load_state_dict({name: weights[name] for name in shared}, strict=False)
     return LoadReport(tuple(sorted(own.keys() - shared)), tuple(sorted(weights.keys() - shared)))
 
@@ -63,6 +71,9 @@ def resize_position_embeddings(model: nn.Module, weights: dict[str, torch.Tensor
         positions = stage.pos_grid[0] * stage.pos_grid[1]
         extra = stage.pos_embed.shape[1] - positions
         given = weights[key]
+        # Tensors that cannot be position embeddings are refused later, by their shapes or their kinds of numbers.
+        if given.ndim != 3 or given.shape[1] <= extra or not given.is_floating_point():
+            continue
         side = round((given.shape[1] - extra) ** 0.5)
         if given.shape[1] == positions + extra or side * side + extra != given.shape[1]:
             continue

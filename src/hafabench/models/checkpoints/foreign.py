@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.errors import Problem, UserError
 from hafabench.formatting.names import join_names
 from hafabench.models.checkpoints.classifier import undecorated
+from hafabench.models.checkpoints.digest import is_plain
 from hafabench.models.checkpoints.published import Fitted, fit, fit_backbone
 from hafabench.models.checkpoints.reading import read_tensors
+from hafabench.models.checkpoints.storage import compare_digest, is_finite
 from hafabench.runs.run import Run
 
 # Keys under which other projects store a model's weights in a checkpoint.
@@ -48,6 +49,7 @@ class ForeignWeights:
     def __init__(self, file: Path, part: str | None = None, renames: Mapping[str, str] | None = None):
         self.file, self.renames = file, dict(renames or {})
         content = read_tensors(file, [argparse.Namespace])
+        compare_digest(file, content)
         self.part, self.tensors = _part(content, part, file)
 
     def fill(self, model: nn.Module, run: Run, checkpoint: Path) -> None:
@@ -83,9 +85,11 @@ class ForeignWeights:
             raise UserError(
                 [Problem(str(self.file), self.part, str(problem)) for problem in error.problems]
             ) from None
-        infinite = [name for name, value in self.fitted.state.items() if not value.isfinite().all()]
+        own = undecorated(model).state_dict() if function is fit_backbone else model.state_dict()
+        # A number that is finite in the file may exceed the range of the model's data type.
+        infinite = [name for name, value in self.fitted.state.items() if not is_finite(value.to(own[name].dtype))]
         if infinite:
-            message = f"some weights are not finite: {join_names(infinite)}"
+            message = f"some weights are not finite (NaN or infinity): {join_names(infinite)}"
             raise UserError(Problem(str(self.file), self.part, message))
 
     @property
@@ -168,7 +172,7 @@ def _weights(content: Any, part: str, file: Path, choices: Sequence[str] = ()) -
     names = [name for name in content if not isinstance(name, str)]
     if names:
         raise UserError(Problem(str(file), part, f"expected names of tensors as text, found {names[0]!r}"))
-    sparse = [name for name, value in content.items() if value.layout is not torch.strided or value.is_quantized]
+    sparse = [name for name, value in content.items() if not is_plain(value)]
     if sparse:
         raise UserError(Problem(str(file), part, f"expected dense tensors, found others: {join_names(sparse)}"))
     return dict(content)

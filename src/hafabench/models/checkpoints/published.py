@@ -344,13 +344,22 @@ def _refuse_mismatches(own: Mapping[str, Tensor], named: _Named, leftovers: _Nam
         if name in named and value.shape != named[name].value.shape
     ]
     problems += [
-        f"{named[name].name}: expected floating-point numbers, found {named[name].value.dtype}"
+        f"{named[name].name}: expected {_kind(value.dtype)}, found {named[name].value.dtype}"
         for name, value in own.items()
-        if name in named and value.is_floating_point() and not named[name].value.is_floating_point()
+        if name in named and _kind(value.dtype) != _kind(named[name].value.dtype)
     ]
     problems += _suggestions({name: own[name] for name in missing}, leftovers)
     if problems:
         raise UserError(problems)
+
+
+def _kind(dtype: torch.dtype) -> str:
+    """Return the kind of numbers of a data type. Weights may be stored in any precision of their kind."""
+    if dtype.is_floating_point:
+        return "floating-point numbers"
+    if dtype.is_complex:
+        return "complex numbers"
+    return "truth values" if dtype is torch.bool else "integers"
 
 
 def _suggestions(missing: Mapping[str, Tensor], leftovers: _Named) -> Sequence[str]:

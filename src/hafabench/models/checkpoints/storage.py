@@ -2,12 +2,13 @@
 
 A *final* checkpoint contains ``state_dict``, ``meta`` (the run of the weights and the provenance of their training)
 and, if the training kept a moving average of the weights, ``average``. A *work* checkpoint contains everything that
-an exact resume needs and belongs to one fingerprint.
+an exact resume needs and belongs to one fingerprint. Both contain ``digest``, the digest of everything else in the
+file, which is compared whenever the file is read. Checkpoints of earlier versions have none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,32 @@ from torch import nn
 
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
+from hafabench.models.checkpoints.digest import content_digest, is_plain
 from hafabench.models.checkpoints.reading import read_tensors
 from hafabench.runs.run import Run
 
 FORMAT = "hafabench.checkpoint/1"
+DIGEST = "digest"
+_SHOWN = 8
 
 # Loads the weights of a file into a run's model.
 Fill = Callable[[nn.Module, Run, Path], None]
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` (tensors, numbers, strings and containers of them) to ``path`` atomically."""
+    """Write ``content`` (tensors, numbers, strings and containers of them) and its digest to ``path`` atomically."""
+    stored = {"format": FORMAT, **content}
+    stored[DIGEST] = content_digest(stored, without=[DIGEST])
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+        torch.save(stored, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this project onto the CPU, without unpickling arbitrary objects.
 
     Raises:
-        UserError: If the file is missing, truncated or not a checkpoint of this project.
+        UserError: If the file is missing, truncated or not a checkpoint of this project, or if its content is not
+            that which was written.
     """
     path = Path(path)
     if not path.is_file():
@@ -44,7 +51,42 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise UserError(Problem(str(path), "format", f"expected {FORMAT!r}, found {found!r}"))
+    compare_digest(path, content)
     return content
+
+
+def compare_digest(path: Path, content: Any) -> None:
+    """Compare the content of a file with its digest, if it is a checkpoint of this project that has one.
+
+    Raises:
+        UserError: If the content has changed since it was written.
+    """
+    if not isinstance(content, dict) or content.get("format") != FORMAT or DIGEST not in content:
+        return
+    try:
+        found = content_digest(content, without=[DIGEST])
+    except UserError as error:
+        raise UserError(Problem(str(path), "", str(error))) from None
+    except RecursionError:
+        raise UserError(Problem(str(path), "", "its containers are nested too deeply")) from None
+    if found != content[DIGEST]:
+        message = (
+            f"the content has changed since the checkpoint was written: expected digest {content[DIGEST]!r}, "
+            f"found {found!r}; restore the file from a copy, or delete it to train again"
+        )
+        raise UserError(Problem(str(path), DIGEST, message))
+
+
+def meta_of(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``meta`` of a checkpoint.
+
+    Raises:
+        UserError: If it is missing or no mapping.
+    """
+    meta = content.get("meta")
+    if not isinstance(meta, dict):
+        raise UserError(Problem(str(path), "meta", f"expected the run of the weights, found {type(meta).__name__}"))
+    return meta
 
 
 def expect_meta(path: Path, content: dict[str, Any], **expected: Any) -> None:
@@ -58,7 +100,7 @@ def expect_meta(path: Path, content: dict[str, Any], **expected: Any) -> None:
     Raises:
         UserError: If values differ; all of them are listed.
     """
-    meta = content.get("meta", {})
+    meta = meta_of(path, content)
     problems = [
         Problem(
             str(path),
@@ -72,26 +114,67 @@ def expect_meta(path: Path, content: dict[str, Any], **expected: Any) -> None:
         raise UserError(problems)
 
 
-def load_strict(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Load ``state`` into ``module``.
+def load_strict(module: nn.Module, state: Any, path: Path) -> None:
+    """Load ``state``, tensors by name, into ``module``.
 
     Raises:
-        UserError: If tensors are missing, unexpected or of another shape.
+        UserError: If tensors are missing, unexpected, of another shape or of another data type, or if values are not
+            finite.
     """
+    problems = state_problems(module, state, path)
+    if problems:
+        raise UserError(problems)
+    module.load_state_dict(state)
+
+
+def state_problems(module: nn.Module, state: Any, path: Path) -> list[Problem | str]:
+    """Describe why ``state`` cannot be the state of ``module``; see `load_strict`.
+
+    Args:
+        module: A model, on any device.
+        state: Tensors by name, or whatever else a file contains in their place.
+        path: The file, for error messages.
+    """
+    if not isinstance(state, Mapping):
+        return [Problem(str(path), "", f"expected weights by name, found {type(state).__name__}")]
     own = module.state_dict()
-    problems = []
+    problems: list[Problem] = []
     for key in own.keys() - state.keys():
         problems.append(Problem(str(path), key, "expected by the model, missing in the checkpoint"))
     for key in state.keys() - own.keys():
-        problems.append(Problem(str(path), key, "in the checkpoint, unknown to the model"))
+        problems.append(Problem(str(path), str(key), "in the checkpoint, unknown to the model"))
     for key in own.keys() & state.keys():
-        if own[key].shape != state[key].shape:
-            message = f"expected shape {tuple(own[key].shape)}, found {tuple(state[key].shape)}"
-            problems.append(Problem(str(path), key, message))
-    if problems:
-        problems.sort(key=lambda problem: problem.key)
-        shown = problems[:8]
-        if len(problems) > len(shown):
-            shown.append(Problem(str(path), "", f"and {len(problems) - len(shown)} more such tensors"))
-        raise UserError(shown)
-    module.load_state_dict(state)
+        problem = tensor_problem(own[key], state[key])
+        if problem:
+            problems.append(Problem(str(path), key, problem))
+    problems.sort(key=lambda problem: problem.key)
+    shown: list[Problem | str] = [*problems[:_SHOWN]]
+    if len(problems) > len(shown):
+        shown.append(Problem(str(path), "", f"and {len(problems) - len(shown)} more such tensors"))
+    return shown
+
+
+def tensor_problem(own: Any, found: Any) -> str:
+    """Describe why ``found`` cannot take the place of the tensor ``own``; empty if it can.
+
+    Args:
+        own: A tensor of a model or an optimiser, on any device.
+        found: A tensor of a checkpoint of this project, which stores every tensor in the data type that it has.
+    """
+    if not isinstance(found, torch.Tensor):
+        return f"expected a tensor, found {type(found).__name__}"
+    if not is_plain(found):
+        return "expected a dense tensor with values"
+    if own.shape != found.shape:
+        return f"expected shape {tuple(own.shape)}, found {tuple(found.shape)}"
+    if own.dtype != found.dtype:
+        return f"expected data type {own.dtype}, found {found.dtype}"
+    return "" if is_finite(found) else "some values are not finite (NaN or infinity)"
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Return whether all values of a tensor are finite; integers always are."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    # `isfinite` is not implemented for numbers of 8 bits.
+    return bool((tensor.float() if tensor.dtype.itemsize == 1 else tensor).isfinite().all())
