@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.errors import UserError
-from hafabench.files import atomic_folder
+from hafabench.files import IsMade, atomic_folder
 from hafabench.runs.paths import picture_index, report_files
 from tools.checkout import REPOSITORY
 
@@ -39,11 +39,13 @@ def keep(experiment: Experiment, samples: Path) -> list[Path]:
     sample = samples / experiment.name
     figures = picture_index(experiment).parent
     report = [*report_files(experiment), *(path for path in figures.rglob("*") if path.is_file())]
-    _replace(sample / "report", experiment.reports, report)
+    names = {path.relative_to(experiment.reports) for path in report_files(experiment)}
+    folders = {name.parts[0] for name in names if len(name.parts) > 1}
+    _replace(sample / "report", experiment.reports, report, lambda path: path in names or path.parts[0] in folders)
     if not (sample / "results").is_dir():
         return [sample / "report"]
     records = [path for path in record_files(experiment.results) if "work" not in path.parts]
-    _replace(sample / "results", experiment.results, records)
+    _replace(sample / "results", experiment.results, records, lambda path: any(map(path.match, _RECORDS)))
     return [sample / "report", sample / "results"]
 
 
@@ -76,8 +78,8 @@ def record_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in _RECORDS for path in folder.rglob(pattern))
 
 
-def _replace(folder: Path, source: Path, files: list[Path]) -> None:
-    with atomic_folder(folder) as new:
+def _replace(folder: Path, source: Path, files: list[Path], is_made: IsMade) -> None:
+    with atomic_folder(folder, is_made) as new:
         for path in files:
             target = new / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,17 @@
-"""Atomic writing of files and folders, and digests of files."""
+"""Atomic writing of files and folders, removal of what this program made, and digests of files."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
+import platform
+import re
 import shutil
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +20,11 @@ from hafabench.errors import Problem, UserError
 
 _LARGE = 2**24
 _RECENT_S = 5.0
+# Number of files that a message names.
+_SHOWN = 5
+
+IsMade = Callable[[Path], bool]
+"""Tells whether this program made a file, given its path relative to a folder."""
 
 
 @contextmanager
@@ -23,14 +32,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to ``path``, and rename the file written there to ``path`` at the end.
 
     The content is flushed to disk before it is renamed, so that a crash leaves either the old file or the new one.
+    What killed processes left of the same file is removed first.
 
     Raises:
         UserError: If the disk is full or the folder cannot be written. No partial file is left.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -41,33 +52,205 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _nothing(_path: Path) -> bool:
+    return False
+
+
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, is_made: IsMade = _nothing) -> Iterator[Path]:
     """Yield a new folder next to ``path``, and replace ``path`` by it at the end.
 
     The files are not flushed to disk. A folder that has to survive a power failure is verified by digest before it is
-    used again.
+    used again. What killed processes left of the same folder is removed first. If ``path`` is a symbolic link, the
+    folder that it leads to is replaced.
+
+    Args:
+        path: The folder. It need not exist.
+        is_made: Tells whether this program made a file of the folder, given its path relative to the folder. By
+            default only an empty folder is replaced.
 
     Raises:
-        UserError: If the disk is full or the folder cannot be written. No partial folder is left.
+        UserError: If the folder contains a file that this program did not make, the disk is full, or the folder
+            cannot be written. Then the folder is as before, and no partial folder is left.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    target = path.resolve()
+    temporary, replaced, is_old = _temporary(target), _temporary(target, "old"), False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+        if temporary.exists():
+            # An earlier process had the same number.
+            shutil.rmtree(temporary)
+        _refuse_other_files(path, target, is_made)
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            path.rename(replaced)
-        temporary.rename(path)
+        if target.exists():
+            _exchange(temporary, target, replaced)
+            is_old = True
+            # Files may have been added since the first check.
+            if other_files(temporary, is_made):
+                _exchange(temporary, target, replaced)
+                is_old = False
+                _refuse_other_files(path, target, is_made)
+        else:
+            temporary.rename(target)
     except OSError as error:
         raise UserError(Problem(str(path), "", _why_not_written(error))) from error
     finally:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        if is_old:
+            with suppress(UserError):
+                remove_made(temporary, is_made)
+        else:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_made(folder: Path, is_made: IsMade) -> list[Path]:
+    """Remove the files of a folder that this program made, and the folders that are then empty.
+
+    Args:
+        folder: The folder. It need not exist.
+        is_made: Tells whether this program made a file of the folder, given its path relative to the folder.
+
+    Returns:
+        The files that were kept.
+
+    Raises:
+        UserError: If a file cannot be removed.
+    """
+    kept = []
+    for parent, folders, files in os.walk(folder, topdown=False):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for path in (Path(parent, name) for name in (*files, *links)):
+            if not _is_made(path, folder, is_made):
+                kept.append(path)
+                continue
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(Problem(str(path), "", f"cannot be removed: {error.strerror or error}")) from error
+        # A folder with other files is kept.
+        with suppress(OSError):
+            Path(parent).rmdir()
+    return sorted(kept)
+
+
+def other_files(folder: Path, is_made: IsMade) -> list[Path]:
+    """Return the files of a folder that this program did not make, as paths relative to the folder, sorted.
+
+    A symbolic link counts as a file that it did not make.
+
+    Args:
+        folder: The folder. It need not exist.
+        is_made: Tells whether this program made a file of the folder, given its path relative to the folder.
+    """
+    if not folder.is_dir():
+        return [Path()] if folder.exists() or folder.is_symlink() else []
+    found = []
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        paths = (Path(parent, name) for name in (*files, *links))
+        found += [path.relative_to(folder) for path in paths if not _is_made(path, folder, is_made)]
+    return sorted(found)
+
+
+def _is_made(path: Path, folder: Path, is_made: IsMade) -> bool:
+    # This program makes no links, pipes or devices.
+    return stat.S_ISREG(path.lstat().st_mode) and is_made(path.relative_to(folder))
+
+
+def _refuse_other_files(path: Path, target: Path, is_made: IsMade) -> None:
+    """Refuse to replace ``path``, which leads to ``target``, if it contains files that this program did not make."""
+    if target.exists() and not target.is_dir():
+        raise UserError(Problem(str(path), "", "not written: expected a folder, found a file"))
+    others = other_files(target, is_made)
+    if others:
+        shown = ", ".join(map(str, others[:_SHOWN])) + f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)
+        message = f"not written: hafabench did not make {shown} in it; move it away, or choose another folder"
+        raise UserError(Problem(str(path), "", message))
+
+
+def _exchange(first: Path, second: Path, spare: Path) -> None:
+    """Exchange two folders, in one step if the file system offers this; otherwise ``spare`` is used in between."""
+    current, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        # macOS
+        done = False
+    else:
+        done = renameat2(current, os.fsencode(first), current, os.fsencode(second), exchange) == 0
+    if not done:
+        second.rename(spare)
+        first.rename(second)
+        spare.rename(first)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files and folders that killed processes left next to ``path`` when they wrote it.
+
+    Those of processes that still run, and of processes of other machines, are kept. If a process was killed while it
+    replaced a folder, the old folder is moved back.
+    """
+    name = _temporary_pattern(path.name)
+    try:
+        entries = [entry.name for entry in os.scandir(path.parent)]
+    except OSError:
+        return
+    for entry in entries:
+        found = name.fullmatch(entry)
+        if found is None or (found[1] or _machine()) != _machine() or _runs(int(found[2])):
+            continue
+        leftover = path.with_name(entry)
+        with suppress(OSError):
+            if found[3] == "old" and not path.exists():
+                leftover.rename(path)
+            elif leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def is_file_or_temporary(path: Path, *names: str) -> bool:
+    """Whether a path is one of the files ``names``, or what an interrupted process left of one.
+
+    Args:
+        path: The path, relative to the folder of the files.
+        names: Names of files without folders.
+    """
+    return any(str(path) == name or _temporary_pattern(name).fullmatch(str(path)) for name in names)
+
+
+def _temporary_pattern(name: str) -> re.Pattern[str]:
+    # Earlier versions did not write the machine into the name.
+    return re.compile(rf"\.{re.escape(name)}(?:\.([0-9a-f]{{8}}))?\.(\d{{1,10}})\.(tmp|old)")
+
+
+def _temporary(path: Path, suffix: str = "tmp") -> Path:
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{suffix}")
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Return eight digits that stand for this machine, or for this container if it numbers its own processes."""
+    try:
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        numbers = ""
+    return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:8]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        # It belongs to somebody else.
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

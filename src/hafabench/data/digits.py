@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -47,7 +48,7 @@ def make_digits(dataset: DatasetConfig) -> None:
     """Make an embedded data set, completely or not at all.
 
     Args:
-        dataset: A data set with a ``digits`` generator. Its folder is replaced if this function made it before.
+        dataset: A data set with a ``digits`` generator. Its folder is replaced if this function made all files of it.
 
     Raises:
         UserError: If the generator cannot produce what is configured, the folder contains other files, or the disk is
@@ -55,7 +56,7 @@ def make_digits(dataset: DatasetConfig) -> None:
     """
     generator = _check(dataset)
     started = time.perf_counter()
-    with atomic_folder(dataset.root) as folder:
+    with atomic_folder(dataset.root, manifest.made_files(dataset.root) or (lambda _path: False)) as folder:
         temporary = dataset.model_copy(update={"root": folder})
         scans = _WRITERS[dataset.data_format](temporary, generator)
         manifest.write_manifest(folder, dataset, classes=CLASSES[dataset.data_format], scans=scans)
@@ -77,13 +78,31 @@ def _check(dataset: DatasetConfig) -> DigitsGenerator:
         expected = dataset.images.get(split, 0)
         if expected < least:
             problems.append(Problem(name, f"images.{split}", f"expected {least} or more, found {expected}"))
-    root = dataset.root
-    if root.exists() and manifest.read_manifest(root) is None and (not root.is_dir() or any(root.iterdir())):
-        message = f"not overwritten: it contains files but no {manifest.NAME}, so it was not made here; move it away"
-        problems.append(Problem(str(root), "", message))
+    problems += _problems_of_root(dataset.root)
     if problems:
         raise UserError(problems)
     return dataset.generator
+
+
+def _problems_of_root(root: Path) -> Iterator[Problem]:
+    """Yield why the folder of a data set must not be made or replaced."""
+    around = next((folder for folder in root.resolve().parents if manifest.read_manifest(folder) is not None), None)
+    if around is not None:
+        message = (
+            f"it is in {around}, another generated data set, which is replaced as a whole; expected another folder"
+        )
+        yield Problem(str(root), "", message)
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return
+    if manifest.read_manifest(root) is None:
+        message = f"not overwritten: it contains files but no {manifest.NAME}, so it was not made here; move it away"
+        yield Problem(str(root), "", message)
+    elif manifest.made_files(root) is None:
+        message = (
+            f"not overwritten: an earlier version made it, whose {manifest.NAME} does not list the files, and files "
+            "were changed or added since; move it away, or delete it if nothing in it is yours"
+        )
+        yield Problem(str(root), "", message)
 
 
 def _write_imagenet(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:

@@ -16,7 +16,7 @@ from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json_object
 from hafabench.data.listing import Listing
 from hafabench.errors import Problem
-from hafabench.files import sha256_of
+from hafabench.files import IsMade, sha256_of
 
 NAME = "manifest.json"
 SCHEMA = "hafabench.dataset/1"
@@ -38,13 +38,16 @@ def write_manifest(
         classes: Names in the order of the classes.
         scans: For each split the indices of the source scans that it shows.
     """
+    files = _content(folder)
     content = {
         "schema": SCHEMA,
         "parameters": parameters(dataset),
         "classes": classes,
         "scans": scans,
         "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "files": sum(1 for _ in _content(folder)),
+        "files": len(files),
+        # Only these files are removed when the data set is made again.
+        "names": [path.relative_to(folder).as_posix() for path in files],
         "digest": content_digest(folder),
     }
     (folder / NAME).write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -55,6 +58,30 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     """Read the manifest of a generated data set; return None if there is none that can be read."""
     content = read_json_object(root / NAME)
     return content if content is not None and content.get("schema") == SCHEMA else None
+
+
+def made_files(root: Path) -> IsMade | None:
+    """Return what tells whether a file of a generated data set was made with it.
+
+    Args:
+        root: The folder of the data set.
+
+    Returns:
+        The function for `hafabench.files.atomic_folder`; None if there is no manifest that can be read, or if an
+        earlier version, which did not list the files, wrote it and the files have changed since.
+    """
+    content = read_manifest(root)
+    if content is None:
+        return None
+    names = _names(content)
+    if names is None:
+        return (lambda _path: True) if content.get("digest") == content_digest(root) else None
+    return lambda path: path.as_posix() in names or path == Path(NAME)
+
+
+def _names(content: dict[str, Any]) -> set[str] | None:
+    names = content.get("names")
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else None
 
 
 def parameters(dataset: DatasetConfig) -> dict[str, Any]:
@@ -74,7 +101,10 @@ def is_unchanged(dataset: DatasetConfig) -> bool:
 
 
 def content_digest(root: Path) -> str:
-    """Return the SHA-256 of the names and bytes of all files under ``root``, except its manifest, sorted by name."""
+    """Return the SHA-256 of the names and bytes of the files of a generated data set, sorted by name.
+
+    Its manifest is no part of them, nor are files that the manifest does not list.
+    """
     digest = hashlib.sha256()
     for path in _content(root):
         data = path.read_bytes()
@@ -149,4 +179,6 @@ def _size(path: Path) -> int | Problem:
 
 
 def _content(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file() and path != root / NAME)
+    names = _names(read_manifest(root) or {})
+    files = (path for path in root.rglob("*") if path.is_file() and path != root / NAME)
+    return sorted(path for path in files if names is None or path.relative_to(root).as_posix() in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from hafabench.config.experiment import Experiment
@@ -10,11 +9,11 @@ from hafabench.data.report import compared_digest, dataset_digest
 from hafabench.engines.engine import engine_for
 from hafabench.engines.trained import collapse_of
 from hafabench.errors import Problem, UserError
-from hafabench.files import sha256_of
+from hafabench.files import remove_made, sha256_of
 from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_fields
-from hafabench.results.record import Record, StartingFile, write_record
+from hafabench.results.record import Record, StartingFile, is_output, write_record
 from hafabench.runs.run import Run
 from hafabench.runs.verified_data import data_changes
 
@@ -54,7 +53,7 @@ def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = 
         run.predictions.unlink(missing_ok=True)
     if collapse is not None or not keep_outputs:
         # Those of an earlier evaluation do not belong to the new record.
-        shutil.rmtree(run.outputs, ignore_errors=True)
+        remove_made(run.outputs, is_output)
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,

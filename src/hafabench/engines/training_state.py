@@ -8,8 +8,8 @@ numbers.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from hafabench.errors import Problem, UserError
-from hafabench.files import write_text
+from hafabench.files import is_file_or_temporary, remove_made, write_text
 from hafabench.models.checkpoints.storage import load_checkpoint, load_strict, save_checkpoint
 from hafabench.runs.paths import STATE_SUMMARY
 from hafabench.runs.run import Run
@@ -114,8 +114,12 @@ class TrainingState:
 
 
 def discard_work(run: Run) -> None:
-    """Remove the run's work folder, which is no longer needed once the final checkpoint is written."""
-    shutil.rmtree(run.work, ignore_errors=True)
+    """Remove the state in the run's work folder, which is no longer needed once the final checkpoint is written.
+
+    The folder is removed too, unless it contains files that no training writes.
+    """
+    with suppress(UserError):
+        remove_made(run.work, lambda path: is_file_or_temporary(path, STATE, STATE_SUMMARY))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ numbers that have a seed, because it may be a repetition of one of them.
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from pathlib import Path
 
 from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
-from hafabench.files import sha256_of
+from hafabench.files import remove_made, sha256_of
 from hafabench.imports.imported import Import, ImportedMetric
 from hafabench.results.record import (
     ImportSource,
     Provenance,
     Record,
+    is_output,
     outputs_beside,
     predictions_beside,
     read_record,
@@ -82,7 +82,7 @@ def store_records(experiment: Experiment, records: Sequence[Record], *, replace:
         for other in replaced:
             other.unlink()
             predictions_beside(other).unlink(missing_ok=True)
-            shutil.rmtree(outputs_beside(other), ignore_errors=True)
+            remove_made(outputs_beside(other), is_output)
         stored.append(Stored(path, record, replaced, _is_measured(experiment, record)))
     return stored
 

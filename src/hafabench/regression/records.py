@@ -116,6 +116,12 @@ def record_paths(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+def all_record_paths(folder: Path) -> Iterator[Path]:
+    """Return the files of all records below a folder, sorted, with numbers that were measured elsewhere."""
+    for pattern in _PATTERNS:
+        yield from sorted(Path(folder).glob(pattern))
+
+
 def predictions_of(recorded: RecordedMetric) -> Predictions | None:
     """Return the predictions that a metric was computed from; None if none are stored for it.
 

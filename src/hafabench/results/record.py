@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hafabench.config.base import StrictModel
 from hafabench.config.experiment import Scale
-from hafabench.config.json_file import read_json_model
+from hafabench.config.json_file import read_json_model, read_json_object
 from hafabench.config.metrics import Verb
 from hafabench.files import write_text
 
@@ -251,6 +251,17 @@ def predictions_beside(record: Path) -> Path:
 def outputs_beside(record: Path) -> Path:
     """Return the folder of the detections or label maps of the evaluation that a record describes."""
     return record.with_name("outputs" if record.name == EVALUATION else f"{record.stem}-outputs")
+
+
+def is_output(path: Path) -> bool:
+    """Whether an evaluation writes a file of this name, relative to the folder, to the folder `outputs_beside`."""
+    return path.suffix == ".png" or path.name in ("detections.bbox.json", "detections.segm.json")
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is a record, valid or not, of this program."""
+    content = read_json_object(path)
+    return content is not None and content.get("schema") == Record.model_fields["schema_"].default
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -13,7 +13,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.files import atomic_folder
 from hafabench.models.checkpoints.storage import save_checkpoint
-from hafabench.results.record import Metric
+from hafabench.results.record import Metric, is_output
 from hafabench.runs.run import expand
 
 RUN = "segmentation/pvt_tiny/seed0"
@@ -31,7 +31,7 @@ def experiment(tmp_path, write_experiment, monkeypatch):
             keep.parent.mkdir(parents=True, exist_ok=True)
             keep.write_bytes(b"")
             if outputs is not None:
-                with atomic_folder(outputs) as folder:
+                with atomic_folder(outputs, is_output) as folder:
                     (folder / "0.png").touch()
             return [Metric(task=run.task, model=run.model.name, seed=0, name="miou", value=1.0, unit="%")]
 
@@ -56,6 +56,19 @@ def test_outputs_of_a_run_are_beside_its_record(experiment, keep):
     assert run.record.exists()
     assert [path.name for path in run.record.parent.glob("outputs/*")] == (["0.png"] if keep else [])
     assert ("outputs" in done.output) is keep
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_file_of_the_user_among_outputs_is_kept(experiment, keep):
+    run = expand(experiment)[RUN]
+    save_checkpoint(run.checkpoint, {"state_dict": {}, "meta": {"run": run.id, "fingerprint": run.fingerprint}})
+    run.outputs.mkdir()
+    (run.outputs / "notes.txt").write_text("mine")
+    command = ["evaluate", RUN, "-e", str(experiment.file), *(["--keep-outputs"] if keep else [])]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == (1 if keep else 0)
+    assert not keep or "did not make notes.txt" in str(done.exception)
+    assert [path.name for path in run.outputs.iterdir()] == ["notes.txt"]
 
 
 def test_outputs_of_other_weights_are_beside_the_imported_record_and_replaced_with_it(experiment):

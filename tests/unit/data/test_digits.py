@@ -269,7 +269,9 @@ def test_nothing_is_left_when_making_fails_midway(made, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "old").write_text("old")
-    with pytest.raises(UserError, match="not written"), atomic_folder(tmp_path / "data") as folder:
+    made = {Path("old")}
+    written = atomic_folder(tmp_path / "data", made.__contains__)
+    with pytest.raises(UserError, match="not written: No such file"), written as folder:
         shutil.rmtree(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "old"]
 
@@ -281,6 +283,50 @@ def test_a_folder_that_was_not_made_here_is_not_overwritten(tmp_path):
     with pytest.raises(UserError, match=r"no manifest\.json, so it was not made here"):
         make_digits(dataset)
     assert (dataset.root / "holiday.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train/zero/mine.JPEG", ".hidden/x"])
+def test_a_file_of_the_user_in_a_generated_folder_is_kept(made, tmp_path, name):
+    dataset = config("imagenet", tmp_path / "data")
+    shutil.copytree(made["imagenet"].root, dataset.root)
+    (dataset.root / name).parent.mkdir(exist_ok=True)
+    (dataset.root / name).write_text("mine")
+    assert manifest.is_unchanged(dataset)
+    next(dataset.root.glob("val/*/*")).write_bytes(b"damaged")
+    assert not manifest.is_unchanged(dataset)
+    with pytest.raises(UserError, match=f"hafabench did not make {name} in it; move it away"):
+        make_digits(dataset)
+    assert (dataset.root / name).read_text() == "mine"
+    (dataset.root / name).unlink()
+    make_digits(dataset)
+    assert manifest.is_unchanged(dataset)
+
+
+def test_a_folder_that_an_earlier_version_made_is_replaced_only_if_it_is_unchanged(made, tmp_path):
+    dataset, other = (config("imagenet", tmp_path / "data", val=val) for val in (10, 11))
+    shutil.copytree(made["imagenet"].root, dataset.root)
+    content = json.loads((dataset.root / "manifest.json").read_text())
+    del content["names"]
+    (dataset.root / "manifest.json").write_text(json.dumps(content))
+    assert manifest.is_unchanged(dataset)
+    (dataset.root / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="files were changed or added since; move it away"):
+        make_digits(other)
+    assert (dataset.root / "notes.txt").read_text() == "mine"
+    (dataset.root / "notes.txt").unlink()
+    make_digits(other)
+    assert manifest.is_unchanged(other)
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_data_is_not_made_inside_of_other_generated_data(made, tmp_path, is_link):
+    around = tmp_path / "data"
+    shutil.copytree(made["imagenet"].root, around)
+    (tmp_path / "link").symlink_to(around)
+    inner = config("coco", (tmp_path / "link" if is_link else around) / "train/inner")
+    with pytest.raises(UserError, match=f"it is in {around}, another generated data set"):
+        make_digits(inner)
+    assert not inner.root.exists()
 
 
 def test_impossible_settings_of_the_generator_are_reported_together(tmp_path):

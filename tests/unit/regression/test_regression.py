@@ -376,6 +376,53 @@ def test_moving_the_baseline_keeps_its_history(folders):
     assert second["who"]
 
 
+def snapshot(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mine.txt",
+        "classification/pvt_tiny/seed0/checkpoint.pth",
+        "complexity/notes.json",
+        "history.jsonl",
+        "latency/predictions.npz",
+    ],
+)
+@pytest.mark.parametrize("is_baseline", [True, False])
+def test_only_a_baseline_is_replaced(folders, name, is_baseline):
+    baseline, candidate = folders
+    write_ratio(candidate, 1.10)
+    if is_baseline:
+        assert invoke(folders, "--update", "--reason", "the first one").exit_code == 0
+    (baseline / name).parent.mkdir(parents=True, exist_ok=True)
+    (baseline / name).write_text('{"step": 1}\n')
+    before = snapshot(baseline)
+    done = invoke(folders, "--update", "--reason", "again")
+    assert done.exit_code == 2
+    assert name in done.output
+    assert snapshot(baseline) == before
+
+
+def test_exchanged_and_nested_folders_are_refused(folders):
+    baseline, candidate = folders
+    write_ratio(candidate, 1.10)
+    assert invoke(folders, "--update", "--reason", "the first one").exit_code == 0
+    before = snapshot(baseline), snapshot(candidate)
+    link = candidate.with_name("link")
+    link.symlink_to(baseline)
+    for pair, message in (
+        ((candidate, baseline), "were the two folders exchanged?"),
+        ((baseline, baseline), "one of baseline and candidate"),
+        ((link, baseline), "one of baseline and candidate"),
+        ((candidate / "baseline", candidate), "one of baseline and candidate"),
+    ):
+        done = invoke(pair, "--update", "--reason", "again")
+        assert (done.exit_code, message in done.output) == (2, True), done.output
+    assert (snapshot(baseline), snapshot(candidate)) == before
+
+
 def test_the_tracked_baseline_is_whole_and_belongs_to_its_experiment():
     """A change of the experiment requires a new baseline: otherwise `make regression` would refuse to compare."""
     baseline = REPOSITORY / "results/baseline"

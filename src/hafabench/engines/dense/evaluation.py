@@ -20,7 +20,7 @@ from hafabench.engines.trained import load_trained
 from hafabench.files import atomic_folder
 from hafabench.models.checkpoints.storage import Fill
 from hafabench.results.predictions import write_predictions
-from hafabench.results.record import Metric
+from hafabench.results.record import Metric, is_output
 from hafabench.runs.run import Run
 
 
@@ -50,7 +50,7 @@ def evaluate(
     """
     mm = load_mm()
     recipe = dense_recipe(run)
-    with mm.scope(run.task), atomic_folder(outputs) if outputs is not None else nullcontext() as folder:
+    with mm.scope(run.task), atomic_folder(outputs, is_output) if outputs is not None else nullcontext() as folder:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_trained(run, checkpoint, fill).to(device)
         dataset = load_dataset(run, "val")
