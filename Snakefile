@@ -18,6 +18,7 @@ from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
 from hafabench.runs.attempts import AS_JOB
 from hafabench.runs.jobs import JobList
+from hafabench.runs.snakemake import hang_up_like_sigterm
 from hafabench.runs.weights import missing_weights
 
 
@@ -35,6 +36,9 @@ try:
     JOBS = JobList(EXPERIMENT, SITE)
 except UserError as error:
     raise WorkflowError(f"the experiment is invalid:\n{error}") from None
+
+if workflow.is_main_process:
+    hang_up_like_sigterm()
 
 # By task. Only jobs that need missing data fail; all others run.
 MISSING_DATA = (

@@ -144,6 +144,20 @@ def test_sigterm_saves_the_state_and_is_reported(tmp_path, images):
 
 
 @pytest.mark.slow
+def test_a_lost_connection_saves_the_state_although_nobody_reads_the_output(tmp_path, images):
+    changes = {**RANDOM, "epochs": 200, "checkpoint_every": 10**6, "workers": 1}
+    run = tiny_run(tmp_path / "run", images=images, **changes)
+    process = start(run.folder, images, **changes)
+    wait_for_steps(process, run, 4)
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 75
+    state = load_checkpoint(run.work / "state.pth")
+    assert len(read_history(run.history)) == state["step"] >= 4
+    assert not list(run.folder.rglob("*.tmp"))
+
+
+@pytest.mark.slow
 def test_two_processes_stop_and_resume_together(tmp_path, images):
     changes = {**RANDOM, "epochs": 2}
     stopped, through = (tiny_run(tmp_path / name, images=images, **changes) for name in ("stopped", "through"))

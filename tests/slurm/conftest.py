@@ -33,10 +33,12 @@ def session_cluster() -> Iterator[SlurmCluster]:
     if reason:
         pytest.skip(reason)
     # On SIGTERM, pytest would leave the cluster running.
+    before_hangup = signal.signal(signal.SIGHUP, lambda *_: pytest.exit("ended by SIGHUP", returncode=129))
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
     with SlurmCluster(nodes=4, accounting=True, patience=PATIENCE) as running:
         yield running
     signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGHUP, before_hangup)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
 from hafabench.cli.regress import regress
 from hafabench.cli.results import collect, report
-from hafabench.cli.terminal import print_everywhere
+from hafabench.cli.terminal import clean_up_on_signals, print_everywhere
 from hafabench.cli.training import evaluate, train
 from hafabench.errors import UserError
 
@@ -105,4 +105,5 @@ def _exit_with(messages: Sequence[str]) -> NoReturn:
 def main() -> None:
     """Entry point of the ``hafabench`` command."""
     print_everywhere()
+    clean_up_on_signals()
     cli(prog_name="hafabench")

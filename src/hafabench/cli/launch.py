@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -24,6 +25,9 @@ def start_processes(processes: int, nodes: int) -> NoReturn:
     """
     where = ["--standalone"] if nodes == 1 else _rendezvous(nodes)
     launcher = [sys.executable, "-m", "torch.distributed.run", *where, f"--nproc-per-node={processes}"]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        # nohup asks a command to continue after the connection is lost. By default torchrun would not.
+        os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     os.execv(sys.executable, [*launcher, "-m", "hafabench", *sys.argv[1:]])
 
 

@@ -1,10 +1,12 @@
-"""Output to terminals and files whose encoding does not have all characters."""
+"""Output to terminals and files whose encoding does not have all characters, and the signals that end a command."""
 
 from __future__ import annotations
 
 import codecs
 import io
+import signal
 import sys
+from types import FrameType
 
 # Plain spellings of the characters that the messages, tables and explanations contain.
 _PLAIN = {
@@ -49,6 +51,22 @@ def print_everywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="hafabench.plain")
+
+
+def clean_up_on_signals() -> None:
+    """Make a command that is ended by SIGTERM or SIGHUP remove its temporary files, as after Ctrl-C.
+
+    A training handles these signals itself. SIGHUP stays ignored if nohup started the command.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    # A second signal must not interrupt the removal.
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

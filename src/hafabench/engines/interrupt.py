@@ -1,8 +1,9 @@
 """Stopping a training so that the same command resumes it: on a signal, or before a time limit.
 
-Clusters end jobs by SIGTERM, and users by Ctrl-C. After every step a training checks whether it should stop. It then
-saves its state and exits with code 75 (``EX_TEMPFAIL``: try again later). A signal does not always reach a process
-that was started by another one; the environment variable `STOP_AFTER` therefore sets a time limit in seconds.
+Clusters end jobs by SIGTERM, users by Ctrl-C, and a lost connection ends them by SIGHUP. After every step a training
+checks whether it should stop. It then saves its state and exits with code 75 (``EX_TEMPFAIL``: try again later). A
+signal does not always reach a process that was started by another one; the environment variable `STOP_AFTER`
+therefore sets a time limit in seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hafabench.errors import Problem, UserError
 STOP_AFTER = "HAFABENCH_STOP_AFTER_SECONDS"
 EXIT_CODE = os.EX_TEMPFAIL
 GRACE = 30
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
@@ -46,7 +47,9 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # Python allows signal handlers in the main thread only; the time limit works in every thread.
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            # nohup asks a command to continue after the connection is lost.
+            numbers = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(
@@ -65,14 +68,16 @@ def leave_signals_to_parent(_worker: int = 0) -> None:
     """Make a data loading worker ignore signals, so that the training decides when to stop.
 
     A signal to the whole process group would otherwise end the workers first. The training would fail before it could
-    finish its step and save its state. After SIGTERM the workers therefore continue for `GRACE` seconds.
+    finish its step and save its state. After SIGTERM and SIGHUP the workers therefore continue for `GRACE` seconds.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _end_later)
 
 
 def _end_later(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
     # By default SIGALRM ends the process.
     signal.alarm(GRACE)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,16 @@ from hafabench.formatting.durations import format_duration
 from hafabench.results.history import read_history
 
 Batch = TypeVar("Batch")
+
+
+def say(line: str) -> None:
+    """Print a line to standard error. It is lost if nobody can read it, because a terminal or a pipe was closed."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # Otherwise Python would try again when it ends, and change the exit code.
+        with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
 class Progress:
@@ -50,11 +61,10 @@ class Progress:
         left = (self._total - step) * seconds_per_step
         self._last_time, self._last_step = now, step
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        line = f"{self._label} {step}/{self._total} {shown} {rate:.1f} images/s left {format_duration(left)}"
-        print(line, file=sys.stderr, flush=True)
         entry = {"step": step, **values, "images_per_s": round(rate, 2), "eta_s": round(left, 1)}
         with self._history.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(entry) + "\n")
+        say(f"{self._label} {step}/{self._total} {shown} {rate:.1f} images/s left {format_duration(left)}")
 
 
 def report_progress(
@@ -85,8 +95,7 @@ def report_progress(
             if now - reported >= every_s or (done == images and reported > started):
                 rate, reported = done / max(now - started, 1e-9), now
                 left = format_duration((images - done) / rate)
-                line = f"{label}: evaluated {done} of {images} images, {rate:.1f} images/s left {left}"
-                print(line, file=sys.stderr, flush=True)
+                say(f"{label}: evaluated {done} of {images} images, {rate:.1f} images/s left {left}")
 
 
 def _truncate(history: Path, start: int) -> None:

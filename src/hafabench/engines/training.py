@@ -22,7 +22,7 @@ from torch.utils.data import default_collate
 from hafabench.data.report import compared_digest
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import EXIT_CODE, StopRequest
-from hafabench.engines.progress import Progress
+from hafabench.engines.progress import Progress, say
 from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler, Stream, batches, seed_everything
 from hafabench.engines.trained import collapse_of, identity, is_trained
 from hafabench.engines.training_state import STATE, TrainingState, discard_work
@@ -169,10 +169,9 @@ class TrainingSession:
     def _leave(self) -> NoReturn:
         if self.world.is_first:
             reason = self._stop.reason or "the request of another process"
-            print(
+            say(
                 f"{self.run.id}: stopped after step {self.state.step} of {self.total} on {reason}; "
-                f"the state is saved in {self.run.work}, the same command resumes it",
-                file=sys.stderr,
+                f"the state is saved in {self.run.work}, the same command resumes it"
             )
         raise SystemExit(EXIT_CODE)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -89,6 +91,16 @@ def submission_problems(experiment: Path, snakefile: Path) -> list[str]:
 
 
 # -- drivers and locks ----------------------------------------------
+
+
+def hang_up_like_sigterm() -> None:
+    """Make the driver treat a lost connection (SIGHUP) like SIGTERM, for which Snakemake has a handler.
+
+    Otherwise it would end at once and leave its lock. SIGHUP stays ignored if nohup started the driver.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def is_locked(folder: Path) -> bool:

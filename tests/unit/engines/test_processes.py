@@ -8,12 +8,29 @@ import signal
 import pytest
 import torch
 
+from hafabench.cli.launch import start_processes
+from hafabench.cli.terminal import clean_up_on_signals
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.interrupt import EXIT_CODE, GRACE, STOP_AFTER, StopRequest, leave_signals_to_parent
 from hafabench.errors import UserError
+from hafabench.files import atomic_path
+from hafabench.runs.snakemake import hang_up_like_sigterm
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.fixture
+def handlers():
+    """Restore the handlers of signals after a test."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_is_a_request_and_handlers_come_back(name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -22,6 +39,43 @@ def test_a_signal_is_a_request_and_handlers_come_back(name):
         os.kill(os.getpid(), number)
         assert stop.reason == name
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_command_that_nohup_started_continues_after_the_connection_is_lost(monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    leave_signals_to_parent()
+    clean_up_on_signals()
+    hang_up_like_sigterm()
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.reason is None
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *_: started.append(os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]))
+    monkeypatch.delenv("TORCHELASTIC_SIGNALS_TO_HANDLE", raising=False)
+    start_processes(processes=2, nodes=1)
+    assert started == ["SIGTERM,SIGINT,SIGQUIT"]
+    monkeypatch.delenv("TORCHELASTIC_SIGNALS_TO_HANDLE")
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_commands_remove_their_temporary_files(tmp_path, name):
+    clean_up_on_signals()
+    with pytest.raises(SystemExit) as ended, atomic_path(tmp_path / "a") as temporary:
+        temporary.touch()
+        os.kill(os.getpid(), getattr(signal, name))
+    assert ended.value.code == 128 + getattr(signal, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_driver_without_connection_ends_as_after_sigterm():
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    hang_up_like_sigterm()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert received == [signal.SIGTERM]
 
 
 def test_a_second_ctrl_c_ends_at_once():
@@ -51,17 +105,16 @@ def test_the_exit_code_is_that_of_a_temporary_failure():
     assert EXIT_CODE == 75
 
 
-def test_workers_ignore_signals_for_their_parent_for_a_limited_time():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP])
+def test_workers_ignore_signals_for_their_parent_for_a_limited_time(name):
     try:
         leave_signals_to_parent()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        for number in (signal.SIGINT, name, name):
             os.kill(os.getpid(), number)
         assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     finally:
         remaining = signal.alarm(0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
     assert 0 < remaining <= GRACE
 
 
