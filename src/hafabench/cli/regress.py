@@ -5,10 +5,12 @@ from __future__ import annotations
 import getpass
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import click
 
+from hafabench.cli.extras import missing_extra
 from hafabench.config.shipped import own_or_shipped
 from hafabench.errors import UserError
 
@@ -58,6 +60,7 @@ def regress(
     The result for each metric is better, worse, no change, or cannot tell. The exit code is 0 if nothing is worse, 1
     if a metric is worse or missing (with --strict also for cannot tell), and 2 if the two cannot be compared.
     """
+    # Python's own exit code after an error is 1, which here means that something is worse.
     try:
         if reason and not update:
             raise UserError("--reason requires --update")
@@ -68,6 +71,10 @@ def regress(
     except UserError as error:
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
+        sys.exit(NOT_COMPARED)
+    except Exception as error:
+        message = missing_extra(error.name or "") if isinstance(error, ModuleNotFoundError) else None
+        click.echo(f"error: {message}" if message else traceback.format_exc(), err=True)
         sys.exit(NOT_COMPARED)
     if failed:
         sys.exit(FAILED)

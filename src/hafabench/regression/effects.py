@@ -53,6 +53,22 @@ def effect_over_seeds(baseline: Mapping[int, float], candidate: Mapping[int, flo
     return Effect(found.difference, found.low, found.high, found.detectable, f"{found.n} seeds, paired t")
 
 
+def effect_over_steady_seeds(baseline: Mapping[int, float], candidate: Mapping[int, float], level: float) -> Effect:
+    """Return the effect on repeated trainings under the assumption that the candidate's vary like the baseline's.
+
+    The spread is that of the baseline alone. If the candidate is as steady as the baseline, the difference of the two
+    means divided by its error therefore has Student's t distribution with one degree of freedom less than there are
+    seeds.
+    """
+    before, after = (np.array([values[seed] for seed in sorted(baseline)]) for values in (baseline, candidate))
+    change = float(after.mean() - before.mean())
+    error = float(before.std(ddof=1)) * math.sqrt(2 / len(before))
+    quantile, power = (float(stats.t.ppf(p, len(before) - 1)) for p in (1 - level / 2, POWER))
+    half_width = quantile * error
+    method = f"{len(before)} seeds, spread of the baseline"
+    return Effect(change, change - half_width, change + half_width, (quantile + power) * error, method)
+
+
 def effect_over_images(
     metric: str, baseline: Sequence[Predictions], candidate: Sequence[Predictions], level: float, resamples: int
 ) -> Effect:
@@ -101,17 +117,48 @@ def effect_on_ratio(baseline: Metric, candidate: Metric, level: float) -> Effect
     errors = [_error_of_logarithm(metric) for metric in (baseline, candidate)]
     if errors[0] is None or errors[1] is None:
         return Effect(candidate.value - baseline.value, None, None, None, f"{rounds}, too few for an interval")
-    error = math.hypot(errors[0], errors[1])
+    return _effect_of_logarithm(baseline, candidate, math.hypot(errors[0], errors[1]), level, rounds)
+
+
+def effect_on_steady_ratio(baseline: Metric, candidate: Metric, level: float) -> Effect | None:
+    """Return the effect on a ratio under the assumption that the candidate's error is that of the baseline.
+
+    It is None if the baseline has no interval.
+    """
+    error = _error_of_logarithm(baseline)
+    if error is None:
+        return None
+    method = f"{baseline.repeats} interleaved rounds, interval of the baseline"
+    return _effect_of_logarithm(baseline, candidate, math.hypot(error, error), level, method)
+
+
+def _effect_of_logarithm(baseline: Metric, candidate: Metric, error: float, level: float, method: str) -> Effect:
+    """Return the effect on a ratio.
+
+    Args:
+        baseline: The baseline's ratio.
+        candidate: The candidate's ratio.
+        error: The standard error of the difference of their logarithms.
+        level: The two-sided level of the interval.
+        method: How the change was found, as a clause.
+    """
     shift = math.log(candidate.value / baseline.value)
     quantile, power = (float(stats.norm.ppf(p)) for p in (1 - level / 2, POWER))
+    # The exponential of a larger number is not a float.
     change, low, high, detectable = (
-        baseline.value * math.expm1(step)
+        baseline.value * math.expm1(min(step, 700.0))
         for step in (shift, shift - quantile * error, shift + quantile * error, (quantile + power) * error)
     )
-    return Effect(change, low, high, detectable, rounds)
+    return Effect(change, low, high, detectable, method)
+
+
+def has_interval(metric: Metric) -> bool:
+    """Return whether the interval of a metric and its confidence are known."""
+    return metric.interval is not None and metric.confidence is not None
 
 
 def _error_of_logarithm(metric: Metric) -> float | None:
+    """Return the standard error of a metric's logarithm; None if the metric has no interval."""
     if metric.interval is None or metric.confidence is None:
         return None
     low, high = metric.interval

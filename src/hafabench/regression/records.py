@@ -52,12 +52,14 @@ class RecordSet:
 
     Attributes:
         folder: The folder that contains them.
+        experiment: The name of their experiment.
         paths: The files of the records.
         metrics: The metric of each seed, by metric key. Metrics without a seed have seed -1.
         collapses: The outcome of each run without numbers, by the id of the run.
     """
 
     folder: Path
+    experiment: str
     paths: tuple[Path, ...]
     metrics: dict[MetricKey, dict[int, RecordedMetric]]
     collapses: dict[str, Collapse] = field(default_factory=dict)
@@ -72,8 +74,8 @@ def read_records(folder: Path) -> RecordSet:
     """Read the records of a folder.
 
     Raises:
-        UserError: If the folder has no records, some are unreadable (all are listed), or they belong to several
-            experiments.
+        UserError: If the folder has no records, some are unreadable (all are listed), they belong to several
+            experiments, or a number is given twice.
     """
     paths = tuple(record_paths(folder))
     if not paths:
@@ -98,13 +100,19 @@ def read_records(folder: Path) -> RecordSet:
             group = f"imported/{group}" if record.origin == "imported" else group
             key = MetricKey(record.verb, group, metric.model, metric.name)
             seed = -1 if metric.seed is None else metric.seed
-            metrics.setdefault(key, {})[seed] = RecordedMetric(path, record, metric)
+            by_seed = metrics.setdefault(key, {})
+            if seed in by_seed:
+                where = "twice" if by_seed[seed].path == path else f"also in {by_seed[seed].path}"
+                message = f"{key}{'' if seed < 0 else f'/seed{seed}'} is given {where}; expected every number once"
+                problems.append(Problem(str(path), "metrics", message))
+                continue
+            by_seed[seed] = RecordedMetric(path, record, metric)
     if len(experiments) > 1:
         found = ", ".join(f"{name} ({path})" for name, path in sorted(experiments.items()))
         problems.append(Problem(str(folder), "experiment", f"expected records of one experiment, found {found}"))
     if problems:
         raise UserError(problems)
-    return RecordSet(folder, paths, metrics, collapses)
+    return RecordSet(folder, next(iter(experiments)), paths, metrics, collapses)
 
 
 def record_paths(folder: Path) -> Iterator[Path]:

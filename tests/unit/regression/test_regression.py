@@ -202,7 +202,8 @@ def test_the_level_is_shared_out_among_comparisons_with_an_error(folders):
         write_hits(folder, hits(rng, 500, 0.7))
         write_ratio(folder, 1.1)
         write_complexity(folder, {"pvt_tiny_hafa": {"params": 1}})
-    assert judged(*folders).level == LIMITS.false_alarms / 2
+    # The ratio is compared a second time, with the variation of the baseline.
+    assert judged(*folders).level == LIMITS.false_alarms / 3
 
 
 def test_with_few_seeds_the_images_decide_and_a_note_is_added(folders):
@@ -236,11 +237,73 @@ def test_missing_metrics_fail_the_gate_and_new_ones_do_not(folders):
     assert changes.failed()
 
 
-def test_lost_seeds_are_reported(folders):
-    write_seeds(folders[0], [70.0, 71.0, 72.0, 73.0])
-    write_seeds(folders[1], [70.1, 71.0, 72.1])
+@pytest.mark.parametrize("left", [[1.0, 1.0], [70.0, 71.0], [70.1, 71.0, 72.1, 73.1]], ids=len)
+def test_lost_seeds_are_missing(folders, left):
+    write_seeds(folders[0], [70.0, 71.0, 72.0, 73.0, 74.0])
+    write_seeds(folders[1], left)
+    changes = judged(*folders)
+    assert verdicts(changes) == {TOP1: "missing"}
+    assert f"the candidate lacks {5 - len(left)} of the baseline's 5 seeds" in changes.changes[0].notes
+    assert changes.failed()
+
+
+def test_seeds_that_only_the_candidate_has_are_not_compared(folders):
+    write_seeds(folders[0], [70.0, 71.0, 72.0])
+    write_seeds(folders[1], [70.1, 71.0, 72.1, 1.0, 2.0])
     [change] = judged(*folders).changes
-    assert "the candidate lacks 1 of the baseline's 4 seeds" in change.notes
+    assert change.candidate == pytest.approx(71.07, abs=0.01)
+    assert "not compared: seeds 3, 4, which only the candidate has" in change.notes
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ([70.0, 71.0, 72.0, 73.0, 74.0], [70.1, 71.2, 71.9, 73.0, 10.0], "worse"),
+        ([70.0, 71.0, 72.0], [20.0, 21.0, 22.0], "worse"),
+        ([70.0, 70.0, 70.0], [60.0, 60.0, 60.0], "worse"),
+        ([70.0, 71.0, 72.0], [70.0, 71.0, 67.0], "cannot tell"),
+        ([70.0, 71.0, 72.0], [70.1, 70.9, 99.0], "cannot tell"),
+    ],
+)
+def test_a_candidate_that_varies_more_than_the_baseline_hides_no_loss(folders, before, after, verdict):
+    write_seeds(folders[0], before)
+    write_seeds(folders[1], after, checkpoint_sha256="b" * 64)
+    [change] = judged(*folders).changes
+    assert change.verdict == verdict
+    assert (verdict == "worse") == any("varies more than the baseline" in note for note in change.notes)
+
+
+@pytest.mark.parametrize("seeds", [1, 3], ids="seeds-{}".format)
+def test_lost_predictions_are_missing(folders, seeds):
+    kept = hits(np.random.default_rng(0), 100, 0.7)
+    for seed in range(seeds):
+        write_evaluation(folders[0], "classification", "pvt_tiny_hafa", seed, kept=kept)
+        write_evaluation(folders[1], "classification", "pvt_tiny_hafa", seed, {"top1": 100 * kept.top1.mean()})
+    changes = judged(*folders)
+    assert verdicts(changes)[TOP1] == "missing"
+    [change] = [change for change in changes.changes if str(change.key) == TOP1]
+    assert "the baseline has predictions for this metric, and the candidate does not" in change.notes
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "verdict"),
+    [
+        (1.1, None, "missing"),
+        (3.0, None, "worse"),
+        (3.0, (0.1, 90.0), "worse"),
+        (3.0, (1e-300, 1e300), "worse"),
+        (0.5, (1e-300, 1e300), "cannot tell"),
+        (1.12, (0.5, 2.0), "cannot tell"),
+    ],
+)
+def test_a_missing_or_huge_interval_hides_no_slow_model(folders, value, interval, verdict):
+    write_ratio(folders[0], 1.1)
+    write_ratio(folders[1], value)
+    path = folders[1] / "latency/pvt_tiny.json"
+    record = read_record(path)
+    about = {"interval": interval, "confidence": None if interval is None else 0.99}
+    write_record(path, record.model_copy(update={"metrics": [record.metrics[0].model_copy(update=about)]}))
+    assert verdicts(judged(*folders)) == {RATIO: verdict}
 
 
 def collapse(folder, seed):
@@ -288,6 +351,37 @@ def test_sides_that_cannot_be_compared_are_refused(folders):
         judged(*folders)
 
 
+def test_another_experiment_is_refused(folders):
+    write_seeds(folders[0], [70.0] * 3)
+    write_seeds(folders[1], [70.0] * 3, experiment="another")
+    with pytest.raises(UserError, match=r"experiment: another, but .* contains records of digits; .* --update"):
+        judged(*folders)
+
+
+@pytest.mark.parametrize("digest", ["dataset_digest", "listing_digest"])
+def test_a_candidate_of_unknown_data_is_refused(folders, digest):
+    kept = hits(np.random.default_rng(0), 50, 0.7)
+    write_hits(folders[0], kept, **{digest: "1" * 64})
+    write_hits(folders[1], kept)
+    with pytest.raises(UserError, match="does not say on which data it was evaluated"):
+        judged(*folders)
+    write_hits(folders[1], kept, listing_digest="1" * 64)
+    assert verdicts(judged(*folders))[TOP1] == "no change"
+
+
+def test_a_number_that_is_given_twice_is_refused(folders):
+    write_ratio(folders[1], 1.1)
+    path = folders[1] / "latency/pvt_tiny.json"
+    record = read_record(path)
+    write_record(path, record.model_copy(update={"metrics": record.metrics * 2}))
+    with pytest.raises(UserError, match=f"{RATIO} is given twice"):
+        read_records(folders[1])
+    write_record(path, record)
+    write_record(path.with_name("other.json"), record)
+    with pytest.raises(UserError, match=f"{RATIO} is given also in .*latency/other.json"):
+        read_records(folders[1])
+
+
 def test_the_same_data_set_with_other_bytes_is_compared_and_reported(folders):
     kept = hits(np.random.default_rng(0), 50, 0.7)
     for folder, digest in zip(folders, "12", strict=True):
@@ -306,6 +400,20 @@ def test_limits_are_validated_with_their_lines(tmp_path):
     assert any(f"{path}:1: false_alarms" in line for line in lines)
     assert any(f"{path}:4: metrics.top1.better" in line for line in lines)
     assert any(f"{path}:5: metrics.top1.absolut: unknown key" in line for line in lines)
+
+
+def test_limits_that_no_metric_of_their_kind_has_are_refused(folders):
+    for folder in folders:
+        write_seeds(folder, [70.0] * 3)
+        write_ratio(folder, 1.1)
+        write_complexity(folder, {"pvt_tiny_hafa": {"params": 1}})
+    ratio = {"latency_ratio": {"relative": 0.05}}
+    for name, recorded in (("top1_ema", "top1"), ("throughput_ratio", "latency_ratio"), ("gmacs", "params")):
+        limits = GateLimits.model_validate({"metrics": {name: {}, "miou": {}} | (ratio if name == "top1_ema" else {})})
+        with pytest.raises(UserError, match=f"the limits name {name}, which neither .* at least one of {recorded}"):
+            judged(*folders, limits)
+    changes = judged(*folders, GateLimits.model_validate({"metrics": ratio | {"throughput_ratio": {}, "miou": {}}}))
+    assert changes.notes == ("the limits name throughput_ratio, which neither the baseline nor the candidate has",)
 
 
 def test_the_tracked_limits_are_valid_and_larger_elsewhere():
@@ -355,6 +463,13 @@ def test_wrong_usage_has_its_own_exit_code(folders, options):
     done = invoke(folders, *options)
     assert done.exit_code == 2
     assert done.output.startswith("error: ")
+
+
+def test_an_error_of_this_program_is_not_reported_as_worse(folders, monkeypatch):
+    monkeypatch.setattr("hafabench.regression.records.read_records", lambda folder: 1 / 0)
+    done = invoke(folders)
+    assert done.exit_code == 2
+    assert "ZeroDivisionError" in done.output
 
 
 def test_moving_the_baseline_keeps_its_history(folders):
