@@ -86,10 +86,12 @@ def _compare(
     from hafabench.config.regression import load_limits
     from hafabench.files import write_text
     from hafabench.regression import report
+    from hafabench.regression.baseline import read_baseline, refuse_exchanged
     from hafabench.regression.changes import find_changes
     from hafabench.regression.records import read_records
 
-    changes = find_changes(read_records(baseline), read_records(candidate), load_limits(limits))
+    refuse_exchanged(baseline, candidate)
+    changes = find_changes(read_baseline(baseline), read_records(candidate), load_limits(limits))
     click.echo(report.text(changes))
     if markdown:
         write_text(markdown, report.markdown(changes, "Regression gate", strict=strict))

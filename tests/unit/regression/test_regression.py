@@ -14,7 +14,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.config.regression import GateLimits, load_limits
 from hafabench.errors import UserError
 from hafabench.files import sha256_of
-from hafabench.regression.baseline import replace_baseline
+from hafabench.regression.baseline import baseline_findings, replace_baseline
 from hafabench.regression.records import read_records
 from hafabench.results.predictions import Hits, write_predictions
 from hafabench.results.record import Collapse, ImportSource, predictions_beside, read_record, write_record
@@ -409,7 +409,8 @@ def test_limits_that_no_metric_of_their_kind_has_are_refused(folders):
         write_complexity(folder, {"pvt_tiny_hafa": {"params": 1}})
     ratio = {"latency_ratio": {"relative": 0.05}}
     for name, recorded in (("top1_ema", "top1"), ("throughput_ratio", "latency_ratio"), ("gmacs", "params")):
-        limits = GateLimits.model_validate({"metrics": {name: {}, "miou": {}} | (ratio if name == "top1_ema" else {})})
+        judged_too = ratio if name == "top1_ema" else {}
+        limits = GateLimits.model_validate({"metrics": {name: {}, "miou": {}} | judged_too})
         with pytest.raises(UserError, match=f"the limits name {name}, which neither .* at least one of {recorded}"):
             judged(*folders, limits)
     changes = judged(*folders, GateLimits.model_validate({"metrics": ratio | {"throughput_ratio": {}, "miou": {}}}))
@@ -466,7 +467,9 @@ def test_wrong_usage_has_its_own_exit_code(folders, options):
 
 
 def test_an_error_of_this_program_is_not_reported_as_worse(folders, monkeypatch):
-    monkeypatch.setattr("hafabench.regression.records.read_records", lambda folder: 1 / 0)
+    monkeypatch.setattr("hafabench.regression.changes.find_changes", lambda *sides: 1 / 0)
+    write_ratio(folders[0], 1.1)
+    write_ratio(folders[1], 1.1)
     done = invoke(folders)
     assert done.exit_code == 2
     assert "ZeroDivisionError" in done.output
@@ -529,13 +532,75 @@ def test_exchanged_and_nested_folders_are_refused(folders):
     link.symlink_to(baseline)
     for pair, message in (
         ((candidate, baseline), "were the two folders exchanged?"),
-        ((baseline, baseline), "one of baseline and candidate"),
-        ((link, baseline), "one of baseline and candidate"),
+        ((baseline, baseline), "it is both baseline and candidate"),
+        ((link, baseline), "it is both baseline and candidate"),
         ((candidate / "baseline", candidate), "one of baseline and candidate"),
     ):
         done = invoke(pair, "--update", "--reason", "again")
         assert (done.exit_code, message in done.output) == (2, True), done.output
+        if "one of" not in message:
+            done = invoke(pair)
+            assert (done.exit_code, message in done.output) == (2, True), done.output
     assert (snapshot(baseline), snapshot(candidate)) == before
+
+
+def edit_record(baseline):
+    path = baseline / "latency/pvt_tiny.json"
+    path.write_text(path.read_text().replace("1.1,", "1.2,", 1))
+
+
+def edit_record_and_manifest(baseline):
+    path, manifest = baseline / "latency/pvt_tiny.json", baseline / "manifest.json"
+    before = sha256_of(path)
+    edit_record(baseline)
+    manifest.write_text(manifest.read_text().replace(before, sha256_of(path)))
+
+
+BREAKS = {
+    "an edited record": (edit_record, "latency/pvt_tiny.json: it was changed after it became part"),
+    "an edited manifest": (edit_record_and_manifest, "manifest.json: it is not the one that history.jsonl is about"),
+    "a lost record": (
+        lambda baseline: (baseline / "classification/pvt_tiny_hafa/seed0/evaluate.json").unlink(),
+        "seed0/evaluate.json: it is missing, but manifest.json lists it",
+    ),
+    "lost predictions": (
+        lambda baseline: (baseline / "classification/pvt_tiny_hafa/seed0/predictions.npz").unlink(),
+        "seed0/predictions.npz: it is missing, but manifest.json lists it",
+    ),
+    "a record more": (
+        lambda baseline: write_complexity(baseline, {"pvt_tiny": {"params": 1}}),
+        "complexity/classification.json: manifest.json does not list it",
+    ),
+    "a lost manifest": (lambda baseline: (baseline / "manifest.json").unlink(), "manifest.json: it is missing"),
+    "a manifest that is a folder": (
+        lambda baseline: ((baseline / "manifest.json").unlink(), (baseline / "manifest.json").mkdir()),
+        "manifest.json: it is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_baseline_that_was_changed_by_hand_is_refused_and_can_be_replaced(folders, broken):
+    baseline, candidate = folders
+    write_hits(candidate, hits(np.random.default_rng(0), 50, 0.7))
+    write_ratio(candidate, 1.10)
+    assert baseline_findings(candidate) is None
+    assert invoke(folders, "--update", "--reason", "the first one").exit_code == 0
+    assert baseline_findings(baseline) == []
+    change, message = BREAKS[broken]
+    change(baseline)
+    done = invoke(folders)
+    assert done.exit_code == 2
+    assert message in done.output
+    assert "or replace it with --update" in done.output
+    [finding] = baseline_findings(baseline)
+    assert (finding.link, message in str(finding)) == ("baseline", True)
+    if "folder" not in broken:
+        assert invoke(folders, "--update", "--reason", "the second one").exit_code == 0
+        assert invoke(folders).exit_code == 0
+        second = json.loads((baseline / "history.jsonl").read_text().splitlines()[1])
+        assert second["changes"] == {}
+        assert second["note"].startswith("the files of the baseline before were changed or lost")
 
 
 def test_the_tracked_baseline_is_whole_and_belongs_to_its_experiment():
