@@ -101,5 +101,5 @@ def report_progress(
 def _truncate(history: Path, start: int) -> None:
     if not history.exists():
         return
-    kept = [entry for entry in read_history(history) if entry["step"] <= start]
+    kept = [entry for entry in read_history(history) if entry["step"] <= start] if start else []
     history.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")

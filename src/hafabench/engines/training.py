@@ -27,7 +27,7 @@ from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler,
 from hafabench.engines.trained import collapse_of, identity, is_trained
 from hafabench.engines.training_state import STATE, TrainingState, discard_work
 from hafabench.errors import Problem, UserError
-from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
+from hafabench.models.checkpoints.storage import is_finite, load_checkpoint, save_checkpoint
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Collapse
 from hafabench.runs.run import Run
@@ -66,7 +66,12 @@ class TrainingSession:
     def begin(self, state: TrainingState) -> None:
         """Load the state in the run's work folder into ``state``, whose ``step`` is then the number of steps done."""
         self.state = state
-        state.resume(self.run, verbose=self.world.is_first)
+        state.resume(self.run, self.total, verbose=self.world.is_first)
+        if not state.step and not _is_finite_model(state.model):
+            raise UserError(
+                f"{self.run.id}: some initial weights or buffers of {self.run.model.name} are not finite (NaN or "
+                "infinity); correct the model, or the file from which its weights are read"
+            )
         # No process may write before every process has read.
         self.world.wait()
         self._progress = Progress(
@@ -142,10 +147,9 @@ class TrainingSession:
         self.world.wait()
 
     def has_finite_weights(self) -> bool:
-        """Return whether all weights and batch statistics are finite."""
-        model = self.state.model
-        statistics = (b for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var")))
-        return all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *statistics))
+        """Return whether all weights and buffers that a checkpoint contains are finite, and their moving average."""
+        models = (self.state.model, self.state.average)
+        return all(_is_finite_model(model) for model in models if model is not None)
 
     def _save(self, loss: float, lr: float) -> None:
         self._check_weights(loss, lr)
@@ -330,6 +334,10 @@ def _with_compared_data(run: Run, world: World) -> Run:
     if world.is_first:
         store_configuration(run)
     return run
+
+
+def _is_finite_model(model: nn.Module) -> bool:
+    return all(map(is_finite, model.state_dict().values()))
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

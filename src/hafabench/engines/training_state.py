@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,13 +18,22 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from hafabench.engines.state_checks import (
+    history_problem,
+    optimizer_problems,
+    progress_problems,
+    scale_problem,
+    schedule_problems,
+    unlike,
+)
 from hafabench.errors import Problem, UserError
 from hafabench.files import is_file_or_temporary, remove_made, write_text
-from hafabench.models.checkpoints.storage import load_checkpoint, load_strict, save_checkpoint
+from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint, state_problems
 from hafabench.runs.paths import STATE_SUMMARY
 from hafabench.runs.run import Run
 
 STATE = "state.pth"
+_SHOWN = 8
 
 
 class Stateful(Protocol):
@@ -79,11 +89,18 @@ class TrainingState:
         )
         write_text(run.work / STATE_SUMMARY, json.dumps({"fingerprint": run.fingerprint, "step": self.step}) + "\n")
 
-    def resume(self, run: Run, verbose: bool) -> None:
+    def resume(self, run: Run, total: int, verbose: bool) -> None:
         """Load the state in the run's work folder, if there is one of the current configuration.
 
+        Nothing is loaded from a state that cannot be loaded completely.
+
+        Args:
+            run: The run that is trained.
+            total: Number of optimiser steps of the whole training.
+            verbose: Whether to print what was done.
+
         Raises:
-            UserError: If the state cannot be read or does not fit. The file is kept.
+            UserError: If the state cannot be read, contradicts itself, or does not fit. The file is kept.
         """
         path = run.work / STATE
         if not path.exists():
@@ -102,15 +119,56 @@ class TrainingState:
                 message = f"the state in {run.work} belongs to other training data: training starts over"
                 print(f"{run.id}: {message}", file=sys.stderr)
             return
-        load_strict(self.model, content["model"], path)
+        problems = list(self._problems(run, content, total, path))
+        if problems:
+            raise UserError([*problems, _advice(path)])
+        self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        # A state that was saved without mixed precision has no scale; then the scale is the initial one.
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
         if self.average is not None:
-            load_strict(self.average, content["average"], path)
+            self.average.load_state_dict(content["average"])
         self.step, self.seconds = content["step"], content["seconds"]
         self.started, self.resumes = content["started"], content["resumes"] + 1
         if verbose:
             print(f"{run.id}: resumed after step {self.step}", file=sys.stderr)
+
+    def _problems(self, run: Run, content: Mapping[str, Any], total: int, path: Path) -> Iterator[Problem | str]:
+        """Yield why a state of the present configuration cannot be loaded."""
+        yield from state_problems(self.model, content.get("model"), path)
+        if self.average is not None:
+            yield from state_problems(self.average, content.get("average"), path)
+        wrong = list(progress_problems(content, total))
+        if not wrong:
+            wrong = list(self._state_problems(content))
+            contradiction = history_problem(run.history, content["step"])
+            if contradiction:
+                yield Problem(str(run.history), "", contradiction)
+        yield from (Problem(str(path), key, message) for key, message in wrong[:_SHOWN])
+        if len(wrong) > _SHOWN:
+            yield Problem(str(path), "", f"and {len(wrong) - _SHOWN} more such values")
+
+    def _state_problems(self, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with the stored states of the optimiser, the gradient scaler and the schedules."""
+        step, optimizer, scaler = content["step"], content.get("optimizer"), content.get("scaler")
+        # mmengine's wrapper of an optimiser stores the scaler of mixed precision with it.
+        own_optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+        scale = optimizer.get("loss_scaler") if isinstance(optimizer, Mapping) else None
+        if not isinstance(scaler, Mapping):
+            yield "scaler", f"expected the state of a gradient scaler or of schedules, found {type(scaler).__name__}"
+            return
+        if "schedulers" not in scaler:
+            scale = scaler or None
+        yield from optimizer_problems(own_optimizer, optimizer, step, may_skip=scale is not None)
+        if scale is not None:
+            yield from scale_problem(scale, "scaler" if scale is scaler else "optimizer.loss_scaler")
+        own = self.scaler.state_dict()
+        if own and scaler:
+            wrong = list(unlike(own, scaler, "scaler"))
+            yield from wrong
+            if not wrong and "schedulers" in own:
+                yield from schedule_problems(own, scaler, step)
 
 
 def discard_work(run: Run) -> None:
@@ -126,5 +184,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return load_checkpoint(path)
     except UserError as error:
-        advice = Problem(str(path), "", "delete this file to start the training over")
-        raise UserError([*error.problems, advice]) from None
+        raise UserError([*error.problems, _advice(path)]) from None
+
+
+def _advice(path: Path) -> Problem:
+    return Problem(str(path), "", "delete this file to start the training over")

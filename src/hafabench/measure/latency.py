@@ -25,6 +25,7 @@ from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import Experiment, LatencyConfig, unknown_model
 from hafabench.config.metrics import METRICS
 from hafabench.errors import UserError
+from hafabench.formatting.names import join_names
 from hafabench.measure.complexity import count_model
 from hafabench.measure.timing import SEED, Functions, InterleavedTimes, Protocol, time_against_baseline
 from hafabench.results.machine import MachineWatch, cpu_name
@@ -189,11 +190,16 @@ def _specs(group: LatencyConfig, models: Mapping[str, ModelSpec]) -> list[ModelS
 
 def _model(spec: ModelSpec) -> nn.Module:
     from hafabench.models import create
+    from hafabench.models.checkpoints.storage import is_finite
 
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = create(spec, num_classes=NUM_CLASSES).eval()
         _perturb_offsets(model)
+    infinite = [name for name, value in model.state_dict().items() if not is_finite(value)]
+    if infinite:
+        # Some processors compute with such numbers at another speed.
+        raise UserError(f"{spec.name}: some initial weights or buffers are not finite: {join_names(infinite)}")
     return model
 
 

@@ -57,6 +57,13 @@ def exhausting_model(pretrained: bool = False, num_classes: int = 1000, **_kwarg
     return Exhausting(3, num_classes)
 
 
+@register_model
+def infinite_model(pretrained: bool = False, num_classes: int = 1000, **_kwargs) -> nn.Module:
+    model = nn.Linear(3, num_classes)
+    nn.init.constant_(model.bias, float("inf"))
+    return model
+
+
 SMALL = {
     "small": ModelSpec("small", "resnet", "tiny", "test_resnet"),
     "other": ModelSpec("other", "resnet", "tiny", "test_convnext"),
@@ -212,3 +219,8 @@ def test_the_self_tests_verdict_is_its_exit_code(monkeypatch, off, code):
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == code
     assert f"A/A: no difference in {10 - off} of 10 trials" in done.output
+
+
+def test_a_model_whose_weights_are_not_finite_is_not_timed():
+    with pytest.raises(UserError, match="infinite: some initial weights or buffers are not finite: bias"):
+        latency._model(ModelSpec("infinite", "resnet", "tiny", "infinite_model"))

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from hafabench.errors import UserError
+from hafabench.models import create
+from hafabench.models.checkpoints.classifier import load_classifier
 from hafabench.models.checkpoints.digest import content_digest
 from hafabench.models.checkpoints.final import is_finished
 from hafabench.models.checkpoints.foreign import ForeignWeights
@@ -165,3 +167,60 @@ def test_only_a_complete_and_unchanged_checkpoint_of_the_run_is_finished(tmp_pat
     ):
         save_checkpoint(run.checkpoint, content)
         assert not is_finished(run), content
+
+
+FOREIGN = {
+    "nan": (lambda value: value * torch.nan, "some weights are not finite"),
+    "beyond single precision": (lambda value: torch.full_like(value, 1e300, dtype=torch.double), "are not finite"),
+    "integers": (lambda value: value.long(), "expected floating-point numbers, found torch.int64"),
+    "truth values": (lambda value: value.bool(), "expected floating-point numbers, found torch.bool"),
+    "complex numbers": (lambda value: value + 0j, "expected floating-point numbers, found torch.complex64"),
+    "no values": (lambda value: value.to("meta"), "expected dense tensors, found others"),
+}
+
+
+@pytest.mark.parametrize("name", ["fc.weight", "bn1.running_var"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_weights_that_are_no_finite_floats_are_refused(tmp_path, kind, name):
+    run = tiny_run(tmp_path / "run", images=tmp_path, model="tiny_resnet")
+    model = create(run.model, num_classes=3)
+    state = dict(model.state_dict())
+    change, message = FOREIGN[kind]
+    torch.save({**state, name: change(state[name])}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=message):
+        ForeignWeights(tmp_path / "weights.pth").fill(model, run, tmp_path)
+
+
+def test_foreign_weights_may_have_any_precision_but_no_counters_that_are_fractions(tmp_path):
+    run = tiny_run(tmp_path / "run", images=tmp_path, model="tiny_resnet")
+    model = create(run.model, num_classes=3)
+    state = dict(model.state_dict())
+    torch.save({**state, "fc.weight": state["fc.weight"].half()}, tmp_path / "weights.pth")
+    ForeignWeights(tmp_path / "weights.pth").fill(model, run, tmp_path)
+    assert torch.equal(model.state_dict()["fc.weight"], state["fc.weight"].half().float())
+    torch.save({**state, "bn1.num_batches_tracked": torch.tensor(0.5)}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"num_batches_tracked: expected integers, found torch\.float32"):
+        ForeignWeights(tmp_path / "weights.pth").fill(model, run, tmp_path)
+
+
+BACKBONE = {
+    "nan": (lambda value: value * torch.nan, "some values are not finite"),
+    "integers": (lambda value: value.long(), "expected data type"),
+    "a number": (lambda value: 0.5, "expected a dense tensor"),
+    "flat": (lambda value: value.flatten(), "expected shape"),
+}
+
+
+@pytest.mark.parametrize("name", ["stage2.pos_embed", "head.weight"])
+@pytest.mark.parametrize("kind", BACKBONE)
+def test_a_classifier_gives_a_backbone_finite_floats_only(kind, name):
+    small = {"depths": (1, 1, 1, 1), "embed_dims": (8, 16, 40, 64)}
+    state = dict(create("pvt_tiny", num_classes=3, **small).state_dict())
+    change, message = BACKBONE[kind]
+    state[name] = change(state[name])
+    backbone = create("pvt_tiny", dense=True, **small)
+    if name == "head.weight" and kind in ("integers", "flat"):
+        load_classifier(backbone, state)
+        return
+    with pytest.raises(UserError, match=f"{name}: {message}"):
+        load_classifier(backbone, state)

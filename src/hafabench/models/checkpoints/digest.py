@@ -47,7 +47,7 @@ def _add(digest: Any, value: Any) -> None:
             raise UserError("expected dense tensors with values")
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
         values = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(values.view(torch.uint8).numpy()))
+        digest.update(values.view(torch.uint8).numpy().data)
     elif isinstance(value, Mapping):
         digest.update(f"mapping {len(value)}\n".encode())
         for key in sorted(value, key=lambda key: (type(key).__name__, repr(key))):
