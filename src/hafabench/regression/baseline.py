@@ -24,7 +24,6 @@ from hafabench.files import IsMade, atomic_folder, sha256_of, write_text
 from hafabench.regression.records import (
     MetricKey,
     RecordSet,
-    all_record_paths,
     predictions_of,
     read_records,
     record_paths,
@@ -102,7 +101,7 @@ def _finding(path: Path, what: str) -> Finding:
 
 def _record_files(folder: Path) -> list[Path]:
     """Return the records of a folder and their predictions."""
-    records = list(all_record_paths(folder))
+    records = list(record_paths(folder))
     return sorted(path for path in (*records, *map(predictions_beside, records)) if path.is_file())
 
 
@@ -187,7 +186,7 @@ def _refuse_nested(folder: Path, candidate: Path) -> None:
 
 def _made_files(folder: Path) -> IsMade:
     """Return what tells whether this program made a file of a baseline, given its path relative to the folder."""
-    records = [path for path in all_record_paths(folder) if is_record(path)]
+    records = [path for path in record_paths(folder) if is_record(path)]
     made = {path.relative_to(folder) for path in (*records, *map(predictions_beside, records))}
     if is_history(folder / HISTORY):
         made |= {Path(HISTORY), Path(MANIFEST)}

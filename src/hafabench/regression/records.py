@@ -12,8 +12,7 @@ from hafabench.errors import Problem, UserError
 from hafabench.results.predictions import Predictions, read_predictions
 from hafabench.results.record import Collapse, Metric, Record, predictions_beside, read_record
 
-_IMPORTED = "imported/evaluate/*/*/*.json"
-_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json", _IMPORTED)
+_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json", "imported/evaluate/*/*/*.json")
 
 
 @dataclass(frozen=True, order=True)
@@ -77,20 +76,21 @@ def read_records(folder: Path) -> RecordSet:
         UserError: If the folder has no records, some are unreadable (all are listed), they belong to several
             experiments, or a number is given twice.
     """
-    paths = tuple(record_paths(folder))
-    if not paths:
-        message = "no records; expected classification/<model>/seed<k>/evaluate.json, complexity/, latency/ ..."
-        raise UserError(Problem(str(folder), "", message))
+    paths = []
     metrics: dict[MetricKey, dict[int, RecordedMetric]] = {}
     problems: list[Problem | str] = []
     experiments: dict[str, Path] = {}
     collapses: dict[str, Collapse] = {}
-    for path in paths:
+    for path in record_paths(folder):
         try:
             record = read_record(path)
         except UserError as error:
             problems += error.problems
             continue
+        # Numbers that were measured elsewhere are not compared. Foreign weights that were evaluated here are.
+        if record.origin == "imported" and record.predictions_sha256 is None:
+            continue
+        paths.append(path)
         experiments.setdefault(record.experiment, path)
         if record.collapse is not None:
             collapses[record.id] = record.collapse
@@ -110,22 +110,16 @@ def read_records(folder: Path) -> RecordSet:
     if len(experiments) > 1:
         found = ", ".join(f"{name} ({path})" for name, path in sorted(experiments.items()))
         problems.append(Problem(str(folder), "experiment", f"expected records of one experiment, found {found}"))
+    if not paths and not problems:
+        message = "no records; expected classification/<model>/seed<k>/evaluate.json, complexity/, latency/ ..."
+        problems.append(Problem(str(folder), "", message))
     if problems:
         raise UserError(problems)
-    return RecordSet(folder, next(iter(experiments)), paths, metrics, collapses)
+    return RecordSet(folder, next(iter(experiments)), tuple(paths), metrics, collapses)
 
 
 def record_paths(folder: Path) -> Iterator[Path]:
-    """Return the files of all records below a folder, sorted, without numbers that were measured elsewhere."""
-    for pattern in _PATTERNS:
-        for path in sorted(Path(folder).glob(pattern)):
-            # Foreign weights that were evaluated here have predictions.
-            if pattern != _IMPORTED or predictions_beside(path).is_file():
-                yield path
-
-
-def all_record_paths(folder: Path) -> Iterator[Path]:
-    """Return the files of all records below a folder, sorted, with numbers that were measured elsewhere."""
+    """Return the files of all records below a folder, sorted, with those of numbers that were measured elsewhere."""
     for pattern in _PATTERNS:
         yield from sorted(Path(folder).glob(pattern))
 
@@ -139,11 +133,14 @@ def predictions_of(recorded: RecordedMetric) -> Predictions | None:
     digest = recorded.record.predictions_sha256
     if digest is None:
         return None
-    found = _read_predictions(predictions_beside(recorded.path), digest)
+    path = predictions_beside(recorded.path)
+    about = path.stat() if path.is_file() else None
+    version = (about.st_size, about.st_mtime_ns) if about is not None else None
+    found = _read_predictions(path, digest, version)
     return found if recorded.metric.name in found.metrics else None
 
 
 @lru_cache(maxsize=16)
-def _read_predictions(path: Path, sha256: str) -> Predictions:
-    # Every metric of a run needs the same file.
+def _read_predictions(path: Path, sha256: str, _version: tuple[int, int] | None) -> Predictions:
+    # Every metric of a run needs the same file. A file that changes is read again.
     return read_predictions(path, sha256)

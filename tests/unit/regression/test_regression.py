@@ -96,6 +96,9 @@ def test_evaluated_foreign_weights_are_compared_image_by_image_and_with_nothing_
     assert "150 lost, 50 won" in found[f"imported/{TOP1}"].effect.method
     replace_baseline(folders[0], read_records(folders[1]), reason="a test", who="me")
     assert {change.verdict for change in judged(*folders).changes} == {"no change"}
+    predictions_beside(place).unlink()
+    with pytest.raises(UserError, match=r"seed_unknown-aaaaaaaa\.npz: no such file"):
+        judged(*folders)
 
 
 def test_two_lost_points_on_few_images_are_cannot_tell(folders):
@@ -606,6 +609,7 @@ def test_a_baseline_that_was_changed_by_hand_is_refused_and_can_be_replaced(fold
 def test_the_tracked_baseline_is_whole_and_belongs_to_its_experiment():
     """A change of the experiment requires a new baseline: otherwise `make regression` would refuse to compare."""
     baseline = REPOSITORY / "results/baseline"
+    assert baseline_findings(baseline) == []
     changes = judged(baseline, baseline, load_limits(REPOSITORY / "configs/regression.yaml"))
     assert not changes.failed()
     assert changes.count("no change") + changes.count("cannot tell") == len(changes.changes)
