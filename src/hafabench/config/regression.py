@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from hafabench.config.base import StrictModel
 from hafabench.config.metrics import METRICS, Direction, unknown_metric
 from hafabench.config.yaml_file import YamlFile
-from hafabench.errors import UserError
+from hafabench.errors import Problem, UserError
+
+# A text in quotes is not taken for a number.
+_Number = Annotated[float, Strict()]
+_Integer = Annotated[int, Strict()]
 
 
 class Tolerance(StrictModel):
     """The largest change that does not matter: the larger of `absolute` and `relative`, or 0 if both are null."""
 
-    absolute: float | None = Field(
+    absolute: _Number | None = Field(
         None, ge=0, description="Tolerance in the unit of the metric (points of accuracy, parameters)."
     )
-    relative: float | None = Field(None, ge=0, description="Tolerance as a share of the baseline's value.")
+    relative: _Number | None = Field(None, ge=0, le=100, description="Tolerance as a share of the baseline's value.")
 
     def at(self, baseline: float) -> float:
         """Return the tolerance in the metric's unit for a baseline's value."""
@@ -50,23 +56,27 @@ class MetricLimits(Tolerance):
 class GateLimits(StrictModel):
     """Limits of the regression gate."""
 
-    false_alarms: float = Field(
+    false_alarms: _Number = Field(
         0.01,
-        gt=0,
+        ge=1e-6,
         lt=0.5,
         description="Probability that any metric of an unchanged candidate is called better or worse. It is divided "
-        "equally among the metrics that have a statistical error.",
+        "equally among the comparisons that have a statistical error.",
     )
-    min_seeds: int = Field(
+    min_seeds: _Integer = Field(
         3,
         ge=2,
+        le=1000,
         description="Smallest number of common seeds with which retrained models are compared over seeds. With fewer "
         "seeds they are compared over images.",
     )
-    resamples: int = Field(
-        500, ge=100, description="Number of resamples of the images, for average precision and mean IoU."
+    resamples: _Integer = Field(
+        500,
+        ge=100,
+        le=100_000,
+        description="Number of resamples of the images, for average precision and mean IoU.",
     )
-    disturbed: float = Field(
+    disturbed: _Number = Field(
         10.0,
         ge=0,
         le=100,
@@ -86,17 +96,29 @@ def load_limits(path: Path) -> GateLimits:
     """
     source = YamlFile(path)
     limits = source.validate(GateLimits)
-    problems = []
-    for name, metric in limits.metrics.items():
-        if name not in METRICS:
-            problems.append(source.problem(("metrics", name), unknown_metric(name)))
-        elif METRICS[name].better is None:
-            problems.append(
-                source.problem(("metrics", name), f"neither higher nor lower values of {name} are better")
-            )
-        elif metric.better not in (None, METRICS[name].better):
-            message = f"{METRICS[name].better} values of {name} are better, found {metric.better!r}"
-            problems.append(source.problem(("metrics", name, "better"), message))
+    problems = [problem for name, metric in limits.metrics.items() for problem in _problems(source, name, metric)]
     if problems:
         raise UserError(problems)
     return limits
+
+
+def _problems(source: YamlFile, name: str, limits: MetricLimits) -> Iterator[Problem]:
+    metric = METRICS.get(name)
+    if metric is None:
+        yield source.problem(("metrics", name), unknown_metric(name))
+        return
+    if metric.better is None:
+        yield source.problem(("metrics", name), f"neither higher nor lower values of {name} are better")
+    elif limits.better not in (None, metric.better):
+        message = f"{metric.better} values of {name} are better, found {limits.better!r}"
+        yield source.problem(("metrics", name, "better"), message)
+    for at, tolerance in (((), limits), (("elsewhere",), limits.elsewhere)):
+        if tolerance is None:
+            continue
+        # Accuracies are percentages, and what is higher if it is better can only fall to 0.
+        if metric.is_percentage and (tolerance.absolute or 0) >= 100:
+            message = f"no change of {name} exceeds {tolerance.absolute:g} points; expected less than 100"
+            yield source.problem(("metrics", name, *at, "absolute"), message)
+        if metric.better == "higher" and (tolerance.relative or 0) >= 1:
+            message = f"no loss of {name} exceeds {tolerance.relative:g} times its value; expected less than 1"
+            yield source.problem(("metrics", name, *at, "relative"), message)

@@ -405,6 +405,41 @@ def test_limits_are_validated_with_their_lines(tmp_path):
     assert any(f"{path}:5: metrics.top1.absolut: unknown key" in line for line in lines)
 
 
+@pytest.mark.parametrize("key", ["absolute", "relative", "elsewhere.absolute", "elsewhere.relative"])
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e400", "-1", "true", "'1'", "much", "[1]", "1e308"])
+def test_a_limit_that_is_no_number_or_that_nothing_exceeds_is_one_error(folders, tmp_path, key, value):
+    for folder in folders:
+        write_ratio(folder, 1.1)
+    path = tmp_path / "limits.yaml"
+    limit = f"{{{key}: {value}}}" if "." not in key else f"{{elsewhere: {{{key.split('.')[1]}: {value}}}}}"
+    path.write_text(f"metrics:\n  latency_ratio: {{}}\n  top1: {limit}\n")
+    done = invoke(folders, "--limits", str(path))
+    assert done.exit_code == 2
+    assert done.output.startswith(f"error: {path}:3: metrics.top1.{key}: ")
+    assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "false_alarms: 0",
+        "false_alarms: 1.0e-300",
+        "false_alarms: .nan",
+        "min_seeds: 3.5",
+        "min_seeds: 2000000",
+        "resamples: 1000000000",
+        "disturbed: '10'",
+        "disturbed: 101",
+        "min_seed: 3",
+    ],
+)
+def test_a_wrong_setting_of_the_gate_is_one_error(tmp_path, line):
+    path = tmp_path / "limits.yaml"
+    path.write_text(f"metrics: {{top1: {{}}}}\n{line}\n")
+    with pytest.raises(UserError, match=f"^{path}:2: {line.split(':')[0]}: .*$"):
+        load_limits(path)
+
+
 def test_limits_that_no_metric_of_their_kind_has_are_refused(folders):
     for folder in folders:
         write_seeds(folder, [70.0] * 3)
