@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import yaml
 
 from tools.checkout import REPOSITORY, job_counts, snakemake
@@ -29,6 +31,15 @@ def test_the_ci_file_runs_the_target_and_shows_its_reports():
     steps = yaml.safe_load(text)["jobs"]["gate"]["steps"]
     commands = [step["run"] for step in steps if "run" in step]
     assert "make regression" in commands
+    [strict] = [shlex.split(command) for command in commands if "hafabench regress" in command]
+    assert strict[:3] == [".venv/bin/hafabench", "regress", "--strict"]
+    options = dict(zip(strict[3::2], strict[4::2], strict=True))
+    assert options == {
+        "--baseline": "results/baseline",
+        "--candidate": "results/regression_digits",
+        "--markdown": f"{REPORTS}/regression.md",
+        "--junit": f"{REPORTS}/regression.xml",
+    }
     assert "\nregression: env\n" in (REPOSITORY / "Makefile").read_text()
     assert any(f"{REPORTS}/regression.md" in command for command in commands)
     [upload] = [step["with"]["path"] for step in steps if "upload-artifact" in step.get("uses", "")]
