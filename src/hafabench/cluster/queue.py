@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hafabench.cluster.commands import TIMEOUT_S, Runner, run
+from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run
 from hafabench.runs.snakemake import is_job_comment
 
 # Id, name, state, reason, node, time used, time limit, comment, working folder. The folder comes
@@ -14,6 +14,8 @@ from hafabench.runs.snakemake import is_job_comment
 _FORMAT = "%i|%j|%T|%r|%N|%M|%l|%k|%Z"
 # States of a job that waits for nodes.
 PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "REQUEUE_FED", "RESV_DEL_HOLD")
+# States of a job whose processes have ended. After NODE_FAIL they may still run, on a node without contact.
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED", "BOOT_FAIL")
 
 
 @dataclass(frozen=True)
@@ -70,3 +72,20 @@ def cancel(jobs: Sequence[QueuedJob], runner: Runner = run) -> None:
     """
     if jobs:
         runner(["scancel", *(job.id for job in jobs)], TIMEOUT_S)
+
+
+def has_ended(job: str, runner: Runner = run) -> bool:
+    """Return whether the processes of a Slurm job are known to have ended.
+
+    This is not known if Slurm does not answer, has no commands on this machine, has forgotten the job, or has lost
+    contact with its node.
+
+    Args:
+        job: Slurm's id of the job.
+        runner: Runs Slurm's commands.
+    """
+    try:
+        states = runner(["squeue", "--states=all", "--noheader", f"--jobs={job}", "--format=%T"], TIMEOUT_S).split()
+    except CommandFailed:
+        return False
+    return bool(states) and all(state in _ENDED for state in states)

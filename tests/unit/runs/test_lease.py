@@ -1,0 +1,246 @@
+"""The lease of a run: one process at a time writes into its folder, also on file systems that machines share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from hafabench.errors import UserError
+from hafabench.runs import lease as leases
+from hafabench.runs.lease import EXPIRES_S, Holder, Lease, LeaseLost, hold, holder_of, take, this_process
+
+RUN = "classification/pvt_tiny/seed0"
+
+
+class Clock:
+    """A clock that only goes on while somebody sleeps; ``each`` is called before every sleep."""
+
+    def __init__(self, each: Callable[[], object] = lambda: None):
+        self.now, self._each = 0.0, each
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self._each()
+        self.now += seconds
+        assert self.now < 10 * EXPIRES_S
+
+
+def elsewhere(**changes) -> Holder:
+    """A process of another machine."""
+    return replace(
+        this_process("train"), **{"host": "n017", "system": "elsewhere", "pid": 7, "began": 5.0, **changes}
+    )
+
+
+def gone(**changes) -> Holder:
+    """A process of this machine that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return replace(this_process("train"), pid=process.pid, **changes)
+
+
+def take_quickly(folder: Path, me: Holder | None = None, **changes) -> Lease:
+    """Take a lease without waiting for anything."""
+
+    def refuse_to_sleep(_seconds: float) -> None:
+        raise AssertionError("it waits")
+
+    return take(folder, RUN, me or this_process("train"), sleep=refuse_to_sleep, **changes)
+
+
+def renew(lease: Lease) -> None:
+    """Set another time, which need not be later than the last one."""
+    (file,) = lease.folder.glob("lease-*.json")
+    os.utime(file, (0, file.stat().st_mtime - 1))
+
+
+def test_a_free_run_is_taken_and_given_back(tmp_path):
+    folder = tmp_path / "seed0"
+    with hold(folder, RUN, "train", attempt=3) as lease:
+        (file,) = folder.iterdir()
+        written = json.loads(file.read_text())
+        assert (written["pid"], written["attempt"], written["verb"]) == (os.getpid(), 3, "train")
+        holder, _ = holder_of(folder)
+        assert holder == lease.holder and holder.is_here and holder.runs
+        with hold(folder, RUN, "evaluate") as same:
+            assert same is lease
+        lease.check()
+    assert list(folder.iterdir()) == []
+    assert holder_of(folder) is None
+    with pytest.raises(LeaseLost, match=r"lease-1\.json was removed"):
+        lease.check()
+
+
+def test_a_process_of_this_machine_that_runs_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "8112")
+    first = take_quickly(tmp_path)
+    told = rf"{RUN} is in use: a training runs since .*, process {os.getpid()} on \S+, Slurm job 8112; wait"
+    with pytest.raises(UserError, match=told):
+        take_quickly(tmp_path, this_process("evaluate"))
+    first.check()
+
+
+@pytest.mark.parametrize("change", [{}, {"began": 1.0}], ids=["ended", "another process has its number"])
+def test_a_dead_process_of_this_machine_is_replaced_at_once(tmp_path, change):
+    dead = replace(this_process("train"), **change) if change else gone()
+    lost = take_quickly(tmp_path, dead)
+    mine = take_quickly(tmp_path)
+    mine.check()
+    assert [path.name for path in tmp_path.iterdir()] == ["lease-2.json"]
+    with pytest.raises(LeaseLost, match=rf"{mine.holder} has taken over this run"):
+        lost.check()
+    lost.release()
+    lost.renew()
+    mine.check()
+
+
+def test_a_process_of_another_machine_that_renews_is_named(tmp_path):
+    other = take_quickly(tmp_path, elsewhere())
+    clock = Clock(lambda: renew(other))
+    with pytest.raises(UserError, match="process 7 on n017"):
+        take(tmp_path, RUN, this_process("train"), clock=clock, sleep=clock.sleep)
+    assert clock.now < EXPIRES_S
+    other.check()
+
+
+@pytest.mark.parametrize("stamp", [0, 2**32], ids=["its clock is late", "its clock is early"])
+def test_a_lease_without_renewals_expires_whatever_the_clocks_say(tmp_path, capsys, stamp):
+    other = take_quickly(tmp_path, elsewhere())
+    os.utime(tmp_path / "lease-1.json", (stamp, stamp))
+    clock = Clock()
+    mine = take(tmp_path, RUN, this_process("train"), clock=clock, sleep=clock.sleep)
+    assert EXPIRES_S <= clock.now < EXPIRES_S + 10
+    assert "was in use by process 7 on n017; waiting for up to 180 s" in capsys.readouterr().err
+    mine.check()
+    with pytest.raises(LeaseLost):
+        other.check()
+
+
+def test_only_a_slurm_job_that_is_known_to_have_ended_is_replaced_at_once(tmp_path):
+    take_quickly(tmp_path, elsewhere(slurm_job="12"))
+    asked: list[str] = []
+    take_quickly(tmp_path, elsewhere(slurm_job="13"), has_ended=lambda job: not asked.append(job))
+    assert asked == ["12"]
+    with pytest.raises(AssertionError, match="it waits"):
+        take_quickly(tmp_path, has_ended=lambda job: False)
+
+
+def test_two_that_take_over_at_once_exclude_each_other(tmp_path):
+    take_quickly(tmp_path, gone())
+    taken: list[Lease] = []
+    refused: list[UserError] = []
+    together = threading.Barrier(8)
+
+    def run() -> None:
+        together.wait()
+        try:
+            taken.append(take_quickly(tmp_path))
+        except UserError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(taken), len(refused)) == (1, 7)
+    taken[0].check()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_a_late_process_does_not_take_what_was_given_back_and_taken_meanwhile(tmp_path, monkeypatch):
+    take_quickly(tmp_path, gone())
+    third: list[Lease] = []
+    write = leases.write_text
+
+    def write_late(path: Path, text: str) -> None:
+        write(path, text)
+        if not third:
+            monkeypatch.setattr(leases, "write_text", write)
+            (tmp_path / "lease-1.json").unlink()
+            third.append(take_quickly(tmp_path))
+            # Another process of this machine removed the file that would have been linked.
+            write(path, text)
+
+    monkeypatch.setattr(leases, "write_text", write_late)
+    with pytest.raises(UserError, match="is in use"):
+        take_quickly(tmp_path)
+    third[0].check()
+
+
+@pytest.mark.parametrize("code", [1, 95], ids=["EPERM", "ENOTSUP"])
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch, code):
+    def link(*_paths) -> None:
+        raise OSError(code, "no links")
+
+    monkeypatch.setattr(os, "link", link)
+    first = take_quickly(tmp_path)
+    with pytest.raises(UserError, match="is in use"):
+        take_quickly(tmp_path)
+    first.check()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[1]", b"\xff\xfe", b'{"pid": 1}', b'{"verb": "other"}', b"[" * 10**5],
+    ids=["empty", "null", "list", "binary", "incomplete", "verb", "nested"],
+)
+def test_a_lease_that_cannot_be_read_expires_too(tmp_path, content):
+    (tmp_path / "lease-4.json").write_bytes(content)
+    assert holder_of(tmp_path) is None
+    clock = Clock()
+    take(tmp_path, RUN, this_process("train"), clock=clock, sleep=clock.sleep).check()
+    assert clock.now >= EXPIRES_S
+    assert [path.name for path in tmp_path.iterdir()] == ["lease-5.json"]
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**31, 10**30, True, "7", 1.5], ids=str)
+def test_no_process_can_have_such_a_number(tmp_path, pid):
+    (tmp_path / "lease-1.json").write_text(json.dumps({**asdict(this_process("train")), "pid": pid}))
+    assert holder_of(tmp_path) is None
+
+
+def test_a_process_that_cannot_be_seen_is_not_taken_for_dead(monkeypatch):
+    hidden = replace(this_process("train"), pid=1)
+    monkeypatch.setattr(leases, "Path", lambda _name: Path("/nowhere"))
+    monkeypatch.setattr(leases.psutil, "Process", lambda _pid: (_ for _ in ()).throw(leases.psutil.AccessDenied(1)))
+    assert hidden.runs
+
+
+def test_the_lease_is_renewed_while_it_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_S", 0.001)
+    with hold(tmp_path, RUN, "train"):
+        (file,) = tmp_path.iterdir()
+        renewed = threading.Event()
+        os.utime(file, (1, 1))
+        for _ in range(1000):
+            if file.stat().st_mtime > 1:
+                renewed.set()
+                break
+            threading.Event().wait(0.001)
+        assert renewed.is_set()
+
+
+def test_a_lease_is_given_back_after_an_error_and_not_by_others(tmp_path):
+    with pytest.raises(ValueError, match="broken"), hold(tmp_path, RUN, "train"):
+        raise ValueError("broken")
+    assert list(tmp_path.iterdir()) == []
+    first = take_quickly(tmp_path)
+    Lease(tmp_path, RUN, 1, elsewhere()).release()
+    first.check()
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "seed0").write_text("a file")
+    with pytest.raises(UserError, match=r"seed0.*not written"), hold(tmp_path / "seed0", RUN, "train"):
+        pass
