@@ -80,7 +80,7 @@ def test_final_checkpoint_names_its_run(tmp_path, images):
     assert (told["steps"], told["epochs"], told["processes"]) == (9, 3, 1)
     assert (told["device"], told["threads"]) == ("cpu", 1)
     assert told["images_per_s"] == pytest.approx(9 * 8 / told["seconds"], rel=0.05)
-    assert not run.work.exists()
+    assert [path.name for path in run.work.iterdir()] == ["checkpoint.pth"]
 
 
 def test_training_learns(tmp_path, images):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hafabench.engines import classification, evaluation, training
+from hafabench.engines import classification, evaluation, finished, training
 from hafabench.engines.classification import training as classification_training
 from hafabench.engines.classification.objective import Objective
 from hafabench.engines.interrupt import STOP_AFTER
@@ -198,16 +199,16 @@ def test_unreadable_state_is_refused_with_advice(tmp_path, images):
 def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(tmp_path, images, monkeypatch):
     run = tiny_run(tmp_path / "run", images=images)
 
-    def fail(path: Path, content: dict) -> None:
+    def fail(path: Path, content: dict, check: Callable[[], None]) -> None:
         raise UserError(f"{path}: not written: no space left on the device")
 
-    monkeypatch.setattr(training, "save_checkpoint", fail)
+    monkeypatch.setattr(finished, "save_checkpoint", fail)
     with pytest.raises(UserError, match=r"checkpoint\.pth: not written: no space left"):
         classification.train(run)
     monkeypatch.undo()
     assert load_checkpoint(run.work / "state.pth")["step"] == 8
     classification.train(run)
-    assert not run.work.exists()
+    assert [path.name for path in run.work.iterdir()] == ["checkpoint.pth"]
     through = tiny_run(tmp_path / "through", images=images)
     classification.train(through)
     assert_same_training(run, through)

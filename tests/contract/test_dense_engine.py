@@ -124,7 +124,12 @@ def test_a_run_leaves_its_weights_and_history_and_nothing_else(finished, task):
     assert "missing in the checkpoint: nothing; not used: fc.bias, fc.weight" in lines[0]
     assert len(lines) == 1 + STEPS[task], "one line per step, and nothing of mmengine's"
     assert [entry["step"] for entry in read_history(run.history)] == list(range(1, STEPS[task] + 1))
-    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "config.json", "history.jsonl"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "checkpoint.pth",
+        "config.json",
+        "history.jsonl",
+        "work",
+    ]
     assert not done.files_elsewhere
 
     meta = load_checkpoint(run.checkpoint)["meta"]
@@ -424,7 +429,12 @@ def test_two_processes_train_one_model(tmp_path, task):
     assert process.returncode == 0, spoken
     training = load_checkpoint(run.checkpoint)["meta"]["training"]
     assert (training["processes"], training["steps"]) == (2, STEPS[task])
-    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pth", "config.json", "history.jsonl"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "checkpoint.pth",
+        "config.json",
+        "history.jsonl",
+        "work",
+    ]
     # The first batch is the same for any number of processes, and so is its mean loss if the heads draw no
     # random numbers.
     if task == "segmentation":

@@ -66,10 +66,10 @@ def attempt(experiment: Experiment, rule: str, subject: str = "") -> Iterator[No
         rule: The rule of the job.
         subject: The subject of the job.
     """
-    from hafabench.runs.attempts import AS_JOB, logged_attempt
+    from hafabench.runs.attempts import is_job, logged_attempt
     from hafabench.runs.jobs import JobList, job_id
 
-    if not os.environ.get(AS_JOB) or os.environ.get("RANK", "0") != "0":
+    if not is_job() or os.environ.get("RANK", "0") != "0":
         yield
         return
     identifier, jobs = job_id(rule, subject), JobList(experiment)

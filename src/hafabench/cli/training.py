@@ -42,12 +42,12 @@ def train(run_id: str, experiment: Path, threads: int | None, processes: int, no
         from hafabench.cli.launch import start_processes
 
         start_processes(processes, nodes)
-    from hafabench.engines.engine import engine_for
-    from hafabench.runs.state import store_configuration
+    from hafabench.cluster.queue import has_ended
+    from hafabench.runs.lease import hold
 
-    with attempt(load(experiment), "train_run", run.id):
-        if os.environ.get("RANK", "0") == "0":
-            store_configuration(run)
+    with attempt(load(experiment), "train_run", run.id), hold(run, "train", has_ended=has_ended):
+        from hafabench.engines.engine import engine_for
+
         engine_for(run.task).train(run)
 
 
@@ -101,11 +101,19 @@ def evaluate(
         return
     if part or renames or replace or weights_seed is not None:
         raise UserError("--part, --rename, --weights-seed and --replace require --weights")
-    from hafabench.engines.evaluation import record_evaluation
+    from hafabench.cluster.queue import has_ended
+    from hafabench.runs.attempts import is_job
+    from hafabench.runs.lease import hold
 
     loaded = load(experiment)
-    with attempt(loaded, "evaluate_run", run.id):
+    with attempt(loaded, "evaluate_run", run.id), hold(run, "evaluate", has_ended=has_ended):
+        from hafabench.engines.evaluation import record_evaluation
+        from hafabench.engines.finished import discard_kept
+
         record = record_evaluation(loaded, run, keep_outputs=keep_outputs)
+        if is_job():
+            # The workflow evaluates a run after it has noticed the end of the training.
+            discard_kept(run)
         if record.collapse is not None:
             click.echo(f"{run.id}: {record.collapse.clause(run.id)}")
         for metric in record.metrics:

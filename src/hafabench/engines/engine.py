@@ -25,14 +25,15 @@ class Engine(Protocol):
         threads. A run that is already trained is left unchanged.
 
         Under torchrun the processes share each batch. The first process writes ``run.history``, a state in
-        ``run.work`` every ``checkpoint_every`` steps, and finally ``run.checkpoint``; then it removes ``run.work``.
+        ``run.work`` every ``checkpoint_every`` steps, and finally ``run.checkpoint``; then it removes the state.
+        Meanwhile it holds the lease of the run (`hafabench.runs.lease`).
 
         If loss, gradients or weights are no longer finite, the training has collapsed: ``run.checkpoint`` then
         contains this outcome and no weights. The same holds if the training of the starting weights collapsed.
 
         Raises:
-            UserError: If the recipe does not fit the data or the processes, or the data or the starting weights
-                cannot be used.
+            UserError: If the recipe does not fit the data or the processes, the data or the starting weights cannot
+                be used, or another process trains or evaluates the run.
             SystemExit: With code 75 after a request to stop. The state has been saved.
         """
 

@@ -14,6 +14,7 @@ from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
 from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_fields
 from hafabench.results.record import Record, StartingFile, is_output, write_record
+from hafabench.runs.lease import Lease, hold
 from hafabench.runs.run import Run
 from hafabench.runs.verified_data import data_changes
 
@@ -31,8 +32,13 @@ def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = 
 
     Raises:
         UserError: If the checkpoint belongs to another run, was trained on other data than the verified data, or the
-            data cannot be read.
+            data cannot be read. Also if another process trains or evaluates the run.
     """
+    with hold(run, "evaluate") as lease:
+        return _record_evaluation(experiment, run, lease, keep_outputs)
+
+
+def _record_evaluation(experiment: Experiment, run: Run, lease: Lease | None, keep_outputs: bool) -> Record:
     watch = Stopwatch(experiment)
     meta = load_checkpoint(run.checkpoint).get("meta", {})
     expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
@@ -43,11 +49,13 @@ def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = 
             Problem(str(run.checkpoint), "", f"the data was verified again and has changed: {changes[0]}; {advice}")
         )
     collapse = collapse_of({"meta": meta})
+    check = lease.check if lease is not None else (lambda: None)
     listing_digest = None
     if collapse is None:
         listing_digest = compared_digest(run.dataset, "val", run.dataset_report)
         outputs = run.outputs if keep_outputs else None
         metrics = engine_for(run.task).evaluate(run, run.checkpoint, keep=run.predictions, outputs=outputs)
+        check()
     else:
         metrics = []
         run.predictions.unlink(missing_ok=True)
@@ -73,6 +81,7 @@ def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = 
         collapse=collapse,
         starting_weights=_starting_file(run, meta),
     )
+    check()
     write_record(run.record, record)
     return record
 

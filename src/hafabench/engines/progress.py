@@ -51,9 +51,13 @@ class Progress:
             history.parent.mkdir(parents=True, exist_ok=True)
             _truncate(history, start)
 
+    def is_due(self, step: int) -> bool:
+        """Return whether this process writes about a step."""
+        return self._history is not None and (step % self._every == 0 or step == self._total)
+
     def step(self, step: int, **values: float) -> None:
         """Report that ``step`` (counted from 1) is done, with its loss, learning rate and other values."""
-        if self._history is None or (step % self._every and step != self._total):
+        if self._history is None or not self.is_due(step):
             return
         now = time.perf_counter()
         rate = (step - self._last_step) * self._batch / max(now - self._last_time, 1e-9)

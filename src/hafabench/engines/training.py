@@ -21,15 +21,17 @@ from torch.utils.data import default_collate
 
 from hafabench.data.report import compared_digest
 from hafabench.engines.distributed import World, joined_world
+from hafabench.engines.finished import discard_state, restore_final, save_final
 from hafabench.engines.interrupt import EXIT_CODE, StopRequest
 from hafabench.engines.progress import Progress, say
 from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler, Stream, batches, seed_everything
 from hafabench.engines.trained import collapse_of, identity, is_trained
-from hafabench.engines.training_state import STATE, TrainingState, discard_work
+from hafabench.engines.training_state import STATE, TrainingState
 from hafabench.errors import Problem, UserError
-from hafabench.models.checkpoints.storage import is_finite, load_checkpoint, save_checkpoint
+from hafabench.models.checkpoints.storage import is_finite, load_checkpoint
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Collapse
+from hafabench.runs.lease import Lease, hold
 from hafabench.runs.run import Run
 from hafabench.runs.state import store_configuration
 
@@ -54,13 +56,14 @@ class TrainingSession:
         world: The processes of the training; the first one writes files.
         stop: Determines whether the training should stop early.
         total: Number of optimiser steps of the whole training.
+        lease: The lease of the run, which the process that writes files holds.
     """
 
     state: TrainingState
 
-    def __init__(self, run: Run, world: World, stop: StopRequest, total: int):
+    def __init__(self, run: Run, world: World, stop: StopRequest, total: int, lease: Lease | None):
         self.run, self.world, self.total = run, world, total
-        self._stop = stop
+        self._stop, self._lease = stop, lease
         self._watch = Stopwatch()
 
     def begin(self, state: TrainingState) -> None:
@@ -74,6 +77,7 @@ class TrainingSession:
             )
         # No process may write before every process has read.
         self.world.wait()
+        self._check_lease()
         self._progress = Progress(
             self.run.id,
             self.total,
@@ -95,6 +99,7 @@ class TrainingSession:
         Raises:
             TrainingCollapsed: If the loss, the gradients at any loss scale, or the weights about to be saved are not
                 finite.
+            LeaseLost: If another process has taken over the run. Nothing more has been written.
             SystemExit: With code 75 after a request to stop. The state has been saved.
         """
         state = self.state
@@ -109,6 +114,8 @@ class TrainingSession:
         if stopping:
             # The state is saved before anything is printed: the signal may have ended the reader of the output too.
             self._save(loss, lr)
+        if self._progress.is_due(state.step):
+            self._check_lease()
         self._progress.step(state.step, loss=loss, lr=lr, **values)
         if stopping:
             self._leave()
@@ -119,7 +126,7 @@ class TrainingSession:
             self._check_weights(loss, lr)
 
     def finish(self, *, initialised_from: dict[str, Any] | None = None, **provenance: Any) -> None:
-        """Write the final checkpoint, then remove the work folder.
+        """Write the final checkpoint, then remove the training state.
 
         Args:
             initialised_from: The origin of the starting weights, if they were not random.
@@ -132,14 +139,14 @@ class TrainingSession:
             if initialised_from is not None:
                 meta["initialised_from"] = initialised_from
             meta["training"] = {**self._provenance(self.total), **provenance}
-            save_checkpoint(self.run.checkpoint, {**weights, "meta": meta})
-            discard_work(self.run)
+            save_final(self.run, {**weights, "meta": meta}, self._check_lease)
+            discard_state(self.run)
         self.world.wait()
 
     def collapse(self, collapse: Collapse) -> None:
         """Write a final checkpoint without weights; the work folder keeps the last state that was saved."""
         if self.world.is_first:
-            write_collapse(self.run, collapse, self._provenance(collapse.step))
+            write_collapse(self.run, collapse, self._check_lease, self._provenance(collapse.step))
             kept = f"; the last finite state is kept in {self.run.work}" if (self.run.work / STATE).exists() else ""
             lr = "" if collapse.lr is None else f" at learning rate {collapse.lr:.3g}"
             advice = "a lower lr or a clipped gradient (clip_grad) may prevent it"
@@ -153,8 +160,12 @@ class TrainingSession:
 
     def _save(self, loss: float, lr: float) -> None:
         self._check_weights(loss, lr)
-        if self.world.is_first:
-            self.state.save(self.run, self._seconds())
+        if self._lease is not None:
+            self.state.save(self.run, self._seconds(), self._lease)
+
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
     def _check_weights(self, loss: float, lr: float) -> None:
         # The gradient may have been infinite although the loss was finite. Then a good state must not be overwritten.
@@ -207,12 +218,13 @@ class Trainer(ABC):
         world: The processes of the training.
         stop: Determines whether the training should stop early.
         dataset: The training split.
+        lease: The lease of the run, which the process that writes files holds.
 
     Raises:
         UserError: If the recipe does not fit the number of images or of processes.
     """
 
-    def __init__(self, run: Run, world: World, stop: StopRequest, dataset: SizedDataset):
+    def __init__(self, run: Run, world: World, stop: StopRequest, dataset: SizedDataset, lease: Lease | None = None):
         self.run, self.world, self.dataset = run, world, dataset
         images, batch_size = len(dataset), run.recipe.batch_size
         self.images_per_process = world.share_of(batch_size)
@@ -220,7 +232,7 @@ class Trainer(ABC):
         if problems:
             raise UserError([Problem(run.id, key, message) for key, message in problems.items()])
         self.steps_per_epoch = images // batch_size
-        self.session = TrainingSession(run, world, stop, run.recipe.steps(images))
+        self.session = TrainingSession(run, world, stop, run.recipe.steps(images), lease)
 
     @abstractmethod
     def complete(self) -> None:
@@ -256,30 +268,52 @@ class Trainer(ABC):
         )
 
 
-def run_training(run: Run, trainer: Callable[[Run, World, StopRequest], Trainer]) -> None:
+def run_training(run: Run, trainer: Callable[[Run, World, StopRequest, Lease | None], Trainer]) -> None:
     """Train a run, unless it is already trained, in the processes that torchrun started or in this one alone.
 
-    If the training collapses, or that of the starting weights did, the final checkpoint contains this outcome instead
-    of weights. This is no error.
+    The first process holds the lease of the run meanwhile. If the training collapses, or that of the starting weights
+    did, the final checkpoint contains this outcome instead of weights. This is no error.
     """
-    if is_trained(run):
-        print(f"{run.id}: already trained; delete {run.checkpoint} to train it again", file=sys.stderr)
-        return
-    with StopRequest() as stop, joined_world() as world, deterministic(world.device):
+    with (
+        hold(run, "train") as lease,
+        StopRequest() as stop,
+        joined_world() as world,
+        deterministic(world.device),
+    ):
+        if world.share("trained" if lease is not None and _is_trained(run, lease) else ""):
+            return
         inherited = _collapse_of_parent(run)
         if inherited is None:
             run = _with_compared_data(run, world)
-        if world.is_first:
+        if lease is not None:
+            lease.check()
             if run.checkpoint.exists():
                 what = "another configuration or other training data"
                 print(f"{run.id}: {run.checkpoint} is of {what}: training starts over", file=sys.stderr)
             # Otherwise weights of another configuration would be taken for those of an interrupted training.
             run.checkpoint.unlink(missing_ok=True)
+            # From here on, what is in the folder is of this configuration.
+            store_configuration(run)
             if inherited is not None:
-                write_collapse(run, inherited)
+                write_collapse(run, inherited, lease.check)
                 print(f"{run.id}: {inherited.clause(run.id)}", file=sys.stderr)
         if inherited is None:
-            _train(trainer(run, world, stop))
+            _train(trainer(run, world, stop, lease))
+
+
+def _is_trained(run: Run, lease: Lease) -> bool:
+    """Whether the run has its final checkpoint, which is restored if it was deleted after the training finished."""
+    if run.checkpoint.exists() and is_trained(run):
+        store_configuration(run)
+        both = f" and {run.kept_checkpoint}" if run.kept_checkpoint.exists() else ""
+        print(f"{run.id}: already trained; delete {run.checkpoint}{both} to train it again", file=sys.stderr)
+        return True
+    if restore_final(run, lease.check):
+        store_configuration(run)
+        restored = f"restored {run.checkpoint} from {run.kept_checkpoint}"
+        print(f"{run.id}: already trained: {restored}; delete both to train it again", file=sys.stderr)
+        return True
+    return False
 
 
 def _train(trainer: Trainer) -> None:
@@ -302,18 +336,21 @@ def _train(trainer: Trainer) -> None:
         session.collapse(Collapse(run=trainer.run.id, step=session.state.step + 1, reason=reason))
 
 
-def write_collapse(run: Run, collapse: Collapse, training: dict[str, Any] | None = None) -> None:
+def write_collapse(
+    run: Run, collapse: Collapse, check: Callable[[], None], training: dict[str, Any] | None = None
+) -> None:
     """Write the final checkpoint of a run whose training collapsed or could not begin; it contains no weights.
 
     Args:
         run: The run.
         collapse: The outcome.
+        check: Raises an error if this process must no longer write.
         training: The provenance of the training, if it began.
     """
     meta = {**identity(run), "collapse": collapse.model_dump()}
     if training is not None:
         meta["training"] = training
-    save_checkpoint(run.checkpoint, {"meta": meta})
+    save_final(run, {"meta": meta}, check)
 
 
 def _collapse_of_parent(run: Run) -> Collapse | None:
@@ -324,16 +361,13 @@ def _collapse_of_parent(run: Run) -> Collapse | None:
 
 
 def _with_compared_data(run: Run, world: World) -> Run:
-    """Compare the training split with the verified one, on every machine, and store its digest.
+    """Compare the training split with the verified one, on every machine, and return the run with its digest.
 
     Raises:
         UserError: If the split has changed since it was verified.
     """
     own = compared_digest(run.dataset, "train", run.dataset_report) if world.local_rank == 0 else ""
-    run = replace(run, listing_digest=world.share(own))
-    if world.is_first:
-        store_configuration(run)
-    return run
+    return replace(run, listing_digest=world.share(own))
 
 
 def _is_finite_model(model: nn.Module) -> bool:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,8 +26,9 @@ from hafabench.engines.state_checks import (
     unlike,
 )
 from hafabench.errors import Problem, UserError
-from hafabench.files import is_file_or_temporary, remove_made, write_text
+from hafabench.files import write_text
 from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint, state_problems
+from hafabench.runs.lease import Lease
 from hafabench.runs.paths import STATE_SUMMARY
 from hafabench.runs.run import Run
 
@@ -70,8 +70,17 @@ class TrainingState:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     resumes: int = 0
 
-    def save(self, run: Run, seconds: float) -> None:
-        """Write the state and its summary to the run's work folder; ``seconds`` includes the time of this process."""
+    def save(self, run: Run, seconds: float, lease: Lease) -> None:
+        """Write the state and its summary, which name this attempt, to the run's work folder.
+
+        Args:
+            run: The run that is trained.
+            seconds: Time spent on the steps, including that of this process.
+            lease: The lease of the run.
+
+        Raises:
+            LeaseLost: If another process has taken over the run. The files are then unchanged.
+        """
         save_checkpoint(
             run.work / STATE,
             {
@@ -84,10 +93,13 @@ class TrainingState:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                "attempt": asdict(lease.holder),
                 **({} if self.average is None else {"average": self.average.state_dict()}),
             },
+            lease.check,
         )
-        write_text(run.work / STATE_SUMMARY, json.dumps({"fingerprint": run.fingerprint, "step": self.step}) + "\n")
+        summary = {"fingerprint": run.fingerprint, "step": self.step, "attempt": lease.holder.attempt}
+        write_text(run.work / STATE_SUMMARY, json.dumps(summary) + "\n")
 
     def resume(self, run: Run, total: int, verbose: bool) -> None:
         """Load the state in the run's work folder, if there is one of the current configuration.
@@ -169,15 +181,6 @@ class TrainingState:
             yield from wrong
             if not wrong and "schedulers" in own:
                 yield from schedule_problems(own, scaler, step)
-
-
-def discard_work(run: Run) -> None:
-    """Remove the state in the run's work folder, which is no longer needed once the final checkpoint is written.
-
-    The folder is removed too, unless it contains files that no training writes.
-    """
-    with suppress(UserError):
-        remove_made(run.work, lambda path: is_file_or_temporary(path, STATE, STATE_SUMMARY))
 
 
 def _read(path: Path) -> dict[str, Any]:

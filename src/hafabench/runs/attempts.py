@@ -24,6 +24,12 @@ from hafabench.runs.jobs import Job
 # The workflow sets this environment variable for the commands that it calls.
 AS_JOB = "HAFABENCH_AS_JOB"
 
+
+def is_job() -> bool:
+    """Return whether the workflow called the command that this process runs."""
+    return bool(os.environ.get(AS_JOB))
+
+
 _HEAD_BYTES, _TAIL_BYTES = 4096, 16384
 _BEGIN = re.compile(
     r"hafabench: begins .*, fingerprint (?P<fingerprint>\w+), process (?P<pid>\d+) on (?P<host>\S+?)"

@@ -34,8 +34,11 @@ from typing import Annotated, Literal
 import psutil
 from pydantic import Field, TypeAdapter, ValidationError
 
+from hafabench.config.json_file import read_json_object
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
+from hafabench.runs.paths import STATE_SUMMARY
+from hafabench.runs.run import Run
 
 RENEW_S = 15.0
 EXPIRES_S = 180.0
@@ -164,31 +167,27 @@ class Lease:
 
 
 @contextmanager
-def hold(
-    folder: Path,
-    run_id: str,
-    verb: Verb,
-    *,
-    attempt: int = 1,
-    has_ended: Callable[[str], bool] = lambda _job: False,
-) -> Iterator[Lease]:
-    """Hold the lease of a run while the context lasts. A context within another one of the same folder shares it.
+def hold(run: Run, verb: Verb, *, has_ended: Callable[[str], bool] = lambda _job: False) -> Iterator[Lease | None]:
+    """Hold the lease of a run while the context lasts. A context within another one of the same run shares it.
+
+    If torchrun started several processes, only the first one writes into the folder. The others get None.
 
     Args:
-        folder: The folder of the run. It is made if it does not exist.
-        run_id: The run, for messages.
-        verb: What this process does with the run.
-        attempt: Number of this attempt at the training.
+        run: The run.
+        verb: What this process does with it.
         has_ended: Tells whether a Slurm job is known to have ended, given its id.
 
     Raises:
         UserError: If another process has the lease.
     """
-    key = folder.resolve()
+    if "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0":
+        yield None
+        return
+    key = run.folder.resolve()
     if key in _held:
         yield _held[key]
         return
-    lease = take(folder, run_id, this_process(verb, attempt), has_ended=has_ended)
+    lease = take(run.folder, run.id, this_process(verb, _attempts(run) + 1), has_ended=has_ended)
     stop = threading.Event()
     thread = threading.Thread(target=_keep_renewing, args=(lease, stop), name="lease", daemon=True)
     thread.start()
@@ -203,6 +202,12 @@ def hold(
 
 
 _held: dict[Path, Lease] = {}
+
+
+def _attempts(run: Run) -> int:
+    """Number of attempts at the training of a run, as its state tells it."""
+    found = (read_json_object(run.work / STATE_SUMMARY) or {}).get("attempt")
+    return found if isinstance(found, int) and found > 0 else 0
 
 
 def _keep_renewing(lease: Lease, stop: threading.Event) -> None:

@@ -68,6 +68,14 @@ class Run:
         return self.folder / CHECKPOINT
 
     @property
+    def kept_checkpoint(self) -> Path:
+        """A second name of the final checkpoint, which exists until the workflow has evaluated it.
+
+        See `hafabench.engines.finished`.
+        """
+        return self.work / CHECKPOINT
+
+    @property
     def record(self) -> Path:
         """The record of the evaluation."""
         return self.folder / EVALUATION

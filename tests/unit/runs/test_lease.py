@@ -16,8 +16,15 @@ import pytest
 from hafabench.errors import UserError
 from hafabench.runs import lease as leases
 from hafabench.runs.lease import EXPIRES_S, Holder, Lease, LeaseLost, hold, holder_of, take, this_process
+from hafabench.runs.run import Run
+from tools.tiny_runs.classification import tiny_run
 
 RUN = "classification/pvt_tiny/seed0"
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return tiny_run(tmp_path / "seed0", images=tmp_path)
 
 
 class Clock:
@@ -64,18 +71,20 @@ def renew(lease: Lease) -> None:
     os.utime(file, (0, file.stat().st_mtime - 1))
 
 
-def test_a_free_run_is_taken_and_given_back(tmp_path):
-    folder = tmp_path / "seed0"
-    with hold(folder, RUN, "train", attempt=3) as lease:
-        (file,) = folder.iterdir()
+def test_a_free_run_is_taken_and_given_back(run):
+    folder = run.folder
+    run.work.mkdir(parents=True)
+    (run.work / "state.json").write_text('{"attempt": 2}')
+    with hold(run, "train") as lease:
+        (file,) = folder.glob("lease*")
         written = json.loads(file.read_text())
         assert (written["pid"], written["attempt"], written["verb"]) == (os.getpid(), 3, "train")
         holder, _ = holder_of(folder)
         assert holder == lease.holder and holder.is_here and holder.runs
-        with hold(folder, RUN, "evaluate") as same:
+        with hold(run, "evaluate") as same:
             assert same is lease
         lease.check()
-    assert list(folder.iterdir()) == []
+    assert list(folder.iterdir()) == [run.work]
     assert holder_of(folder) is None
     with pytest.raises(LeaseLost, match=r"lease-1\.json was removed"):
         lease.check()
@@ -217,10 +226,26 @@ def test_a_process_that_cannot_be_seen_is_not_taken_for_dead(monkeypatch):
     assert hidden.runs
 
 
-def test_the_lease_is_renewed_while_it_is_held(tmp_path, monkeypatch):
+@pytest.mark.parametrize("content", ["", "[]", '{"attempt": "x"}', '{"attempt": -1}'])
+def test_a_damaged_summary_of_the_state_does_not_matter(run, content):
+    run.work.mkdir(parents=True)
+    (run.work / "state.json").write_text(content)
+    with hold(run, "train") as lease:
+        assert lease.holder.attempt == 1
+
+
+def test_only_the_first_process_of_a_training_holds_the_lease(run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with hold(run, "train") as lease:
+        assert lease is None
+    assert not run.folder.exists()
+
+
+def test_the_lease_is_renewed_while_it_is_held(run, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_S", 0.001)
-    with hold(tmp_path, RUN, "train"):
-        (file,) = tmp_path.iterdir()
+    with hold(run, "train"):
+        (file,) = run.folder.iterdir()
         renewed = threading.Event()
         os.utime(file, (1, 1))
         for _ in range(1000):
@@ -231,16 +256,17 @@ def test_the_lease_is_renewed_while_it_is_held(tmp_path, monkeypatch):
         assert renewed.is_set()
 
 
-def test_a_lease_is_given_back_after_an_error_and_not_by_others(tmp_path):
-    with pytest.raises(ValueError, match="broken"), hold(tmp_path, RUN, "train"):
+def test_a_lease_is_given_back_after_an_error_and_not_by_others(run):
+    with pytest.raises(ValueError, match="broken"), hold(run, "train"):
         raise ValueError("broken")
+    tmp_path = run.folder
     assert list(tmp_path.iterdir()) == []
     first = take_quickly(tmp_path)
     Lease(tmp_path, RUN, 1, elsewhere()).release()
     first.check()
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    (tmp_path / "seed0").write_text("a file")
-    with pytest.raises(UserError, match=r"seed0.*not written"), hold(tmp_path / "seed0", RUN, "train"):
+def test_a_folder_that_cannot_be_written_is_told(run):
+    run.folder.write_text("a file")
+    with pytest.raises(UserError, match=r"seed0.*not written"), hold(run, "train"):
         pass

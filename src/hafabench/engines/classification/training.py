@@ -20,6 +20,7 @@ from hafabench.engines.sampling import StepSampler, Stream, seed_everything
 from hafabench.engines.trained import load_trained
 from hafabench.engines.training import Trainer, run_training
 from hafabench.engines.training_state import TrainingState
+from hafabench.runs.lease import Lease
 from hafabench.runs.run import Run
 
 
@@ -31,9 +32,10 @@ def train(run: Run) -> None:
 class ClassificationTrainer(Trainer):
     """One process's part in the training of a classifier; see `Trainer`."""
 
-    def __init__(self, run: Run, world: World, stop: StopRequest):
+    def __init__(self, run: Run, world: World, stop: StopRequest, lease: Lease | None = None):
         self.recipe = recipe = classification_recipe(run)
-        super().__init__(run, world, stop, classification_dataset(run.dataset, "train", train_transform(recipe)))
+        dataset = classification_dataset(run.dataset, "train", train_transform(recipe))
+        super().__init__(run, world, stop, dataset, lease)
         self.mixup = build_mixup(recipe, run.dataset.num_classes, self.images_per_process)
         seed_everything(run.seed, Stream.WEIGHTS)
         model = create_model(run).to(world.device).train()

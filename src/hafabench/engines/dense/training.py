@@ -21,6 +21,7 @@ from hafabench.engines.sampling import StepSampler, Stream, seed_everything
 from hafabench.engines.training import Trainer, run_training
 from hafabench.engines.training_state import TrainingState
 from hafabench.models import family_of
+from hafabench.runs.lease import Lease
 from hafabench.runs.run import Run
 
 
@@ -32,9 +33,9 @@ def train(run: Run) -> None:
 class DenseTrainer(Trainer):
     """One process's part in the training of a dense model, called by mmengine at every step; see `Trainer`."""
 
-    def __init__(self, run: Run, world: World, stop: StopRequest):
+    def __init__(self, run: Run, world: World, stop: StopRequest, lease: Lease | None = None):
         self.recipe = dense_recipe(run)
-        super().__init__(run, world, stop, load_dataset(run, "train"))
+        super().__init__(run, world, stop, load_dataset(run, "train"), lease)
         self.mm = load_mm()
         self.lr = math.nan
         self.scaler: Any = None

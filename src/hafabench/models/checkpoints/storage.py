@@ -29,12 +29,19 @@ _SHOWN = 8
 Fill = Callable[[nn.Module, Run, Path], None]
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` (tensors, numbers, strings and containers of them) and its digest to ``path`` atomically."""
+def save_checkpoint(path: Path, content: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
+    """Write ``content`` (tensors, numbers, strings and containers of them) and its digest to ``path`` atomically.
+
+    Args:
+        path: The file.
+        content: What it will contain.
+        check: Called when everything is written but not yet in place. If it raises an error, ``path`` is unchanged.
+    """
     stored = {"format": FORMAT, **content}
     stored[DIGEST] = content_digest(stored, without=[DIGEST])
     with atomic_path(path) as temporary:
         torch.save(stored, temporary)
+        check()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
