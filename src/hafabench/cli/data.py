@@ -19,7 +19,13 @@ def data() -> None:
 @data.command("prepare")
 @task_argument
 @experiment_option
-def data_prepare(task: str, experiment: Path) -> None:
+@click.option(
+    "--contents",
+    is_flag=True,
+    help="Also store digests of the contents of all files, so that `hafabench audit` finds an image that was "
+    "exchanged for one of the same size. Data sets of up to 4 GB are always read completely.",
+)
+def data_prepare(task: str, experiment: Path, contents: bool) -> None:
     """Make the data set of a task if it has a generator.
 
     Then the data set is verified, and a report is written.
@@ -29,7 +35,7 @@ def data_prepare(task: str, experiment: Path) -> None:
 
     loaded = load(experiment)
     with attempt(loaded, "prepare_dataset", task):
-        report = prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task))
+        report = prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task), contents=contents)
         for note in report.notes:
             click.echo(f"note: {note}", err=True)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ SCHEMA = "hafabench.dataset/1"
 COMPOSITION = 1
 # Threads that ask for the sizes of files, and the number of files that each asks for at a time.
 _THREADS, _CHUNK = 16, 512
+_ADVICE = "`hafabench data prepare` makes the data set again"
 _PACKAGES = ("numpy", "opencv-python", "pillow", "scikit-learn")
 
 
@@ -38,7 +39,7 @@ def write_manifest(
         classes: Names in the order of the classes.
         scans: For each split the indices of the source scans that it shows.
     """
-    files = _content(folder)
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in _content(folder)}
     content = {
         "schema": SCHEMA,
         "parameters": parameters(dataset),
@@ -47,7 +48,7 @@ def write_manifest(
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "files": len(files),
         # Only these files are removed when the data set is made again.
-        "names": [path.relative_to(folder).as_posix() for path in files],
+        "sha256": files,
         "digest": content_digest(folder),
     }
     (folder / NAME).write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -80,8 +81,8 @@ def made_files(root: Path) -> IsMade | None:
 
 
 def _names(content: dict[str, Any]) -> set[str] | None:
-    names = content.get("names")
-    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else None
+    digests = content.get("sha256")
+    return set(digests) if isinstance(digests, dict) else None
 
 
 def parameters(dataset: DatasetConfig) -> dict[str, Any]:
@@ -98,6 +99,71 @@ def is_unchanged(dataset: DatasetConfig) -> bool:
     if found is None or found.get("parameters") != parameters(dataset):
         return False
     return found.get("digest") == content_digest(dataset.root)
+
+
+def parameter_problems(dataset: DatasetConfig) -> list[Problem]:
+    """Describe why the folder of a generated data set does not contain the configured one, without reading its files.
+
+    Another experiment may have made other data in a folder that both use.
+
+    Args:
+        dataset: A data set with a generator.
+    """
+    file = dataset.root / NAME
+    found = read_manifest(dataset.root)
+    if found is None:
+        return [Problem(str(file), "", f"no manifest that can be read; {_ADVICE}")]
+    wrong = list(_differences(parameters(dataset), found.get("parameters"), "parameters"))
+    return [
+        Problem(
+            str(file),
+            key,
+            f"made with other parameters than configured: expected {expected!r}, found {other!r}; {_ADVICE}; "
+            "experiments that need different data need different roots",
+        )
+        for key, expected, other in wrong
+    ]
+
+
+def content_problems(dataset: DatasetConfig, files: Mapping[Path, str] | None = None) -> list[Problem]:
+    """Describe why files of a generated data set are not those that were made.
+
+    Args:
+        dataset: A data set with a generator, whose manifest has the configured parameters.
+        files: The SHA-256 of the files that are read, by their paths. With None, all files that the manifest lists
+            are read and compared, and whether any is missing.
+
+    Returns:
+        One problem that names the first file and counts the others. Manifests of earlier versions contain no digests
+        of single files; then the data set is compared as a whole.
+    """
+    root, found = dataset.root, read_manifest(dataset.root) or {}
+    digests = found.get("sha256")
+    if not isinstance(digests, dict):
+        digest = content_digest(root)
+        if digest == found.get("digest"):
+            return []
+        message = f"files changed since they were made: expected {found.get('digest')}, found {digest}; {_ADVICE}"
+        return [Problem(str(root / NAME), "digest", message)]
+    if files is None:
+        files = {root / name: sha256_of(root / name) if (root / name).is_file() else "" for name in digests}
+    names = {path: path.relative_to(root).as_posix() for path in files}
+    changed = sorted(path for path, digest in files.items() if digests.get(names[path]) != digest)
+    if not changed:
+        return []
+    first = changed[0]
+    what = "added" if names[first] not in digests else "changed" if files[first] else "removed"
+    more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return [Problem(str(first), "", f"files changed since they were made: this one was {what}{more}; {_ADVICE}")]
+
+
+def _differences(own: Any, found: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted keys at which ``found`` differs from ``own``, with both values."""
+    if isinstance(own, dict) and isinstance(found, dict):
+        for name in [*own, *(name for name in found if name not in own)]:
+            yield from _differences(own.get(name), found.get(name), f"{key}.{name}")
+    elif own != found:
+        yield key, own, found
 
 
 def content_digest(root: Path) -> str:
@@ -138,23 +204,31 @@ def listing_digest(root: Path, files: Iterable[Path], sizes: Mapping[Path, int |
     return digest.hexdigest()
 
 
-def split_digest(root: Path, listing: Listing, sizes: Mapping[Path, int | Problem], *, content: bool) -> str:
+def split_digest(
+    root: Path, listing: Listing, sizes: Mapping[Path, int | Problem], digests: Mapping[Path, str] | None = None
+) -> str:
     """Return the SHA-256 of the files of one split, in the order in which they are read.
 
-    It covers names and sizes. Of an annotation file it covers the content, and of all files if ``content`` is true.
+    It covers names and sizes. Of an annotation file it covers the content, and of all files if ``digests`` are given.
 
     Args:
         root: The folder of the data set. Names are relative to it, so that a data set can be moved.
         listing: The files of the split.
         sizes: The size of each file, in bytes.
-        content: Whether the content of every file is part of the digest.
+        digests: The SHA-256 of every file (`file_digests`).
     """
     digest = hashlib.sha256()
     for path in listing.files:
         digest.update(_name_and_size(root, path, sizes))
-        if content or path == listing.annotations:
-            digest.update(f"{sha256_of(path)}\n".encode())
+        if digests is not None or path == listing.annotations:
+            digest.update(f"{digests[path] if digests is not None else sha256_of(path)}\n".encode())
     return digest.hexdigest()
+
+
+def file_digests(files: Sequence[Path]) -> dict[Path, str]:
+    """Return the SHA-256 of every file."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(files, pool.map(sha256_of, files), strict=True))
 
 
 def _name_and_size(root: Path, path: Path, sizes: Mapping[Path, int | Problem]) -> bytes:

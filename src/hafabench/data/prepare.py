@@ -17,8 +17,13 @@ from hafabench.errors import UserError
 from hafabench.files import write_text
 
 
-def prepare_dataset(dataset: DatasetConfig, report_path: Path) -> DatasetReport:
+def prepare_dataset(dataset: DatasetConfig, report_path: Path, *, contents: bool = False) -> DatasetReport:
     """Make the data set if it has a generator and is missing or changed; verify it; write the report.
+
+    Args:
+        dataset: The data set.
+        report_path: Where the report is written.
+        contents: Whether all files are read, however large the data set is; see `verify_dataset`.
 
     Raises:
         UserError: As in `verify_dataset` and `hafabench.data.digits.make_digits`. Then no report is written, and an
@@ -28,8 +33,12 @@ def prepare_dataset(dataset: DatasetConfig, report_path: Path) -> DatasetReport:
         from hafabench.data.digits import make_digits
 
         make_digits(dataset)
-    report = verify_dataset(dataset)
-    made = _time_of_same_data(report, report_path)
+    report = verify_dataset(dataset, contents=contents)
+    before = _report_of_same_data(report, report_path)
+    if before is not None and not report.contents:
+        # What was read once is compared as long as names and sizes are the same.
+        report = report.model_copy(update={"contents": before.contents})
+    made = report_path.stat().st_mtime if before is not None else None
     write_text(report_path, json.dumps(report.model_dump(by_alias=True), indent=2) + "\n")
     if made is not None:
         # Otherwise the workflow would train again on the same data, as if it had changed.
@@ -37,14 +46,17 @@ def prepare_dataset(dataset: DatasetConfig, report_path: Path) -> DatasetReport:
     return report
 
 
-def _time_of_same_data(report: DatasetReport, path: Path) -> float | None:
-    """Return when the report at ``path`` was written, if it is about the same data, perhaps in another folder."""
+def _report_of_same_data(report: DatasetReport, path: Path) -> DatasetReport | None:
+    """Return the report at ``path`` if it is about the same data, perhaps in another folder."""
     try:
         before = read_report(path)
     except UserError:
         return None
     same = (before.identity, before.counts, before.digest) == (report.identity, report.counts, report.digest)
-    return path.stat().st_mtime if same and before.listings in ({}, report.listings) else None
+    # Digests that one of the two reports does not contain are not known to differ.
+    same = same and before.listings in ({}, report.listings)
+    same = same and ({} in (before.contents, report.contents) or before.contents == report.contents)
+    return before if same else None
 
 
 def missing_datasets(datasets: Mapping[str, DatasetConfig]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from hafabench.config.experiment import DatasetConfig
 from hafabench.config.json_file import read_json
-from hafabench.data import listing, paths
+from hafabench.data import listing, manifest, paths
 from hafabench.data.classes import Colour, class_palette, imagenet_classes, segmentation_classes
 from hafabench.data.images import read_image
 from hafabench.data.masks import read_mask
@@ -44,11 +44,15 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
         count: Number of pictures per split, spread evenly over it.
 
     Raises:
-        UserError: If a part of the data set is missing or cannot be read.
+        UserError: If a part of the data set is missing or cannot be read, or if the folder of a generated data set
+            contains one with other parameters.
     """
     for needed in (dataset.root, *paths.required_paths(dataset)):
         if not needed.exists():
             raise UserError(Problem(str(needed), "", "no such file or folder; nothing to draw"))
+    problems = manifest.parameter_problems(dataset) if dataset.generator is not None else []
+    if problems:
+        raise UserError(problems)
     for split in paths.SPLITS:
         listing.list_split(dataset, split)
     tiles = {split: _TILES[dataset.data_format](dataset, split, count) for split in paths.SPLITS}

@@ -13,6 +13,7 @@ from torch import nn
 from hafabench.config.recipes import ClassificationRecipe
 from hafabench.data.loaders import classification_dataset
 from hafabench.data.preview import spread
+from hafabench.data.report import compared_digest
 from hafabench.engines.classification.augmentation import eval_transform
 from hafabench.engines.dense.datasets import load_dataset
 from hafabench.engines.dense.model import load_mm
@@ -31,8 +32,10 @@ def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
         count: The number of images.
 
     Raises:
-        UserError: If a checkpoint is missing or belongs to another run, or if the data cannot be read.
+        UserError: If a checkpoint is missing or belongs to another run, or if the data cannot be read
+            or is not the verified data.
     """
+    compared_digest(runs[-1].dataset, "val", runs[-1].dataset_report)
     mm = load_mm()
     # The models and data sets of mmseg have no type annotations.
     models: list[Any] = [load_trained(run, run.checkpoint) for run in runs]
@@ -62,8 +65,10 @@ def classify_images(run: Run, count: int) -> list[ClassifiedImage]:
     """Classify ``count`` images, evenly spread over the validation split, and keep where the LAAs sample them.
 
     Raises:
-        UserError: If the checkpoint is missing or belongs to another run, or if the data cannot be read.
+        UserError: If the checkpoint is missing or belongs to another run, or if the data cannot be read
+            or is not the verified data.
     """
+    compared_digest(run.dataset, "val", run.dataset_report)
     model = load_trained(run, run.checkpoint)
     assert isinstance(run.recipe, ClassificationRecipe)
     transform: Any = eval_transform(run.recipe)  # a `Compose` of torchvision, the last step of which normalises
