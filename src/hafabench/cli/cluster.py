@@ -132,13 +132,21 @@ def cluster_account(experiment: Path, days: int, wait: float) -> None:
 @cluster.command("recover")
 @experiment_option
 @click.option("--wait", "mode", flag_value="wait", help="Wait until the live jobs have ended, then remove the lock.")
-@click.option("--cancel", "mode", flag_value="cancel", help="Cancel the live jobs, then remove the lock.")
+@click.option(
+    "--cancel",
+    "mode",
+    flag_value="cancel",
+    help="End the live jobs, then remove the lock. Trainings on this machine save their state first.",
+)
 def cluster_recover(experiment: Path, mode: Literal["wait", "cancel"] | None) -> None:
-    """Recover from a killed driver.
+    """Recover from a killed driver, on a cluster or on one machine.
 
-    The command removes the lock if no job of the driver is live. Without options, it only lists live jobs.
+    The command removes the lock of the folder if no job of the driver is live: no Slurm job, and no process of this
+    machine. Without options, it only lists live jobs. Outputs of jobs that finished after the driver was killed are
+    kept. Use this command instead of Snakemake's --unlock, which does not look for live jobs.
     """
     from hafabench.cluster.recover import recover
     from hafabench.runs.snakemake import unlock_command
 
-    recover(Path.cwd(), unlock_command(experiment), mode or "show", click.echo)
+    command = unlock_command(experiment)
+    recover(Path.cwd(), command, mode or "show", click.echo, experiment=load(experiment))

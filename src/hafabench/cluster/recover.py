@@ -1,7 +1,12 @@
-"""Recovery from a killed driver: show its live Slurm jobs, wait for them or cancel them, then unlock the folder.
+"""Recovery from a killed driver: show what it left running, wait for it or end it, then unlock the folder.
 
-The Slurm jobs of a killed driver continue. A new driver does not know about them and would submit the same jobs
-again.
+The Slurm jobs and the local processes of a killed driver continue. A new driver does not know about them and would
+start the same jobs again. The leases of the runs (`hafabench.runs.lease`) would refuse these, but they would count as
+failed.
+
+Snakemake marks the outputs of a job as incomplete while the job runs. A killed driver leaves these marks behind, and
+the next one would delete the outputs and repeat the jobs, even if the jobs finished later. The marks of outputs that
+are proven to be complete are therefore removed.
 """
 
 from __future__ import annotations
@@ -9,15 +14,52 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hafabench.cluster.commands import Runner, run
+from hafabench.cluster.commands import CommandFailed, Runner, run
+from hafabench.cluster.local import LocalJob, RemoteJob, local_jobs, remote_jobs, stop
 from hafabench.cluster.queue import QueuedJob, cancel, live_jobs
+from hafabench.config.experiment import Experiment
 from hafabench.errors import UserError
-from hafabench.runs.snakemake import driver_processes, is_locked, without_prefix
+from hafabench.runs.jobs import JobList
+from hafabench.runs.run import Run
+from hafabench.runs.snakemake import (
+    driver_processes,
+    forget_incomplete,
+    incomplete_outputs,
+    is_locked,
+    used_slurm,
+    without_prefix,
+)
+from hafabench.runs.state import job_states
 
 UNLOCK_TIMEOUT_S = 300
+# The rules whose outputs contain the fingerprint that they were made under, and are written atomically.
+_PROVABLE = (
+    "train_run",
+    "evaluate_run",
+    "prepare_dataset",
+    "count_complexity",
+    "count_conventions",
+    "measure_latency",
+)
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What still runs for the jobs of a folder."""
+
+    queued: list[QueuedJob] = field(default_factory=list)
+    local: list[LocalJob] = field(default_factory=list)
+    remote: list[RemoteJob] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.queued) + len(self.local) + len(self.remote)
+
+    def lines(self) -> list[str]:
+        return [*map(describe, self.queued), *map(str, self.local), *map(str, self.remote)]
 
 
 def recover(
@@ -27,38 +69,96 @@ def recover(
     report_progress: Callable[[str], None],
     runner: Runner = run,
     every_s: float = 10.0,
+    experiment: Experiment | None = None,
 ) -> None:
-    """Unlock a folder for a new driver once no Slurm job of an old driver is left.
+    """Unlock a folder for a new driver once no job of an old driver is left.
 
     Args:
         folder: The working folder of the workflow.
         unlock: The command that removes the lock.
-        mode: What to do about live Slurm jobs: ``show`` them and stop, ``wait`` until they end, or ``cancel`` them.
+        mode: What to do about live jobs: ``show`` them and stop, ``wait`` until they end, or ``cancel`` them. A
+            training that is cancelled on this machine saves its state first.
         report_progress: Called with each line of the report.
         runner: Runs Slurm's commands.
-        every_s: Seconds between two readings of the queue.
+        every_s: Seconds between two looks at the live jobs.
+        experiment: The experiment that the driver ran. Finished outputs of its jobs are kept.
 
     Raises:
-        UserError: If a driver still runs in the folder, live jobs are only shown, the queue cannot be read, or
-            unlocking fails. The folder is then unchanged.
+        UserError: If a driver still runs in the folder, live jobs are only shown or cannot be cancelled from here,
+            the queue cannot be read, or unlocking fails. The folder is then unchanged.
     """
     _refuse_beside_driver(folder)
-    jobs = live_jobs(folder, runner)
-    for job in jobs:
-        report_progress(describe(job))
-    if jobs and mode == "show":
-        message = f"{len(jobs)} live jobs of this folder; nothing was changed. Wait for them with --wait, or cancel"
+    jobs = JobList(experiment) if experiment is not None else None
+    runs = list(jobs.runs.values()) if jobs is not None else []
+    live = _live(folder, runs, runner)
+    for line in live.lines():
+        report_progress(line)
+    if len(live) and mode == "show":
+        message = f"{len(live)} live jobs of this folder; nothing was changed. Wait for them with --wait, or cancel"
         raise UserError(f"{message} them with --cancel")
-    if jobs and mode == "cancel":
-        cancel(jobs, runner)
-        report_progress(f"cancelled {len(jobs)} jobs")
-    _wait_for_ends(folder, jobs, report_progress, runner, every_s)
+    if mode == "cancel":
+        _cancel(live, report_progress, runner)
+    while len(live):
+        time.sleep(every_s)
+        left = _live(folder, runs, runner)
+        if len(left) != len(live):
+            report_progress(f"{len(left)} jobs left")
+        live = left
     _refuse_beside_driver(folder)
-    if not is_locked(folder):
+    was_locked = is_locked(folder)
+    if was_locked:
+        _unlock(folder, unlock)
+    for output in _keep_finished(folder, jobs) if jobs is not None else []:
+        report_progress(f"finished and kept: {output}")
+    if was_locked:
+        report_progress(
+            "no live jobs; unlocked. Start the driver again: it skips finished jobs and resumes trainings"
+        )
+    else:
         report_progress("no live jobs; the folder is not locked")
-        return
-    _unlock(folder, unlock)
-    report_progress("no live jobs; unlocked. Start the driver again: it skips finished jobs and resumes trainings")
+
+
+def _live(folder: Path, runs: Sequence[Run], runner: Runner) -> _Live:
+    try:
+        queued = live_jobs(folder, runner)
+    except CommandFailed:
+        # On a machine without Slurm, a folder from which nothing was submitted has no Slurm jobs.
+        if used_slurm(folder):
+            raise
+        queued = []
+    known = {job.id for job in queued}
+    local = [job for job in local_jobs(folder) if job.slurm_job not in known]
+    return _Live(queued, local, remote_jobs(runs))
+
+
+def _cancel(live: _Live, report_progress: Callable[[str], None], runner: Runner) -> None:
+    if live.remote:
+        message = "cannot be ended from this machine; end it there, or wait for its end with --wait"
+        raise UserError(f"{live.remote[0].run_id}: {live.remote[0].holder} {message}; nothing was changed")
+    cancel(live.queued, runner)
+    stop(live.local)
+    if len(live):
+        report_progress(f"cancelled {len(live)} jobs")
+
+
+def _keep_finished(folder: Path, jobs: JobList) -> list[Path]:
+    """Remove Snakemake's marks from outputs that are proven to be complete, and return these outputs."""
+    marked = set(incomplete_outputs(folder))
+    if not marked:
+        return []
+    proven: list[Path] = []
+    for state in job_states(jobs, fresh_s=0).values():
+        job = state.job
+        if state.outputs != "done" or job.rule not in _PROVABLE or marked.isdisjoint(job.outputs):
+            continue
+        if job.rule == "train_run" and job.run is not None:
+            # This imports torch, which takes seconds.
+            from hafabench.models.checkpoints.final import is_finished
+
+            if job.run.checkpoint.exists() and not is_finished(job.run):
+                continue
+        proven += job.outputs
+    return forget_incomplete(folder, proven)
 
 
 def describe(job: QueuedJob) -> str:
@@ -74,17 +174,6 @@ def _refuse_beside_driver(folder: Path) -> None:
         raise UserError(
             f"a driver runs in this folder (process {processes}) and manages its jobs and its lock; stop it first"
         )
-
-
-def _wait_for_ends(
-    folder: Path, jobs: list[QueuedJob], report_progress: Callable[[str], None], runner: Runner, every_s: float
-) -> None:
-    while jobs:
-        time.sleep(every_s)
-        left = live_jobs(folder, runner)
-        if len(left) != len(jobs):
-            report_progress(f"{len(left)} jobs left")
-        jobs = left
 
 
 def _unlock(folder: Path, command: Sequence[str]) -> None:

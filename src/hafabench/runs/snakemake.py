@@ -7,6 +7,7 @@ well, so comments are not parsed but compared with those of all jobs of an exper
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
@@ -37,6 +38,7 @@ RESOURCE_NAMES = (
 _WORD = r"""(?:[^\s'"]|'[^']*'|"[^"]*")+"""
 _WILDCARD = re.compile(r"\{\s*[.\w]+\s*[,}]")
 _LOCKS = Path(".snakemake/locks")
+_INCOMPLETE = Path(".snakemake/incomplete")
 _COMMENT_PREFIX = "rule_"
 
 
@@ -107,6 +109,55 @@ def is_locked(folder: Path) -> bool:
     """Whether a driver has locked the folder; a driver that was killed leaves the lock behind."""
     locks = folder / _LOCKS
     return locks.is_dir() and any(locks.iterdir())
+
+
+def incomplete_outputs(folder: Path) -> list[Path]:
+    """The outputs that Snakemake has marked as incomplete, whether or not they exist, relative to ``folder``.
+
+    Snakemake marks the outputs of a job while the job runs. After a driver was killed, the next one deletes marked
+    outputs and repeats their jobs.
+    """
+    return [output for output, _ in _marks(folder)]
+
+
+def forget_incomplete(folder: Path, outputs: Iterable[Path]) -> list[Path]:
+    """Remove the marks of outputs that are complete, and return the existing outputs that were marked.
+
+    Args:
+        folder: The working folder of the workflow.
+        outputs: Files relative to ``folder``, as the rules name them.
+    """
+    complete, found = set(outputs), []
+    for output, mark in _marks(folder):
+        if output in complete:
+            mark.unlink(missing_ok=True)
+            if (folder / output).exists():
+                found.append(output)
+    return sorted(found)
+
+
+def used_slurm(folder: Path) -> bool:
+    """Whether a driver in ``folder`` has submitted Slurm jobs that are not known to be over."""
+    # The file of a mark contains the id of the Slurm job.
+    has_id = any(b'"external_jobid": "' in mark.read_bytes() for _, mark in _marks(folder))
+    return has_id or (folder / SLURM_LOGS).is_dir()
+
+
+def _marks(folder: Path) -> list[tuple[Path, Path]]:
+    """The outputs that are marked as incomplete, each with the file that marks it."""
+    root, found = folder / _INCOMPLETE, []
+    for mark in root.rglob("*"):
+        # The name is the output's in base64. Long names are cut into folders, whose names begin with "@".
+        parts = mark.relative_to(root).parts
+        if not mark.is_file() or any(not part.startswith("@") for part in parts[:-1]):
+            continue
+        try:
+            name = base64.urlsafe_b64decode("".join(part.removeprefix("@") for part in parts)).decode()
+        except ValueError:
+            # A file that is no mark, such as one that Snakemake writes while it changes the layout of this folder.
+            continue
+        found.append((Path(name), mark))
+    return found
 
 
 def driver_processes(folder: Path) -> list[int]:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hafabench.cluster import recover as recovery
 from hafabench.cluster.commands import CommandFailed, run
 from hafabench.cluster.recover import recover
 from hafabench.cluster.status import experiment_status
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
+from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.runs.attempts import AS_JOB
+from hafabench.runs.lease import take, this_process
+from hafabench.runs.run import expand
 from hafabench.runs.snakemake import driver_processes, is_locked
+from hafabench.runs.state import store_configuration
 from tests.support.experiments import fixed_length
 from tests.support.slurm_commands import RecordedCommands, squeue, squeue_line
 
@@ -100,7 +111,105 @@ def test_recover_unlocks_only_without_live_jobs(tmp_path, lock, mode):
     assert said[-1].startswith("no live jobs; unlocked")
 
 
-def test_recover_does_nothing_without_the_queue(tmp_path, lock):
+def mark(folder: Path, output: str, slurm_job: str | None = None) -> Path:
+    """Mark an output as Snakemake does while its job runs."""
+    encoded = base64.urlsafe_b64encode(output.encode()).decode()
+    # Snakemake cuts the name if it is longer than the names of files may be.
+    parts = [encoded[i : i + 40] for i in range(0, len(encoded), 40)]
+    path = folder.joinpath(".snakemake/incomplete", *(f"@{part}" for part in parts[:-1]), parts[-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"external_jobid": slurm_job}))
+    return path
+
+
+@pytest.fixture
+def orphan(tmp_path):
+    """A function that starts a program that runs as a job of a driver does, until it is terminated."""
+    program = tmp_path / "bin/hafabench"
+    program.parent.mkdir()
+    program.write_text("import sys; print('up', flush=True); sys.stdin.read()\n")
+    started: list[subprocess.Popen] = []
+
+    def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, str(program), *words],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        assert process.stdout.readline() == b"up\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_recover_knows_the_processes_of_this_machine(tmp_path, lock, orphan):
+    (tmp_path / "other").mkdir()
+    job = orphan(tmp_path, "train", RUN, **{AS_JOB: "1"})
+    # By hand, in another folder, and in a Slurm job, which the queue shows.
+    orphan(tmp_path, "train", RUN)
+    orphan(tmp_path / "other", "train", RUN, **{AS_JOB: "1"})
+    orphan(tmp_path, "train", RUN, SLURM_JOB_ID="7", **{AS_JOB: "1"})
+    queue = squeue(squeue_line(7, "RUNNING", tmp_path))
+    said: list[str] = []
+    with pytest.raises(UserError, match="2 live jobs of this folder; nothing was changed"):
+        recover(tmp_path, unlocking(lock), "show", said.append, queue)
+    assert said[1].startswith(f"process {job.pid}  train {RUN}  running on this machine for ")
+    assert lock.exists() and job.poll() is None
+
+
+def test_recover_ends_local_jobs_without_slurm(tmp_path, lock, orphan):
+    job = orphan(tmp_path, "train", RUN, **{AS_JOB: "1"})
+    said: list[str] = []
+    recover(tmp_path, unlocking(lock), "cancel", said.append, RecordedCommands({}), every_s=0.01)
+    assert job.wait() == -signal.SIGTERM
+    assert said[1] == "cancelled 1 jobs" and said[-1].startswith("no live jobs; unlocked")
+
+
+def test_recover_waits_for_trainings_on_other_machines(digits, tmp_path, lock, monkeypatch):
+    run = expand(digits)[RUN]
+    far = replace(this_process("train"), host="n017", system="elsewhere", pid=7)
+    lease = take(run.folder, run.id, far)
+    arguments = (tmp_path, unlocking(lock))
+    with pytest.raises(UserError, match=f"{RUN}: process 7 on n017 cannot be ended from this machine"):
+        recover(*arguments, "cancel", print, squeue(), experiment=digits)
+    assert lock.exists()
+    said: list[str] = []
+    monkeypatch.setattr(recovery.time, "sleep", lambda _seconds: lease.release())
+    recover(*arguments, "wait", said.append, squeue(), experiment=digits)
+    assert said[0] == f"process 7  train {RUN}  running on n017"
+    # A process that was killed with its machine leaves its lease, whose time does not change any more.
+    take(run.folder, run.id, far)
+    os.utime(run.folder / "lease-1.json", (1, 1))
+    recover(*arguments, "show", said.append, squeue(), experiment=digits)
+
+
+def test_recover_keeps_what_is_proven_to_be_complete(digits, tmp_path):
+    trained, torn, other, missing = list(expand(digits).values())[:4]
+    for one, fingerprint in ((trained, trained.fingerprint), (torn, torn.fingerprint), (other, "0" * 12)):
+        store_configuration(one)
+        save_checkpoint(one.checkpoint, {"state_dict": {}, "meta": {"run": one.id, "fingerprint": fingerprint}})
+    torn.checkpoint.write_bytes(torn.checkpoint.read_bytes()[:-20])
+    marks = {one.id: mark(tmp_path, str(one.checkpoint)) for one in (trained, torn, other, missing)}
+    (tmp_path / ".snakemake/incomplete/migration_underway").touch()
+    said: list[str] = []
+    recover(tmp_path, ["false"], "show", said.append, squeue(), experiment=digits)
+    assert said == [f"finished and kept: {trained.checkpoint}", "no live jobs; the folder is not locked"]
+    assert [name for name, path in marks.items() if not path.exists()] == [trained.id]
+    assert trained.checkpoint.exists()
+
+
+@pytest.mark.parametrize("trace", ["log", "mark"])
+def test_recover_does_nothing_without_the_queue(tmp_path, lock, trace):
+    if trace == "log":
+        (tmp_path / "logs/slurm").mkdir(parents=True)
+    else:
+        mark(tmp_path, "results/x", slurm_job="12")
     with pytest.raises(CommandFailed, match="squeue: not found"):
         recover(tmp_path, unlocking(lock), "cancel", print, RecordedCommands({}))
     assert lock.exists()
