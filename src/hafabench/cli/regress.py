@@ -65,7 +65,7 @@ def regress(
         if reason and not update:
             raise UserError("--reason requires --update")
         if update:
-            _update(baseline, candidate, reason)
+            _update(baseline, candidate, limits, reason)
             return
         failed = _compare(baseline, candidate, limits, strict, markdown, junit)
     except UserError as error:
@@ -100,15 +100,24 @@ def _compare(
     return changes.failed(strict=strict)
 
 
-def _update(baseline: Path, candidate: Path, reason: str) -> None:
+def _update(baseline: Path, candidate: Path, limits: Path, reason: str) -> None:
+    from hafabench.config.regression import load_limits
     from hafabench.regression.baseline import replace_baseline
+    from hafabench.regression.changes import undecided
     from hafabench.regression.records import read_records
 
-    entry = replace_baseline(baseline, read_records(candidate), reason=reason, who=_who())
+    records = read_records(candidate)
+    unknown = undecided(records, load_limits(limits))
+    entry = replace_baseline(baseline, records, reason=reason, who=_who())
     click.echo(
         f"{baseline} was replaced and {len(entry['changes'])} numbers changed; "
         "commit it with the change that explains them"
     )
+    if unknown:
+        named = ", ".join(map(str, unknown))
+        click.echo(
+            f"note: even without any change the gate cannot tell for {named}; predictions, more seeds or rounds help"
+        )
 
 
 def _who() -> str:

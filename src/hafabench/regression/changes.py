@@ -157,6 +157,16 @@ def find_changes(baseline: RecordSet, candidate: RecordSet, limits: GateLimits) 
     return Changes(tuple(changes), level, (*_notes(candidate), *unused))
 
 
+def undecided(records: RecordSet, limits: GateLimits) -> list[MetricKey]:
+    """Return the metrics for which the gate cannot tell if a candidate has exactly the records of the baseline."""
+    try:
+        changes = find_changes(records, records, limits).changes
+    except UserError:
+        # The limits are about other metrics.
+        return []
+    return [change.key for change in changes if change.verdict == "cannot tell"]
+
+
 def _pair(key: MetricKey, baseline: RecordSet, candidate: RecordSet) -> _Pair:
     before, after = baseline.metrics.get(key, {}), candidate.metrics.get(key, {})
     common = sorted(before.keys() & after.keys())

@@ -532,6 +532,17 @@ def test_moving_the_baseline_keeps_its_history(folders):
     assert second["who"]
 
 
+def test_a_new_baseline_that_decides_nothing_is_named(folders):
+    write_seeds(folders[1], [70.0])
+    write_ratio(folders[1], 1.10, half=0.2)
+    done = invoke(folders, "--update", "--reason", "the first one")
+    assert done.exit_code == 0
+    assert f"even without any change the gate cannot tell for {TOP1}, {RATIO}; predictions, more" in done.output
+    write_hits(folders[1], hits(np.random.default_rng(0), 50, 0.7))
+    write_ratio(folders[1], 1.10)
+    assert "cannot tell" not in invoke(folders, "--update", "--reason", "the second one").output
+
+
 def snapshot(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
