@@ -270,8 +270,36 @@ def _why_not_written(error: OSError) -> str:
     return f"not written: {error.strerror or error}"
 
 
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def not_a_file(path: Path | str) -> str | None:
+    """Return what is at a path instead of a regular file; None if it is one, or if nothing is known to be there.
+
+    Opening a named pipe waits until a process writes into it, and some devices never end. Every reader of a file that
+    a user names asks this function before it opens the file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    return next((f"expected a regular file, found {name}" for is_kind, name in _KINDS if is_kind(mode)), None)
+
+
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        UserError: If there is something else than a regular file.
+    """
+    if wrong := not_a_file(path):
+        raise UserError(Problem(str(path), "", wrong))
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

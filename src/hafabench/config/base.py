@@ -11,6 +11,11 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+# Characters of a value in a message.
+_SHOWN = 60
+# Bytes of a path, and of the name of one file, that Linux allows.
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{([^}]*)\})")
 
 
@@ -23,6 +28,8 @@ def _checking_numbers(schema: Any) -> Any:
         return schema
     if schema.get("type") in ("int", "float"):
         return core_schema.no_info_before_validator_function(_like_a_number, schema)
+    if schema.get("type") == "bool":
+        return {**schema, "strict": True}
     return {
         key: value if key in ("metadata", "serialization", "default") else _checking_numbers(value)
         for key, value in schema.items()
@@ -32,27 +39,33 @@ def _checking_numbers(schema: Any) -> Any:
 def _like_a_number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"expected a number, found {str(value).lower()}")
-    if isinstance(value, str) and _is_not_finite(value):
-        raise ValueError(f"expected a finite number, found {value!r}")
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value  # pydantic refuses it.
+        if math.isfinite(number):
+            raise ValueError(f"expected a number, found the text {shown(value)}; write it without quotes")
+        raise ValueError(f"expected a finite number, found {shown(value)}")
     return value
 
 
-def _is_not_finite(text: str) -> bool:
-    """Return whether a text is ``nan``, ``inf``, or a number too large for a float, such as ``1e400``."""
-    try:
-        return not math.isfinite(float(text))
-    except ValueError:
-        return False
+def shown(value: Any) -> str:
+    """Return a value as messages show it, which is cut if it is long."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 class StrictModel(BaseModel):
-    """A pydantic model that is immutable and refuses unknown keys.
+    """A pydantic model that is immutable and refuses unknown keys and values of another type.
 
-    Pydantic takes true for the number 1, and the text ``nan``, ``inf`` or ``1e400`` for a number. Here they are
-    refused.
+    Pydantic takes true and a text for a number, a number and a text for true or false, and accepts numbers that are
+    not finite. Here they are refused. A whole number may be written as ``8e4``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -94,12 +107,18 @@ def _expanded(path: Any) -> Any:
 
     expanded = _VARIABLE.sub(value_of, path)
     try:
-        os.fsencode(expanded)
+        encoded = os.fsencode(expanded)
     except UnicodeEncodeError as error:
         raise ValueError(
             f"this environment has the encoding {error.encoding}, which cannot represent the path "
-            f"(set PYTHONUTF8=1), found {path!r}"
+            f"(set PYTHONUTF8=1), found {shown(path)}"
         ) from None
+    if len(encoded) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in encoded.split(b"/")):
+        raise ValueError(
+            f"expected a path of at most {_LONGEST_PATH} bytes with names of at most {_LONGEST_NAME}, found {shown(path)}"
+        )
+    if b"\0" in encoded:
+        raise ValueError(f"expected a path without NUL characters, found {shown(path)}")
     try:
         return Path(expanded).expanduser() if path.startswith("~") else expanded
     except RuntimeError:

@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hafabench.config.text_file import read_text
+from hafabench.config.text_file import read_bytes, read_text
 from hafabench.config.yaml_file import describe, dotted
 from hafabench.errors import Problem, UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# Annotations of large data sets have a few 10^9 bytes.
+_LARGEST = 2**34
 
 
 def read_json(path: Path, *, missing: str = "no such file") -> Any:
@@ -25,7 +28,7 @@ def read_json(path: Path, *, missing: str = "no such file") -> Any:
     Raises:
         UserError: If the file is missing or is not valid JSON, with the line of the first syntax error.
     """
-    text = read_text(path, missing=missing)
+    text = read_text(path, missing=missing, largest=_LARGEST)
     if not text.strip():
         raise UserError(Problem(str(path), "", "not valid JSON: the file is empty"))
     try:
@@ -74,8 +77,8 @@ def read_json_model(path: Path, model: type[Model], *, missing: str = "no such f
     """
     try:
         # pydantic's own JSON parser is faster. Invalid files are read again below, for better messages.
-        return model.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return model.model_validate_json(read_bytes(path, missing=missing))
+    except ValidationError:
         content = read_json(path, missing=missing)
     schema = model.model_fields.get("schema_")
     if schema is not None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hafabench.errors import Problem, UserError
+from hafabench.files import not_a_file
+
+# Bytes of the largest text that is read. A file that is larger is something else, or would fill the memory.
+LARGEST_TEXT = 2**28
 
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -21,23 +26,46 @@ _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?(inf|
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 
 
-def read_text(path: Path, *, missing: str = "no such file") -> str:
+def read_bytes(path: Path, *, missing: str = "no such file", largest: int = LARGEST_TEXT) -> bytes:
+    """Read a file completely.
+
+    Args:
+        path: The file.
+        missing: The message of the error if the file does not exist.
+        largest: The number of bytes above which the file is refused.
+
+    Raises:
+        UserError: If the file is missing, cannot be read, is no regular file, or is too large.
+    """
+    try:
+        size = os.stat(path).st_size
+        wrong = None if Path(path).is_dir() else not_a_file(path)
+        if wrong is None and size > largest:
+            wrong = f"expected a file of at most {largest:,} bytes, found {size:,}"
+        if wrong is not None:
+            raise UserError(Problem(str(path), "", wrong))
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(Problem(str(path), "", missing)) from None
+    except MemoryError:
+        raise UserError(Problem(str(path), "", f"does not fit into memory: {size:,} bytes")) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(Problem(str(path), "", f"cannot be read: {reason}")) from None
+
+
+def read_text(path: Path, *, missing: str = "no such file", largest: int = LARGEST_TEXT) -> str:
     """Read a text file in UTF-8. A byte order mark is left out; ends of lines are kept.
 
     Args:
         path: The file.
         missing: The message of the error if the file does not exist.
+        largest: The number of bytes above which the file is refused.
 
     Raises:
-        UserError: If the file is missing, cannot be read, or has another encoding.
+        UserError: If the file is missing, cannot be read, is no regular file, is too large, or has another encoding.
     """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(Problem(str(path), "", missing)) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError(Problem(str(path), "", f"cannot be read: {reason}")) from None
+    content = read_bytes(path, missing=missing, largest=largest)
     for mark, encoding in _OTHER_ENCODINGS.items():
         if content.startswith(mark):
             message = f"the text is encoded in {encoding}; save the file with the encoding UTF-8"

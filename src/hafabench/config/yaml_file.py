@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from hafabench.config.base import shown
 from hafabench.config.text_file import read_text
 from hafabench.errors import Problem, UserError
 
@@ -27,6 +28,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_DEPTH = 100
 _MAX_VALUES = 100_000
 _MAX_INT = 2**63
+_MAX_BYTES = 2**24
+_TOO_MANY = f"more than {_MAX_VALUES:,} values, aliases included"
 
 # Text must not contain control characters other than tab and line breaks, or halves of surrogate pairs.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -86,7 +89,7 @@ class YamlFile:
             raise UserError(self._problems)
 
     def _read(self) -> str:
-        text = read_text(self.path, missing="no such file; expected a YAML configuration")
+        text = read_text(self.path, missing="no such file; expected a YAML configuration", largest=_MAX_BYTES)
         control = _CONTROL.search(text)
         if control:
             line = text.count("\n", 0, control.start()) + 1
@@ -98,10 +101,12 @@ class YamlFile:
         try:
             # libyaml builds nested nodes recursively, but reads events one by one.
             depth = 0
-            for event in yaml.parse(text, Loader=_Loader):
+            for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-                if depth > _MAX_DEPTH:
-                    message = f"nested more than {_MAX_DEPTH} levels deep"
+                message = f"nested more than {_MAX_DEPTH} levels deep" if depth > _MAX_DEPTH else None
+                # Every value has at most a key and two events.
+                message = _TOO_MANY if number > 3 * _MAX_VALUES else message
+                if message is not None:
                     line = event.start_mark.line + 1 if event.start_mark else None
                     raise UserError(Problem(str(self.path), "", message, line))
             return yaml.compose(text, Loader=_Loader)
@@ -125,10 +130,7 @@ class YamlFile:
             at: Its key.
             around: The nodes that contain it.
         """
-        self._values += 1
-        if self._values > _MAX_VALUES:
-            message = f"more than {_MAX_VALUES:,} values, aliases included"
-            raise UserError([*self._problems, Problem(str(self.path), dotted(at), message, node.start_mark.line + 1)])
+        self._count(node, at, around)
         if any(node is other for other in around):
             self._refuse(at, "an alias must not refer to a node that contains it", node)
             return None
@@ -145,6 +147,14 @@ class YamlFile:
             self._lines[(*at, index)] = item.start_mark.line + 1
             items.append(self._value(item, (*at, index), inside))
         return items
+
+    def _count(self, node: yaml.Node, at: KeyPath, around: tuple[yaml.Node, ...]) -> None:
+        """Count one more value. Aliases can nest values more deeply, and repeat more of them, than the file has."""
+        self._values += 1
+        message = f"nested more than {_MAX_DEPTH} levels deep" if len(around) > _MAX_DEPTH else None
+        message = _TOO_MANY if self._values > _MAX_VALUES else message
+        if message is not None:
+            raise UserError([*self._problems, Problem(str(self.path), dotted(at), message, node.start_mark.line + 1)])
 
     def _mapping(self, node: yaml.MappingNode, at: KeyPath, inside: tuple[yaml.Node, ...]) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -165,6 +175,7 @@ class YamlFile:
             if key.tag == _TAG + "merge":
                 # The keys of earlier mappings win over those of later ones.
                 for other in reversed(list(self._merged(value, at))):
+                    self._count(other, at, inside)
                     merged |= self._mapping(other, at, (*inside, other)) if other not in inside else {}
                     if other in inside:
                         self._refuse(at, "an alias must not refer to a node that contains it", key)
@@ -298,7 +309,7 @@ def describe(item: ErrorDetails) -> str:
         case "value_error" | "assertion_error":
             return str(item["ctx"]["error"])
         case "string_type" if isinstance(given, bool | int | float):
-            return f"expected text, found {given!r}; write it in quotes"
+            return f"expected text, found {shown(given)}; write it in quotes"
         case _:
             message = item["msg"][0].lower() + item["msg"][1:]
-            return f"{message}, found {given!r}" if not isinstance(given, dict | list) else message
+            return f"{message}, found {shown(given)}" if not isinstance(given, dict | list) else message

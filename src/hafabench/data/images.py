@@ -28,6 +28,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from hafabench.errors import Problem, UserError
+from hafabench.files import not_a_file
 
 # Formats with pixels; MPO is a kind of JPEG. Pillow reads others as well, and runs Ghostscript for PostScript files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
@@ -61,9 +62,8 @@ def read_image(path: Path | str, mode: str | None = "RGB") -> Image.Image:
             with an EXIF orientation.
     """
     try:
-        if Path(path).is_fifo():
-            # Opening it would wait for a process that writes into it.
-            raise UnreadableImage(Problem(str(path), "", "expected a regular file, found a named pipe"))
+        if wrong := not_a_file(path):
+            raise UnreadableImage(Problem(str(path), "", wrong))
         with Image.open(path, formats=_FORMATS) as image:
             image.load()
             orientation = _orientation(image)
@@ -88,7 +88,7 @@ def image_size(path: Path | str) -> tuple[int, int] | None:
         The size, after the EXIF orientation if it precedes the pixels; None if the file cannot be read.
     """
     try:
-        if Path(path).is_fifo():
+        if not_a_file(path):
             return None
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size

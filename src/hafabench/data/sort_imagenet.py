@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hafabench.data import listing
+from hafabench.config.text_file import read_bytes
 from hafabench.errors import Problem, UserError
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -119,15 +120,11 @@ def read_synsets(labels: Path) -> dict[str, str]:
             raise UserError(Problem(str(labels), "", message))
         file = found
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(Problem(str(file), "", "no such file")) from None
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(
             Problem(str(file), "", "expected a text file encoded in UTF-8; unpack archives first")
         ) from None
-    except OSError as error:
-        raise UserError(Problem(str(file), "", f"cannot be read: {error.strerror}")) from None
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:

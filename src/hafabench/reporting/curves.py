@@ -19,8 +19,6 @@ def read_curve(file: Path) -> Curve:
     """
     try:
         entries = read_history(file)
-        return {key: [entry[key] for entry in entries] for key in ("step", "loss", "lr")}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(file), "", f"history cannot be read: {error}")) from None
-    except (KeyError, TypeError) as error:
+        return {key: [float(entry[key]) for entry in entries] for key in ("step", "loss", "lr")}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(Problem(str(file), "", f"not a training's history: no {error} in one of its lines")) from None

@@ -133,9 +133,9 @@ def _record(path: Path) -> Record | None:
 def _last(run: Run) -> dict[str, Any] | None:
     try:
         entries = read_history(run.history)
-    except (OSError, UnicodeDecodeError):
+    except UserError:
         return None
-    return entries[-1] if entries and "step" in entries[-1] else None
+    return entries[-1] if entries else None
 
 
 def _changes(run: Run, written: dict[str, Any] | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from hafabench.errors import Problem, UserError
+from hafabench.files import not_a_file
 from hafabench.formatting.names import join_names
 
 _EXPECTED = "expected a file of torch.save or safetensors"
@@ -72,6 +73,8 @@ def _not_a_checkpoint(file: Path) -> str:
     try:
         if file.is_dir():
             return f"this is a folder; {_EXPECTED}"
+        if wrong := not_a_file(file):
+            return wrong
         with file.open("rb") as handle:
             start = handle.read(512)
     except FileNotFoundError:
