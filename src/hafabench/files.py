@@ -286,7 +286,7 @@ def not_a_file(path: Path | str) -> str | None:
     a user names asks this function before it opens the file.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
     except (OSError, ValueError):
         return None
     return next((f"expected a regular file, found {name}" for is_kind, name in _KINDS if is_kind(mode)), None)

@@ -115,7 +115,8 @@ def _expanded(path: Any) -> Any:
         ) from None
     if len(encoded) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in encoded.split(b"/")):
         raise ValueError(
-            f"expected a path of at most {_LONGEST_PATH} bytes with names of at most {_LONGEST_NAME}, found {shown(path)}"
+            f"expected a path of at most {_LONGEST_PATH} bytes with names of at most {_LONGEST_NAME}, "
+            f"found {shown(path)}"
         )
     if b"\0" in encoded:
         raise ValueError(f"expected a path without NUL characters, found {shown(path)}")

@@ -17,6 +17,16 @@ FIDELITIES: tuple[str, ...] = ("published_code", "paper")
 MERGER_FAMILIES: tuple[str, ...] = ("pvt", "pvt_v2", "swin")
 GRID_ONLY = ("grid", "grid", "grid", "grid")
 HAFA = ("grid", "laa", "laa", "sia")
+SIZES: tuple[str, ...] = ("tiny", "small", "medium", "large")
+
+SIDE_MULTIPLES = {"vit": 16, "hrnet": 32}
+"""Families whose classifiers need images with sides that are multiples of a number of pixels."""
+
+WITHOUT_PYRAMID = frozenset({"vit", "hrnet", "lvvit", "dynamicvit", "dynamic_swin"})
+"""Families whose models have no feature pyramid, which dense tasks need."""
+
+WITHOUT_DROP_PATH = frozenset({"hrnet"})
+"""Families whose models have no stochastic depth."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,15 @@ def merger_problem(family: str, mergers: tuple[str, ...]) -> str | None:
             "earlier stage"
         )
     return None
+
+
+def side_problem(spec: ModelSpec, *sides: int) -> str | None:
+    """Explain why a classifier cannot read images with these sides, in pixels; None if it can."""
+    multiple = SIDE_MULTIPLES.get(spec.family, 1)
+    if all(side % multiple == 0 for side in sides):
+        return None
+    found = " x ".join(map(str, sides))
+    return f"expected a multiple of {multiple} pixels for {spec.name}, found {found}"
 
 
 def _spec(name: str, family: str, size: str, architecture: str = "", **fields: Any) -> ModelSpec:

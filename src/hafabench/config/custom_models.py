@@ -18,7 +18,7 @@ class KeepConfig(StrictModel):
     schedule: Literal["constant", "powers", "steps", "clamped"] = Field(
         description="How the three keep rates follow from `rate`."
     )
-    rate: float = Field(description="Share of the tokens that is kept, between 0 and 1.")
+    rate: float = Field(ge=0, le=1, description="Share of the tokens that is kept, between 0 and 1.")
 
 
 class WeightsConfig(StrictModel):

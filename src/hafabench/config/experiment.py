@@ -16,7 +16,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from hafabench.config.base import RenamedKeysModel, StrictModel, UserPath, checking_numbers
-from hafabench.config.catalog import CATALOG, ModelSpec
+from hafabench.config.bounds import (
+    MAX_BATCH,
+    MAX_GPUS,
+    MAX_SEEDS,
+    Batch,
+    Classes,
+    Images,
+    Seed,
+    Side,
+    Threads,
+    batch_problem,
+)
+from hafabench.config.catalog import CATALOG, WITHOUT_PYRAMID, ModelSpec, side_problem
 from hafabench.config.claims import ClaimsConfig, load_claims_config
 from hafabench.config.custom_models import ModelConfig, WeightsConfig
 from hafabench.config.names import Name, pattern_problem, same_folded
@@ -30,17 +42,21 @@ Scale = Literal["embedded", "custom", "full"]
 FORMAT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
 
 
-_Positive = Annotated[int, Field(gt=0)]
+MOST_MASK_CLASSES = 254
+"""The largest number of classes that 8-bit masks can distinguish beside unlabelled and ignored pixels."""
+
+DIGITS_CLASSES = {"imagenet": 10, "coco": 10, "ade20k": 11}
+"""Classes of the embedded scenes by data format. Segmentation has the background as well."""
+
+_MOST_DIGITS = 10**6
 
 
 class DigitsGenerator(StrictModel):
     """How the embedded scenes of handwritten digits are composed."""
 
     kind: Literal["digits"] = Field(description="The only generator.")
-    seed: int = Field(
+    seed: Seed = Field(
         0,
-        ge=0,
-        lt=2**32,
         description="Seed of the composition and of the division of the handwritten digits into train and val.",
     )
     image_size: int = Field(ge=32, le=1024, description="Side of the square scenes, in pixels.")
@@ -65,8 +81,8 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
         description="Folder of the data set, absolute or relative to the working directory. In all paths `~` and "
         "environment variables are replaced; `$$` stands for a dollar sign."
     )
-    num_classes: int = Field(gt=0, description="Number of classes that a head predicts.")
-    images: dict[Literal["train", "val"], _Positive] = Field(
+    num_classes: Classes = Field(description="Number of classes that a head predicts.")
+    images: dict[Literal["train", "val"], Images] = Field(
         description="Expected number of images of each split. `hafabench data verify` checks it before a training."
     )
     generator: DigitsGenerator | None = Field(
@@ -80,6 +96,26 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
         if missing:
             raise ValueError(f"the number of images of {' and '.join(missing)} is missing")
         return images
+
+    def problems(self) -> dict[str, str]:
+        """Return a message for each key whose value the data format or the generator cannot have."""
+        if self.generator is None:
+            if self.data_format == "ade20k" and self.num_classes > MOST_MASK_CLASSES:
+                message = f"expected at most {MOST_MASK_CLASSES} classes in 8-bit masks, found {self.num_classes}"
+                return {"num_classes": message}
+            return {}
+        found: dict[str, str] = {}
+        classes = DIGITS_CLASSES[self.data_format]
+        if self.num_classes != classes:
+            found["num_classes"] = f"digits have {classes}, found {self.num_classes}"
+        # The classes of a classification data set are its folders, which must not be empty.
+        least = classes if self.data_format == "imagenet" else 1
+        for split, number in self.images.items():
+            if number < least:
+                found[f"images.{split}"] = f"expected {least} or more, found {number}"
+            if number > _MOST_DIGITS:
+                found[f"images.{split}"] = f"expected at most {_MOST_DIGITS:,} scenes, found {number:,}"
+        return found
 
     def identity(self) -> dict[str, Any]:
         """Return what identifies the data set, without its folder. It is part of a run's fingerprint."""
@@ -114,10 +150,10 @@ _PAPER_CLASSES = {"classification": 1000, "segmentation": 150, "detection": 80}
 class ComplexityConfig(StrictModel):
     """Input sizes and numbers of classes of the counted models. They are the paper's in every shipped experiment."""
 
-    image_size: dict[Task, tuple[_Positive, _Positive]] = Field(
+    image_size: dict[Task, tuple[Side, Side]] = Field(
         description="Height and width of the input, in pixels, by task; the paper's for tasks that are left out."
     )
-    num_classes: dict[Task, _Positive] = Field(
+    num_classes: dict[Task, Classes] = Field(
         description="Number of classes of the head, by task; the paper's for tasks that are left out."
     )
 
@@ -132,6 +168,9 @@ class ComplexityConfig(StrictModel):
         return {**given, **{task: number for task, number in _PAPER_CLASSES.items() if task not in given}}
 
 
+_MAX_ROUNDS = 10**6
+
+
 class LatencyConfig(StrictModel):
     """A latency measurement. One process times several models in turn, so that their ratios can be compared."""
 
@@ -141,13 +180,16 @@ class LatencyConfig(StrictModel):
     name: Name = Field(description="Name of the measurement and of its record.")
     baseline: str = Field(description="Model that the ratios refer to. It is timed in every round.")
     models: list[str] = Field(min_length=1, description="Other models that are timed in every round.")
-    image_size: int = Field(224, ge=32, description="Side of the square input, in pixels.")
-    batch_size: int = Field(1, gt=0, description="Images per batch.")
+    image_size: Side = Field(224, description="Side of the square input, in pixels.")
+    batch_size: Batch = Field(1, description="Images per batch.")
     warmup: int = Field(
-        5, ge=0, description="Smallest number of discarded rounds. More are discarded until the speed is steady."
+        5,
+        ge=0,
+        le=_MAX_ROUNDS,
+        description="Smallest number of discarded rounds. More are discarded until the speed is steady.",
     )
-    repeats: int = Field(gt=1, description="Largest number of measured rounds.")
-    threads: int | None = Field(None, gt=0, description="CPU threads; null uses torch's default.")
+    repeats: int = Field(gt=1, le=_MAX_ROUNDS, description="Largest number of measured rounds.")
+    threads: Threads | None = Field(None, description="CPU threads; null uses torch's default.")
     interval: float | None = Field(
         None,
         gt=0,
@@ -156,8 +198,28 @@ class LatencyConfig(StrictModel):
         "ratio has reached it; null measures all `repeats` rounds.",
     )
     throughput_batch: int | None = Field(
-        None, gt=1, description="Batch size of an additional throughput measurement; null measures none."
+        None,
+        gt=1,
+        le=MAX_BATCH,
+        description="Batch size of an additional throughput measurement; null measures none.",
     )
+
+    @model_validator(mode="after")
+    def _each_model_once(self) -> LatencyConfig:
+        names = [self.baseline, *self.models]
+        twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+        if twice is not None:
+            where = "baseline and models" if twice == self.baseline else "models"
+            raise ValueError(f"{where}: expected each model once, found {twice!r} twice")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> LatencyConfig:
+        for key in ("batch_size", "throughput_batch"):
+            problem = batch_problem(getattr(self, key) or 1, self.image_size, self.image_size)
+            if problem:
+                raise ValueError(f"{key}: {problem}")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """Return what identifies the measurement. It is part of its fingerprint."""
@@ -180,12 +242,13 @@ class ExperimentConfig(StrictModel):
     gpus: int | None = Field(
         None,
         ge=0,
+        le=MAX_GPUS,
         description="Largest number of GPUs of one training. Null means none at `embedded` and `custom` scale, and "
         "the paper's number at `full` scale. An experiment that uses GPUs requests one for every evaluation and "
         "latency measurement.",
     )
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        min_length=1, description="Seeds. Every model is trained once with each of them."
+    seeds: list[Seed] = Field(
+        min_length=1, max_length=MAX_SEEDS, description="Seeds. Every model is trained once with each of them."
     )
     datasets: dict[Task, DatasetConfig] = Field(description="Data set of each task.")
     recipes: UserPath | None = Field(
@@ -370,6 +433,9 @@ def load_experiment(path: Path) -> Experiment:
         if dataset.data_format != FORMAT_OF_TASK[task]:
             at = ("datasets", task, source.spelling(("datasets", task), "format", "layout"))
             problems.append(source.problem(at, f"expected {FORMAT_OF_TASK[task]!r}, found {dataset.data_format!r}"))
+            continue
+        for key, message in dataset.problems().items():
+            problems.append(source.problem(("datasets", task, *key.split(".")), message))
     for index, override in enumerate(config.overrides):
         _check_override(source, index, override, problems)
     if problems or claims is None:
@@ -452,8 +518,16 @@ def _check_names(
     for at, name in named:
         if name not in models:
             problems.append(source.problem(at, unknown_model(name, models)))
+    for index, group in enumerate(config.latency):
+        for name in (group.baseline, *group.models):
+            problem = side_problem(models[name], group.image_size) if name in models else None
+            if problem:
+                problems.append(source.problem(("latency", index, "image_size"), problem))
     for task, names in config.train.items():
         for index, name in enumerate(names):
+            if task != "classification" and name in models and models[name].family in WITHOUT_PYRAMID:
+                message = f"model {name!r} has no feature pyramid, which {task} needs"
+                problems.append(source.problem(("train", task, index), message))
             if name in names[:index]:
                 problems.append(source.problem(("train", task, index), f"model {name!r} is listed twice"))
 

@@ -37,6 +37,10 @@ def keep_rates_problem(rates: KeepRates) -> str | None:
         if not 0 <= rate <= 1:
             hint = "; the schedule 'clamped' stops at 0" if rate < 0 else ""
             return f"rate {place} is {rate:g}, but a keep rate is between 0 and 1{hint}"
+        if place > 1 and rate > rates[place - 2]:
+            return (
+                f"rate {place} is {rate:g}, but a predictor cannot keep more than the {rates[place - 2]:g} before it"
+            )
     return None
 
 

@@ -7,25 +7,101 @@ nested section is written with a dot: ``token_pruning.teacher``.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from hafabench.config.base import StrictModel
-from hafabench.config.catalog import CATALOG, ModelSpec
+from hafabench.config.base import StrictModel, shown
+from hafabench.config.bounds import (
+    MAX_EPOCHS,
+    MAX_LR,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_WORKERS,
+    Batch,
+    Epochs,
+    LargerFirst,
+    Rising,
+    SharesSmallerFirst,
+    Side,
+    SmallerFirst,
+    Steps,
+    batch_problem,
+)
+from hafabench.config.catalog import CATALOG, SIZES, ModelSpec
 from hafabench.config.yaml_file import KeyPath, YamlFile, describe
 from hafabench.errors import Problem, UserError
 
 Task = Literal["classification", "segmentation", "detection"]
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "detection")
 
-# The names of timm's policies, and their options.
-_POLICY = re.compile("(original|originalr|v0|v0r|3a|rand|augmix)(-[a-z]+[0-9.]*)*")
+_AUTO_AUGMENT = {"mstd": (float, 0, 1000)}
+# The names of timm's policies. Each has the type, the smallest and the largest value of every option.
+_POLICIES: dict[str, dict[str, tuple[type, float, float]]] = {
+    **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), _AUTO_AUGMENT),
+    "rand": {
+        **_AUTO_AUGMENT,
+        "m": (int, 0, 30),
+        "n": (int, 1, 10),
+        "p": (float, 0, 1),
+        "mmax": (int, 1, 30),
+        "inc": (int, 0, 1),
+    },
+    "augmix": {
+        **_AUTO_AUGMENT,
+        "m": (int, 0, 10),
+        "w": (int, 1, 10),
+        "d": (int, 0, 10),
+        "a": (float, 0.01, 100),
+        "b": (int, 0, 1),
+    },
+}
+_TRANSFORMS_OF_RAND = ("tweights", "t3a", "t3aw")
+
+
+def _policy(text: str) -> str:
+    """Check a policy in timm's notation, which timm itself checks at the beginning of a training."""
+    name, *options = text.split("-")
+    problem = None if name in _POLICIES else f"no policy {shown(name)}"
+    seen: set[str] = set()
+    for option in options if problem is None else ():
+        match = re.fullmatch(r"([a-z]+)([0-9]{1,6}(?:\.[0-9]{1,6})?)", option)
+        key = "t" if name == "rand" and option in _TRANSFORMS_OF_RAND else match[1] if match else option
+        if key in seen:
+            problem = f"option {key!r} twice"
+        elif key != "t":
+            kind, low, high = _POLICIES[name].get(key, (None, 0, 0)) if match else (None, 0, 0)
+            if kind is None or match is None:
+                problem = f"no option {shown(option)} of {name!r}"
+            elif not low <= float(match[2]) <= high or (kind is int and "." in match[2]):
+                number = "a whole number" if kind is int else "a number"
+                problem = f"{key!r} takes {number} from {low:g} to {high:g}, found {match[2]}"
+        seen.add(key)
+    if problem is not None:
+        example = "'rand-m9-mstd0.5-inc1'"
+        raise ValueError(f"expected a policy of timm such as {example}, found {shown(text)}: {problem}")
+    return text
+
+
+_Weight = Annotated[float, Field(ge=0, le=1e6)]
+_Regions = Annotated[int, Field(gt=0, le=10**5)]
+_Ratio = Annotated[float, Field(ge=0.05, le=20)]
+_CropShare = Annotated[float, Field(ge=0.001, le=1)]
+
+
+def _zero_or_drawable(alpha: float) -> float:
+    if 0 < alpha < 0.001:
+        raise ValueError(f"expected 0 or at least 0.001, found {alpha:g}")
+    return alpha
+
+
+_Alpha = Annotated[float, Field(ge=0, le=1000), AfterValidator(_zero_or_drawable)]
 
 
 class Recipe(StrictModel, ABC):
@@ -48,21 +124,24 @@ class Recipe(StrictModel, ABC):
     """Nested sections by key. Their keys are written with a dot."""
 
     optimizer: Literal["adamw", "sgd"] = Field(description="Optimizer of the training.")
-    lr: float = Field(gt=0, description="Peak learning rate.")
-    weight_decay: float = Field(ge=0, description="Weight decay of the optimizer.")
+    lr: float = Field(gt=0, le=MAX_LR, description="Peak learning rate.")
+    weight_decay: float = Field(ge=0, le=10, description="Weight decay of the optimizer.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of `sgd`. AdamW does not use it.")
-    batch_size: int = Field(gt=0, description="Images per optimizer step, summed over all processes.")
+    batch_size: Batch = Field(description="Images per optimizer step, summed over all processes.")
     drop_path: float = Field(ge=0, lt=1, description="Stochastic depth rate of the last block.")
     clip_grad: float | None = Field(None, gt=0, description="Limit of the gradient norm; null does not clip.")
     amp: bool = Field(True, description="Whether to train in mixed precision on a GPU. CPUs never use it.")
     workers: int = Field(
-        8, ge=0, description="Data loading processes per training process; 0 loads in the training process."
+        8,
+        ge=0,
+        le=MAX_WORKERS,
+        description="Data loading processes per training process; 0 loads in the training process.",
     )
-    eval_batch_size: int = Field(gt=0, description="Images per batch of the evaluation.")
-    checkpoint_every: int = Field(
-        1000, gt=0, description="Optimizer steps between two checkpoints. An interrupted job loses at most this many."
+    eval_batch_size: Batch = Field(description="Images per batch of the evaluation.")
+    checkpoint_every: Steps = Field(
+        1000, description="Optimizer steps between two checkpoints. An interrupted job loses at most this many."
     )
-    log_every: int = Field(50, gt=0, description="Optimizer steps between two progress lines.")
+    log_every: Steps = Field(50, description="Optimizer steps between two progress lines.")
 
     def identity(self) -> dict[str, Any]:
         """Return the values that can change a run's results. They are part of its fingerprint."""
@@ -89,18 +168,39 @@ class Recipe(StrictModel, ABC):
     def steps(self, images: int) -> int:
         """Return the optimizer steps of a training on ``images`` images. A last, partial batch is dropped."""
 
+    @property
+    @abstractmethod
+    def image_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The sides of the largest image of the training, and of the largest one of the evaluation, in pixels."""
+
     @abstractmethod
     def warmup_steps(self, images: int) -> int:
         """Return the number of optimizer steps in which the learning rate is warmed up."""
 
+    def contradictions(self) -> dict[str, str]:
+        """Return a message for each key whose value does not fit the value of another key."""
+        found: dict[str, str] = {}
+        min_lr = getattr(self, "min_lr", 0.0)
+        if min_lr > self.lr:
+            found["min_lr"] = f"expected at most lr ({self.lr:g}), from which the schedule falls, found {min_lr:g}"
+        for key, sides in zip(("batch_size", "eval_batch_size"), self.image_sizes, strict=True):
+            problem = batch_problem(getattr(self, key), *sides)
+            if problem:
+                found[key] = problem
+        return found
+
     def problems(self, images: int) -> dict[str, str]:
-        """Return a message for each key whose value does not fit ``images`` training images."""
+        """Return a message for each key whose value does not fit ``images`` training images or another key."""
+        found = self.contradictions()
         if images < self.batch_size:
-            return {"batch_size": f"{self.batch_size} images per step, but there are only {images} training images"}
+            message = f"{self.batch_size} images per step, but there are only {images} training images"
+            return {**found, "batch_size": message}
         warmup, total = self.warmup_steps(images), self.steps(images)
+        if total > MAX_STEPS:
+            found[self.schedule_keys[0]] = f"the training has {total:,} steps, expected at most {MAX_STEPS:,}"
         if warmup and warmup >= total:
-            return {self.warmup_key: f"{warmup} steps of warm-up, but the training has only {total}"}
-        return {}
+            found[self.warmup_key] = f"{warmup} steps of warm-up, but the training has only {total}"
+        return found
 
 
 class TokenPruningRecipe(StrictModel):
@@ -112,17 +212,19 @@ class TokenPruningRecipe(StrictModel):
     teacher: str = Field(
         description="Model whose run of the same seed gives the starting weights and the outputs to imitate."
     )
-    ratio_weight: float = Field(
-        ge=0, description="Weight of the squared difference between the actual and the wanted keep rates."
+    ratio_weight: _Weight = Field(
+        description="Weight of the squared difference between the actual and the wanted keep rates."
     )
-    distillation_weight: float = Field(
-        ge=0, description="Weight of the divergence from the teacher's class probabilities."
+    distillation_weight: _Weight = Field(
+        description="Weight of the divergence from the teacher's class probabilities."
     )
-    token_weight: float = Field(ge=0, description="Weight of the squared difference from the teacher's tokens.")
+    token_weight: _Weight = Field(description="Weight of the squared difference from the teacher's tokens.")
     backbone_lr_share: float = Field(
         gt=0, le=1, description="Learning rate of the teacher's parts, relative to that of the new parts."
     )
-    frozen_epochs: int = Field(ge=0, description="Number of first epochs in which only the new parts are trained.")
+    frozen_epochs: int = Field(
+        ge=0, le=MAX_EPOCHS, description="Number of first epochs in which only the new parts are trained."
+    )
     ema_decay: float | None = Field(
         gt=0,
         lt=1,
@@ -141,42 +243,41 @@ class ClassificationRecipe(Recipe):
     size_keys: ClassVar[tuple[str, ...]] = ("image_size",)
     schedule_keys: ClassVar[tuple[str, ...]] = ("epochs", "warmup_epochs", "batch_size")
 
-    image_size: int = Field(ge=32, description="Side of the square input, in pixels.")
+    image_size: Side = Field(description="Side of the square input, in pixels.")
     eval_crop: float = Field(
-        gt=0,
+        ge=0.1,
         le=1,
         description="Share of the shorter side that the evaluation's centre crop keeps. 0.875 resizes to 256 and "
         "crops 224 pixels.",
     )
-    epochs: int = Field(gt=0, description="Epochs of the training, including the warm-up.")
-    warmup_epochs: int = Field(ge=0, description="Epochs in which the learning rate rises linearly.")
-    lr_batch_size: int = Field(
-        gt=0,
+    epochs: Epochs = Field(description="Epochs of the training, including the warm-up.")
+    warmup_epochs: int = Field(ge=0, le=MAX_EPOCHS, description="Epochs in which the learning rate rises linearly.")
+    lr_batch_size: Batch = Field(
         description="Batch size for which `lr`, `warmup_lr` and `min_lr` are given. They are scaled linearly to "
         "`batch_size`.",
     )
-    warmup_lr: float = Field(ge=0, description="Learning rate at the start of the warm-up.")
-    min_lr: float = Field(ge=0, description="Learning rate at the end of the cosine schedule.")
+    warmup_lr: float = Field(ge=0, le=MAX_LR, description="Learning rate at the start of the warm-up.")
+    min_lr: float = Field(ge=0, le=MAX_LR, description="Learning rate at the end of the cosine schedule.")
     interpolation: Literal["bicubic", "bilinear", "random"] = Field(
         description="Interpolation of resized training images. `random` draws one of the other two per image."
     )
-    crop_scale: tuple[float, float] = Field(
+    crop_scale: Annotated[tuple[_CropShare, _CropShare], SharesSmallerFirst] = Field(
         description="Smallest and largest share of the image area in a random crop."
     )
     horizontal_flip: float = Field(ge=0, le=1, description="Probability of a horizontal flip.")
     color_jitter: float = Field(
-        ge=0, description="Strength of random colour changes. It has no effect while `auto_augment` is set."
+        ge=0, le=10, description="Strength of random colour changes. It has no effect while `auto_augment` is set."
     )
-    auto_augment: str | None = Field(
+    auto_augment: Annotated[str, AfterValidator(_policy)] | None = Field(
         description="Automatic augmentation in timm's notation, for example `rand-m9-mstd0.5-inc1`; null uses none."
     )
-    mixup: float = Field(ge=0, description="Alpha of mixup; 0 switches it off.")
-    cutmix: float = Field(ge=0, description="Alpha of CutMix; 0 switches it off.")
+    mixup: _Alpha = Field(description="Alpha of mixup; 0 switches it off.")
+    cutmix: _Alpha = Field(description="Alpha of CutMix; 0 switches it off.")
     mixup_switch_prob: float = Field(ge=0, le=1, description="Probability of CutMix instead of mixup if both are on.")
     label_smoothing: float = Field(ge=0, lt=1, description="Label smoothing of the cross entropy.")
     random_erasing: float = Field(ge=0, le=1, description="Probability that a rectangle of the image is erased.")
     repeated_augmentation: int = Field(
-        ge=1, description="Differently augmented copies of each image per epoch; 1 switches it off."
+        ge=1, le=100, description="Differently augmented copies of each image per epoch; 1 switches it off."
     )
     token_pruning: TokenPruningRecipe | None = Field(
         None, description="How a model learns to drop tokens. Only models with keep rates have this section."
@@ -187,16 +288,20 @@ class ClassificationRecipe(Recipe):
         # Mixup and CutMix mix a batch with its own reverse.
         return 2 if self.mixup or self.cutmix else 1
 
-    def problems(self, images: int) -> dict[str, str]:
-        found = super().problems(images)
+    def contradictions(self) -> dict[str, str]:
+        found = super().contradictions()
         if self.batch_size % self.images_go_in:
             found["batch_size"] = f"mixup and CutMix need an even number of images per step, found {self.batch_size}"
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            found["crop_scale"] = f"expected two shares from 0 to 1, the smaller one first, found {[low, high]}"
-        if self.auto_augment is not None and not _POLICY.fullmatch(self.auto_augment):
-            example = "'rand-m9-mstd0.5-inc1'"
-            found["auto_augment"] = f"expected a policy of timm such as {example}, found {self.auto_augment!r}"
+        scale = self.batch_size / self.lr_batch_size
+        if self.lr * scale > MAX_LR:
+            found["lr"] = f"{self.lr:g} scaled to {self.batch_size} images per step is above {MAX_LR:g}"
+        if self.warmup_epochs and self.warmup_lr > self.lr:
+            found["warmup_lr"] = (
+                f"expected at most lr ({self.lr:g}), to which the warm-up rises, found {self.warmup_lr:g}"
+            )
+        resized = math.floor(self.image_size / self.eval_crop)
+        if resized > MAX_SIDE:
+            found["eval_crop"] = f"images are resized to {resized} pixels, expected at most {MAX_SIDE}"
         pruning = self.token_pruning
         if pruning is not None and pruning.frozen_epochs >= self.epochs:
             message = f"{pruning.frozen_epochs} epochs frozen, but the training has only {self.epochs}"
@@ -206,6 +311,11 @@ class ClassificationRecipe(Recipe):
     def steps(self, images: int) -> int:
         return self.epochs * (images // self.batch_size)
 
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        size = self.image_size, self.image_size
+        return size, size
+
     def warmup_steps(self, images: int) -> int:
         return self.warmup_epochs * (images // self.batch_size)
 
@@ -213,12 +323,14 @@ class ClassificationRecipe(Recipe):
 class DenseRecipe(Recipe):
     """Keys of segmentation and detection."""
 
-    resize: tuple[int, int] = Field(
-        description="Limits of the longer and the shorter side of resized images, in pixels. The aspect ratio is "
-        "kept."
+    resize: Annotated[tuple[Side, Side], LargerFirst] = Field(
+        description="Limits of the longer and the shorter side of resized images, in pixels, in this order. The "
+        "aspect ratio is kept."
     )
     flip: float = Field(ge=0, le=1, description="Probability of a horizontal flip.")
-    warmup_iterations: int = Field(ge=0, description="Optimizer steps in which the learning rate rises linearly.")
+    warmup_iterations: int = Field(
+        ge=0, le=MAX_STEPS, description="Optimizer steps in which the learning rate rises linearly."
+    )
     warmup_factor: float = Field(
         gt=0, le=1, description="Learning rate at the start of the warm-up, relative to `lr`."
     )
@@ -250,16 +362,17 @@ class SegmentationRecipe(DenseRecipe):
     size_keys: ClassVar[tuple[str, ...]] = ("resize", "crop_size", "size_divisor")
     schedule_keys: ClassVar[tuple[str, ...]] = ("iterations", "warmup_iterations", "batch_size")
 
-    iterations: int = Field(gt=0, description="Optimizer steps of the training.")
-    poly_power: float = Field(gt=0, description="Exponent of the polynomial learning rate schedule.")
-    min_lr: float = Field(ge=0, description="Learning rate at the end of the schedule.")
-    ratio_range: tuple[float, float] = Field(
+    iterations: Steps = Field(description="Optimizer steps of the training.")
+    poly_power: float = Field(gt=0, le=100, description="Exponent of the polynomial learning rate schedule.")
+    min_lr: float = Field(ge=0, le=MAX_LR, description="Learning rate at the end of the schedule.")
+    ratio_range: Annotated[tuple[_Ratio, _Ratio], SmallerFirst] = Field(
         description="Smallest and largest random factor on the size of a training image."
     )
-    crop_size: int = Field(gt=0, description="Side of the square random crop, in pixels.")
+    crop_size: Side = Field(description="Side of the square random crop, in pixels.")
     size_divisor: int | None = Field(
         None,
         gt=0,
+        le=MAX_SIDE,
         description="In the evaluation, each side of the resized image is enlarged to the next multiple of this "
         "number by a second resize; null keeps the size. In both cases the predictions are compared at the original "
         "size of the image.",
@@ -267,6 +380,10 @@ class SegmentationRecipe(DenseRecipe):
     photometric_distortion: bool = Field(
         description="Whether brightness, contrast, saturation and hue are changed at random."
     )
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (self.crop_size, self.crop_size), self.resize
 
     def steps(self, images: int) -> int:
         return self.iterations
@@ -278,21 +395,34 @@ class DetectionRecipe(DenseRecipe):
     size_keys: ClassVar[tuple[str, ...]] = ("resize",)
     schedule_keys: ClassVar[tuple[str, ...]] = ("epochs", "milestones", "warmup_iterations", "batch_size")
 
-    epochs: int = Field(gt=0, description="Epochs of the training.")
-    milestones: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+    epochs: Epochs = Field(description="Epochs of the training.")
+    milestones: Annotated[tuple[Epochs, ...], Rising] = Field(
         description="Epochs after which the learning rate is multiplied by `lr_gamma`."
     )
     lr_gamma: float = Field(gt=0, le=1, description="Factor on the learning rate at each of the `milestones`.")
-    train_proposals: int = Field(gt=0, description="Region proposals kept per training image.")
-    test_proposals: int = Field(gt=0, description="Region proposals kept per image of the evaluation.")
-    roi_samples: int = Field(
-        gt=0, description="Regions sampled per training image for the box head and the mask head."
+    train_proposals: _Regions = Field(description="Region proposals kept per training image.")
+    test_proposals: _Regions = Field(description="Region proposals kept per image of the evaluation.")
+    roi_samples: _Regions = Field(
+        description="Regions sampled per training image for the box head and the mask head."
     )
-    max_detections: int = Field(100, gt=0, description="Largest number of detections per image of the evaluation.")
-    anchor_scale: int = Field(8, gt=0, description="Side of the anchors, in strides of their pyramid level.")
+    max_detections: _Regions = Field(100, description="Largest number of detections per image of the evaluation.")
+    anchor_scale: int = Field(8, gt=0, le=1000, description="Side of the anchors, in strides of their pyramid level.")
+
+    def contradictions(self) -> dict[str, str]:
+        found = super().contradictions()
+        late = [epoch for epoch in self.milestones if epoch >= self.epochs]
+        if late:
+            found["milestones"] = (
+                f"expected milestones before the end of the training, which has {self.epochs} epochs, found {late[0]}"
+            )
+        return found
 
     def steps(self, images: int) -> int:
         return self.epochs * (images // self.batch_size)
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return self.resize, self.resize
 
 
 RECIPE_TYPES: dict[str, type[Recipe]] = {
@@ -398,16 +528,25 @@ def load_recipe(path: Path, task: str) -> RecipeFile:
     layers: dict[KeyPath, dict[str, Sourced]] = {("defaults",): recipe.defaults}
     layers |= {("by_family", name): layer for name, layer in recipe.by_family.items()}
     layers |= {("by_size", name): layer for name, layer in recipe.by_size.items()}
+    reported: set[tuple[str, str]] = set()
     for at, layer in layers.items():
         merged = {key: item.value for key, item in {**recipe.defaults, **layer}.items()}
         try:
-            kind.model_validate(nested(merged))
+            for key, message in kind.model_validate(nested(merged)).contradictions().items():
+                if (key, message) not in reported:
+                    reported.add((key, message))
+                    problems.append(source.problem((*at, key), message))
         except ValidationError as error:
             for item in error.errors():
                 key = key_of(item["loc"], merged)
                 section = key.partition(".")[0] + "."
                 if at == ("defaults",) or key in layer or any(name.startswith(section) for name in layer):
                     problems.append(source.problem((*at, key), describe(item)))
+    for section, known in (("by_family", {spec.family for spec in CATALOG.values()}), ("by_size", SIZES)):
+        for name in getattr(recipe, section):
+            if name not in known:
+                message = f"expected one of {', '.join(sorted(known))}, found {shown(name)}"
+                problems.append(source.problem((section, name), message))
     for index, departure in enumerate(recipe.departures):
         for position, pattern in enumerate(departure.models):
             if not any(fnmatchcase(name, pattern) for name in CATALOG):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ def read_bytes(path: Path, *, missing: str = "no such file", largest: int = LARG
         UserError: If the file is missing, cannot be read, is no regular file, or is too large.
     """
     try:
-        size = os.stat(path).st_size
+        size = Path(path).stat().st_size
         wrong = None if Path(path).is_dir() else not_a_file(path)
         if wrong is None and size > largest:
             wrong = f"expected a file of at most {largest:,} bytes, found {size:,}"

@@ -250,8 +250,19 @@ class YamlFile:
             raise UserError(self.problems_of(error)) from None
 
     def problems_of(self, error: ValidationError, at: KeyPath = ()) -> list[Problem]:
-        """Return the problems that pydantic found in the value at ``at``."""
-        return [self.problem((*at, *_key_path(item["loc"])), describe(item)) for item in error.errors()]
+        """Return the problems that pydantic found in the value at ``at``.
+
+        The message of a validator of several keys begins with the key that it is about.
+        """
+        problems = []
+        for item in error.errors():
+            place, message = (*at, *_key_path(item["loc"])), describe(item)
+            key, colon, rest = message.partition(": ")
+            inner = (*place, *key.split("."))
+            if colon and item["type"] == "value_error" and inner in self._lines:
+                place, message = inner, rest
+            problems.append(self.problem(place, message))
+        return problems
 
 
 def dotted(at: KeyPath) -> str:

@@ -69,15 +69,7 @@ def _check(dataset: DatasetConfig) -> DigitsGenerator:
     name = f"data set {dataset.name!r} ({dataset.data_format})"
     if dataset.generator is None:
         raise UserError(Problem(name, "generator", "no generator is configured, so the data set has to be provided"))
-    problems: list[Problem | str] = []
-    classes = len(CLASSES[dataset.data_format])
-    if dataset.num_classes != classes:
-        problems.append(Problem(name, "num_classes", f"digits have {classes}, found {dataset.num_classes}"))
-    least = 10 if dataset.data_format == "imagenet" else 1
-    for split in paths.SPLITS:
-        expected = dataset.images.get(split, 0)
-        if expected < least:
-            problems.append(Problem(name, f"images.{split}", f"expected {least} or more, found {expected}"))
+    problems: list[Problem | str] = [Problem(name, key, message) for key, message in dataset.problems().items()]
     problems += _problems_of_root(dataset.root)
     if problems:
         raise UserError(problems)

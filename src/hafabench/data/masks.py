@@ -18,8 +18,6 @@ IGNORED = 255
 
 # Formats of files that may have the suffix of a PNG file.
 _LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"})
-MOST_CLASSES = 254
-"""The largest number of classes that masks can distinguish beside unlabelled and ignored pixels."""
 
 
 def read_mask(path: Path | str) -> np.ndarray:

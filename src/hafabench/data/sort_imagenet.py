@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hafabench.data import listing
 from hafabench.config.text_file import read_bytes
+from hafabench.data import listing
 from hafabench.errors import Problem, UserError
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"

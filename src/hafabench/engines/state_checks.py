@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import is_finite, tensor_problem
 from hafabench.results.history import read_history
 
@@ -47,7 +48,7 @@ def history_problem(file: Path, step: int) -> str:
     """Describe why a history cannot be that of the first ``step`` steps; empty if it can."""
     try:
         entries = read_history(file) if file.exists() else []
-    except (OSError, UnicodeDecodeError):
+    except UserError:
         return "the history cannot be read"
     for entry in entries:
         if entry["step"] <= step and not is_number(entry.get("loss")):

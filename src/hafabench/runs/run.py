@@ -7,6 +7,7 @@ its numbers, including the run whose weights it starts from, so that equal finge
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -15,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hafabench.config.catalog import ModelSpec
+from hafabench.config.catalog import WITHOUT_DROP_PATH, ModelSpec, side_problem
 from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.config.recipes import RECIPE_TYPES, TASKS, ClassificationRecipe, Recipe, Task, key_of, nested
-from hafabench.config.yaml_file import describe
+from hafabench.config.yaml_file import YamlFile, describe
 from hafabench.errors import Problem, UserError
 from hafabench.results.record import outputs_beside, predictions_beside
 from hafabench.runs.fingerprints import fingerprint, model_identity
@@ -131,6 +132,7 @@ def expand(experiment: Experiment) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     problems: list[Problem | str] = []
     matched = [False] * len(config.overrides)
+    known: set[tuple[str, str]] = set()
     for task in TASKS:
         # A model that drops tokens starts from another run of its task and therefore comes last.
         for name in sorted(config.train.get(task, []), key=lambda name: experiment.models[name].keep is not None):
@@ -138,7 +140,10 @@ def expand(experiment: Experiment) -> dict[str, Run]:
                 try:
                     run = _resolve(experiment, task, name, seed, runs, matched)
                 except UserError as error:
-                    problems.extend(error.problems)
+                    # The runs of all seeds have the same problems.
+                    new = [problem for problem in error.problems if (name, _about(problem)) not in known]
+                    known.update((name, _about(problem)) for problem in new)
+                    problems.extend(new)
                 else:
                     runs[run.id] = run
     file = str(experiment.file)
@@ -149,6 +154,11 @@ def expand(experiment: Experiment) -> dict[str, Run]:
     if problems:
         raise UserError(problems)
     return runs
+
+
+def _about(problem: Problem | str) -> str:
+    """Return a problem without the seed of its run."""
+    return re.sub("/seed[0-9]+: ", ": ", str(problem), count=1)
 
 
 def find_run(experiment: Experiment, identifier: str, *, is_trained: bool = True) -> Run:
@@ -166,7 +176,7 @@ def find_run(experiment: Experiment, identifier: str, *, is_trained: bool = True
     runs = expand(experiment)
     if identifier in runs:
         return runs[identifier]
-    found = re.fullmatch(r"([^/]+)/([^/]+)/seed([0-9]+)", identifier)
+    found = re.fullmatch(r"([^/]+)/([^/]+)/seed([0-9]{1,10})", identifier)
     task = next((task for task in experiment.config.datasets if found and task == found[1]), None)
     if not is_trained and found and task and found[2] in experiment.models:
         matched = [False] * len(experiment.config.overrides)
@@ -182,7 +192,9 @@ def _resolve(
     """Return a run with its recipe, and with the run or the weights that it starts from unless ``runs`` is None."""
     model = experiment.models[name]
     identifier = run_id(task, name, seed)
-    values, sources = {}, {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    set_by: dict[str, int] = {}
     for key, item in experiment.recipes[task].layers(model).items():
         values[key], sources[key] = item.value, item.source
     for index, override in enumerate(experiment.config.overrides):
@@ -190,19 +202,19 @@ def _resolve(
             matched[index] = True
             for key, value in override.set.items():
                 values[key], sources[key] = value, f"{experiment.file.name}: {override.why}"
+                set_by[key] = index
     try:
         recipe = RECIPE_TYPES[task].model_validate(nested(values))
     except ValidationError as error:
-        raise UserError(
-            [
-                Problem(str(experiment.file), f"{identifier}: {key_of(e['loc'], values)}", describe(e))
-                for e in error.errors()
-            ]
-        ) from None
+        found = [(key_of(item["loc"], values), describe(item)) for item in error.errors()]
+        raise UserError(_problems(experiment, identifier, found, set_by)) from None
     problems = recipe.problems(experiment.config.datasets[task].images["train"])
+    if recipe.drop_path and model.family in WITHOUT_DROP_PATH:
+        problems["drop_path"] = f"{name} has no stochastic depth, expected 0, found {recipe.drop_path:g}"
+    if isinstance(recipe, ClassificationRecipe) and (wrong := side_problem(model, recipe.image_size)):
+        problems["image_size"] = wrong
     if problems and runs is not None:
-        file = str(experiment.file)
-        raise UserError([Problem(file, f"{identifier}: {key}", message) for key, message in problems.items()])
+        raise UserError(_problems(experiment, identifier, problems.items(), set_by))
     parent, weights, folder = None, None, experiment.results / identifier
     start = name if task != "classification" else _teacher(experiment, identifier, model, recipe)
     if runs is not None and task != "classification" and name in experiment.weights:
@@ -239,6 +251,22 @@ def _resolve(
         weights=weights,
         dataset_report=dataset_report(experiment, task),
     )
+
+
+def _problems(
+    experiment: Experiment, identifier: str, found: Iterable[tuple[str, str]], set_by: Mapping[str, int]
+) -> list[Problem]:
+    """Return the problems of a run's recipe, with the line of the override that sets the value.
+
+    Args:
+        experiment: The experiment.
+        identifier: The id of the run.
+        found: The keys with their messages.
+        set_by: The index of the override that sets a key, for keys that are set by one.
+    """
+    source = YamlFile(experiment.file)
+    lines = {key: source.line(("overrides", index, "set", key)) for key, index in set_by.items()}
+    return [Problem(str(source.path), f"{identifier}: {key}", message, lines.get(key)) for key, message in found]
 
 
 def _teacher(experiment: Experiment, identifier: str, model: ModelSpec, recipe: Recipe) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hafabench.config.custom_models import WeightsConfig
 from hafabench.config.json_file import read_json_object
+from hafabench.errors import UserError
 from hafabench.files import sha256_of_large
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def starting_weights(config: WeightsConfig, run_folder: Path) -> StartingWeights
     """Return the weights that an experiment file names for a run whose files are stored in ``run_folder``."""
     try:
         digest: str | None = sha256_of_large(config.file)
-    except OSError:
+    except (OSError, UserError):
         digest = _trained_from(run_folder)
     return StartingWeights(config.file, digest, config.part, config.rename)
 

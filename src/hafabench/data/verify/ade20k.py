@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hafabench.config.experiment import DatasetConfig
+from hafabench.config.experiment import MOST_MASK_CLASSES, DatasetConfig
 from hafabench.data import listing, masks, paths
 from hafabench.data.classes import segmentation_classes
 from hafabench.data.verify.findings import Findings, Sample, Survey, check_count, check_folder, normal_form
@@ -18,8 +18,8 @@ def survey_ade20k(dataset: DatasetConfig, findings: Findings) -> Survey:
     """Check that every image has a mask and every mask an image; the two have the same stem."""
     # The names of a generated data set are read with the rest of its manifest.
     survey = Survey(classes=segmentation_classes(dataset) if dataset.generator is None else None)
-    if dataset.num_classes > masks.MOST_CLASSES:
-        message = f"expected at most {masks.MOST_CLASSES} classes in 8-bit masks, found {dataset.num_classes}"
+    if dataset.num_classes > MOST_MASK_CLASSES:
+        message = f"expected at most {MOST_MASK_CLASSES} classes in 8-bit masks, found {dataset.num_classes}"
         findings.add("classes", dataset.root, message, "num_classes")
     for split in paths.SPLITS:
         folder, mask_folder = paths.ade20k_images(dataset, split), paths.ade20k_masks(dataset, split)
