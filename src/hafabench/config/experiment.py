@@ -208,8 +208,8 @@ class LatencyConfig(StrictModel):
         names = [self.baseline, *self.models]
         twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
         if twice is not None:
-            where = "baseline and models" if twice == self.baseline else "models"
-            raise ValueError(f"{where}: expected each model once, found {twice!r} twice")
+            hint = ", which is the baseline" if twice == self.baseline else " twice"
+            raise ValueError(f"models: expected each model once, found {twice!r}{hint}")
         return self
 
     @model_validator(mode="after")

@@ -249,6 +249,20 @@ class YamlFile:
         except ValidationError as error:
             raise UserError(self.problems_of(error)) from None
 
+    def _place(self, at: KeyPath, loc: tuple[str | int, ...]) -> KeyPath:
+        """Return the key that pydantic means by a location inside of the value at ``at``.
+
+        pydantic inserts names of validators and of the members of a union between the keys, such as
+        ``function-before[...]`` and the name of a class.
+        """
+        parts = [part for part in loc if isinstance(part, int) or "[" not in part]
+        for index, part in enumerate(parts):
+            inside = parts[index + 1 : index + 2]
+            if inside and (*at, part) not in self._lines and (*at, *inside) in self._lines:
+                continue
+            at = (*at, part)
+        return at
+
     def problems_of(self, error: ValidationError, at: KeyPath = ()) -> list[Problem]:
         """Return the problems that pydantic found in the value at ``at``.
 
@@ -256,7 +270,7 @@ class YamlFile:
         """
         problems = []
         for item in error.errors():
-            place, message = (*at, *_key_path(item["loc"])), describe(item)
+            place, message = self._place(at, item["loc"]), describe(item)
             key, colon, rest = message.partition(": ")
             inner = (*place, *key.split("."))
             if colon and item["type"] == "value_error" and inner in self._lines:
@@ -272,11 +286,6 @@ def dotted(at: KeyPath) -> str:
         name = part if isinstance(part, int) or part.isprintable() else repr(part)
         text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
-
-
-def _key_path(loc: tuple[str | int, ...]) -> KeyPath:
-    # pydantic inserts names of validators and union members, such as "function-before[...]", between the keys.
-    return tuple(part for part in loc if isinstance(part, int) or "[" not in part)
 
 
 def _control_message(control: re.Match[str]) -> str:
