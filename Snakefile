@@ -17,6 +17,7 @@ from hafabench.config.shipped import own_or_shipped
 from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
 from hafabench.runs.attempts import AS_JOB
+from hafabench.runs.experiment_file import check_experiment_file, store_experiment_file
 from hafabench.runs.jobs import JobList
 from hafabench.runs.snakemake import hang_up_like_sigterm
 from hafabench.runs.weights import missing_weights
@@ -32,6 +33,8 @@ EXPERIMENT_FILE = os.path.relpath(
 )
 try:
     EXPERIMENT = load_experiment(EXPERIMENT_FILE)
+    if workflow.is_main_process:
+        check_experiment_file(EXPERIMENT)
     SITE = load_site(site_file(workflow.basedir))
     JOBS = JobList(EXPERIMENT, SITE)
 except UserError as error:
@@ -87,6 +90,10 @@ onstart:
             "no job started, data is missing:\n"
             + "\n".join(sum(MISSING_DATA.values(), []))
         )
+    try:
+        store_experiment_file(EXPERIMENT)
+    except UserError as error:
+        raise WorkflowError(f"no job started:\n{error}") from None
 
 
 onsuccess:

@@ -16,7 +16,7 @@ from pathlib import Path
 from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.errors import UserError
 from hafabench.files import IsMade, atomic_folder
-from hafabench.runs.paths import picture_index, report_files
+from hafabench.runs.paths import EXPERIMENT_FILE, picture_index, report_files
 from tools.checkout import REPOSITORY
 
 SAMPLES = Path("docs/samples")
@@ -74,8 +74,9 @@ def restore(experiment: Experiment, samples: Path) -> Path:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """Return the records, configurations and histories in a results folder."""
-    return sorted(path for pattern in _RECORDS for path in folder.rglob(pattern))
+    """Return the records, configurations and histories in the folder of an experiment's results."""
+    found = {path for pattern in _RECORDS for path in folder.rglob(pattern)}
+    return sorted(found - {folder / EXPERIMENT_FILE})
 
 
 def _replace(folder: Path, source: Path, files: list[Path], is_made: IsMade) -> None:

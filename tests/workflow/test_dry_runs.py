@@ -61,6 +61,26 @@ def test_paper_without_its_data_starts_no_job(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_second_experiment_of_the_same_name_starts_no_job(tmp_path, write_experiment):
+    first, target = write_experiment(), "results/digits/data/classification.json"
+    assert snakemake(tmp_path, first, target).returncode == 0
+    second = first.with_name("second.yaml")
+    second.write_text(first.read_text().replace("seeds:", "seeds: [7] #"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results/*")}
+    for arguments in (["--dry-run", "all"], ["all"]):
+        done = snakemake(tmp_path, second, *arguments)
+        assert done.returncode != 0
+        assert "second.yaml: experiment: results/digits belongs to digits.yaml, another experiment" in done.stdout
+        assert "rule " not in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results/*")} == before
+    # The first one may be edited and moved.
+    moved = first.rename(first.with_name("moved.yaml"))
+    moved.write_text(second.read_text())
+    second.unlink()
+    assert snakemake(tmp_path, moved, target).returncode == 0
+
+
+@pytest.mark.slow
 def test_one_missing_data_set_blocks_only_the_jobs_that_need_it(tmp_path, write_experiment):
     def without_segmentation(content):
         content["datasets"]["segmentation"] |= {"root": str(tmp_path / "absent"), "generator": None}

@@ -58,8 +58,8 @@ def set_threads(threads: int | None) -> None:
 def attempt(experiment: Experiment, rule: str, subject: str = "") -> Iterator[None]:
     """Mark the beginning and the end of an attempt of a job in its log, which is standard error.
 
-    Nothing is written if the workflow does not call the command, nor by the processes of a training other than the
-    first one.
+    Nothing is written to the log if the workflow does not call the command, nor by the processes of a training other
+    than the first one. The experiment file is stored beside the results.
 
     Args:
         experiment: The experiment.
@@ -67,9 +67,13 @@ def attempt(experiment: Experiment, rule: str, subject: str = "") -> Iterator[No
         subject: The subject of the job.
     """
     from hafabench.runs.attempts import is_job, logged_attempt
+    from hafabench.runs.experiment_file import store_experiment_file
     from hafabench.runs.jobs import JobList, job_id
 
-    if not is_job() or os.environ.get("RANK", "0") != "0":
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first:
+        store_experiment_file(experiment)
+    if not is_job() or not is_first:
         yield
         return
     identifier, jobs = job_id(rule, subject), JobList(experiment)
@@ -79,10 +83,13 @@ def attempt(experiment: Experiment, rule: str, subject: str = "") -> Iterator[No
 
 
 def load(experiment: Path):
-    """Load and check an experiment file."""
+    """Load and check an experiment file. Its results must not belong to another file."""
     from hafabench.config.experiment import load_experiment
+    from hafabench.runs.experiment_file import check_experiment_file
 
-    return load_experiment(experiment)
+    loaded = load_experiment(experiment)
+    check_experiment_file(loaded)
+    return loaded
 
 
 def find_run(experiment: Path, run_id: str, *, is_trained: bool = True):

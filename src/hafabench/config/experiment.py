@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -311,15 +312,22 @@ class ExperimentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _generated_data_has_a_folder_of_its_own(self) -> ExperimentConfig:
-        roots = {task: Path(os.path.normpath(dataset.root)) for task, dataset in self.datasets.items()}
-        for task, dataset in self.datasets.items():
-            for other, root in roots.items():
-                inside = root == roots[task] or roots[task] in root.parents
-                if dataset.generator is not None and other != task and inside:
-                    raise ValueError(
-                        f"datasets.{other}.root: {root} is in the folder of the generated data for {task}, which is "
-                        "replaced as a whole; expected another folder"
-                    )
+        # Links are followed, so that one folder with two names is found.
+        roots = {task: Path(os.path.realpath(dataset.root)) for task, dataset in self.datasets.items()}
+        for task, other in permutations(self.datasets, 2):
+            ours, theirs = self.datasets[task], self.datasets[other]
+            if not (roots[other] == roots[task] or roots[task] in roots[other].parents):
+                continue
+            if ours.generator is not None:
+                raise ValueError(
+                    f"datasets.{other}.root: {theirs.root} is in the folder of the generated data for {task} "
+                    f"(datasets.{task}.root: {ours.root}), which is replaced as a whole; expected another folder"
+                )
+            if theirs.generator is not None:
+                raise ValueError(
+                    f"datasets.{other}.root: {theirs.root} is in the folder of the data for {task} "
+                    f"(datasets.{task}.root: {ours.root}); expected another folder for generated data"
+                )
         return self
 
     @model_validator(mode="after")

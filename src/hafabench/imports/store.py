@@ -27,6 +27,7 @@ from hafabench.results.record import (
     read_record,
     write_record,
 )
+from hafabench.runs.experiment_file import store_experiment_file
 from hafabench.runs.fingerprints import imported_fingerprint
 from hafabench.runs.paths import complexity_record, imported_folder
 
@@ -75,6 +76,7 @@ def store_records(experiment: Experiment, records: Sequence[Record], *, replace:
     ]
     if problems:
         raise UserError(problems)
+    store_experiment_file(experiment)
     stored = []
     for path, record in places:
         write_record(path, record)

@@ -7,6 +7,8 @@ from pathlib import Path
 from hafabench.config.experiment import Experiment
 from hafabench.results.record import EVALUATION as EVALUATION
 
+# In the folder of an experiment's results.
+EXPERIMENT_FILE = "experiment.json"
 # Files in the folder of a run.
 CONFIGURATION = "config.json"
 CHECKPOINT = "checkpoint.pth"
@@ -14,6 +16,11 @@ CHECKPOINT = "checkpoint.pth"
 STATE_SUMMARY = "state.json"
 TRAIN_LOG = "train.log"
 EVALUATE_LOG = "evaluate.log"
+
+
+def experiment_file_path(experiment: Experiment) -> Path:
+    """The path of the file that stores which experiment file the results belong to."""
+    return experiment.results / EXPERIMENT_FILE
 
 
 def dataset_report(experiment: Experiment, task: str) -> Path:

@@ -31,6 +31,35 @@ def same_root(content: Content) -> None:
     content["datasets"]["segmentation"]["root"] = content["datasets"]["detection"]["root"] + "/inside"
 
 
+@pytest.mark.parametrize("inner", ["segmentation", "classification"])
+@pytest.mark.parametrize("path", ["", "inside", "link", "link/inside"])
+@pytest.mark.parametrize("generated", ["both", "classification", "segmentation"])
+def test_folders_of_data_sets_do_not_contain_each_other(write_experiment, tmp_path, inner, path, generated):
+    (outer,) = {"segmentation", "classification"} - {inner}
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "outer")
+    root = tmp_path / path if path.startswith("link") else tmp_path / "outer" / path
+
+    def change(content):
+        content["datasets"][outer]["root"] = str(tmp_path / "outer")
+        content["datasets"][inner]["root"] = str(root)
+        for task in {outer, inner} - {generated} if generated != "both" else ():
+            content["datasets"][task]["generator"] = None
+
+    with pytest.raises(UserError) as caught:
+        load_experiment(write_experiment(change))
+    assert f"datasets.{inner}.root: {root}" in str(caught.value)
+    assert f"datasets.{outer}.root: {tmp_path / 'outer'}" in str(caught.value)
+
+
+def test_data_that_is_not_generated_may_share_a_folder(write_experiment, tmp_path):
+    def change(content):
+        for task in ("segmentation", "classification"):
+            content["datasets"][task].update(root=str(tmp_path), generator=None)
+
+    load_experiment(write_experiment(change))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
