@@ -65,7 +65,7 @@ def test_a_second_experiment_of_the_same_name_starts_no_job(tmp_path, write_expe
     first, target = write_experiment(), "results/digits/data/classification.json"
     assert snakemake(tmp_path, first, target).returncode == 0
     second = first.with_name("second.yaml")
-    second.write_text(first.read_text().replace("seeds:", "seeds: [7] #"))
+    second.write_text(first.read_text().replace("title: ", "title: Another, "))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results/*")}
     for arguments in (["--dry-run", "all"], ["all"]):
         done = snakemake(tmp_path, second, *arguments)
