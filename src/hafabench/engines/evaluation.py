@@ -7,10 +7,10 @@ from typing import Any
 from hafabench.config.experiment import Experiment
 from hafabench.data.report import compared_digest, dataset_digest
 from hafabench.engines.engine import engine_for
-from hafabench.engines.trained import collapse_of
+from hafabench.engines.trained import collapse_of, read_final
 from hafabench.errors import Problem, UserError
 from hafabench.files import remove_made, sha256_of
-from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
+from hafabench.models.checkpoints.storage import expect_meta
 from hafabench.results.machine import this_machine
 from hafabench.results.provenance import Stopwatch, device_fields
 from hafabench.results.record import Record, StartingFile, is_output, write_record
@@ -40,15 +40,16 @@ def record_evaluation(experiment: Experiment, run: Run, *, keep_outputs: bool = 
 
 def _record_evaluation(experiment: Experiment, run: Run, lease: Lease | None, keep_outputs: bool) -> Record:
     watch = Stopwatch(experiment)
-    meta = load_checkpoint(run.checkpoint).get("meta", {})
-    expect_meta(run.checkpoint, {"meta": meta}, run=run.id, fingerprint=run.fingerprint)
+    content = read_final(run, run.checkpoint)
+    expect_meta(run.checkpoint, content, run=run.id, fingerprint=run.fingerprint)
+    meta = content["meta"]
     changes = data_changes(run, {"train": (meta.get("training") or {}).get("listing_digest")})
     if changes:
         advice = f"`hafabench train {run.id}` trains the run again"
         raise UserError(
             Problem(str(run.checkpoint), "", f"the data was verified again and has changed: {changes[0]}; {advice}")
         )
-    collapse = collapse_of({"meta": meta})
+    collapse = collapse_of(content)
     check = lease.check if lease is not None else (lambda: None)
     listing_digest = None
     if collapse is None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -160,12 +160,12 @@ def scale_problem(scaler: Any, key: Key) -> Found:
         yield f"{key}.scale", f"expected a finite number above 0, found {scale!r}"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value is a finite number; truth values are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Return whether a value is a whole number; truth values are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 

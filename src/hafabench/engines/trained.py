@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,18 @@ from torch import nn
 from hafabench.config.recipes import ClassificationRecipe
 from hafabench.engines.engine import engine_for
 from hafabench.errors import Problem, UserError
+from hafabench.files import sha256_of
 from hafabench.models.checkpoints.final import belongs_to
-from hafabench.models.checkpoints.storage import Fill, expect_meta, load_checkpoint, load_strict
-from hafabench.results.record import Collapse
+from hafabench.models.checkpoints.storage import (
+    Fill,
+    expect_meta,
+    load_checkpoint,
+    load_strict,
+    meta_of,
+    weights_problems,
+)
+from hafabench.results.findings import Finding
+from hafabench.results.record import Collapse, Record
 from hafabench.runs.run import Run
 
 
@@ -43,7 +54,20 @@ def is_trained(run: Run) -> bool:
     Raises:
         UserError: If the checkpoint cannot be read, or has changed since it was written.
     """
-    return run.checkpoint.exists() and belongs_to(run, load_checkpoint(run.checkpoint))
+    return run.checkpoint.exists() and belongs_to(run, read_final(run, run.checkpoint))
+
+
+def read_final(run: Run, checkpoint: Path) -> dict[str, Any]:
+    """Read a final checkpoint of ``run``.
+
+    Raises:
+        UserError: If the file is missing, cannot be read, or has changed since it was written.
+    """
+    try:
+        return load_checkpoint(checkpoint)
+    except UserError as error:
+        advice = [_advice(run, checkpoint)] if checkpoint.exists() else []
+        raise UserError([*error.problems, *advice]) from None
 
 
 def collapse_of(content: dict[str, Any]) -> Collapse | None:
@@ -97,7 +121,7 @@ def fill_averaged(model: nn.Module, run: Run, checkpoint: Path) -> None:
 
 
 def _fill(model: nn.Module, run: Run, checkpoint: Path, key: str) -> None:
-    content = load_checkpoint(checkpoint)
+    content = read_final(run, checkpoint)
     expect_meta(checkpoint, content, **identity(run))
     collapse = collapse_of(content)
     if collapse is not None:
@@ -105,9 +129,77 @@ def _fill(model: nn.Module, run: Run, checkpoint: Path, key: str) -> None:
     try:
         load_strict(model, content.get(key), checkpoint)
     except UserError as error:
-        raise UserError([*error.problems, advice_to_train_again(run, checkpoint)]) from None
+        raise UserError([*error.problems, _advice(run, checkpoint)]) from None
 
 
-def advice_to_train_again(run: Run, checkpoint: Path) -> str:
-    """Return the sentence that tells what to do about a final checkpoint that cannot be used."""
-    return f"restore {checkpoint} from a copy, or delete it; `hafabench train {run.id}` then trains the run again"
+def _advice(run: Run, checkpoint: Path) -> Problem:
+    message = f"restore the file from a copy, or delete it; `hafabench train {run.id}` then trains the run again"
+    return Problem(str(checkpoint), "", message)
+
+
+def checkpoint_findings(run: Run, record: Record | None = None) -> list[Finding] | None:
+    """Compare the run's final checkpoint with the run, with its own digest, and with the record made from it.
+
+    Args:
+        run: The run.
+        record: The record of its evaluation, if there is one.
+
+    Returns:
+        What does not hold; None if the checkpoint is not on this machine.
+    """
+    path = run.checkpoint
+    if not path.exists():
+        return None
+    try:
+        content = load_checkpoint(path)
+        meta = meta_of(path, content)
+        collapse = collapse_of(content)
+        if meta.get("fingerprint") == run.fingerprint:
+            expect_meta(path, content, **identity(run))
+    except UserError as error:
+        return [_finding(path, problem) for problem in error.problems]
+    problems: list[Problem | str] = []
+    if meta.get("fingerprint") != run.fingerprint:
+        message = f"made under another configuration: expected {run.fingerprint!r}, found {meta.get('fingerprint')!r}"
+        problems.append(Problem(str(path), "meta.fingerprint", message))
+    if collapse is None:
+        for key in ("state_dict", *(["average"] if "average" in content else [])):
+            problems += weights_problems(content.get(key), path)
+    if record is not None:
+        problems += _problems_with_record(path, meta, collapse, record)
+    problems += _problems_with_parent(run, path, meta)
+    return [_finding(path, problem) for problem in problems]
+
+
+def _problems_with_record(
+    path: Path, meta: dict[str, Any], collapse: Collapse | None, record: Record
+) -> Iterator[Problem]:
+    """Yield how a checkpoint differs from that which a record was made from."""
+    recorded = record.provenance.checkpoint_sha256
+    if recorded is not None and recorded != sha256_of(path):
+        yield Problem(str(path), "", f"not the file that was evaluated: the record has sha256 {recorded}")
+    # A record has passed through JSON, which has no tuples.
+    for key, own in (("training", meta.get("training")), ("collapse", collapse and collapse.model_dump())):
+        other = getattr(record, key)
+        other = other.model_dump() if isinstance(other, Collapse) else other
+        if json.loads(json.dumps(own)) != json.loads(json.dumps(other)):
+            yield Problem(str(path), f"meta.{key}", f"differs from `{key}` in the record")
+
+
+def _problems_with_parent(run: Run, path: Path, meta: dict[str, Any]) -> Iterator[Problem]:
+    """Yield how the weights that a training started from differ from the parent's final checkpoint."""
+    origin = meta.get("initialised_from")
+    if run.parent is None or not isinstance(origin, dict) or not run.parent.checkpoint.exists():
+        return
+    expected = origin.get("sha256")
+    if expected is not None and expected != sha256_of(run.parent.checkpoint):
+        message = (
+            f"{run.parent.checkpoint} is not the file that the training started from, which had sha256 {expected}"
+        )
+        yield Problem(str(path), "meta.initialised_from", message)
+
+
+def _finding(path: Path, problem: Problem | str) -> Finding:
+    if isinstance(problem, Problem):
+        return Finding("checkpoint", problem.file, problem.message, problem.key)
+    return Finding("checkpoint", str(path), problem)

@@ -25,10 +25,10 @@ from hafabench.engines.finished import discard_state, restore_final, save_final
 from hafabench.engines.interrupt import EXIT_CODE, StopRequest
 from hafabench.engines.progress import Progress, say
 from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler, Stream, batches, seed_everything
-from hafabench.engines.trained import collapse_of, identity, is_trained
+from hafabench.engines.trained import collapse_of, identity, is_trained, read_final
 from hafabench.engines.training_state import STATE, TrainingState
 from hafabench.errors import Problem, UserError
-from hafabench.models.checkpoints.storage import is_finite, load_checkpoint
+from hafabench.models.checkpoints.storage import is_finite
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Collapse
 from hafabench.runs.lease import Lease, hold
@@ -357,7 +357,7 @@ def _collapse_of_parent(run: Run) -> Collapse | None:
     """Return the outcome of the run whose weights a run would start from, if its training collapsed."""
     if run.parent is None or not is_trained(run.parent):
         return None
-    return collapse_of(load_checkpoint(run.parent.checkpoint))
+    return collapse_of(read_final(run.parent, run.parent.checkpoint))
 
 
 def _with_compared_data(run: Run, world: World) -> Run:

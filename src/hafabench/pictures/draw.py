@@ -10,10 +10,9 @@ from PIL import Image
 
 from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.data.classes import class_palette, segmentation_classes
-from hafabench.engines.trained import collapse_of
+from hafabench.engines.trained import collapse_of, read_final
 from hafabench.files import atomic_path, sha256_of
 from hafabench.formatting.numbers import format_fixed
-from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.pictures.contact_sheet import compose_contact_sheet
 from hafabench.pictures.index import (
     PictureIndex,
@@ -64,7 +63,7 @@ def draw_pictures(experiment: Experiment) -> PictureIndex:
 
 def _collapsed_sheet(layout: SheetLayout, folder: Path) -> Sheet | None:
     """Write a sheet of blank tiles if the training of a run that it shows collapsed; return None otherwise."""
-    collapses = {run.id: collapse_of(load_checkpoint(run.checkpoint)) for run in layout.runs}
+    collapses = {run.id: collapse_of(read_final(run, run.checkpoint)) for run in layout.runs}
     notes = [f"{run}: {collapse.clause(run)}." for run, collapse in collapses.items() if collapse is not None]
     if not notes:
         return None

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hafabench.config.catalog import ModelSpec
+from hafabench.engines.trained import read_final
 from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of
 from hafabench.formatting.names import join_names
 from hafabench.models import DenseBackbone, create
 from hafabench.models.checkpoints.classifier import load_classifier
 from hafabench.models.checkpoints.foreign import ForeignWeights
-from hafabench.models.checkpoints.storage import expect_meta, load_checkpoint
+from hafabench.models.checkpoints.storage import expect_meta
 from hafabench.models.hafa.tokens import Tokens
 from hafabench.runs.run import Run
 from hafabench.runs.weights import StartingWeights
@@ -78,10 +79,10 @@ def initialise_backbone(backbone: nn.Module, run: Run, *, verbose: bool) -> dict
     if parent is None:
         raise UserError(Problem(run.id, "parent", "a dense run starts from a classification run; found none"))
     path = parent.checkpoint
-    content = load_checkpoint(path)
+    content = read_final(parent, path)
     expect_meta(path, content, task=parent.task, model=run.model.name, fingerprint=parent.fingerprint)
     try:
-        report = load_classifier(backbone, content["state_dict"])
+        report = load_classifier(backbone, content.get("state_dict") or {})
     except UserError as error:
         raise UserError([Problem(str(path), "state_dict", str(problem)) for problem in error.problems]) from None
     if verbose:

@@ -79,7 +79,7 @@ def compare_digest(path: Path, content: Any) -> None:
     if found != content[DIGEST]:
         message = (
             f"the content has changed since the checkpoint was written: expected digest {content[DIGEST]!r}, "
-            f"found {found!r}; restore the file from a copy, or delete it to train again"
+            f"found {found!r}; restore the file from a copy"
         )
         raise UserError(Problem(str(path), DIGEST, message))
 
@@ -177,6 +177,23 @@ def tensor_problem(own: Any, found: Any) -> str:
     if own.dtype != found.dtype:
         return f"expected data type {own.dtype}, found {found.dtype}"
     return "" if is_finite(found) else "some values are not finite (NaN or infinity)"
+
+
+def weights_problems(state: Any, path: Path) -> list[Problem]:
+    """Describe why ``state`` cannot be the weights of any model: something else than tensors, or no finite values.
+
+    Args:
+        state: Tensors by name, or whatever else a file contains in their place.
+        path: The file, for error messages.
+    """
+    if not isinstance(state, Mapping) or not state:
+        return [Problem(str(path), "", f"expected weights by name, found {type(state).__name__}")]
+    found = ((name, tensor_problem(value, value)) for name, value in state.items())
+    problems = [Problem(str(path), str(name), problem) for name, problem in found if problem]
+    more = (
+        [Problem(str(path), "", f"and {len(problems) - _SHOWN} more such tensors")] if len(problems) > _SHOWN else []
+    )
+    return [*problems[:_SHOWN], *more]
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
