@@ -22,7 +22,7 @@ help:
 	@echo "make env        create the environment in $(VENV); CPU=1 installs the CPU build of PyTorch"
 	@echo "make lint       run the linters and the type checker; make format formats the code"
 	@echo "make lock       lock the requirements in envs/requirements.txt; make lock-check resolves them for every platform"
-	@echo "make clean      remove results and data of make demo and make regression, and .snakemake; keeps $(VENV)"
+	@echo "make clean      remove results and data of make demo and make regression; keeps imported numbers and other files"
 
 env: $(INSTALLED)
 
@@ -57,7 +57,7 @@ demo-slurm: env
 
 # Old results are removed first: Snakemake reruns a job when its configuration changes, not when the code changes.
 regression: env
-	@rm -rf results/regression_digits
+	@$(BIN)/python -m tools.clean --keep-data configs/regression_digits.yaml
 	@$(SNAKEMAKE) regression --profile workflow/profiles/local --configfile configs/regression_digits.yaml
 
 test: env lint
@@ -96,4 +96,4 @@ lock-check: env
 	@sh envs/lock.sh check
 
 clean:
-	rm -rf results/digits data/digits results/regression_digits data/regression_digits .snakemake
+	@test ! -x $(BIN)/python || $(BIN)/python -m tools.clean configs/digits.yaml configs/regression_digits.yaml

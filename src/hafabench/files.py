@@ -194,7 +194,7 @@ def remove_leftovers(path: Path) -> None:
     Those of processes that still run, and of processes of other machines, are kept. If a process was killed while it
     replaced a folder, the old folder is moved back.
     """
-    name = _temporary_pattern(path.name)
+    name = _temporary_pattern(re.escape(path.name))
     try:
         entries = [entry.name for entry in os.scandir(path.parent)]
     except OSError:
@@ -220,12 +220,18 @@ def is_file_or_temporary(path: Path, *names: str) -> bool:
         path: The path, relative to the folder of the files.
         names: Names of files without folders.
     """
-    return any(str(path) == name or _temporary_pattern(name).fullmatch(str(path)) for name in names)
+    return any(str(path) == name or _temporary_pattern(re.escape(name)).fullmatch(str(path)) for name in names)
+
+
+def final_path(path: Path) -> Path:
+    """Return the file that a process writes by way of the temporary file ``path``; other paths as they are."""
+    found = _temporary_pattern("(.+?)").fullmatch(path.name)
+    return path if found is None else path.with_name(found[1])
 
 
 def _temporary_pattern(name: str) -> re.Pattern[str]:
     # Earlier versions did not write the machine into the name.
-    return re.compile(rf"\.{re.escape(name)}(?:\.([0-9a-f]{{8}}))?\.(\d{{1,10}})\.(tmp|old)")
+    return re.compile(rf"\.{name}(?:\.([0-9a-f]{{8}}))?\.(\d{{1,10}})\.(tmp|old)")
 
 
 def _temporary(path: Path, suffix: str = "tmp") -> Path:

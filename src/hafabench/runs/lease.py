@@ -45,6 +45,8 @@ EXPIRES_S = 180.0
 _LOOK_S = 5.0
 _LEASE = re.compile(r"lease-(\d{1,9})\.json")
 _UNLINKED = ".lease-*.tmp"
+# Matches the names of all files of leases.
+LEASE_FILES = r"lease-\d{1,9}\.json|\.lease-.*\.tmp"
 # A suspended machine must not take its lease for a fresh one, and this clock goes on meanwhile.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
