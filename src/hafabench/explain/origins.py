@@ -48,7 +48,12 @@ def _origin(path: Path, record: Record, metric: Metric, run: Run | None, *, is_s
         shown=is_shown,
         origin=record.origin,
         how=_how(metric),
-        commit=commit_text(provenance.git_commit, provenance.git_dirty, provenance.experiment_tracked),
+        commit=commit_text(
+            provenance.git_commit,
+            provenance.git_dirty,
+            provenance.experiment_tracked,
+            provenance.packages.get("hafabench"),
+        ),
         device=device_text(provenance.device, provenance.threads),
         host=provenance.host,
         started=started_text(provenance.started),

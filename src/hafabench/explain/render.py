@@ -176,7 +176,8 @@ def _training(origin: Origin) -> str | None:
     training = origin.training
     if not training or origin.source is not None:
         return None
-    commit = commit_text(training.get("git_commit"), training.get("git_dirty"))
+    version = (training.get("packages") or {}).get("hafabench")
+    commit = commit_text(training.get("git_commit"), training.get("git_dirty"), version=version)
     parts = [
         f"{training['steps']:,} steps" if "steps" in training else None,
         format_duration(training.get("seconds")),

@@ -40,6 +40,7 @@ DTYPES: dict[str, str] = {
     "git_commit": "string",
     "git_dirty": "boolean",
     "experiment_tracked": "boolean",
+    "version": "string",
     "device": "string",
     "threads": "Int64",
     "host": "string",
@@ -63,7 +64,7 @@ COLLAPSED, NOT_BEGUN = "collapsed", "not_begun"
 
 _PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 # Columns that frames of earlier versions do not have; their values are unknown.
-_ADDED = {"experiment_tracked", "starting_weights", "listing_digest", "training_listing_digest"}
+_ADDED = {"experiment_tracked", "version", "starting_weights", "listing_digest", "training_listing_digest"}
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
 
@@ -249,6 +250,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         "id": record.id,
         "fingerprint": record.fingerprint,
         **{name: getattr(provenance, name) for name in _PROVENANCE},
+        "version": provenance.packages.get("hafabench"),
         "checkpoint_sha256": provenance.checkpoint_sha256,
         "dataset_digest": provenance.dataset_digest,
         "listing_digest": provenance.listing_digest,

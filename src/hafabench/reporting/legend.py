@@ -184,7 +184,7 @@ def _provenance(sources: Sequence[Sequence[Any]], experiment: str, scale: str) -
         parts.append(f"device {', '.join(devices)}")
     commits = sorted(
         {
-            commit_text(metric.git_commit, metric.git_dirty, metric.experiment_tracked) or "unknown"
+            commit_text(metric.git_commit, metric.git_dirty, metric.experiment_tracked, metric.version) or "unknown"
             for metric in metrics
         }
     )

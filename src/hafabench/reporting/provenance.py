@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 
-def commit_text(commit: str | None, dirty: bool | None, experiment_tracked: bool | None = None) -> str | None:
+def commit_text(
+    commit: str | None, dirty: bool | None, experiment_tracked: bool | None = None, version: str | None = None
+) -> str | None:
     """Return ``0123456789``, followed by what the commit does not describe.
 
-    Examples are ``0123456789 with local changes`` and ``0123456789 (the experiment file is not tracked)``.
+    Examples are ``0123456789 with local changes`` and ``0123456789 (the experiment file is not tracked)``. Without a
+    commit, the text is ``none, hafabench 0.1.0 (not a git checkout)``.
+
+    Args:
+        commit: The commit; None if the package did not run from a git checkout.
+        dirty: Whether the code differed from the commit.
+        experiment_tracked: Whether the experiment file was tracked.
+        version: The version of this package.
     """
     if not commit:
-        return None
+        return f"none, hafabench {version} (not a git checkout)" if version else None
     untracked = " (the experiment file is not tracked)" if experiment_tracked is False else ""
     return commit[:10] + (" with local changes" if dirty else "") + untracked
 

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hafabench import __version__
 from hafabench.config.experiment import Experiment
 from hafabench.results.record import Provenance
 
@@ -34,7 +35,9 @@ PACKAGES = (
 )
 
 
-_CHECKOUT = Path(__file__).parents[3]
+# The root of the checkout that this package runs from, if it does. A link to the package is followed.
+_CHECKOUT = Path(__file__).resolve().parents[3]
+_PACKAGE = "src/hafabench/__init__.py"
 # What can change a number. The site and the rates of GPUs only change where and how long jobs run.
 _CODE = ("src", "workflow", "Snakefile")
 _WHAT_COUNTS = (
@@ -87,9 +90,14 @@ class Stopwatch:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of the packages that can change a number."""
-    found = {}
+    """Return the installed versions of the packages that can change a number, and the version of this package.
+
+    The version of this package is that of the code which runs. Another one may be installed beside a checkout.
+    """
+    found = {"hafabench": __version__}
     for name in PACKAGES:
+        if name in found:
+            continue
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -108,32 +116,46 @@ def code_state(checkout: Path, experiment_file: Path | None) -> dict[str, Any]:
     """Return the commit of a checkout and what it does not describe, as fields of `Provenance`.
 
     Changed documentation, tests, samples and tools do not count as changes, and neither do untracked configuration
-    files other than the experiment file.
+    files other than the experiment file. The repository is that which contains the package. Neither the working
+    directory nor git's environment variables, which git sets for hooks, choose another one.
 
     Args:
-        checkout: The root of the checkout that this package runs from. Outside a checkout all fields are None.
+        checkout: The root of the checkout that this package runs from. Unless the last commit of the repository
+            contains the package at this place, all fields are None: an installed package may lie inside a checkout of
+            something else.
         experiment_file: The experiment file, which may be anywhere.
     """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
 
     def git(*arguments: str | Path) -> str | None:
-        command = ["git", *map(str, arguments)]
+        command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false", *map(str, arguments)]
         try:
-            done = subprocess.run(command, cwd=checkout, capture_output=True, errors="replace", timeout=20)
+            done = subprocess.run(
+                command, cwd=checkout, env=environment, capture_output=True, errors="replace", timeout=20
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        # The first character of a status may be a space.
+        return done.stdout.rstrip() if done.returncode == 0 else None
 
     def is_tracked(path: Path) -> bool:
         return git("--literal-pathspecs", "ls-files", "--error-unmatch", "--", path) is not None
 
-    # An installed package may lie inside a checkout of something else.
-    commit = git("rev-parse", "HEAD") if is_tracked(checkout / "src/hafabench/__init__.py") else None
+    def is_changed(path: str) -> bool:
+        return (checkout / path).is_file() and git("hash-object", "--", path) != git("rev-parse", f"HEAD:./{path}")
+
+    commit = git("rev-parse", "HEAD") if git("ls-tree", "--name-only", "HEAD", "--", _PACKAGE) else None
     if commit is None:
         return {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *_WHAT_COUNTS)
     # New modules change what is imported; new configuration files do nothing unless they are named.
     added = git("ls-files", "--others", "--exclude-standard", "--", *_CODE)
-    states = [changed, added]
+    # git does not compare files with the flags `assume-unchanged` (a lower-case letter) and `skip-worktree` (S).
+    listed = git("ls-files", "-v", "--", *_WHAT_COUNTS)
+    flagged = (line[2:] for line in (listed or "").splitlines() if line[0].islower() or line[0] == "S")
+    hidden = None if listed is None else "\n".join(path for path in flagged if is_changed(path))
+    states = [changed, added, hidden]
     tracked = None
     if experiment_file is not None:
         experiment_file = experiment_file.resolve()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.results.provenance import Stopwatch, code_state
+from hafabench import __version__
+from hafabench.reporting.provenance import commit_text
+from hafabench.results.provenance import Stopwatch, code_state, package_versions
 from tools.checkout import REPOSITORY
 
 FILES = (
@@ -88,6 +90,124 @@ def test_a_package_inside_the_checkout_of_something_else_has_no_commit(checkout)
     (installed / "src/hafabench/__init__.py").write_text("")
     nothing = {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
     assert code_state(installed, checkout / "configs/digits.yaml") == nothing
+
+
+def commit(folder: Path) -> str:
+    """Commit what is in a folder, and return the commit."""
+    git(
+        folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "--message", "next"
+    )
+    return git(folder, "rev-parse", "HEAD")
+
+
+NOTHING = {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Somebody's repository of something else, with a file where the package would have one."""
+    folder = tmp_path / "other"
+    (folder / "configs").mkdir(parents=True)
+    (folder / "configs/digits.yaml").write_text("of another project")
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    commit(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GIT_DIR": ".git"},
+        {"GIT_DIR": ".git", "GIT_WORK_TREE": ""},
+        {"GIT_INDEX_FILE": ".git/index"},
+        {"GIT_COMMON_DIR": ".git"},
+        {"GIT_OBJECT_DIRECTORY": ".git/objects"},
+        {"GIT_CEILING_DIRECTORIES": ".."},
+    ],
+    ids=lambda variables: "+".join(variables),
+)
+def test_variables_and_working_directories_of_other_repositories_change_nothing(
+    checkout, other, monkeypatch, variables
+):
+    expected = code_state(checkout, checkout / "configs/digits.yaml")
+    monkeypatch.chdir(other)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str((other / value).resolve()))
+    assert code_state(checkout, checkout / "configs/digits.yaml") == expected
+    assert expected["git_commit"] != git(other, "rev-parse", "HEAD")
+
+
+def test_an_installed_package_in_somebodys_repository_has_no_commit(other):
+    """Neither an ignored nor a tracked environment is a checkout."""
+    package = other / ".venv/lib/python3/site-packages/hafabench/results"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("")
+    root = (package / "provenance.py").parents[3]
+    assert code_state(root, other / "configs/digits.yaml") == NOTHING
+    git(other, "add", "--all")
+    commit(other)
+    assert code_state(root, other / "configs/digits.yaml") == NOTHING
+
+
+def test_a_copy_in_somebodys_repository_has_a_commit_once_it_is_committed(other):
+    (other / "tools/hafabench/src/hafabench").mkdir(parents=True)
+    copy = other / "tools/hafabench"
+    (copy / "src/hafabench/__init__.py").write_text("")
+    assert code_state(copy, None) == NOTHING
+    git(other, "add", "--all")
+    assert code_state(copy, None) == NOTHING, "the last commit does not contain the package"
+    expected = commit(other)
+    assert code_state(copy, None) == {"git_commit": expected, "git_dirty": False, "experiment_tracked": None}
+
+
+def test_a_repository_without_commits_has_none(tmp_path):
+    (tmp_path / "src/hafabench").mkdir(parents=True)
+    (tmp_path / "src/hafabench/__init__.py").write_text("")
+    git(tmp_path, "init", "--quiet")
+    assert code_state(tmp_path, None) == NOTHING
+    git(tmp_path, "add", ".")
+    assert code_state(tmp_path, None) == NOTHING
+
+
+def test_worktrees_and_submodules_have_their_own_commits(checkout, other, tmp_path):
+    first = git(checkout, "rev-parse", "HEAD")
+    git(checkout, "worktree", "add", "--quiet", str(tmp_path / "worktree"), "-b", "branch")
+    assert code_state(tmp_path / "worktree", None)["git_commit"] == first
+    second = commit(tmp_path / "worktree")
+    assert code_state(tmp_path / "worktree", None)["git_commit"] == second
+    assert code_state(checkout, None)["git_commit"] == first
+    git(other, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(checkout), "sub")
+    commit(other)
+    assert code_state(other / "sub", None) == {"git_commit": first, "git_dirty": False, "experiment_tracked": None}
+    # A submodule whose repository is lost belongs to nobody.
+    (other / "sub/.git").unlink()
+    assert code_state(other / "sub", None) == NOTHING
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_edits_that_git_was_told_to_ignore_are_local_changes(checkout, flag):
+    git(checkout, "update-index", flag, "src/hafabench/__init__.py", "configs/digits.yaml")
+    assert is_dirty(checkout) is False
+    (checkout / "src/hafabench/__init__.py").write_text("edited")
+    assert is_dirty(checkout) is True
+
+
+def test_without_git_nothing_is_known(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert code_state(checkout, None) == NOTHING
+
+
+def test_the_version_is_that_of_the_code_that_runs(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "9.9.9")
+    assert package_versions()["hafabench"] == __version__
+    assert package_versions()["torch"] == "9.9.9"
+
+
+def test_without_a_commit_a_record_says_its_version():
+    assert commit_text(None, None, None, "1.2.3") == "none, hafabench 1.2.3 (not a git checkout)"
+    assert commit_text("0" * 40, False, None, "1.2.3") == "0" * 10
+    assert commit_text(None, None) is None
 
 
 @pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="not a git checkout")

@@ -60,7 +60,9 @@ def experiment_details(report: Report) -> Details:
             details.append((f"Data, {task}", _dataset(experiment, task, frame)))
     details += [("Different data", sentence) for sentence in report.different_data]
     measured = frame[frame["origin"] == "measured"]
-    commits = {commit_text(*code) for code in _distinct(measured, "git_commit", "git_dirty", "experiment_tracked")}
+    commits = {
+        commit_text(*code) for code in _distinct(measured, "git_commit", "git_dirty", "experiment_tracked", "version")
+    }
     details.append(("Commit", ", ".join(sorted(filter(None, commits))) or "unknown"))
     timed = measured[measured["verb"] != "complexity"]
     devices = {device_text(device, threads) for device, threads in _distinct(timed, "device", "threads")}
@@ -86,7 +88,7 @@ def _line(record: Any) -> RecordLine:
         id=record.id,
         verb=record.verb,
         origin=record.origin,
-        commit=commit_text(record.git_commit, record.git_dirty, record.experiment_tracked) or "",
+        commit=commit_text(record.git_commit, record.git_dirty, record.experiment_tracked, record.version) or "",
         device=device_text(record.device, record.threads) or "",
         started=started_text(record.started) or "",
         took=format_duration(record.duration_s),

@@ -147,7 +147,7 @@ def _details(metric: Any) -> Details:
     known = [
         ("Convention", metric.convention),
         ("Repeats", None if metric.repeats is None or metric.verb == "complexity" else f"{metric.repeats:,}"),
-        ("Commit", commit_text(metric.git_commit, metric.git_dirty, metric.experiment_tracked)),
+        ("Commit", commit_text(metric.git_commit, metric.git_dirty, metric.experiment_tracked, metric.version)),
         ("Device", device_text(metric.device, metric.threads)),
         ("Host", metric.host),
         ("Started", started_text(metric.started)),
