@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hafabench.config.metrics import METRICS
 from hafabench.reporting.frame import collect
 from hafabench.results.record import ImportSource, Metric, Provenance, Record, write_record
 
@@ -64,27 +65,33 @@ def evaluation(task: str, model: str, seed: int | None, values: dict[str, float]
 def complexity(task: str, values: dict[str, dict[str, float]], convention: str | None = None, **changes) -> Record:
     """Return the complexity record of a task from ``{model: {metric: value}}``."""
     metrics = [
-        Metric(task=task, model=model, name=name, value=value, unit="1", convention=convention)
+        Metric(task=task, model=model, name=name, value=value, unit=METRICS[name].unit, convention=convention)
         for model, numbers in values.items()
         for name, value in numbers.items()
     ]
     return evaluation(task, "any", None, {}, verb="complexity", id=f"complexity/{task}", metrics=metrics, **changes)
 
 
-def latency(name: str, values: dict[str, tuple[float, float, float]], **changes) -> Record:
-    """Return the record of a latency group from ``{model: (first quartile, median, third quartile)}``."""
+def latency(
+    name: str, values: dict[str, tuple[float, float, float]], *, baseline: str | None = None, **changes
+) -> Record:
+    """Return the record of a latency group.
+
+    Args:
+        name: The name of the group.
+        values: First quartile, median and third quartile of each model's latency, in ms.
+        baseline: The model to which the others have a ratio; without one there are no ratios.
+        changes: Fields of the record or of its provenance.
+    """
+    about = {"task": "classification", "repeats": 20}
     metrics = [
-        Metric(
-            task="classification",
-            model=model,
-            name="latency_ms",
-            value=median,
-            unit="ms",
-            low=low,
-            high=high,
-            repeats=20,
-        )
+        Metric(model=model, name="latency_ms", value=median, unit="ms", low=low, high=high, **about)
         for model, (low, median, high) in values.items()
+    ]
+    metrics += [
+        Metric(model=model, name="latency_ratio", value=median / values[baseline][1], unit="1", **about)
+        for model, (_, median, _) in values.items()
+        if baseline is not None and model != baseline
     ]
     return evaluation(
         "classification", "any", None, {}, verb="latency", id=f"latency/{name}", metrics=metrics, **changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hafabench.config.metrics import main_metric
 from hafabench.results.record import write_record
 from hafabench.runs.run import Run
 from tools import synthetic_records
@@ -44,7 +45,7 @@ def shrink(content: dict[str, Any]) -> None:
 def evaluated(run: Run, **changes: Any) -> None:
     """Pretend that a run was trained and evaluated under its present configuration."""
     record = synthetic_records.evaluation(
-        run.task, run.model.name, run.seed, {"top1": 50.0}, fingerprint=run.fingerprint, **changes
+        run.task, run.model.name, run.seed, {main_metric(run.task).name: 50.0}, fingerprint=run.fingerprint, **changes
     )
     write_record(run.record, record)
     (run.folder / "config.json").write_text(json.dumps(run.resolved()))

@@ -11,18 +11,23 @@ from hafabench.cli.options import attempt, experiment_option, load
 
 @click.command()
 @experiment_option
-@click.option("--partial", is_flag=True, help="Leave out records that are stale or cannot be read.")
+@click.option("--partial", is_flag=True, help="Leave out records that cannot be used.")
 def collect(experiment: Path, partial: bool) -> None:
     """Collect the records of an experiment into one frame.
 
-    The frame contains all metrics and is written as Parquet and CSV. With --partial it is made of the records that
-    can be used. The workflow does so after a failure, and its next run makes an incomplete frame again.
+    The frame contains all metrics and is written as Parquet and CSV. A record cannot be used if it was edited, was
+    made under another configuration, or does not follow from the files beside it. With --partial such records are
+    named and left out. The workflow does so after a failure, and its next run makes an incomplete frame again.
     """
     from hafabench.reporting.frame import collect_experiment
+    from hafabench.results.findings import Finding
 
     loaded = load(experiment)
     with attempt(loaded, "collect_records"):
-        frame, missing = collect_experiment(loaded, partial=partial)
+        left_out: list[Finding] = []
+        frame, missing = collect_experiment(loaded, partial=partial, left_out=left_out)
+    for finding in left_out:
+        click.echo(f"left out: {finding}", err=True)
     for path in missing:
         click.echo(f"missing: {path}", err=True)
     click.echo(f"{len(frame)} metrics of {frame['id'].nunique()} records; {len(missing)} records are missing")

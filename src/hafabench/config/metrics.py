@@ -7,6 +7,7 @@ decimals in tables, its label in figures, its direction, and its aggregation. A 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -40,6 +41,9 @@ class MetricSpec:
         is_main: Whether figures show it and imports choose the best epoch by it; one metric per task.
         import_units: The units that an imported number may have, each with its factor to the record's unit. Empty for
             metrics that cannot be imported.
+        largest: The largest value that a record may contain. For numbers that are no percentages it is far beyond
+            what any model has, so a larger number was damaged or has another unit.
+        can_be_zero: Whether 0 is a possible value.
     """
 
     name: str
@@ -55,6 +59,8 @@ class MetricSpec:
     decimals: int = 1
     is_main: bool = False
     import_units: Mapping[str, float] = field(default_factory=dict)
+    largest: float = 100.0
+    can_be_zero: bool = True
 
     @property
     def sign(self) -> int:
@@ -65,6 +71,16 @@ class MetricSpec:
     def is_percentage(self) -> bool:
         """Whether its values are between 0 and 100 %."""
         return self.unit == "%"
+
+    def range_problem(self, value: float) -> str:
+        """Return what is wrong with a value in the record's unit, as a clause; empty if it is in its range."""
+        if not math.isfinite(value):
+            return f"is {value}, expected a finite number"
+        if 0 <= value <= self.largest and (value or self.can_be_zero):
+            return ""
+        unit = "" if self.unit == "1" else f" {self.unit}"
+        limits = f"0 to {self.largest:g}" if self.can_be_zero else f"more than 0 and at most {self.largest:g}"
+        return f"is {value:g}{unit}, expected {limits}{unit}"
 
 
 def _percentage(
@@ -106,6 +122,8 @@ def _parameters(name: str, label: str, *, can_be_imported: bool = True) -> Metri
         table_unit="M",
         factor=1e-6,
         import_units={"1": 1.0, "M": 1e6} if can_be_imported else {},
+        largest=1e13,
+        can_be_zero=name == "params_trainable",
     )
 
 
@@ -120,6 +138,8 @@ def _timing(name: str, label: str, unit: str, better: Direction) -> MetricSpec:
         tasks=("classification",),
         paper_name=name,
         table_unit=unit,
+        largest=1e9,
+        can_be_zero=False,
     )
 
 
@@ -147,6 +167,8 @@ _REGISTERED = (
         paper_name="gflops",  # The paper counts multiply-accumulates and calls them FLOPs.
         table_unit="G",
         import_units={"GMAC": 1.0, "MAC": 1e-9},
+        largest=1e9,
+        can_be_zero=False,
     ),
     _timing("latency_ms", "latency (ms)", "ms", "lower"),
     _timing("latency_ratio", "latency relative to the baseline", "1", "lower"),

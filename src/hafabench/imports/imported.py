@@ -110,9 +110,9 @@ def metric_in_record_unit(
     if not math.isfinite(value):
         raise UserError(f"{name} is {value}, expected a finite number")
     converted = value * spec.import_units[unit]
-    if converted < 0 or (spec.is_percentage and converted > 100):
-        limits = "0 to 100 %" if spec.is_percentage else "0 or more"
-        raise UserError(f"{name} is {value:g} {unit}, expected {limits}")
+    problem = spec.range_problem(converted)
+    if problem:
+        raise UserError(f"{name} is {value:g} {unit}, {problem.partition(', ')[2]}")
     return Metric(
         task=task, model=model, seed=seed, name=name, value=converted, unit=spec.unit, convention=convention
     )

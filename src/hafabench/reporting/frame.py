@@ -16,8 +16,9 @@ import pandas as pd
 from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
+from hafabench.reporting.records import RecordCheck
+from hafabench.results.findings import Finding
 from hafabench.results.record import Record, read_record
-from hafabench.runs.records import expected_records, imported_records
 
 # All types are nullable: an unknown seed is a missing integer, not a float. This also holds for a frame without rows.
 DTYPES: dict[str, str] = {
@@ -125,72 +126,47 @@ def empty_frame() -> pd.DataFrame:
     return make_frame([])
 
 
-def collect_experiment(experiment: Experiment, *, partial: bool = False) -> tuple[pd.DataFrame, list[Path]]:
+def collect_experiment(
+    experiment: Experiment, *, partial: bool = False, left_out: list[Finding] | None = None
+) -> tuple[pd.DataFrame, list[Path]]:
     """Collect the records of an experiment and write the frame into its results folder.
 
     Args:
         experiment: The experiment.
         partial: Whether records that cannot be used are left out as if they were missing. If any is missing or left
             out, the frame is made older than the records, so that the workflow makes it again.
+        left_out: If given, what is wrong with the records that are left out is added to this list.
 
     Returns:
         The frame, and the files of measured records that are missing or left out. Imported records are used if they
         exist.
 
     Raises:
-        UserError: As in `collect`; also if a record was made under another configuration than the current one, or if
-            a measured record is stored where imported ones belong, or the reverse.
+        UserError: As in `collect`; also if a record cannot be used, see `RecordCheck`.
     """
-    expected, imported = expected_records(experiment), imported_records(experiment)
-    present = [path for path in expected if path.is_file()]
-    if partial:
-        imported = {path: mark for path, mark in imported.items() if _is_usable(path, mark, "imported")}
-        present = [path for path in present if _is_usable(path, expected[path], "measured")]
-    frame = collect([*present, *imported])
-    problems = _misplaced(frame, present, imported) or [
-        *_stale(frame, present, expected, "made under another configuration", "make it again or delete it"),
-        *_stale(frame, imported, imported, "imported for other data or sizes", "import it again or delete it"),
-    ]
-    if problems:
-        raise UserError(problems)
+    check = RecordCheck(experiment)
+    frame = frame_of_usable(check)
+    if check.findings and not partial:
+        raise UserError([finding.as_problem() for finding in check.findings])
+    if left_out is not None:
+        left_out += check.findings
     files = write_frame(frame, experiment.results)
-    missing = [path for path in expected if path not in set(present)]
-    if partial and missing:
-        records = [path.stat().st_mtime for path in (*expected, *imported) if path.is_file()]
+    if partial and check.missing:
+        records = [path.stat().st_mtime for path in check.files if path.is_file()]
         for file in files:
             os.utime(file, (min(records, default=0) - 1,) * 2)
-    return frame, missing
+    return frame, check.missing
 
 
-def _is_usable(path: Path, fingerprint: str, origin: str) -> bool:
-    try:
-        record = read_record(path)
-    except UserError:
-        return False
-    is_finite = all(math.isfinite(metric.value) for metric in record.metrics)
-    return (record.fingerprint, record.origin) == (fingerprint, origin) and is_finite
+def frame_of_usable(check: RecordCheck) -> pd.DataFrame:
+    """Return the frame of the records of an experiment that can be used; the check then contains the others.
 
-
-def _misplaced(frame: pd.DataFrame, measured: Iterable[Path], imported: Iterable[Path]) -> list[Problem]:
-    """Return problems with records that are stored where those of the other origin belong."""
-    found = dict(zip(frame["record"], frame["origin"], strict=True))
-    places = [*((path, "measured") for path in measured), *((path, "imported") for path in imported)]
-    return [
-        Problem(str(path), "origin", f"expected {origin!r} at this path, found {found[str(path)]!r}")
-        for path, origin in places
-        if found[str(path)] != origin
-    ]
-
-
-def _stale(
-    frame: pd.DataFrame, paths: Iterable[Path], expected: Mapping[Path, str], what: str, advice: str
-) -> list[Problem]:
-    found = dict(zip(frame["record"], frame["fingerprint"], strict=True))
-    return [
-        Problem(str(path), "fingerprint", f"{what}: expected {expected[path]}, found {found[str(path)]}; {advice}")
-        for path in paths
-        if found[str(path)] != expected[path]
-    ]
+    Raises:
+        UserError: As in `make_frame`.
+    """
+    frame = make_frame(check.usable())
+    repeated = check.repeated()
+    return frame[~frame["record"].isin(map(str, repeated))].reset_index(drop=True) if repeated else frame
 
 
 def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ SHA-256.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -38,6 +39,9 @@ class Predictions(Protocol):
     @property
     def images(self) -> Names:
         """(N,) the names of the images, in order."""
+
+    def check(self) -> None:
+        """Raise a ValueError if the arrays contradict each other."""
 
     def resampled(self, metric: str, counts: Integers) -> Floats:
         """Return a metric, in percent, on resampled images.
@@ -69,6 +73,12 @@ class Hits:
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5")
 
+    def check(self) -> None:
+        """Raise a ValueError if the arrays contradict each other."""
+        _check_names(self.images)
+        for name, hits in (("top1", self.top1), ("top5", self.top5)):
+            _expect(hits.shape == self.images.shape and hits.dtype == bool, f"expected {name} for each image")
+
     def resampled(self, metric: str, counts: Integers) -> Floats:
         """Return the share of hits."""
         hits: Bools = getattr(self, metric)
@@ -85,6 +95,16 @@ class Areas:
     truth: Integers
 
     metrics: ClassVar[tuple[str, ...]] = ("miou", "pixel_acc", "mean_acc")
+
+    def check(self) -> None:
+        """Raise a ValueError if the arrays contradict each other."""
+        _check_names(self.images)
+        for name, areas in (("intersection", self.intersection), ("union", self.union), ("truth", self.truth)):
+            is_table = areas.ndim == 2 and areas.shape == self.truth.shape and len(areas) == len(self.images)
+            _expect(is_table and areas.dtype.kind in "iu", f"expected the {name} of each image and class")
+            _expect((areas >= 0).all(), f"a negative {name}")
+        is_part = (self.intersection <= self.truth) & (self.truth <= self.union)
+        _expect(is_part.all(), "an intersection larger than the object, or an object larger than the union")
 
     def resampled(self, metric: str, counts: Integers) -> Floats:
         """Return the mean over the classes that occur in the ground truth or, for IoU, in the predictions."""
@@ -128,6 +148,17 @@ class Matches:
         "ap_m": (2, slice(None)),
         "ap_l": (3, slice(None)),
     }
+
+    def check(self, images: int) -> None:
+        """Raise a ValueError if the arrays contradict each other; ``images`` is the number of images."""
+        kinds = {"category": "iu", "image": "iu", "score": "f", "truth_category": "iu", "truth_image": "iu"}
+        for name, kind in kinds.items():
+            array = getattr(self, name)
+            expected = self.truth_image if name.startswith("truth") else self.image
+            _expect(array.shape == (len(expected),) and array.dtype.kind in kind, f"unexpected values of {name}")
+        _expect(np.isfinite(self.score).all(), "a score is no finite number")
+        for found in (self.image, self.truth_image):
+            _expect(((found >= 0) & (found < images)).all(), "an image that does not exist")
 
     def average_precision(self, metric: str, counts: Integers) -> Floats:
         """Return COCO's average precision on resampled images; see `Predictions.resampled`."""
@@ -189,6 +220,12 @@ class Detections:
         f"{kind}_{name}" for kind in ("box", "mask") for name in Matches.metrics
     )
 
+    def check(self) -> None:
+        """Raise a ValueError if the arrays contradict each other."""
+        _check_names(self.images)
+        self.box.check(len(self.images))
+        self.mask.check(len(self.images))
+
     def resampled(self, metric: str, counts: Integers) -> Floats:
         """Return COCO's average precision of boxes or masks."""
         kind, _, name = metric.partition("_")
@@ -201,6 +238,17 @@ _KINDS: dict[str, type[Hits] | type[Areas] | type[Detections]] = {
     "areas": Areas,
     "detections": Detections,
 }
+PREDICTIONS_OF: dict[str, type[Hits] | type[Areas] | type[Detections]] = {
+    "classification": Hits,
+    "segmentation": Areas,
+    "detection": Detections,
+}
+"""The kind of predictions of each task."""
+# What reading a damaged or made-up archive raises, apart from errors of the file system.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    *(KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError),
+)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -230,10 +278,23 @@ def read_predictions(path: Path, sha256: str | None = None) -> Predictions:
             arrays = {name: content[name] for name in content.files}
         cls = _KINDS[str(arrays.pop("kind"))]
         if issubclass(cls, Detections):
-            return Detections(arrays["images"], _read_matches(arrays, "box"), _read_matches(arrays, "mask"))
-        return cls(**arrays)
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
+            found: Any = Detections(arrays["images"], _read_matches(arrays, "box"), _read_matches(arrays, "mask"))
+        else:
+            found = cls(**arrays)
+        found.check()
+    except (*_UNREADABLE, OSError) as error:
         raise UserError(Problem(str(path), "", f"not readable predictions: {error}")) from None
+    return found
+
+
+def _expect(condition: bool | np.bool_, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+def _check_names(images: Names) -> None:
+    _expect(images.ndim == 1 and images.dtype.kind == "U", "expected a list of names of images")
+    _expect(len(images) > 0, "expected at least one image")
 
 
 def _read_matches(arrays: dict[str, NDArray[Any]], kind: str) -> Matches:

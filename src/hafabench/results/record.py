@@ -1,25 +1,36 @@
 """A record: a JSON file with the numbers of one measurement and their provenance.
 
-Records are written atomically, validated whenever they are read, and never edited. All numbers in the tables come
-from records.
+Records are written atomically, validated whenever they are read, and never edited: a record contains the SHA-256 of
+its content, which reading compares (records of earlier versions contain none). All numbers in the tables come from
+records.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, Strict, ValidationInfo, field_validator, model_validator
 
 from hafabench.config.base import StrictModel
 from hafabench.config.experiment import Scale
 from hafabench.config.json_file import read_json_model, read_json_object
-from hafabench.config.metrics import Verb
+from hafabench.config.metrics import METRICS, Verb, unknown_metric
+from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
+
+# A text is not taken for a number, and a seed or a number of repetitions has to fit into 64 bits.
+Number = Annotated[float, Strict()]
+FiniteNumber = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Count = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 
 # The name of the record of a run's evaluation.
 EVALUATION = "evaluate.json"
+# The key of the SHA-256 of a record's content. It is no field of `Record`, whose content does not include itself.
+_DIGEST = "content_sha256"
 _ALWAYS_KNOWN = ("python", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 
 
@@ -42,16 +53,16 @@ class Metric(StrictModel):
 
     task: Literal["classification", "segmentation", "detection"]
     model: str
-    seed: int | None = None
+    seed: Count | None = None
     name: str
-    value: float
+    value: Number
     unit: str
-    low: float | None = None
-    high: float | None = None
-    repeats: int | None = None
+    low: FiniteNumber | None = None
+    high: FiniteNumber | None = None
+    repeats: Count | None = None
     convention: str | None = None
-    interval: tuple[float, float] | None = None
-    confidence: float | None = None
+    interval: tuple[FiniteNumber, FiniteNumber] | None = None
+    confidence: Annotated[FiniteNumber, Field(gt=0, lt=1)] | None = None
 
 
 class Machine(StrictModel):
@@ -101,11 +112,11 @@ class Provenance(StrictModel):
     packages: dict[str, str]
     python: str | None
     device: str | None
-    threads: int | None
+    threads: Count | None
     host: str | None
     started: str | None
-    duration_s: float | None
-    peak_memory_mb: float | None
+    duration_s: Annotated[FiniteNumber, Field(ge=0)] | None
+    peak_memory_mb: Annotated[FiniteNumber, Field(ge=0)] | None
     slurm_job_id: str | None = None
     checkpoint_sha256: str | None = None
     dataset_digest: str | None = None
@@ -144,9 +155,9 @@ class Collapse(StrictModel):
     """
 
     run: str
-    step: int = Field(ge=1)
-    loss: float | None = None
-    lr: float | None = None
+    step: Annotated[Count, Field(ge=1)]
+    loss: Number | None = None
+    lr: Number | None = None
     reason: str
 
     def clause(self, run: str) -> str:
@@ -173,6 +184,14 @@ class StartingFile(StrictModel):
     def text(self) -> str:
         """The name of the file with its SHA-256: ``pvt_tiny.pth (sha256 0123456789ab)``."""
         return f"{Path(self.file).name} (sha256 {self.sha256[:12]})"
+
+
+class _TrainingFacts(StrictModel):
+    """The entries of the provenance of a training that the frame contains."""
+
+    listing_digest: str | None = None
+    seconds: Annotated[FiniteNumber, Field(ge=0)] | None = None
+    steps: Count | None = None
 
 
 class Record(StrictModel):
@@ -226,6 +245,13 @@ class Record(StrictModel):
             raise ValueError("expected at least one number")
         return metrics
 
+    @field_validator("training")
+    @classmethod
+    def _training_has_the_types_of_the_frame(cls, training: dict[str, Any] | None) -> dict[str, Any] | None:
+        if training is not None:
+            _TrainingFacts.model_validate({key: training.get(key) for key in _TrainingFacts.model_fields})
+        return training
+
     @model_validator(mode="after")
     def _provenance_is_complete(self) -> Record:
         if self.origin == "imported":
@@ -238,6 +264,25 @@ class Record(StrictModel):
         if unknown:
             raise ValueError(f"a measured record needs {', '.join(unknown)}")
         return self
+
+
+class _StoredRecord(Record):
+    """A record as it is stored.
+
+    Attributes:
+        content_sha256: None if the content has this SHA-256, or if there is none because an earlier version wrote the
+            record.
+    """
+
+    content_sha256: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _compare_digest(cls, content: Any) -> Any:
+        # Reading the content again for this would take as long as validating it.
+        if isinstance(content, dict) and content.get(_DIGEST) == content_digest(content):
+            return {**content, _DIGEST: None}
+        return content
 
 
 def predictions_beside(record: Path) -> Path:
@@ -265,15 +310,75 @@ def is_record(path: Path) -> bool:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record to a file atomically."""
-    write_text(path, json.dumps(record.model_dump(by_alias=True), indent=2) + "\n")
+    """Write a record to a file atomically, with the SHA-256 of its content."""
+    content = json.loads(json.dumps(record.model_dump(by_alias=True)))
+    write_text(path, json.dumps({**content, _DIGEST: content_digest(content)}, indent=2) + "\n")
+
+
+def content_digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of a record's content as JSON with sorted keys, without the digest that it may contain.
+
+    It does not depend on the arrangement of the file.
+    """
+    others = {key: value for key, value in content.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(path: Path) -> Record:
     """Read and validate a record.
 
     Raises:
-        UserError: If the file is missing, is not valid JSON, has another schema, or its content is wrong (every
-            problem is listed).
+        UserError: If the file is missing, is not valid JSON, has another schema, its content is wrong (every problem
+            is listed), or it was edited after it was written.
     """
-    return read_json_model(path, Record, missing="no such record")
+    stored = read_json_model(path, _StoredRecord, missing="no such record")
+    record = Record.model_construct(**{name: getattr(stored, name) for name in Record.model_fields})
+    problems = [Problem(str(path), key, message) for key, message in value_problems(record)]
+    if not problems and stored.content_sha256 is not None:
+        message = f"the record was edited after it was written; {remedy(record)}"
+        problems.append(Problem(str(path), _DIGEST, message))
+    if problems:
+        raise UserError(problems)
+    return record
+
+
+def value_problems(record: Record) -> Iterator[tuple[str, str]]:
+    """Yield the key and the message of every number that the record's verb does not measure for its task.
+
+    A number has a name, a unit and a range (`hafabench.config.metrics`). Whether a record contains all numbers that
+    it should is checked by `hafabench.results.checks`.
+    """
+    for index, metric in enumerate(record.metrics):
+        key, spec = f"metrics[{index}]", METRICS.get(metric.name)
+        if spec is None or metric.task not in spec.tasks:
+            known = [name for name, of in METRICS.items() if metric.task in of.tasks and of.verb == record.verb]
+            yield f"{key}.name", unknown_metric(metric.name, known, task=metric.task)
+            continue
+        if spec.verb != record.verb:
+            yield f"{key}.name", f"{metric.name} is a number of {spec.verb}, but this is a record of {record.verb}"
+        elif metric.unit != spec.unit:
+            yield f"{key}.unit", f"expected {spec.unit!r} for {metric.name}, found {metric.unit!r}"
+        elif problem := spec.range_problem(metric.value):
+            yield f"{key}.value", f"{metric.name} of {metric.model} {problem}"
+        else:
+            yield from ((f"{key}.{name}", message) for name, message in _spread_problems(metric))
+
+
+def _spread_problems(metric: Metric) -> Iterator[tuple[str, str]]:
+    if metric.low is not None and metric.high is not None and metric.low > metric.high:
+        yield "low", f"the first quartile, {metric.low:g}, is above the third, {metric.high:g}"
+    if metric.interval is not None:
+        low, high = metric.interval
+        if not low <= metric.value <= high:
+            yield "interval", f"expected an interval around {metric.value:g}, found {low:g} to {high:g}"
+
+
+def remedy(record: Record) -> str:
+    """Return what the user can do about a record that must not be used, as a clause."""
+    if record.origin == "imported":
+        return "import it again or delete it"
+    if record.verb == "evaluate":
+        return f"`hafabench evaluate {record.id}` makes it again"
+    verb, _, subject = record.id.partition("/")
+    command = f"complexity --task {subject} --format record" if verb == "complexity" else f"latency {subject}"
+    return f"`hafabench {command}` makes it again"

@@ -21,14 +21,14 @@ def test_one_row_per_metric_with_its_provenance(tmp_path):
         "segmentation",
         "pvt_tiny",
         3,
-        {"miou": 40.5, "macc": 51.0},
+        {"miou": 40.5, "mean_acc": 51.0},
         git_dirty=True,
         threads=2,
         checkpoint_sha256="c0ffee",
         training={"seconds": 12.5, "steps": 60, "device": "cpu"},
     )
     frame = frame_of(tmp_path, record)
-    assert list(frame["name"]) == ["macc", "miou"]
+    assert list(frame["name"]) == ["mean_acc", "miou"]
     row = frame.iloc[1].to_dict()
     expected = {
         "experiment": "digits",

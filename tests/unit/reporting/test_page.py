@@ -24,7 +24,7 @@ from hafabench.reporting.frame import collect_experiment
 from hafabench.reporting.html.claims import claim_groups, marks_of_cell
 from hafabench.reporting.html.page import build_page, page_file, render
 from hafabench.reporting.report import build_report
-from hafabench.results.record import Collapse, write_record
+from hafabench.results.record import Collapse, read_record, write_record
 from hafabench.runs.paths import picture_index
 from hafabench.runs.run import expand
 from tests.support.synthetic_experiment import fill_results
@@ -223,7 +223,9 @@ def test_a_users_text_is_never_markup(fresh):
     experiment = fresh(lambda content: content.update(title=nasty))
     fill_results(experiment, share=0.1)
     run = expand(experiment)["classification/pvt_tiny/seed0"]
-    run.record.write_text(run.record.read_text().replace('"cpu"', '"<b>cpu & co</b>"'))
+    record = read_record(run.record)
+    provenance = record.provenance.model_copy(update={"device": "<b>cpu & co</b>"})
+    write_record(run.record, record.model_copy(update={"provenance": provenance}))
     collect_experiment(experiment)
     html = render(make_page(experiment))
     assert "<script" not in html

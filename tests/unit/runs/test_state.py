@@ -13,7 +13,7 @@ import pytest
 from hafabench.config.experiment import load_experiment
 from hafabench.files import write_text
 from hafabench.results.counts import Counts
-from hafabench.results.record import write_record
+from hafabench.results.record import read_record, write_record
 from hafabench.runs.jobs import Job, JobList, job_id
 from hafabench.runs.run import expand
 from hafabench.runs.state import JobState, has_own_history, job_states, run_state, store_configuration
@@ -146,8 +146,7 @@ def test_a_training_repeated_under_the_present_configuration_is_not_stale(write_
     monkeypatch.chdir(tmp_path)
     run = expand(load_experiment(write_experiment(fixed_length)))[RUN]
     evaluated(run)
-    record = json.loads(run.record.read_text())
-    run.record.write_text(json.dumps(record | {"fingerprint": "0" * 12}))
+    write_record(run.record, read_record(run.record).model_copy(update={"fingerprint": "0" * 12}))
     assert run_state(run).state == "trained"
     run.checkpoint.unlink()
     run.work.mkdir()
