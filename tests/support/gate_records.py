@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +51,21 @@ def write_evaluation(
     seed: int,
     values: Mapping[str, float] | None = None,
     kept: Predictions | None = None,
+    trained: str = "once",
     **changes,
 ) -> None:
-    """Write the record of one run. With predictions, its metrics are computed from them."""
+    """Write the record of one run. With predictions, its metrics are computed from them.
+
+    Records with equal ``trained`` have the same checkpoint.
+    """
     place = folder / f"{task}/{model}/seed{seed}"
     if kept is not None:
         write_predictions(place / "predictions.npz", kept)
         changes["predictions_sha256"] = sha256_of(place / "predictions.npz")
         ones = np.ones((1, len(kept.images)))
         values = {name: kept.resampled(name, ones).item() for name in kept.metrics}
-    fields = {"machine": HERE, "checkpoint_sha256": "a" * 64} | changes
+    checkpoint = sha256(f"{task}/{model}/{seed} {trained}".encode()).hexdigest()
+    fields = {"machine": HERE, "checkpoint_sha256": checkpoint} | changes
     write_record(place / "evaluate.json", evaluation(task, model, seed, dict(values), **fields))
 
 

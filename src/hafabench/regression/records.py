@@ -9,10 +9,13 @@ from pathlib import Path
 
 from hafabench.config.metrics import Verb
 from hafabench.errors import Problem, UserError
+from hafabench.results.checks import Repeated, prediction_findings, record_findings
+from hafabench.results.findings import Finding
+from hafabench.results.place import COMPLEXITIES, EVALUATIONS, IMPORTED_EVALUATIONS, LATENCIES, place_of
 from hafabench.results.predictions import Predictions, read_predictions
 from hafabench.results.record import Collapse, Metric, Record, predictions_beside, read_record
 
-_PATTERNS = ("*/*/seed*/evaluate.json", "complexity/*.json", "latency/*.json", "imported/evaluate/*/*/*.json")
+_PATTERNS = (EVALUATIONS, COMPLEXITIES, LATENCIES, IMPORTED_EVALUATIONS)
 
 
 @dataclass(frozen=True, order=True)
@@ -74,13 +77,14 @@ def read_records(folder: Path) -> RecordSet:
 
     Raises:
         UserError: If the folder has no records, some are unreadable (all are listed), they belong to several
-            experiments, or a number is given twice.
+            experiments, a number is given twice, or a record does not agree with its path or its predictions.
     """
     paths = []
     metrics: dict[MetricKey, dict[int, RecordedMetric]] = {}
     problems: list[Problem | str] = []
     experiments: dict[str, Path] = {}
     collapses: dict[str, Collapse] = {}
+    repeated = Repeated()
     for path in record_paths(folder):
         try:
             record = read_record(path)
@@ -90,6 +94,11 @@ def read_records(folder: Path) -> RecordSet:
         # Numbers that were measured elsewhere are not compared. Foreign weights that were evaluated here are.
         if record.origin == "imported" and record.predictions_sha256 is None:
             continue
+        findings = _findings(path, record, folder)
+        if findings:
+            problems += [finding.as_problem() for finding in findings]
+            continue
+        repeated.add(path, record)
         paths.append(path)
         experiments.setdefault(record.experiment, path)
         if record.collapse is not None:
@@ -107,6 +116,7 @@ def read_records(folder: Path) -> RecordSet:
                 problems.append(Problem(str(path), "metrics", message))
                 continue
             by_seed[seed] = RecordedMetric(path, record, metric)
+    problems += [finding.as_problem() for finding in repeated.findings().values()]
     if len(experiments) > 1:
         found = ", ".join(f"{name} ({path})" for name, path in sorted(experiments.items()))
         problems.append(Problem(str(folder), "experiment", f"expected records of one experiment, found {found}"))
@@ -116,6 +126,15 @@ def read_records(folder: Path) -> RecordSet:
     if problems:
         raise UserError(problems)
     return RecordSet(folder, next(iter(experiments)), tuple(paths), metrics, collapses)
+
+
+def _findings(path: Path, record: Record, folder: Path) -> list[Finding]:
+    """Return what is wrong with a record, in the folder of all records of the baseline or of the candidate."""
+    place = place_of(path, folder)
+    if place is None:
+        message = "no record is stored at such a path; expected <task>/<model>/seed<k>/evaluate.json"
+        return [Finding("record", str(path), message)]
+    return record_findings(path, record, place) or prediction_findings(path, record) or []
 
 
 def record_paths(folder: Path) -> Iterator[Path]:

@@ -371,6 +371,9 @@ def _spread_problems(metric: Metric) -> Iterator[tuple[str, str]]:
         low, high = metric.interval
         if not low <= metric.value <= high:
             yield "interval", f"expected an interval around {metric.value:g}, found {low:g} to {high:g}"
+        # The logarithm of a bound outside of the range need not exist.
+        elif problem := next(filter(None, map(METRICS[metric.name].range_problem, metric.interval)), ""):
+            yield "interval", f"a bound {problem}"
 
 
 def remedy(record: Record) -> str:
