@@ -6,7 +6,10 @@ import getpass
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -16,6 +19,8 @@ from hafabench.errors import UserError
 
 FAILED, NOT_COMPARED = 1, 2
 """Exit codes: the gate failed, and the two folders could not be compared."""
+TITLE, SUITE = "Regression gate", "regression"
+"""The title of the Markdown report, and the name of the JUnit suite."""
 
 
 @click.command()
@@ -69,15 +74,31 @@ def regress(
             return
         failed = _compare(baseline, candidate, limits, strict, markdown, junit)
     except UserError as error:
-        for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
-        sys.exit(NOT_COMPARED)
+        _not_compared([str(problem) for problem in error.problems], markdown, junit)
     except Exception as error:
         message = missing_extra(error.name or "") if isinstance(error, ModuleNotFoundError) else None
-        click.echo(f"error: {message}" if message else traceback.format_exc(), err=True)
-        sys.exit(NOT_COMPARED)
+        if message is None:
+            click.echo(traceback.format_exc(), err=True)
+            message = f"hafabench failed: {type(error).__name__}: {error}"
+        _not_compared([message], markdown, junit)
     if failed:
         sys.exit(FAILED)
+
+
+def _not_compared(problems: Sequence[str], markdown: Path | None, junit: Path | None) -> NoReturn:
+    """Print why there is no comparison, replace the reports of an earlier one, and exit."""
+    from hafabench.files import write_text
+    from hafabench.regression import report
+
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    # A report that cannot be written may be one of the problems.
+    with suppress(UserError):
+        if markdown:
+            write_text(markdown, report.markdown_of_problems(problems, TITLE))
+        if junit:
+            write_text(junit, report.junit_of_problems(problems, SUITE))
+    sys.exit(NOT_COMPARED)
 
 
 def _compare(
@@ -94,9 +115,9 @@ def _compare(
     changes = find_changes(read_baseline(baseline), read_records(candidate), load_limits(limits))
     click.echo(report.text(changes))
     if markdown:
-        write_text(markdown, report.markdown(changes, "Regression gate", strict=strict))
+        write_text(markdown, report.markdown(changes, TITLE, strict=strict))
     if junit:
-        write_text(junit, report.junit(changes, "regression", strict=strict))
+        write_text(junit, report.junit(changes, SUITE, strict=strict))
     return changes.failed(strict=strict)
 
 

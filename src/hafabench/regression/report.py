@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from hafabench.formatting.markdown import markdown_table
+from hafabench.formatting.markdown import escape_markdown, markdown_table
 from hafabench.formatting.numbers import format_significant
 from hafabench.regression.changes import VERDICTS, Change, Changes, failing_verdicts
 
@@ -24,7 +24,7 @@ def text(changes: Changes) -> str:
     lines = [
         f"{change.verdict:<11} {_sentence(change)}" for change in changes.changes if change.verdict != "no change"
     ]
-    lines += [f"note        {note}" for note in changes.notes]
+    lines += [f"note        {_printable(note)}" for note in changes.notes]
     return "\n".join([*lines, summary(changes)])
 
 
@@ -37,7 +37,7 @@ def markdown(changes: Changes, title: str, *, strict: bool = False) -> str:
     if changed:
         parts.append(_table(changed))
     if changes.notes:
-        parts.append("\n".join(f"- {note}" for note in changes.notes))
+        parts.append(_list(changes.notes))
     if unchanged:
         heading = f"<summary>{len(unchanged)} without a change that matters</summary>"
         parts.append(f"<details>{heading}\n\n{_table(unchanged)}\n\n</details>")
@@ -46,6 +46,19 @@ def markdown(changes: Changes, title: str, *, strict: bool = False) -> str:
         "is found with 80 % power, *limit* the largest change that does not matter."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_of_problems(problems: Sequence[str], title: str) -> str:
+    """Return a comment for a pull request about two folders that cannot be compared."""
+    return f"### {title}: not compared\n\n{_list(problems)}\n"
+
+
+def junit_of_problems(problems: Sequence[str], name: str) -> str:
+    """Return JUnit XML with one test case, whose error is that two folders cannot be compared."""
+    suite = ElementTree.Element("testsuite", name=name, tests="1", failures="0", skipped="0", errors="1")
+    case = ElementTree.SubElement(suite, "testcase", classname=name, name="comparison")
+    ElementTree.SubElement(case, "error", message=_printable("; ".join(problems)))
+    return _xml(suite)
 
 
 def junit(changes: Changes, name: str, *, strict: bool = False) -> str:
@@ -65,7 +78,7 @@ def junit(changes: Changes, name: str, *, strict: bool = False) -> str:
     )
     for change in changes.changes:
         key, message = change.key, f"{change.verdict}: {_sentence(change)}"
-        classname = f"{key.group}.{key.model}".replace("/", ".")
+        classname = _printable(f"{key.group}.{key.model}").replace("/", ".")
         case = ElementTree.SubElement(suite, "testcase", classname=classname, name=key.metric)
         if change.verdict in failing:
             ElementTree.SubElement(case, "failure", message=message)
@@ -73,6 +86,10 @@ def junit(changes: Changes, name: str, *, strict: bool = False) -> str:
             ElementTree.SubElement(case, "skipped", message=message)
         else:
             ElementTree.SubElement(case, "system-out").text = message
+    return _xml(suite)
+
+
+def _xml(suite: ElementTree.Element) -> str:
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
     ElementTree.indent(suites)
@@ -84,16 +101,25 @@ def _table(changes: Sequence[Change]) -> str:
     for change in changes:
         method = "; ".join(filter(None, (change.effect.method if change.effect else "", *change.notes)))
         verdict = f"{_MARKS[change.verdict]} {change.verdict}"
-        rows.append((verdict, f"`{change.key}`", *_numbers(change), method))
-    return markdown_table(_HEADER, rows, "llrrrrrrl", is_markdown=True)
+        rows.append((verdict, _printable(str(change.key)), *_numbers(change), _printable(method)))
+    return markdown_table(_HEADER, rows, "llrrrrrrl")
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "\n".join(f"- {escape_markdown(_printable(text))}" for text in texts)
+
+
+def _printable(text: str) -> str:
+    """Return a text from a record or from an error in one line, without characters that XML does not allow."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _sentence(change: Change) -> str:
     before, after, difference, interval, detectable, limit = _numbers(change)
     notes = "".join(f"; {note}" for note in change.notes)
     if change.effect is None:
-        return f"{change.key}: {before} -> {after}{notes}"
-    return (
+        return _printable(f"{change.key}: {before} -> {after}{notes}")
+    return _printable(
         f"{change.key}: {before} -> {after}, {difference} {interval}, limit {limit}, detectable {detectable} "
         f"({change.effect.method}){notes}"
     )

@@ -608,7 +608,7 @@ def test_exit_codes_and_reports(folders, tmp_path):
     assert done.exit_code == 1
     assert done.output.splitlines()[0].startswith(f"worse       {PARAMS}: 14649000 -> 14649001, +1 [+1, +1], limit 0")
     assert markdown.read_text().startswith("### Regression gate: failed\n\n1 worse, 1 cannot tell.\n")
-    assert ["❌ worse", f"`{PARAMS}`", "14649000", "14649001", "+1"] in [
+    assert ["❌ worse", PARAMS.replace("_", "\\_"), "14649000", "14649001", "+1"] in [
         row[:5] for row in table_rows(markdown.read_text())
     ]
     suite = ElementTree.parse(junit).getroot()[0]
@@ -618,6 +618,35 @@ def test_exit_codes_and_reports(folders, tmp_path):
         "skipped": "1",
     }
     assert suite.find("testcase/failure").get("message").startswith(f"worse: {PARAMS}")
+
+
+def test_reports_of_an_earlier_comparison_do_not_stay_if_there_is_none(folders, tmp_path):
+    markdown, junit = tmp_path / "gate.md", tmp_path / "gate.xml"
+    for folder in folders:
+        write_ratio(folder, 1.10)
+    assert invoke(folders, "--markdown", str(markdown), "--junit", str(junit)).exit_code == 0
+    (folders[1] / "latency/pvt_tiny.json").write_text("{}")
+    assert invoke(folders, "--markdown", str(markdown), "--junit", str(junit)).exit_code == 2
+    assert markdown.read_text().startswith("### Regression gate: not compared\n\n- ")
+    suite = ElementTree.parse(junit).getroot()[0]
+    assert (suite.get("errors"), suite.get("tests")) == ("1", "1")
+    assert "latency/pvt_tiny.json: schema: expected" in suite.find("testcase/error").get("message")
+
+
+def test_texts_of_records_are_data_in_the_reports(folders, tmp_path):
+    markdown, junit = tmp_path / "gate.md", tmp_path / "gate.xml"
+    write_complexity(folders[0], {"pvt_tiny": {"params": 1}})
+    model = "a\n\n# b|`c`\x0c<img src=x>"
+    write_complexity(folders[1], {"pvt_tiny": {"params": 2}, model: {"params": 1}})
+    path = folders[1] / "complexity/classification.json"
+    write_record(path, read_record(path).model_copy(update={"warnings": ["one\n# two <b>"]}))
+    done = invoke(folders, "--markdown", str(markdown), "--junit", str(junit))
+    assert done.exit_code == 1
+    assert not [line for line in done.output.splitlines() if line.startswith("#")]
+    lines = markdown.read_text().splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["### Regression gate: failed"]
+    assert not any("<img" in line.replace("\\<", "") or "<b>" in line.replace("\\<", "") for line in lines)
+    assert len(ElementTree.parse(junit).getroot()[0]) == 2
 
 
 @pytest.mark.parametrize("options", [(), ("--reason", "why"), ("--limits", "nowhere.yaml")])
