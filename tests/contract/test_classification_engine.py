@@ -191,6 +191,22 @@ def test_top5_counts_five_guesses(tmp_path):
     assert (top1.value, top5.value) == (100 / 8, 100 * 5 / 8)
 
 
+def test_what_is_not_finite_never_becomes_an_accuracy(tmp_path, images):
+    run = tiny_run(tmp_path / "run", images=images, epochs=1, warmup_epochs=0)
+    classification.train(run)
+    content = load_checkpoint(run.checkpoint)
+    weight = content["state_dict"]["head.fc.weight"]
+    for value, message in (
+        (torch.nan, r"head\.fc\.weight: some values are not finite"),
+        (3e38, r"class0/0\.png or one of the next 4 images: the outputs of the model are not finite"),
+    ):
+        weight.fill_(value)
+        save_checkpoint(run.checkpoint, content)
+        with pytest.raises(UserError, match=message):
+            classification.evaluate(run, run.checkpoint, keep=tmp_path / "predictions.npz")
+    assert not (tmp_path / "predictions.npz").exists()
+
+
 @pytest.mark.parametrize("change", [{"model": "tiny_resnet"}, {"lr": 2e-3}, {"seed": 1}])
 def test_checkpoint_of_another_run_is_refused(tmp_path, images, change):
     run = tiny_run(tmp_path / "run", images=images, epochs=2)

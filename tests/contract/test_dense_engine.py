@@ -334,6 +334,22 @@ def test_a_trained_run_is_not_trained_again(finished, capfd):
     assert "already trained" in capfd.readouterr().err
 
 
+# The last layers of every part whose outputs predictions are made of, as their names end.
+LAYERS = {"segmentation": ("conv_seg.weight",), "detection": ("rpn_cls.weight", "fc_cls.weight", "fpn_convs.0.")}
+
+
+@pytest.mark.parametrize(("task", "layer"), [(task, layer) for task in LAYERS for layer in LAYERS[task]])
+def test_outputs_that_are_not_finite_are_refused(finished, tmp_path, task, layer):
+    run = finished(task).run
+    content = load_checkpoint(run.checkpoint)
+    for name, value in content["state_dict"].items():
+        if layer in name and name.endswith("weight"):
+            value.fill_(3e38)
+    save_checkpoint(tmp_path / "checkpoint.pth", content)
+    with pytest.raises(UserError, match=r"\.jpg: the outputs of .* are not finite"):
+        dense.evaluate(run, tmp_path / "checkpoint.pth")
+
+
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
 def test_a_loss_that_is_not_finite_is_a_collapse(tmp_path, task):
     run = tiny_run(tmp_path, task, optimizer="sgd", lr=1e30, checkpoint_every=100)

@@ -17,6 +17,7 @@ from hafabench.data.report import compared_digest
 from hafabench.engines.classification.augmentation import eval_transform
 from hafabench.engines.dense.datasets import load_dataset
 from hafabench.engines.dense.model import load_mm
+from hafabench.engines.finite import DENSE_PARTS, finite_outputs
 from hafabench.engines.trained import load_trained
 from hafabench.models.hafa import LocalAdaptiveAggregation
 from hafabench.pictures.samples import ClassifiedImage, SamplingPoints, SegmentedImage
@@ -45,7 +46,10 @@ def segment_images(runs: Sequence[Run], count: int) -> list[SegmentedImage]:
         for index in spread(range(len(data)), count):
             sample = data[index]
             batch = mm.pseudo_collate([sample])
-            results = [model.test_step(batch)[0] for model in models]
+            results = []
+            for model in models:
+                with finite_outputs(model, *DENSE_PARTS):
+                    results.append(model.test_step(batch)[0])
             inputs = models[-1].data_preprocessor(batch, training=False)["inputs"]
             tokens = models[-1].backbone.body.forward_tokens(inputs)[-1]
             segmented.append(
@@ -103,7 +107,8 @@ def _forward_with_sampling_points(
         for module in modules
     ]
     try:
-        logits = model(images)
+        with finite_outputs(model):
+            logits = model(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,10 +14,11 @@ from hafabench.config.metrics import METRICS
 from hafabench.data.loaders import classification_dataset
 from hafabench.engines.classification.augmentation import eval_transform
 from hafabench.engines.classification.model import classification_recipe
+from hafabench.engines.finite import finite_outputs
 from hafabench.engines.progress import report_progress
 from hafabench.engines.sampling import batches
 from hafabench.engines.trained import fill_averaged, load_trained
-from hafabench.errors import UserError
+from hafabench.errors import Problem, UserError
 from hafabench.models.checkpoints.storage import Fill
 from hafabench.results.predictions import Hits, write_predictions
 from hafabench.results.record import Metric
@@ -57,9 +58,16 @@ def evaluate(
     guesses = min(5, run.dataset.num_classes)
     hits: dict[str, list[torch.Tensor]] = {"top1": [], "top5": []}
     loading = batches(dataset, sampler, workers=recipe.workers, pin=device.type == "cuda")
-    with closing(report_progress(loading, run.id, len(dataset), recipe.eval_batch_size)) as loaded:
-        for images, labels in loaded:
-            correct = model(images.to(device)).topk(guesses, dim=1).indices.cpu() == labels[:, None]
+    reported = report_progress(loading, run.id, len(dataset), recipe.eval_batch_size)
+    with closing(reported) as loaded, finite_outputs(model):
+        for batch, (images, labels) in enumerate(loaded):
+            try:
+                logits = model(images.to(device))
+            except UserError as error:
+                first = dataset.samples[batch * recipe.eval_batch_size][0]
+                place = str(first) if len(images) == 1 else f"{first} or one of the next {len(images) - 1} images"
+                raise UserError([Problem(place, "", str(problem)) for problem in error.problems]) from None
+            correct = logits.topk(guesses, dim=1).indices.cpu() == labels[:, None]
             hits["top1"].append(correct[:, 0])
             hits["top5"].append(correct.any(1))
     found = {name: torch.cat(parts).numpy() for name, parts in hits.items()}

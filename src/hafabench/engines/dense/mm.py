@@ -48,6 +48,7 @@ from hafabench.engines.dense.backbone import TimmBackbone
 from hafabench.engines.dense.coco_ap import average_precisions_and_matches, result_entries
 from hafabench.engines.dense.neck import TokenFPN
 from hafabench.engines.distributed import World
+from hafabench.engines.finite import DENSE_PARTS, finite_outputs
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
 from hafabench.results.predictions import Areas, Detections, Matches
@@ -449,7 +450,7 @@ def evaluate(model: Any, dataset: BaseDataset, batches: Generator[Any], metric: 
     """
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = dataset.metainfo
-    with contextlib.closing(batches):
+    with contextlib.closing(batches), finite_outputs(model, *DENSE_PARTS):
         for batch in batches:
             try:
                 results = model.test_step(batch)
