@@ -57,7 +57,7 @@ RECIPES = {
         **_COMMON,
         resize=(96, 64),
         epochs=1,
-        milestones=(1,),
+        milestones=(),
         lr_gamma=0.1,
         train_proposals=20,
         test_proposals=20,
