@@ -7,19 +7,27 @@ from typing import Literal
 
 import click
 
-from hafabench.cli.options import ExperimentPath, experiment_option, load
+from hafabench.cli.options import ExperimentPath, FiniteFloat, experiment_option, load
+from hafabench.config.bounds import MAX_GPUS
 from hafabench.errors import UserError
+
+# The largest speed of a GPU relative to another one, and the inverse of the smallest.
+_FASTEST = 1e4
 
 
 @click.command()
 @click.argument("file", type=ExperimentPath(), default="paper")
-@click.option("--gpus", type=click.IntRange(min=1), default=8, show_default=True, help="GPUs to schedule for.")
 @click.option(
-    "--budget", type=float, help="Select the runs that settle the most claims within this number of GPU-hours."
+    "--gpus", type=click.IntRange(min=1, max=MAX_GPUS), default=8, show_default=True, help="GPUs to schedule for."
+)
+@click.option(
+    "--budget",
+    type=FiniteFloat(max=1e12),
+    help="Select the runs that settle the most claims within this number of GPU-hours.",
 )
 @click.option(
     "--gpu-speed",
-    type=float,
+    type=FiniteFloat(max=_FASTEST),
     default=1.0,
     show_default=True,
     help="Speed of a GPU relative to that of configs/throughput.yaml.",
@@ -41,8 +49,10 @@ def plan(
     from hafabench.plan.plan import make_plan
     from hafabench.plan.render import targets, to_json, to_markdown
 
-    if gpu_speed <= 0:
-        raise UserError(f"expected a GPU speed above zero, found {gpu_speed:g}")
+    if gpu_speed < 1 / _FASTEST:
+        raise UserError(
+            f"expected a GPU speed above zero, from {1 / _FASTEST:g} to {_FASTEST:g}, found {gpu_speed:g}"
+        )
     if style == "targets" and budget is None:
         raise UserError("--format targets lists the runs selected for a budget and requires --budget")
     loaded = load(file)
@@ -104,11 +114,15 @@ def cluster_check(experiment: Path, site: Path | None, probe: bool) -> None:
 @cluster.command("account")
 @experiment_option
 @click.option(
-    "--days", type=click.IntRange(min=1), default=180, show_default=True, help="Number of past days to read."
+    "--days",
+    type=click.IntRange(min=1, max=36500),
+    default=180,
+    show_default=True,
+    help="Number of past days to read.",
 )
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=FiniteFloat(min=0, max=1e7),
     default=0,
     help="Longest time in seconds to wait until Slurm has recorded the end of all jobs.",
 )

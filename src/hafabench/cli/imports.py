@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hafabench.cli.options import experiment_option, load
+from hafabench.config.bounds import MAX_IMPORTED_SEED
 from hafabench.formatting.numbers import format_significant
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     help="Task to read, if the log contains several.",
 )
 @click.option("--model", help="Name of the model, if the file does not contain it.")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of the training, if the file does not contain it.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=MAX_IMPORTED_SEED),
+    help="Seed of the training, if the file does not contain it.",
+)
 @click.option("--epoch", help="Epoch to read: last, best, or a number of the log.  [default: last]")
 @click.option("--replace", is_flag=True, help="Replace earlier imports of the same numbers.")
 def import_file(

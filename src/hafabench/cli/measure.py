@@ -49,7 +49,11 @@ def complexity(names: tuple[str, ...], task: Task, style: Literal["text", "csv",
 @experiment_option
 @click.option("--self-test", "self_test", is_flag=True, help="Compare the group's baseline with itself (A/A test).")
 @click.option(
-    "--trials", type=click.IntRange(min=1), default=100, show_default=True, help="Number of trials of the self-test."
+    "--trials",
+    type=click.IntRange(min=1, max=10**6),
+    default=100,
+    show_default=True,
+    help="Number of trials of the self-test.",
 )
 def latency(group: str, experiment: Path, self_test: bool, trials: int) -> None:
     """Measure the models of a latency group and write a record.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hafabench.config.bounds import MAX_THREADS
 from hafabench.config.shipped import own_or_shipped
 
 if TYPE_CHECKING:
@@ -43,7 +45,21 @@ def experiment_option(command=None, *, default: str = DEFAULT_EXPERIMENT):
     return option if command is None else option(command)
 
 
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads of torch.")
+class FiniteFloat(click.FloatRange):
+    """A number within limits. Unlike click's own type it is neither ``nan`` nor ``inf``."""
+
+    name = "number"
+
+    def convert(self, value, param, ctx) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1, max=MAX_THREADS), help="Number of CPU threads of torch."
+)
 task_argument = click.argument("task", type=click.Choice(["classification", "segmentation", "detection"]))
 
 

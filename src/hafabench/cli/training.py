@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hafabench.cli.options import attempt, experiment_option, find_run, load, set_threads, threads_option
+from hafabench.config.bounds import MAX_GPUS, MAX_IMPORTED_SEED, MAX_PROCESSES
 from hafabench.errors import UserError
 from hafabench.formatting.numbers import format_significant
 from hafabench.runs.run import Run
@@ -19,14 +20,14 @@ from hafabench.runs.run import Run
 @threads_option
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_PROCESSES),
     default=1,
     show_default=True,
     help="Training processes per node, one per GPU.",
 )
 @click.option(
     "--nodes",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_GPUS),
     default=1,
     show_default=True,
     help="Nodes of the Slurm job; srun starts this command on each.",
@@ -71,7 +72,11 @@ def train(run_id: str, experiment: Path, threads: int | None, processes: int, no
     metavar="OLD=NEW",
     help="With --weights: replace a prefix of the names; can be repeated.",
 )
-@click.option("--weights-seed", type=click.IntRange(min=0), help="With --weights: seed of the training, if known.")
+@click.option(
+    "--weights-seed",
+    type=click.IntRange(min=0, max=MAX_IMPORTED_SEED),
+    help="With --weights: seed of the training, if known.",
+)
 @click.option("--replace", is_flag=True, help="With --weights: replace earlier imports of the same numbers.")
 def evaluate(
     run_id: str,

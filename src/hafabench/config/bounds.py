@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field
 SEED_BOUND = 2**32
 """Seeds are smaller. NumPy accepts no larger ones."""
 
+MAX_IMPORTED_SEED = 2**63 - 1
+"""Largest seed of a training elsewhere: frames store seeds as integers of 64 bits."""
 MAX_SEEDS = 1000
 MIN_SIDE = 32
 """Smallest side of an image, in pixels: the largest stride of the models."""
@@ -28,6 +30,8 @@ MAX_IMAGES = 10**9
 MAX_WORKERS = 256
 MAX_THREADS = 4096
 MAX_GPUS = 10**5
+MAX_PROCESSES = 1024
+"""Largest number of training processes on one node."""
 MAX_LR = 1000.0
 MAX_BATCH_GIB = 64
 """Largest size of a batch of images in single precision."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hafabench.config.base import shown
+from hafabench.config.bounds import MAX_IMPORTED_SEED
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.recipes import TASKS
 from hafabench.config.text_file import parse_number, read_csv_table
@@ -13,6 +16,7 @@ from hafabench.imports.imported import Import, ImportedMetric, metric_in_record_
 
 REQUIRED = ("task", "model", "metric", "value", "unit")
 OPTIONAL = ("seed", "epoch", "device", "commit", "note")
+_SEED_DIGITS = len(str(MAX_IMPORTED_SEED))
 
 
 def read_csv(file: Path, models: Mapping[str, ModelSpec]) -> Import:
@@ -70,10 +74,12 @@ def _imported_metric(row: Mapping[str, str], number: int, models: Mapping[str, M
     except UserError as error:
         problems += error.problems
     if row.get("seed"):
-        if row["seed"].isdecimal():
-            seed = int(row["seed"])
+        if not re.fullmatch("[0-9]+", row["seed"]):
+            problems.append(f"expected a whole number or nothing as seed, found {shown(row['seed'])}")
+        elif len(row["seed"].lstrip("0")) > _SEED_DIGITS or int(row["seed"]) > MAX_IMPORTED_SEED:
+            problems.append(f"expected a seed of at most {MAX_IMPORTED_SEED}, found {shown(row['seed'])}")
         else:
-            problems.append(f"expected a whole number or nothing as seed, found {row['seed']!r}")
+            seed = int(row["seed"])
     try:
         value = parse_number(row["value"])
     except ValueError as error:

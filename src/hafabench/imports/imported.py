@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hafabench.config.base import shown
+from hafabench.config.bounds import MAX_IMPORTED_SEED
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.experiment import unknown_model
 from hafabench.config.metrics import METRICS, Verb, importable_metrics, unknown_metric
 from hafabench.config.recipes import Task
 from hafabench.errors import Problem, UserError
 from hafabench.results.record import Metric
-
 
 @dataclass(frozen=True)
 class ImportedMetric:
@@ -72,6 +74,28 @@ def resolve_model(name: str, models: Mapping[str, ModelSpec]) -> str:
     if len(found) != 1:
         raise UserError(unknown_model(name, dict(models)))
     return found[0]
+
+
+def seed_in(found: Any, file: Path, key: str, line: int | None = None) -> int | None:
+    """Return the seed of a training as a file contains it; None if there is none.
+
+    Args:
+        found: The value in the file.
+        file: The file, for the message.
+        key: The key of the value, for the message.
+        line: The line of the value, for the message.
+
+    Raises:
+        UserError: If the value is no seed.
+    """
+    if found is None:
+        return None
+    if type(found) is not int or not 0 <= found <= MAX_IMPORTED_SEED:
+        message = (
+            f"expected a whole number from 0 to {MAX_IMPORTED_SEED}, found {shown(found)}; --seed gives the seed"
+        )
+        raise UserError(Problem(str(file), key, message, line))
+    return found
 
 
 def metric_in_record_unit(
@@ -157,11 +181,11 @@ def choose_evaluation(
         if not finite:
             raise UserError(Problem(str(file), metric, f"no {position_name} has a finite value, so none is the best"))
         chosen, how = max(finite, key=lambda item: item.values[metric]), f"the best by {metric}"
-    elif epoch.isdecimal() and int(epoch) in by_position:
+    elif re.fullmatch("[0-9]{1,18}", epoch) and int(epoch) in by_position:
         chosen, how = by_position[int(epoch)], "chosen by number"
     else:
         evaluated = ", ".join(map(str, list(by_position)[-5:]))
-        message = f"no {position_name} {epoch!r} was evaluated; expected last, best, or one of ... {evaluated}"
+        message = f"no {position_name} {shown(epoch)} was evaluated; expected last, best, or one of ... {evaluated}"
         raise UserError(Problem(str(file), "", message))
     clause = f"{position_name} {chosen.position}, {how} of {len(by_position)} evaluated (line {chosen.line})"
     return chosen, clause

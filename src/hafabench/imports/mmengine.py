@@ -25,6 +25,7 @@ from hafabench.imports.imported import (
     choose_evaluation,
     metric_in_record_unit,
     resolve_model,
+    seed_in,
 )
 
 _AP = {"": "ap", "_50": "ap50", "_75": "ap75", "_s": "ap_s", "_m": "ap_m", "_l": "ap_l"}
@@ -77,7 +78,8 @@ def read_mmengine(
         raise UserError(Problem(str(file), "", f"no validation of {task}, only of {', '.join(found)}"))
     position_name = "epoch" if old else "step"
     chosen, part = choose_evaluation(validations[task], epoch, main_metric(task).name, position_name, file)
-    seed = training.get("seed") if seed is None else seed
+    if seed is None:
+        seed = seed_in(training.get("seed"), file, "seed")
     unit = "fraction" if task == "detection" or (old and task == "segmentation") else "%"
     convention = "OpenMMLab's validation" + (", rounded to 0.1 in its log" if task == "detection" else "")
     metrics = []
@@ -103,8 +105,6 @@ def _validations(file: Path) -> tuple[_Validations, dict[str, Any], bool]:
     for number, entry in _entries(file):
         if "env_info" in entry:
             training = {key: entry[key] for key in ("seed", "exp_name", "config") if key in entry}
-            if not isinstance(training.get("seed"), int):
-                training.pop("seed", None)
             continue
         if entry.get("mode", "val") != "val":
             continue
@@ -113,7 +113,7 @@ def _validations(file: Path) -> tuple[_Validations, dict[str, Any], bool]:
             continue
         old = old or "mode" in entry
         position = entry.get("epoch" if "mode" in entry else "step")
-        if not isinstance(position, int) or isinstance(position, bool):
+        if type(position) is not int or not 0 <= position < 2**63:
             raise UserError(Problem(str(file), "", "a validation without its step or epoch", number))
         for task in TASKS:
             of_task = {name: value for name, value in values.items() if task in METRICS[name].tasks}

@@ -19,6 +19,7 @@ from hafabench.imports.imported import (
     choose_evaluation,
     metric_in_record_unit,
     resolve_model,
+    seed_in,
 )
 
 ARGUMENTS = "args.yaml"
@@ -62,15 +63,15 @@ def read_timm(
         raise UserError(Problem(str(file.with_name(ARGUMENTS)), "num_classes", message))
     evaluations = _evaluations(file)
     planned, reached = arguments.get("epochs"), evaluations[-1].position + 1
-    if epoch == "last" and isinstance(planned, int) and reached < planned:
+    if epoch == "last" and type(planned) is int and reached < planned:
         message = (
             f"its last epoch is {reached - 1}, but {ARGUMENTS} has {planned} epochs: the training has not finished; "
             f"--epoch {reached - 1} imports it as it is"
         )
         raise UserError(Problem(str(file), "", message, evaluations[-1].line))
     chosen, part = choose_evaluation(evaluations, epoch, main_metric("classification").name, "epoch", file)
-    if seed is None and isinstance(arguments.get("seed"), int):
-        seed = arguments["seed"]
+    if seed is None:
+        seed = seed_in(arguments.get("seed"), file.with_name(ARGUMENTS), "seed")
     convention = "timm's validation" + (" of averaged weights (EMA)" if arguments.get("model_ema") else "")
     metrics = []
     for metric, value in chosen.values.items():
@@ -113,7 +114,7 @@ def _evaluations(file: Path) -> list[Evaluation]:
             except ValueError as error:
                 problems.append(Problem(str(file), column, str(error), number))
         epoch = values.pop("epoch", None)
-        if epoch is not None and epoch.is_integer() and epoch >= 0:
+        if epoch is not None and epoch.is_integer() and 0 <= epoch < 2**63:
             evaluations.append(Evaluation(int(epoch), number, values))
         elif epoch is not None:
             message = f"expected the number of an epoch, found {row['epoch']!r}"
