@@ -19,7 +19,7 @@ from hafabench.cli.cluster import cluster, plan, status
 from hafabench.cli.configuration import check, models, runs
 from hafabench.cli.data import data
 from hafabench.cli.explain import explain
-from hafabench.cli.extras import missing_extra
+from hafabench.cli.failures import messages_of
 from hafabench.cli.imports import import_file
 from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
@@ -27,7 +27,6 @@ from hafabench.cli.regress import regress
 from hafabench.cli.results import collect, report
 from hafabench.cli.terminal import clean_up_on_signals, print_everywhere
 from hafabench.cli.training import evaluate, train
-from hafabench.errors import UserError
 
 
 @click.group(
@@ -78,19 +77,17 @@ for _verb in (
 
 
 def friendly(command: Callable[[], None]) -> Callable[[], None]:
-    """Print a `UserError` or a missing optional package as error messages and exit with code 1."""
+    """Print an error that the user can correct as messages and exit with code 1."""
 
     @functools.wraps(command)
     def wrapped() -> None:
         try:
             command()
-        except UserError as error:
-            _exit_with([str(problem) for problem in error.problems])
-        except ModuleNotFoundError as error:
-            message = missing_extra(error.name or "")
-            if message is None:
+        except Exception as error:
+            messages = messages_of(error)
+            if not messages:
                 raise
-            _exit_with([message])
+            _exit_with(messages)
 
     return wrapped
 

@@ -50,9 +50,7 @@ def plan(
     from hafabench.plan.render import targets, to_json, to_markdown
 
     if gpu_speed < 1 / _FASTEST:
-        raise UserError(
-            f"expected a GPU speed above zero, from {1 / _FASTEST:g} to {_FASTEST:g}, found {gpu_speed:g}"
-        )
+        raise UserError(f"expected a GPU speed above zero ({1 / _FASTEST:g} to {_FASTEST:g}), found {gpu_speed:g}")
     if style == "targets" and budget is None:
         raise UserError("--format targets lists the runs selected for a budget and requires --budget")
     loaded = load(file)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from hafabench.cli.extras import missing_extra
+from hafabench.cli.failures import messages_of
 from hafabench.config.shipped import own_or_shipped
 from hafabench.errors import UserError
 
@@ -73,14 +73,12 @@ def regress(
             _update(baseline, candidate, limits, reason)
             return
         failed = _compare(baseline, candidate, limits, strict, markdown, junit)
-    except UserError as error:
-        _not_compared([str(problem) for problem in error.problems], markdown, junit)
     except Exception as error:
-        message = missing_extra(error.name or "") if isinstance(error, ModuleNotFoundError) else None
-        if message is None:
+        messages = messages_of(error)
+        if not messages:
             click.echo(traceback.format_exc(), err=True)
-            message = f"hafabench failed: {type(error).__name__}: {error}"
-        _not_compared([message], markdown, junit)
+            messages = [f"hafabench failed: {type(error).__name__}: {error}"]
+        _not_compared(messages, markdown, junit)
     if failed:
         sys.exit(FAILED)
 
@@ -93,7 +91,7 @@ def _not_compared(problems: Sequence[str], markdown: Path | None, junit: Path | 
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     # A report that cannot be written may be one of the problems.
-    with suppress(UserError):
+    with suppress(UserError, OSError):
         if markdown:
             write_text(markdown, report.markdown_of_problems(problems, TITLE))
         if junit:

@@ -18,6 +18,7 @@ from hafabench.config.recipes import Task
 from hafabench.errors import Problem, UserError
 from hafabench.results.record import Metric
 
+
 @dataclass(frozen=True)
 class ImportedMetric:
     """One number of a file.
