@@ -17,7 +17,11 @@ from hafabench.config.shipped import own_or_shipped
 from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
 from hafabench.runs.attempts import AS_JOB
-from hafabench.runs.experiment_file import check_experiment_file, store_experiment_file
+from hafabench.runs.experiment_file import (
+    check_data_folders,
+    check_experiment_file,
+    store_experiment_file,
+)
 from hafabench.runs.jobs import JobList
 from hafabench.runs.snakemake import hang_up_like_sigterm
 from hafabench.runs.weights import missing_weights
@@ -35,6 +39,7 @@ try:
     EXPERIMENT = load_experiment(EXPERIMENT_FILE)
     if workflow.is_main_process:
         check_experiment_file(EXPERIMENT)
+        check_data_folders(EXPERIMENT)
     SITE = load_site(site_file(workflow.basedir))
     JOBS = JobList(EXPERIMENT, SITE)
 except UserError as error:

@@ -23,10 +23,12 @@ def check(experiment: Path, data: bool) -> None:
     Warnings name learning rates that do not fit the batch size. The exit code is 1 if something is wrong or missing.
     """
     from hafabench.data.prepare import missing_datasets
+    from hafabench.runs.experiment_file import check_data_folders
     from hafabench.runs.learning_rates import learning_rate_warnings
     from hafabench.runs.run import expand
 
     loaded = load(experiment)
+    check_data_folders(loaded)
     runs = expand(loaded)
     click.echo(f"{experiment}: {len(runs)} runs, {len(loaded.table_layouts)} tables")
     for warning in learning_rate_warnings(loaded, runs.values()):

@@ -31,9 +31,11 @@ def data_prepare(task: str, experiment: Path, contents: bool) -> None:
     Then the data set is verified, and a report is written.
     """
     from hafabench.data.prepare import prepare_dataset
+    from hafabench.runs.experiment_file import check_data_folders
     from hafabench.runs.paths import dataset_report
 
     loaded = load(experiment)
+    check_data_folders(loaded)
     with attempt(loaded, "prepare_dataset", task):
         report = prepare_dataset(_dataset(loaded, task), dataset_report(loaded, task), contents=contents)
         for note in report.notes:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hafabench.config.experiment import Experiment, load_experiment
+from pydantic import ValidationError
+
+from hafabench.config.experiment import DatasetConfig, Experiment, load_experiment
 from hafabench.config.json_file import read_json_object
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
-from hafabench.runs.paths import experiment_file_path
+from hafabench.runs.paths import EXPERIMENT_FILE, experiment_file_path
 
 _SCHEMA = "hafabench.experiment_file/1"
 # Keys of an experiment file that name other files. The content of these files is compared instead.
@@ -42,6 +45,56 @@ def check_experiment_file(experiment: Experiment) -> None:
     raise UserError(Problem(str(experiment.file), "experiment", message))
 
 
+def check_data_folders(experiment: Experiment) -> None:
+    """Check that no other experiment with results generates other data in a folder of this experiment's data.
+
+    Each would replace the data of the other. Experiments may share the same data.
+
+    Raises:
+        UserError: If one does. The message names both data sets.
+    """
+    problems = [
+        Problem(
+            str(experiment.file),
+            f"datasets.{task}.root",
+            f"{ours.root} is also for other generated data, or contains its folder or is in it: "
+            f"datasets.{other}.root of {file} is {theirs.root}; expected another folder",
+        )
+        for file, datasets in _other_datasets(experiment)
+        for other, theirs in datasets.items()
+        for task, ours in experiment.config.datasets.items()
+        if _replace_each_other(ours, theirs)
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def _replace_each_other(ours: DatasetConfig, theirs: DatasetConfig) -> bool:
+    if ours.generator is None or theirs.generator is None:
+        return False
+    our_root, their_root = (Path(os.path.realpath(dataset.root)) for dataset in (ours, theirs))
+    if our_root == their_root:
+        # The name does not change the data.
+        return {**ours.identity(), "name": ""} != {**theirs.identity(), "name": ""}
+    return our_root in their_root.parents or their_root in our_root.parents
+
+
+def _other_datasets(experiment: Experiment) -> Iterator[tuple[Path, dict[str, DatasetConfig]]]:
+    """Yield the file and the data sets of every other experiment that has results; only these keys are read."""
+    for path in sorted(experiment.results.parent.glob(f"*/{EXPERIMENT_FILE}")):
+        file = _stored_path(path)
+        if path == experiment_file_path(experiment) or file is None or not file.is_file():
+            continue
+        try:
+            content = YamlFile(file).content
+            datasets = {task: DatasetConfig.model_validate(found) for task, found in content["datasets"].items()}
+        except (UserError, ValidationError, KeyError, AttributeError):
+            # `hafabench check` reports what is wrong with it.
+            continue
+        if str(content.get("experiment")).casefold() == path.parent.name.casefold():
+            yield file, datasets
+
+
 def store_experiment_file(experiment: Experiment) -> None:
     """Store the path of the experiment file, relative to the working directory, beside the results.
 
@@ -57,7 +110,11 @@ def store_experiment_file(experiment: Experiment) -> None:
 
 def stored_experiment_file(experiment: Experiment) -> Path | None:
     """Return the path of the file that the results of an experiment belong to; None if it is not stored."""
-    content = read_json_object(experiment_file_path(experiment)) or {}
+    return _stored_path(experiment_file_path(experiment))
+
+
+def _stored_path(path: Path) -> Path | None:
+    content = read_json_object(path) or {}
     file = content.get("file")
     return Path(file) if content.get("schema") == _SCHEMA and isinstance(file, str) and file else None
 

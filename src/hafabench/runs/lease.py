@@ -44,7 +44,8 @@ RENEW_S = 15.0
 EXPIRES_S = 180.0
 _LOOK_S = 5.0
 _LEASE = re.compile(r"lease-(\d{1,9})\.json")
-_UNLINKED = ".lease-*.tmp"
+# Leases that a process was about to make when it was killed.
+_UNLINKED = (".lease-*.tmp", "..lease-*.tmp")
 # Matches the names of all files of leases.
 LEASE_FILES = r"lease-\d{1,9}\.json|\.lease-.*\.tmp"
 # A suspended machine must not take its lease for a fresh one, and this clock goes on meanwhile.
@@ -323,7 +324,7 @@ def _claim(folder: Path, run_id: str, number: int, me: Holder, seen: Mapping[int
             return None
         for old in others:
             _path(folder, old).unlink(missing_ok=True)
-        for left in folder.glob(_UNLINKED):
+        for left in (path for pattern in _UNLINKED for path in folder.glob(pattern)):
             left.unlink(missing_ok=True)
         return lease
     except OSError as error:

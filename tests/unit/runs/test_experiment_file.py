@@ -132,6 +132,41 @@ def test_a_damaged_file_decides_nothing(first, content):
     accept(copied(first, "other.yaml", seeds=[5]))
 
 
+@pytest.mark.parametrize(
+    ("root", "seed", "is_refused"),
+    [
+        ("data/digits/imagenet", 0, False),
+        ("data/digits/imagenet", 5, True),
+        ("link/digits/imagenet", 5, True),
+        ("data/digits/imagenet/inside", 0, True),
+        ("data/digits", 0, True),
+        ("data/mine", 5, False),
+    ],
+)
+def test_two_experiments_do_not_replace_the_data_of_each_other(first, tmp_path, root, seed, is_refused):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    datasets = yaml.safe_load(first.read_text())["datasets"]
+    datasets = {"classification": {**datasets["classification"], "root": str(tmp_path / root)}}
+    datasets["classification"]["generator"]["seed"] = seed
+    train = {"classification": ["resnet18"]}
+    overrides = [
+        entry for entry in yaml.safe_load(first.read_text())["overrides"] if "classification/*" in entry["runs"]
+    ]
+    names = {"experiment": "others", "datasets": datasets, "train": train, "overrides": overrides}
+    other = copied(first, "other.yaml", **names)
+    done = CliRunner().invoke(cli, ["check", "--experiment", str(other)])
+    assert done.exit_code == is_refused, (done.output, done.exception)
+    if is_refused:
+        done = CliRunner().invoke(cli, ["data", "prepare", "classification", "--experiment", str(other)])
+        assert "datasets.classification.root" in str(done.exception)
+        assert f"of {first} is data/digits/imagenet; expected another folder" in str(done.exception)
+        assert not list((tmp_path / "data").iterdir())
+    # A file that is gone or has another name has no data any more.
+    edit(first, experiment="renamed")
+    assert CliRunner().invoke(cli, ["check", "--experiment", str(other)]).exit_code == 0
+
+
 def test_other_recipes_are_another_experiment(first):
     recipes = Path(yaml.safe_load(first.read_text())["recipes"])
     shutil.copytree(recipes, "elsewhere")
