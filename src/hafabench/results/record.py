@@ -23,7 +23,7 @@ from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
 
 # A text is not taken for a number, and a seed or a number of repetitions has to fit into 64 bits.
-Number = Annotated[float, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=True)]
 FiniteNumber = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Count = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 
