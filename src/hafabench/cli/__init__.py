@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from hafabench import __version__
+from hafabench.cli.audit import audit
 from hafabench.cli.claims import claims, count
 from hafabench.cli.cluster import cluster, plan, status
 from hafabench.cli.configuration import check, models, runs
@@ -66,6 +67,7 @@ for _verb in (
     collect,
     pictures,
     report,
+    audit,
     regress,
     explain,
     claims,

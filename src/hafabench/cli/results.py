@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -41,6 +42,7 @@ def report(experiment: Path, partial: bool) -> None:
 
     Tables 1-6 are written as Markdown, LaTeX and CSV.
     """
+    from hafabench.audit.chain import audit_records
     from hafabench.reporting.html.page import page_file
     from hafabench.reporting.report import build_report
     from hafabench.reporting.write import write_report
@@ -48,6 +50,7 @@ def report(experiment: Path, partial: bool) -> None:
     loaded = load(experiment)
     with attempt(loaded, "write_report"):
         built = build_report(loaded, partial=partial)
+        built = replace(built, audit=tuple(audit_records(loaded)))
         write_report(built)
     reports = built.experiment.reports
     click.echo(f"report: {page_file(built)}")

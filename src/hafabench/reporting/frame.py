@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +209,71 @@ def read_frame(path: Path) -> pd.DataFrame:
         return frame.astype(DTYPES)
     except (ValueError, TypeError) as error:
         raise UserError(Problem(str(path), "", f"not a frame of this version: {_first_line(error)}")) from None
+
+
+def frame_findings(file: Path, collected: pd.DataFrame, unknown: Collection[str]) -> list[Finding] | None:
+    """Compare a stored frame with the records.
+
+    Args:
+        file: The Parquet or CSV file of the frame.
+        collected: The frame of the present records that can be used.
+        unknown: The ids of measured records that are not on this machine; their rows cannot be compared.
+
+    Returns:
+        One finding for each record that the frame does not have as it is; None if there is no such file.
+    """
+    if not file.exists():
+        return None
+    try:
+        stored = read_frame(file)
+    except UserError as error:
+        return [Finding("frame", str(file), getattr(problem, "message", str(problem))) for problem in error.problems]
+    # The path depends on the folder from which the command was called.
+    columns = [name for name in DTYPES if name != "record"]
+    columns = [name for name in columns if name not in _ADDED or stored[name].notna().any()]
+    own, other = _rows_by_record(collected, columns), _rows_by_record(stored, columns)
+    findings = []
+    for key in sorted(own.keys() | other.keys()):
+        (_, origin, identifier), before, now = key, other.get(key), own.get(key)
+        if before == now or (now is None and origin == "measured" and identifier in unknown):
+            continue
+        if before is None:
+            message = f"it lacks the record of {identifier}"
+        elif now is None:
+            message = f"it contains numbers of {identifier}, which has no record that can be used"
+        else:
+            message = f"its numbers of {identifier} are not those of the record: {_first_difference(before, now)}"
+        findings.append(Finding("frame", str(file), f"{message}; `hafabench collect` makes it again", identifier))
+    return findings
+
+
+_RecordKey = tuple[str, str, str]
+_RecordRows = dict[str, dict[str, Any]]
+
+
+def _rows_by_record(frame: pd.DataFrame, columns: list[str]) -> dict[_RecordKey, _RecordRows]:
+    """Return the rows of each record, by the metric with its model, task and seed; missing values are None."""
+    plain = frame[columns].astype(object)
+    found: dict[_RecordKey, _RecordRows] = {}
+    for row in plain.where(plain.notna(), None).to_dict("records"):
+        name = f"{row['name']} of {row['model']}" + (f", seed {row['seed']}" if row["seed"] is not None else "")
+        rows = found.setdefault((row["verb"], row["origin"], row["id"]), {})
+        while name in rows:
+            name += " (again)"
+        rows[name] = row
+    return found
+
+
+def _first_difference(before: _RecordRows, now: _RecordRows) -> str:
+    for name in [*now, *(name for name in before if name not in now)]:
+        if name not in before:
+            return f"{name} is missing"
+        if name not in now:
+            return f"{name} is not in the record"
+        for column, value in now[name].items():
+            if before[name][column] != value:
+                return f"{column} of {name} is {before[name][column]!r} instead of {value!r}"
+    return "their order"
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hafabench.reporting.comparisons import COMPARISON_HEADER, how_to_read
 from hafabench.reporting.outcomes import Outcomes
 from hafabench.reporting.report import Report
 from hafabench.reporting.tables import Table, TableCell
+from hafabench.results.findings import audit_lines
 
 
 def files(report: Report) -> dict[Path, str]:
@@ -31,8 +33,22 @@ def files(report: Report) -> dict[Path, str]:
 
 def tables_page(report: Report) -> str:
     """Return all tables on one page."""
-    head = f"# Tables of experiment {report.experiment.name}\n\n{_subtitle(report)}\n{_without_numbers(report)}"
+    name, missing = report.experiment.name, _without_numbers(report)
+    head = f"# Tables of experiment {name}\n\n{_subtitle(report)}\n{missing}{_audit(report)}"
     return "\n".join([head, *map(render_table, report.tables.values())])
+
+
+def _audit(report: Report) -> str:
+    """The summary of the audit of the report's numbers; empty without an audit."""
+    if not report.audit:
+        return ""
+    lines = [f"- {escape_markdown(line)}" for line in audit_lines(report.audit)]
+    return "\n".join(["", _AUDIT, "", *lines, ""])
+
+
+def without_audit(text: str) -> str:
+    """Return a page without the summary of the audit, which may differ from one machine to another."""
+    return _AUDIT_SUMMARY.sub("", text)
 
 
 def _without_numbers(report: Report) -> str:
@@ -190,6 +206,8 @@ def _convention_matches(ledger: Ledger) -> str:
     )
 
 
+_AUDIT = "**Audit**"
+_AUDIT_SUMMARY = re.compile(r"\n\*\*Audit\*\*\n\n(- .*\n)+")
 _SCOPE = (
     "Parameters and operations are those of the full-size models. A measured figure is compared with the paper's "
     "only if data set, input size, schedule and recipe are the paper's."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +12,33 @@ from hafabench.errors import Problem, UserError
 from hafabench.files import sha256_of_large
 from hafabench.results.checks import (
     Repeated,
-    checkpoint_findings,
+    evaluated_findings,
     missing_findings,
     prediction_findings,
     record_findings,
     unexpected_findings,
 )
-from hafabench.results.findings import Finding
+from hafabench.results.findings import Finding, Link
 from hafabench.results.place import place_of
 from hafabench.results.record import Record, read_record
 from hafabench.runs.records import ExpectedRecord, expected_contents, imported_records
+
+
+@dataclass(frozen=True)
+class CheckedRecord:
+    """One record that was checked.
+
+    Attributes:
+        record: Its content; None if it cannot be read.
+        findings: What is wrong with it; then it cannot be used.
+        compared: The links that it was compared with: predictions and a checkpoint that are on this machine.
+        absent: Those that are not on this machine.
+    """
+
+    record: Record | None
+    findings: list[Finding]
+    compared: frozenset[Link] = frozenset()
+    absent: frozenset[Link] = frozenset()
 
 
 @dataclass
@@ -37,6 +55,8 @@ class RecordCheck:
         missing: The files of measured records that do not exist or cannot be used.
         files: The files of all records that exist, of imported ones too.
         incomplete: What is wrong with records that can be used, but lack numbers.
+        compared: How many records were compared with predictions and with a checkpoint.
+        absent: How many could not be, because these are not on this machine.
     """
 
     experiment: Experiment
@@ -44,6 +64,8 @@ class RecordCheck:
     missing: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     incomplete: list[Finding] = field(default_factory=list)
+    compared: Counter[Link] = field(default_factory=Counter)
+    absent: Counter[Link] = field(default_factory=Counter)
     _repeated: Repeated = field(default_factory=Repeated)
 
     def usable(self) -> Iterator[tuple[Path, Record]]:
@@ -59,12 +81,14 @@ class RecordCheck:
                 self.missing.append(path)
                 continue
             self.files.append(path)
-            record, found = check_record(self.experiment, path, expected, is_measured=is_measured)
-            self.findings += found
-            if record is not None and not found:
-                self._repeated.add(path, record)
-                self.incomplete += missing_findings(path, record, expected.required)
-                yield path, record
+            found = check_record(self.experiment, path, expected, is_measured=is_measured)
+            self.findings += found.findings
+            self.compared.update(found.compared)
+            self.absent.update(found.absent)
+            if found.record is not None and not found.findings:
+                self._repeated.add(path, found.record)
+                self.incomplete += missing_findings(path, found.record, expected.required)
+                yield path, found.record
             elif is_measured:
                 self.missing.append(path)
 
@@ -80,24 +104,19 @@ class RecordCheck:
         return set(found)
 
 
-def check_record(
-    experiment: Experiment, path: Path, expected: ExpectedRecord, *, is_measured: bool
-) -> tuple[Record | None, list[Finding]]:
-    """Read one record of an experiment and check it.
+def check_record(experiment: Experiment, path: Path, expected: ExpectedRecord, *, is_measured: bool) -> CheckedRecord:
+    """Read one record of an experiment and check it, against the predictions and the checkpoint beside it too.
 
     Args:
         experiment: The experiment.
         path: The file of the record.
         expected: What it has to contain.
         is_measured: Whether it is a measured record, and not an imported one.
-
-    Returns:
-        The record, or None if it cannot be read; and what is wrong with it.
     """
     try:
         record = read_record(path)
     except UserError as error:
-        return None, [_of_problem(problem, path) for problem in error.problems]
+        return CheckedRecord(None, [_of_problem(problem, path) for problem in error.problems])
     place = place_of(path, experiment.results)
     found = record_findings(path, record, place) if place is not None else []
     found = found or _of_another_experiment(experiment, path, record)
@@ -108,14 +127,23 @@ def check_record(
         found = [Finding("record", str(path), message, "fingerprint")]
     if not found and is_measured:
         found = unexpected_findings(path, record, expected.required | expected.possible)
-    found = found or prediction_findings(path, record) or []
-    if not found and expected.run is not None and expected.run.checkpoint.is_file():
+    if found:
+        return CheckedRecord(record, found)
+    made_from: dict[Link, bool] = {}
+    predictions = prediction_findings(path, record)
+    if record.predictions_sha256 is not None:
+        made_from["predictions"] = predictions is not None
+        found += predictions or []
+    checkpoint = expected.run.checkpoint if expected.run is not None else None
+    if checkpoint is not None and record.provenance.checkpoint_sha256 is not None:
+        made_from["checkpoint"] = checkpoint.is_file()
         try:
-            digest = sha256_of_large(expected.run.checkpoint)
+            if checkpoint.is_file():
+                found += evaluated_findings(record, checkpoint, sha256_of_large(checkpoint))
         except OSError as error:
-            return record, [Finding("checkpoint", str(expected.run.checkpoint), f"cannot be read: {error.strerror}")]
-        found = checkpoint_findings(record, expected.run.checkpoint, digest)
-    return record, found
+            found.append(Finding("checkpoint", str(checkpoint), f"the file cannot be read: {error.strerror}"))
+    compared = frozenset(link for link, is_present in made_from.items() if is_present)
+    return CheckedRecord(record, found, compared, frozenset(made_from) - compared)
 
 
 def _of_another_experiment(experiment: Experiment, path: Path, record: Record) -> list[Finding]:

@@ -25,6 +25,7 @@ from hafabench.reporting.outcomes import Outcomes, outcomes
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import Table, build_table
 from hafabench.results.counts import Counts, read_current
+from hafabench.results.findings import LinkCheck
 from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import counts_record, frame_files, picture_index
 from hafabench.runs.run import Run, expand
@@ -49,6 +50,7 @@ class Report:
         counts: The parameters and operations of its models; None if they have not been counted, in which case static
             claims are not settled.
         states: The states of its jobs by id, which describe why records are missing; None if that is of no interest.
+        audit: The audit of its records and its frame (`hafabench.audit.chain.audit_records`); empty without one.
 
     Raises:
         UserError: If the frame contains numbers of another experiment or scale.
@@ -58,6 +60,7 @@ class Report:
     frame: pd.DataFrame
     counts: Counts | None
     states: Mapping[str, JobState] | None = None
+    audit: tuple[LinkCheck, ...] = ()
 
     def __post_init__(self) -> None:
         name, scale = self.experiment.name, self.experiment.config.scale

@@ -94,7 +94,7 @@ def prediction_findings(path: Path, record: Record) -> list[Finding] | None:
     return _findings("predictions", path, problems, remedy(record))
 
 
-def checkpoint_findings(record: Record, checkpoint: Path, sha256: str) -> list[Finding]:
+def evaluated_findings(record: Record, checkpoint: Path, sha256: str) -> list[Finding]:
     """Check that a checkpoint is the one that a record was made from.
 
     Args:

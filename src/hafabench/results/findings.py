@@ -8,6 +8,7 @@ file or what it was made from is not on this machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,3 +41,55 @@ class Finding:
 
     def __str__(self) -> str:
         return str(self.as_problem())
+
+
+@dataclass(frozen=True)
+class LinkCheck:
+    """The check of one link of the chain.
+
+    Attributes:
+        link: The link.
+        things: What was checked, a plural noun.
+        checked: How many of them were checked.
+        unchecked: How many could not be checked.
+        why_unchecked: Why not, as a clause about all of them.
+        findings: What does not hold.
+    """
+
+    link: Link
+    things: str
+    checked: int
+    unchecked: int = 0
+    why_unchecked: str = "not on this machine"
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def broken(self) -> int:
+        """The number of things that do not hold: the files that findings are about."""
+        return min(len({finding.file for finding in self.findings}), max(self.checked, 1))
+
+    @property
+    def sentence(self) -> str:
+        """How many things hold, do not hold and were not checked, as a clause without a full stop."""
+        parts = []
+        if self.broken:
+            parts.append(f"{self.checked - self.broken} of {self.checked} {self.things} hold, {self.broken} do not")
+        elif self.checked:
+            parts.append(f"{self.checked} {self.things} hold")
+        if self.unchecked:
+            number = f"{self.unchecked} more" if parts else f"{self.unchecked} {self.things}"
+            parts.append(f"{number} were not checked ({self.why_unchecked})")
+        return "; ".join(parts) or f"there are no {self.things}"
+
+
+def do_hold(checks: Iterable[LinkCheck]) -> bool:
+    """Return whether nothing was found in any link."""
+    return not any(check.findings for check in checks)
+
+
+def audit_lines(checks: Iterable[LinkCheck]) -> list[str]:
+    """Return the summary of an audit: a line for each link, followed by what does not hold in it."""
+    lines = []
+    for check in checks:
+        lines += [f"{check.link}: {check.sentence}", *map(str, check.findings)]
+    return lines

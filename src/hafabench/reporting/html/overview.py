@@ -15,6 +15,7 @@ from hafabench.reporting.html.tables import Details
 from hafabench.reporting.outcomes import Outcomes
 from hafabench.reporting.provenance import commit_text, device_text, short_digest, started_text
 from hafabench.reporting.report import Report
+from hafabench.results.findings import audit_lines
 
 _SCALES: dict[Scale, str] = {
     "embedded": "embedded data, minutes on CPUs",
@@ -59,6 +60,8 @@ def experiment_details(report: Report) -> Details:
         if task in config.datasets and config.train.get(task):
             details.append((f"Data, {task}", _dataset(experiment, task, frame)))
     details += [("Different data", sentence) for sentence in report.different_data]
+    if report.audit:
+        details.append(("Audit", "; ".join(audit_lines(report.audit))))
     measured = frame[frame["origin"] == "measured"]
     commits = {
         commit_text(*code) for code in _distinct(measured, "git_commit", "git_dirty", "experiment_tracked", "version")

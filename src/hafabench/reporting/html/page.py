@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,13 @@ from hafabench.reporting.html.overview import RecordLine, experiment_details, re
 from hafabench.reporting.html.tables import Details, TableView, table_view
 from hafabench.reporting.report import Report
 from hafabench.runs.jobs import hafabench_command
+from hafabench.results.findings import Finding
 from hafabench.runs.paths import picture_index
+
+
+# A page contains the SHA-256 of itself with zeros in the place of its digits.
+_NO_DIGEST = "0" * 64
+_DIGEST = re.compile(r'<meta name="sha256" content="([0-9a-f]{64})">')
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,30 @@ def files(report: Report) -> dict[Path, str]:
     return {page_file(report): render(build_page(report))}
 
 
+def page_findings(file: Path) -> list[Finding] | None:
+    """Compare a written page with the SHA-256 that it contains.
+
+    Returns:
+        A finding if it was edited; None if there is no page, or if an earlier version wrote it.
+    """
+    if not file.is_file():
+        return None
+    try:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        return [Finding("report", str(file), f"it cannot be read: {error.strerror}")]
+    found = _DIGEST.search(text)
+    if found is None:
+        return None
+    if found[1] == _digest(text.replace(found[1], _NO_DIGEST, 1)):
+        return []
+    return [Finding("report", str(file), "it was edited after it was written; `hafabench report` makes it again")]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
 def build_page(report: Report) -> Page:
     """Arrange a report in the sections of the page.
 
@@ -103,14 +135,16 @@ def render(page: Page) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style, _, _ = loader.get_source(environment, "style.css")
-    return environment.get_template("report.html.j2").render(
+    text = environment.get_template("report.html.j2").render(
         page=page,
+        digest=_NO_DIGEST,
         report=page.report,
         style=Markup(style),
         no_comparison=legend.NO_COMPARISON,
         comparison_header=COMPARISON_HEADER,
         how_to_read=how_to_read(len(page.report.comparisons)),
     )
+    return text.replace(_NO_DIGEST, _digest(text), 1)
 
 
 def _costs(record: AccountingRecord) -> Costs:

@@ -1,0 +1,1 @@
+"""The audit of an experiment: every link of the chain from its file to its reported numbers."""
