@@ -19,10 +19,9 @@ from hafabench.reporting.html.gallery import Gallery, read_gallery
 from hafabench.reporting.html.overview import RecordLine, experiment_details, record_lines
 from hafabench.reporting.html.tables import Details, TableView, table_view
 from hafabench.reporting.report import Report
-from hafabench.runs.jobs import hafabench_command
 from hafabench.results.findings import Finding
+from hafabench.runs.jobs import hafabench_command
 from hafabench.runs.paths import picture_index
-
 
 # A page contains the SHA-256 of itself with zeros in the place of its digits.
 _NO_DIGEST = "0" * 64
