@@ -69,7 +69,7 @@ def audit(experiment: Path, baseline: Path | None, as_json: bool) -> None:
 
 
 def _print(check: LinkCheck) -> None:
-    click.echo(f"{check.link:12}{check.sentence}")
+    click.echo(f"{check.link:13}{check.sentence}")
     for finding in check.findings:
         click.echo(f"  {finding}")
 
