@@ -12,13 +12,23 @@ import pytest
 import yaml
 
 from tests.support.experiments import shrink
+from tests.support.snakemake_dag import snakemake_dag
 from tools.checkout import BIN, REPOSITORY
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="not a git checkout"),
 ]
-NAME = 'it\'s a "{task}" $HOME; 100% é'
+NAME = 'it\'s a "{task}" $HOME; 100% é $(touch x) `touch x` & touch x'
+# Every character with a meaning for a shell or for Snakemake. The commands would leave files behind.
+HOSTILE = {
+    "all": "-a $(touch x1) `touch x2` & touch x3; touch x4 | touch x5 > x6 {task} {log:q} '\"\\ *?[a-z]~ #!.yaml",
+    "quotes and newline": "'; touch x1; '\n\"; touch x2; \"\ttouch x3\n.yaml",
+    "option": "--help.yaml",
+}
+STUB = """#!/bin/sh
+{ printf '%s\\0' "$0" "$@"; printf '\\n\\0'; } >> "$SAID"
+"""
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -39,6 +49,41 @@ def checkout(tmp_path) -> Path:
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "copy")
     return folder
+
+
+def stub(folder: Path) -> Path:
+    """A folder with a hafabench that writes its command lines into the file ``$SAID`` and does nothing else."""
+    folder.mkdir()
+    (folder / "hafabench").write_text(STUB)
+    (folder / "hafabench").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("in_slurm", [False, True], ids=["local", "slurm"])
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_shell_commands_of_every_rule_pass_paths_on(name, in_slurm, tmp_path, monkeypatch, write_experiment):
+    monkeypatch.chdir(tmp_path)
+    experiment = write_experiment().rename(tmp_path / name)
+    dag = snakemake_dag(tmp_path, experiment, "all", "regression")
+    jobs = {one["rule"]: one for one in dag if one["shell"]}
+    before = set(os.listdir(tmp_path))
+    said = tmp_path / "said"
+    environment = {"PATH": f"{stub(tmp_path / 'bin')}:{os.environ['PATH']}", "SAID": str(said)}
+    environment |= {"SLURM_JOB_ID": "1"} if in_slurm else {}
+    for job in jobs.values():
+        for log in job["log"]:
+            Path(log).parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["bash", "-c", job["shell"]], env=environment, stdin=subprocess.DEVNULL, check=True)
+    assert set(os.listdir(tmp_path)) - before <= {"bin", "said", "results", "reports"}
+    lines = [line.split("\0")[:-1] for line in said.read_text().split("\n\0")[:-1]]
+    assert len(lines) == len(jobs) == 10
+    for (rule, job), words in zip(jobs.items(), lines, strict=True):
+        assert words[0] == str(tmp_path / "bin/hafabench")
+        if rule != "regression":
+            path = words[words.index("--experiment") + 1]
+            assert not path.startswith("-")
+            assert os.path.samefile(path, experiment)
+        assert all(Path(log).is_file() for log in job["log"] if rule != "regression")
 
 
 def test_every_rule_works_and_the_checkout_stays_clean(checkout, tmp_path):
@@ -70,3 +115,4 @@ def test_every_rule_works_and_the_checkout_stays_clean(checkout, tmp_path):
     assert (provenance["git_dirty"], provenance["experiment_tracked"]) == (False, False)
     assert (checkout / "reports/digits/report.html").is_file()
     assert git(checkout, "status", "--porcelain") == ""
+    assert not list(checkout.rglob("x"))

@@ -11,4 +11,4 @@ rule prepare_dataset:
         fingerprint=fingerprint_of("prepare_dataset"),
         command=command_of("prepare_dataset"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee {log:q}"

@@ -13,4 +13,4 @@ rule evaluate_run:
         fingerprint=fingerprint_of("evaluate_run"),
         command=command_of("evaluate_run"),
     shell:
-        "{params.command} --threads {threads} > {log} 2>&1"
+        "{params.command} --threads {threads} > {log:q} 2>&1"

@@ -10,7 +10,7 @@ rule count_complexity:
         fingerprint=fingerprint_of("count_complexity"),
         command=command_of("count_complexity"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule count_conventions:
@@ -25,7 +25,7 @@ rule count_conventions:
         fingerprint=fingerprint_of("count_conventions"),
         command=command_of("count_conventions"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule measure_latency:
@@ -42,4 +42,4 @@ rule measure_latency:
         fingerprint=fingerprint_of("measure_latency"),
         command=command_of("measure_latency"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"

@@ -12,7 +12,7 @@ rule collect_records:
         fingerprint=fingerprint_of("collect_records"),
         command=command_of("collect_records"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee {log:q}"
 
 
 rule draw_pictures:
@@ -30,7 +30,7 @@ rule draw_pictures:
         fingerprint=fingerprint_of("draw_pictures"),
         command=command_of("draw_pictures"),
     shell:
-        "{params.command} --threads {threads} > {log} 2>&1"
+        "{params.command} --threads {threads} > {log:q} 2>&1"
 
 
 rule write_report:
@@ -47,4 +47,4 @@ rule write_report:
         **other_inputs_of("write_report"),
         command=command_of("write_report"),
     shell:
-        "{params.command} 2>&1 | tee {log}"
+        "{params.command} 2>&1 | tee {log:q}"

@@ -26,4 +26,4 @@ rule train_run:
         "${{SLURM_JOB_ID:+env HAFABENCH_STOP_AFTER_SECONDS={params.stop_after}}} "
         "{params.launcher}{params.command} --threads {threads} "
         "--nodes {params.nodes} --processes {params.processes} 2>&1 "
-        "| (trap '' INT TERM HUP; exec tee {log})"
+        "| (trap '' INT TERM HUP; exec tee {log:q})"

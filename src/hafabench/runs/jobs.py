@@ -125,8 +125,13 @@ def hafabench_command(experiment: Experiment, *words: str) -> str:
     return " ".join(["hafabench", *words, _experiment_option(experiment)])
 
 
+def path_argument(path: Path) -> str:
+    """A path as a word of a command line, which is no option even if the path begins with ``-``."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
 def _experiment_option(experiment: Experiment) -> str:
-    return f"--experiment {shlex.quote(str(experiment.file))}"
+    return f"--experiment {shlex.quote(path_argument(experiment.file))}"
 
 
 class JobList(Mapping[str, Job]):
@@ -288,7 +293,7 @@ def _rules(experiment: Experiment, runs: Mapping[str, Run]) -> dict[str, Rule]:
 
     regression = reports / "regression.md", reports / "regression.xml"
     compared = ["--baseline", BASELINE, "--candidate", results, "--limits"]
-    compared.append(experiment.companion("regression.yaml"))
+    compared.append(path_argument(experiment.companion("regression.yaml")))
     compared += ["--markdown", regression[0], "--junit", regression[1]]
     pictures = picture_files(experiment, picture_subjects(runs))
     rules = (

@@ -21,7 +21,7 @@ import psutil
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import GpuPool, Site
-from hafabench.runs.jobs import Job, JobList
+from hafabench.runs.jobs import Job, JobList, path_argument
 from hafabench.runs.resources import Resources
 
 LOCAL_PROFILE, SLURM_PROFILE = "workflow/profiles/local", "slurm"
@@ -58,13 +58,14 @@ def workflow_command(
     # Targets come first, because an option that takes several values would take them as well.
     words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
     profile = SLURM_PROFILE if experiment.config.uses_gpus else LOCAL_PROFILE
-    return shlex.join([*words, "--profile", profile, "--configfile", str(experiment.file)])
+    return shlex.join([*words, "--profile", profile, "--configfile", path_argument(experiment.file)])
 
 
 def unlock_command(experiment: Path, snakefile: Path | None = None) -> list[str]:
     """The command that removes the lock of the workflow in a folder."""
-    command = [sys.executable, "-m", "snakemake", "--unlock", "--cores", "1", "--configfile", str(experiment)]
-    return [*command, "--snakefile", str(snakefile)] if snakefile else command
+    command = [sys.executable, "-m", "snakemake", "--unlock", "--cores", "1"]
+    command += ["--configfile", path_argument(experiment)]
+    return [*command, "--snakefile", path_argument(snakefile)] if snakefile else command
 
 
 def can_be_input(path: Path) -> bool:
@@ -76,15 +77,22 @@ def submission_problems(experiment: Path, snakefile: Path) -> list[str]:
     """Sentences about paths that the Slurm executor cannot hand to a job; empty if there are none.
 
     The executor hands a command line to sbatch in double quotes, in which a shell replaces dollar signs, backticks
-    and backslashes. It does not quote the path of Python, and quotes that of the Snakefile as Python does.
+    and backslashes. It does not quote the path of Python, and quotes that of the Snakefile as Python does. sbatch
+    replaces ``%j`` and similar symbols in the path of the job's output, which is below the working folder
+    (https://slurm.schedmd.com/sbatch.html, "filename pattern").
     """
     python = Path(sys.executable)
     unfit = [] if shlex.quote(str(python)) == str(python) else [("Python", python, "spaces or special characters")]
     for what, path in (("the Snakefile", snakefile.absolute()), ("the experiment file", experiment.absolute())):
         if re.search(r"[$`\\\n]", str(path)):
             unfit.append((what, path, "$, ` or \\"))
-    if "'" in str(snakefile.absolute()) and '"' in str(snakefile.absolute()):
+    text = str(snakefile.absolute())
+    if "'" in text and '"' in text:
         unfit.append(("the Snakefile", snakefile.absolute(), "both kinds of quotation marks"))
+    elif not text.isprintable():
+        unfit.append(("the Snakefile", snakefile.absolute(), "a character that is not printable"))
+    if re.search(r"%[AaJjNnstuxb%0-9]|\\", str(Path.cwd())):
+        unfit.append(("the working folder", Path.cwd(), "% with a letter that Slurm replaces, or \\"))
     return [
         f"{path}: the Slurm executor of Snakemake cannot hand the path of {what} to a job, because it contains "
         f"{why}; rename the file or folder"

@@ -16,7 +16,13 @@ from hafabench.explain.explain import explain
 from hafabench.explain.render import to_markdown, to_text
 from hafabench.runs.jobs import JobList, hafabench_command
 from hafabench.runs.run import expand
-from hafabench.runs.snakemake import can_be_input, experiment_of, submission_problems, workflow_command
+from hafabench.runs.snakemake import (
+    can_be_input,
+    experiment_of,
+    submission_problems,
+    unlock_command,
+    workflow_command,
+)
 from tests.support.experiments import evaluated
 
 NAMES = ["two  spaces, it's", 'a "word" $HOME;b&c|d', "{task} {0} { 50% %s été 数据", "`id` \\n *?[a]"]
@@ -29,6 +35,16 @@ def experiment(request, tmp_path, monkeypatch, write_experiment) -> Experiment:
     folder.mkdir()
     file = write_experiment().rename(folder / f"{request.param}.yaml")
     return load_experiment(file)
+
+
+def test_a_path_that_begins_with_a_dash_is_no_option(tmp_path, monkeypatch, write_experiment):
+    monkeypatch.chdir(tmp_path)
+    write_experiment().rename("--help.yaml")
+    experiment = load_experiment(Path("--help.yaml"))
+    commands = [workflow_command(experiment), hafabench_command(experiment, "check")]
+    commands += [shlex.join(unlock_command(experiment.file, Path("-S")))]
+    assert not [word for command in commands for word in shlex.split(command) if word in ("--help.yaml", "-S")]
+    assert all("./--help.yaml" in shlex.split(command) for command in commands)
 
 
 def test_commands_of_jobs_are_read_by_a_shell_as_written(experiment):
@@ -99,6 +115,7 @@ def test_snakemake_cannot_name_a_file_with_what_it_takes_for_a_wildcard():
         ("it's {a} 5% é.yaml", "/venv/bin/python", None),
         ("$a.yaml", "/venv/bin/python", "the path of the experiment file"),
         ("`a`.yaml", "/venv/bin/python", "the path of the experiment file"),
+        ("a\nb.yaml", "/venv/bin/python", "the path of the experiment file"),
         ("a.yaml", "/a b/bin/python", "the path of Python"),
     ],
 )
@@ -106,6 +123,26 @@ def test_paths_that_the_slurm_executor_cannot_pass_on_are_refused(experiment_fil
     monkeypatch.setattr("sys.executable", python)
     found = submission_problems(Path(experiment_file), Path("/check out/it's/Snakefile"))
     assert [expected in sentence for sentence in found] == ([True] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("snakefile", "expected"),
+    [("/a\u00a0b/Snakefile", ["not printable"]), ("/a'b\"c/Snakefile", ["both kinds"]), ("/a b/Snakefile", [])],
+    ids=["no-break space", "quotes", "space"],
+)
+def test_a_snakefile_that_the_slurm_executor_cannot_pass_on_is_refused(snakefile, expected, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/venv/bin/python")
+    found = submission_problems(Path("a.yaml"), Path(snakefile))
+    assert [part in sentence for part, sentence in zip(expected, found, strict=True)] == [True] * len(expected)
+
+
+@pytest.mark.parametrize(("name", "is_fit"), [("100%", True), ("100% é", True), ("%j", False), ("a\\b", False)])
+def test_a_working_folder_that_sbatch_would_change_is_refused(name, is_fit, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.setattr("sys.executable", "/venv/bin/python")
+    found = submission_problems(tmp_path / "a.yaml", tmp_path / "Snakefile")
+    assert ["the path of the working folder" in sentence for sentence in found] == ([] if is_fit else [True])
 
 
 def test_paths_that_the_slurm_executor_can_pass_on_arrive(tmp_path):
