@@ -66,7 +66,7 @@ def test_the_shell_commands_of_every_rule_pass_paths_on(name, in_slurm, tmp_path
     experiment = write_experiment().rename(tmp_path / name)
     dag = snakemake_dag(tmp_path, experiment, "all", "regression")
     jobs = {one["rule"]: one for one in dag if one["shell"]}
-    before = set(os.listdir(tmp_path))
+    before = {path.name for path in tmp_path.iterdir()}
     said = tmp_path / "said"
     environment = {"PATH": f"{stub(tmp_path / 'bin')}:{os.environ['PATH']}", "SAID": str(said)}
     environment |= {"SLURM_JOB_ID": "1"} if in_slurm else {}
@@ -74,7 +74,7 @@ def test_the_shell_commands_of_every_rule_pass_paths_on(name, in_slurm, tmp_path
         for log in job["log"]:
             Path(log).parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["bash", "-c", job["shell"]], env=environment, stdin=subprocess.DEVNULL, check=True)
-    assert set(os.listdir(tmp_path)) - before <= {"bin", "said", "results", "reports"}
+    assert {path.name for path in tmp_path.iterdir()} - before <= {"bin", "said", "results", "reports"}
     lines = [line.split("\0")[:-1] for line in said.read_text().split("\n\0")[:-1]]
     assert len(lines) == len(jobs) == 10
     for (rule, job), words in zip(jobs.items(), lines, strict=True):
@@ -82,7 +82,7 @@ def test_the_shell_commands_of_every_rule_pass_paths_on(name, in_slurm, tmp_path
         if rule != "regression":
             path = words[words.index("--experiment") + 1]
             assert not path.startswith("-")
-            assert os.path.samefile(path, experiment)
+            assert experiment.samefile(path)
         assert all(Path(log).is_file() for log in job["log"] if rule != "regression")
 
 

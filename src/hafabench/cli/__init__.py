@@ -28,6 +28,7 @@ from hafabench.cli.regress import regress
 from hafabench.cli.results import collect, report
 from hafabench.cli.terminal import clean_up_on_signals, print_everywhere
 from hafabench.cli.training import evaluate, train
+from hafabench.formatting.text import one_line
 
 
 @click.group(
@@ -96,6 +97,8 @@ def friendly(command: Callable[[], None]) -> Callable[[], None]:
 
 def _exit_with(messages: Sequence[str]) -> NoReturn:
     for message in messages:
+        # A message may contain names of files, which may contain line breaks.
+        message = one_line(message)
         click.echo(message if message.startswith("note: ") else f"error: {message}", err=True)
     sys.exit(1)
 

@@ -8,6 +8,8 @@ import signal
 import sys
 from types import FrameType
 
+from hafabench.formatting.text import printable
+
 # Plain spellings of the characters that the messages, tables and explanations contain.
 _PLAIN = {
     "\u2010": "-",
@@ -45,12 +47,29 @@ _PLAIN = {
 def print_everywhere() -> None:
     """Make standard output and error write a plain spelling of characters that their encoding does not have.
 
-    Characters without a plain spelling, for example in the names of files, are written as escapes.
+    Characters without a plain spelling, for example in the names of files, are written as escapes. So are control
+    characters, which could change what a terminal shows.
     """
     codecs.register_error("hafabench.plain", _plain)
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="hafabench.plain")
+            stream.flush()
+            setattr(sys, name, _PrintableStream(stream))
+
+
+class _PrintableStream(io.TextIOWrapper):
+    """A stream for text that writes to the file of another one, with control characters as visible escapes."""
+
+    def __init__(self, stream: io.TextIOWrapper):
+        buffering = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+        super().__init__(stream.buffer, stream.encoding, "hafabench.plain", **buffering)
+        # The other stream would close the file when it is deleted.
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        super().write(printable(text))
+        return len(text)
 
 
 def clean_up_on_signals() -> None:

@@ -6,8 +6,6 @@ were read once stay in the experiment's ``accounting.json``.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -24,7 +22,8 @@ from hafabench.config.base import StrictModel
 from hafabench.config.experiment import Experiment
 from hafabench.config.json_file import read_json_model
 from hafabench.files import write_text
-from hafabench.formatting.markdown import markdown_table
+from hafabench.formatting.csv import render_csv
+from hafabench.formatting.markdown import escape_inline, markdown_table
 from hafabench.runs.jobs import Job, JobList, job_id
 from hafabench.runs.snakemake import experiment_of, jobs_by_comment
 
@@ -266,22 +265,21 @@ def cost_rows(record: AccountingRecord) -> list[tuple[str, ...]]:
 
 def cost_markdown(record: AccountingRecord) -> str:
     """The cost table as Markdown."""
+    rows = [(*row[:2], *map(escape_inline, row[2:])) for row in cost_rows(record)]
     lines = [
         f"# What {record.experiment} has cost",
         "",
-        f"{record.gpu_hours:,.1f} GPU-hours over all attempts and requeues, by {record.backend}, {record.updated}. "
-        "A value that Slurm does not know is left empty. Use is a share of the allocated time.",
+        f"{record.gpu_hours:,.1f} GPU-hours over all attempts and requeues, by {escape_inline(record.backend)}, "
+        f"{record.updated}. A value that Slurm does not know is left empty. Use is a share of the allocated time.",
         "",
-        markdown_table(COLUMNS, cost_rows(record), "lllrrrrrrrrl", is_markdown=True),
+        markdown_table(COLUMNS, rows, "lllrrrrrrrrl", is_markdown=True),
     ]
     return "\n".join(lines) + "\n"
 
 
 def write_costs(record: AccountingRecord, reports: Path) -> list[Path]:
     """Write ``costs.md`` and ``costs.csv`` into an experiment's reports."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *cost_rows(record)])
     paths = [reports / "costs.md", reports / "costs.csv"]
     write_text(paths[0], cost_markdown(record))
-    write_text(paths[1], table.getvalue())
+    write_text(paths[1], render_csv(COLUMNS, cost_rows(record)))
     return paths

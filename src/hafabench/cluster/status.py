@@ -16,6 +16,7 @@ from hafabench.cluster.queue import QueuedJob, live_jobs
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
 from hafabench.formatting.durations import format_duration
+from hafabench.formatting.text import one_line
 from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.snakemake import driver_processes, is_locked, jobs_by_comment
 from hafabench.runs.state import FRESH_S, JobState, RunState, job_states
@@ -198,7 +199,7 @@ def render_failed(status: Status) -> str:
 
 def _lines(status: JobStatus, width: int) -> list[str]:
     slurm_job = f"job {status.slurm_id}" if status.slurm_id else ""
-    words = [status.job.id.ljust(width), status.detail, slurm_job, status.node]
+    words = [status.job.id.ljust(width), one_line(status.detail), slurm_job, status.node]
     lines = ["  " + "  ".join(word for word in words if word).rstrip()]
     if status.state in _UNSUCCESSFUL and status.log is not None:
         lines += [f"    log: {status.log}", f"    again: {status.job.command}"]

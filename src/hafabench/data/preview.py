@@ -20,6 +20,7 @@ from hafabench.data.masks import read_mask
 from hafabench.data.verify.coco import read_annotation_file
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
+from hafabench.formatting.text import one_line
 
 TILE = 192  # pixels: side of a picture
 CAPTION = 20  # pixels below a picture
@@ -174,7 +175,7 @@ def _overlay_instance(
 
 def _draw_box(picture: Image.Image, box: list[float], scale: float, colour: Colour, name: str) -> None:
     x, y, width, height = (value * scale for value in box)
-    draw = ImageDraw.Draw(picture)
+    draw, name = ImageDraw.Draw(picture), one_line(name)
     draw.rectangle((x, y, x + width, y + height), outline=colour, width=1)
     font = ImageFont.load_default(10)
     label = draw.textbbox((0, 0), name, font)
@@ -207,6 +208,7 @@ def _fit_tile(image: Image.Image, resample: Image.Resampling = Image.Resampling.
 
 
 def _shorten(caption: str, font: Any) -> str:
+    caption = one_line(caption)
     while caption and font.getlength(caption) > TILE - 4:
         caption = caption[:-2].rstrip(" ,.") + "…"
     return caption

@@ -11,8 +11,9 @@ from typing import Any
 
 from hafabench.explain.explanation import Details, ExplainedRun, Explanation, Origin
 from hafabench.formatting.durations import format_duration
-from hafabench.formatting.markdown import escape_markdown
+from hafabench.formatting.markdown import escape_inline, escape_markdown, markdown_block, markdown_code
 from hafabench.formatting.numbers import format_significant
+from hafabench.formatting.text import one_line
 from hafabench.reporting.provenance import commit_text, short_digest
 
 Section = tuple[str, list[tuple[str, str]]]
@@ -38,10 +39,10 @@ def _json_value(value: Any) -> Any:
 
 def to_text(explanation: Explanation) -> str:
     """The explanation for a terminal. Each command is on a separate line, so that it can be copied."""
-    lines = [f"{explanation.locator}  {explanation.what}"]
-    lines += [explanation.warning] if explanation.warning else []
+    lines = [one_line(f"{explanation.locator}  {explanation.what}")]
+    lines += [one_line(explanation.warning)] if explanation.warning else []
     for title, entries in _sections(explanation):
-        lines += ["", title]
+        lines += ["", one_line(title)]
         width = max((len(name) for name, _ in entries if name), default=0)
         for name, text in entries:
             first = f"  {name:{width}}  "
@@ -56,20 +57,21 @@ def to_text(explanation: Explanation) -> str:
                 break_on_hyphens=False,
                 break_long_words=False,
             )
-    return "\n".join([*lines, *_commands(explanation, "")]) + "\n"
+    return "\n".join([*lines, *_commands(explanation, is_markdown=False)]) + "\n"
 
 
 def to_markdown(explanation: Explanation) -> str:
     """The explanation as Markdown, for an issue or an appendix."""
-    lines = [f"# {explanation.what}", "", f"`{explanation.locator}` of experiment {explanation.experiment}"]
-    lines += ["", f"**{explanation.warning}**"] if explanation.warning else []
+    lines = [f"# {escape_inline(explanation.what)}", ""]
+    lines.append(f"{markdown_code(explanation.locator)} of experiment {explanation.experiment}")
+    lines += ["", f"**{escape_inline(explanation.warning)}**"] if explanation.warning else []
     for title, entries in _sections(explanation):
-        lines += ["", f"## {title}", ""]
-        lines += [f"- {f'{name}: ' if name else ''}{escape_markdown(text)}" for name, text in entries]
-    return "\n".join([*lines, *_commands(explanation, "```")]) + "\n"
+        lines += ["", f"## {escape_inline(title)}", ""]
+        lines += [f"- {escape_markdown(f'{name}: {text}' if name else text)}" for name, text in entries]
+    return "\n".join([*lines, *_commands(explanation, is_markdown=True)]) + "\n"
 
 
-def _commands(explanation: Explanation, fence: str) -> Iterator[str]:
+def _commands(explanation: Explanation, *, is_markdown: bool) -> Iterator[str]:
     if explanation.remake is None:
         return
     title = "To reproduce it" if explanation.cost is None else "To produce it"
@@ -78,11 +80,9 @@ def _commands(explanation: Explanation, fence: str) -> Iterator[str]:
         blocks.append(("The same by hand", list(explanation.remake.by_hand)))
     for heading, commands in blocks:
         yield ""
-        yield f"## {heading}" if fence else heading
-        yield from (["", fence] if fence else [])
+        yield f"## {heading}" if is_markdown else heading
         # Commands are never wrapped.
-        yield from (command if fence else f"  {command}" for command in commands)
-        yield from ([fence] if fence else [])
+        yield from ["", markdown_block(commands)] if is_markdown else (f"  {command}" for command in commands)
 
 
 def _sections(explanation: Explanation) -> list[Section]:

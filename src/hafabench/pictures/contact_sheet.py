@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from hafabench.data.classes import Colour
+from hafabench.formatting.text import one_line
 
 CAPTION_HEIGHT = 22  # pixels
 HEADING_HEIGHT = 30
@@ -26,9 +27,9 @@ def compose_contact_sheet(
     draw = ImageDraw.Draw(sheet)
     large, small = ImageFont.load_default(15), ImageFont.load_default(13)
     for x, heading in zip(left, headings, strict=True):
-        draw.text((x, HEADING_HEIGHT / 2), heading, _TEXT, large, anchor="lm")
+        draw.text((x, HEADING_HEIGHT / 2), one_line(heading), _TEXT, large, anchor="lm")
     for y, row, texts in zip(top, tiles, captions, strict=True):
         for x, tile, text in zip(left, row, texts, strict=True):
             sheet.paste(tile, (x, y))
-            draw.text((x, y + size + CAPTION_HEIGHT / 2), text, _TEXT, small, anchor="lm")
+            draw.text((x, y + size + CAPTION_HEIGHT / 2), one_line(text), _TEXT, small, anchor="lm")
     return sheet

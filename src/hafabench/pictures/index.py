@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,10 @@ from hafabench.config.base import StrictModel
 from hafabench.config.json_file import read_json_model, read_json_object
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
+
+# The page embeds the tiles, and uses the colours in its style.
+PathInside = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 OLD_SCHEMA = "hafabench.pictures/1"
 
@@ -38,7 +42,7 @@ class Tile(StrictModel):
         caption: The text under the picture; it may be empty.
     """
 
-    file: str
+    file: PathInside
     sha256: str
     caption: str
 
@@ -69,7 +73,7 @@ class Sheet(StrictModel):
     tile_size: int = Field(gt=0)
     columns: list[str]
     rows: list[SheetRow]
-    legend: list[tuple[str, str]] = Field(default_factory=list)
+    legend: list[tuple[str, Colour]] = Field(default_factory=list)
     weights: list[Weights]
     notes: list[str]
 

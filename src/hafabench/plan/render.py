@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hafabench.formatting.durations import format_duration
-from hafabench.formatting.markdown import markdown_table
+from hafabench.formatting.markdown import escape_inline, escape_markdown, markdown_table
 from hafabench.plan.hours import PlannedJob
 from hafabench.plan.plan import Plan
 
@@ -63,7 +63,7 @@ def to_markdown(plan: Plan, *, listing: bool = False) -> str:
         listing: Whether to list every job with its request and the source of its estimate.
     """
     blocks = [
-        f"# Plan of {plan.experiment}: {plan.title}",
+        f"# Plan of {plan.experiment}: {escape_inline(plan.title)}",
         _summary(plan),
         _table_costs(plan),
         _path(plan),
@@ -95,7 +95,7 @@ def _summary(plan: Plan) -> str:
     if any(job.resources.gpus for job in plan.jobs.values()):
         left, total = plan.gpu_hours_left, plan.gpu_hours
         lines += [
-            f"- GPU-hours: **{left:,.0f}** to go, {total:,.0f} from scratch ({plan.gpu}{speed})",
+            f"- GPU-hours: **{left:,.0f}** to go, {total:,.0f} from scratch ({escape_inline(plan.gpu)}{speed})",
             f"- on {scheduled.gpus} GPUs: **{format_duration(3600 * scheduled.hours)}**, the GPUs "
             f"{scheduled.busy:.0%} busy; no number of GPUs finishes in less than the critical path, {shortest}",
         ]
@@ -142,7 +142,10 @@ def _stale(plan: Plan) -> str:
     if not plan.stale:
         return ""
     total = sum(item.gpu_hours for item in plan.stale)
-    lines = [f"- `{item.id}`: {'; '.join(item.changes)} ({item.gpu_hours:,.1f} GPU-hours)" for item in plan.stale]
+    lines = [
+        f"- `{item.id}`: {escape_inline('; '.join(item.changes))} ({item.gpu_hours:,.1f} GPU-hours)"
+        for item in plan.stale
+    ]
     if len(lines) > _SHOWN_STALE:
         lines[_SHOWN_STALE:] = [f"- and {len(lines) - _SHOWN_STALE} more"]
     heading = f"## Made under another configuration: {len(plan.stale)} to do again, {total:,.1f} GPU-hours"
@@ -187,7 +190,7 @@ def _listing(plan: Plan) -> str:
                 limit,
                 f"{job.hours:,.2f}",
                 f"{job.gpu_hours:,.1f}",
-                "; ".join(job.sources),
+                escape_inline("; ".join(job.sources)),
             )
         )
     heading = ("job", "state", "GPUs", "CPUs", "GiB", "time limit", "hours", "GPU-hours", "source")
@@ -204,7 +207,7 @@ def _sources(plan: Plan) -> str:
     )
     if not counted:
         return ""
-    lines = [f"- {source} ({count})" for source, count in counted.most_common()]
+    lines = [f"- {escape_markdown(source)} ({count})" for source, count in counted.most_common()]
     heading = "## Sources of the estimates of trainings (number of trainings)"
     return "\n".join([heading, "", *lines])
 

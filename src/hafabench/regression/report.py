@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from hafabench.formatting.markdown import escape_markdown, markdown_table
 from hafabench.formatting.numbers import format_significant
+from hafabench.formatting.text import one_line
 from hafabench.regression.changes import VERDICTS, Change, Changes, failing_verdicts
 
 _HEADER = ("", "metric", "baseline", "candidate", "change", "interval", "detectable", "limit", "method")
@@ -24,7 +25,7 @@ def text(changes: Changes) -> str:
     lines = [
         f"{change.verdict:<11} {_sentence(change)}" for change in changes.changes if change.verdict != "no change"
     ]
-    lines += [f"note        {_printable(note)}" for note in changes.notes]
+    lines += [f"note        {one_line(note)}" for note in changes.notes]
     return "\n".join([*lines, summary(changes)])
 
 
@@ -57,7 +58,7 @@ def junit_of_problems(problems: Sequence[str], name: str) -> str:
     """Return JUnit XML with one test case, whose error is that two folders cannot be compared."""
     suite = ElementTree.Element("testsuite", name=name, tests="1", failures="0", skipped="0", errors="1")
     case = ElementTree.SubElement(suite, "testcase", classname=name, name="comparison")
-    ElementTree.SubElement(case, "error", message=_printable("; ".join(problems)))
+    ElementTree.SubElement(case, "error", message=one_line("; ".join(problems)))
     return _xml(suite)
 
 
@@ -78,8 +79,8 @@ def junit(changes: Changes, name: str, *, strict: bool = False) -> str:
     )
     for change in changes.changes:
         key, message = change.key, f"{change.verdict}: {_sentence(change)}"
-        classname = _printable(f"{key.group}.{key.model}").replace("/", ".")
-        case = ElementTree.SubElement(suite, "testcase", classname=classname, name=key.metric)
+        classname = one_line(f"{key.group}.{key.model}".replace("/", "."))
+        case = ElementTree.SubElement(suite, "testcase", classname=classname, name=one_line(key.metric))
         if change.verdict in failing:
             ElementTree.SubElement(case, "failure", message=message)
         elif change.verdict in skipped:
@@ -101,25 +102,20 @@ def _table(changes: Sequence[Change]) -> str:
     for change in changes:
         method = "; ".join(filter(None, (change.effect.method if change.effect else "", *change.notes)))
         verdict = f"{_MARKS[change.verdict]} {change.verdict}"
-        rows.append((verdict, _printable(str(change.key)), *_numbers(change), _printable(method)))
+        rows.append((verdict, str(change.key), *_numbers(change), method))
     return markdown_table(_HEADER, rows, "llrrrrrrl")
 
 
 def _list(texts: Sequence[str]) -> str:
-    return "\n".join(f"- {escape_markdown(_printable(text))}" for text in texts)
-
-
-def _printable(text: str) -> str:
-    """Return a text from a record or from an error in one line, without characters that XML does not allow."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return "\n".join(f"- {escape_markdown(text)}" for text in texts)
 
 
 def _sentence(change: Change) -> str:
     before, after, difference, interval, detectable, limit = _numbers(change)
     notes = "".join(f"; {note}" for note in change.notes)
     if change.effect is None:
-        return _printable(f"{change.key}: {before} -> {after}{notes}")
-    return _printable(
+        return one_line(f"{change.key}: {before} -> {after}{notes}")
+    return one_line(
         f"{change.key}: {before} -> {after}, {difference} {interval}, limit {limit}, detectable {detectable} "
         f"({change.effect.method}){notes}"
     )

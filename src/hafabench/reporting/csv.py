@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hafabench.formatting.csv import render_csv
 from hafabench.formatting.numbers import format_unrounded
 from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.verdicts import CLAIM_COLUMNS, ClaimVerdict
@@ -51,13 +50,13 @@ def render_table(table: Table) -> str:
             about = (cell.paper, cell.paper_delta, table.scale, table.experiment)
             more = (cell.low, cell.high, cell.paper_mark, cell.delta_low, cell.delta_high)
             rows.append((*place, *ours, *about, *more, list(cell.starting_weights), len(cell.delta_seeds) or None))
-    return _render(_TABLE_COLUMNS, rows)
+    return render_csv(_TABLE_COLUMNS, rows)
 
 
 def render_comparisons(report: Report) -> str:
     """Return one line per comparison; ``seeds`` and ``differences`` are lists separated by spaces."""
     about = (report.experiment.config.scale, report.experiment.name)
-    return _render(_COMPARISON_COLUMNS, [(*_comparison(found), *about) for found in report.comparisons])
+    return render_csv(_COMPARISON_COLUMNS, [(*_comparison(found), *about) for found in report.comparisons])
 
 
 def _comparison(found: Comparison) -> tuple[Any, ...]:
@@ -73,18 +72,4 @@ def _comparison(found: Comparison) -> tuple[Any, ...]:
 def render_claims(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
     """Return one line per claim; several matches or notes are separated by ``; ``."""
     columns = (*CLAIM_COLUMNS, "scale", "experiment")
-    return _render(columns, [row.values() for row in ledger.rows(verdicts)])
-
-
-def _render(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_text(value) for value in row] for row in rows)
-    return buffer.getvalue()
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, list):
-        return "; ".join(value)
-    return format_unrounded(value) if isinstance(value, float) else value
+    return render_csv(columns, [row.values() for row in ledger.rows(verdicts)])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pandas as pd
 from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_path
+from hafabench.formatting.csv import csv_text, text_of_csv
+from hafabench.formatting.text import one_line
 from hafabench.reporting.records import RecordCheck
 from hafabench.results.findings import Finding
 from hafabench.results.record import Record, read_record
@@ -175,7 +177,7 @@ def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
     with atomic_path(parquet) as temporary:
         frame.to_parquet(temporary, index=False)
     with atomic_path(csv) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+        _texts_with(csv_text, frame).to_csv(temporary, index=False, lineterminator="\n")
     return [parquet, csv]
 
 
@@ -197,6 +199,7 @@ def read_frame(path: Path) -> pd.DataFrame:
             frame = pd.read_csv(
                 path, dtype=dtypes, na_values=[""], keep_default_na=False, float_precision="round_trip"
             )
+            frame = _texts_with(text_of_csv, frame)
     except (ValueError, OSError) as error:  # pyarrow's and pandas' parser errors are both of these
         raise UserError(Problem(str(path), "", f"not a readable frame: {_first_line(error)}")) from None
     if set(DTYPES) - set(frame.columns) <= _ADDED and set(frame.columns) <= set(DTYPES):
@@ -276,6 +279,12 @@ def _first_difference(before: _RecordRows, now: _RecordRows) -> str:
     return "their order"
 
 
+def _texts_with(change: Callable[[str], str], frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with every text changed."""
+    texts = frame.select_dtypes(["object", "string"])
+    return frame.assign(**{name: column.map(change, na_action="ignore") for name, column in texts.items()})
+
+
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
@@ -313,11 +322,16 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
             "unit": "step",
             "convention": record.collapse.clause(record.id),
         }
-        return [{**dict.fromkeys(DTYPES), **shared, **outcome}]
-    # CSV does not distinguish an empty text from a missing one, so neither does the frame.
-    return [
-        {**shared, **{k: None if v == "" else v for k, v in metric.model_dump().items()}} for metric in record.metrics
-    ]
+        return [{**dict.fromkeys(DTYPES), **_on_one_line(shared), **outcome}]
+    return [_on_one_line({**shared, **metric.model_dump()}) for metric in record.metrics]
+
+
+def _on_one_line(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose texts are one line each, as pandas reads them back from CSV.
+
+    CSV does not distinguish an empty text from a missing one, so neither does the frame.
+    """
+    return {name: (one_line(value) or None) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _two_scales(scales: Mapping[str, Path]) -> list[Problem]:

@@ -10,39 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hafabench.config.tables import Column
+from hafabench.formatting.latex import MINUS, escape_latex, escape_latex_row
+from hafabench.formatting.text import one_line
 from hafabench.reporting import legend
 from hafabench.reporting.report import Report
 from hafabench.reporting.tables import Table, TableCell
 
-MINUS = "\u2212"
 # A table with more columns is placed in landscape on a separate page, with abbreviated headings.
 UPRIGHT_COLUMNS = 5
 _SHORT = {"counted": "cnt.", "embedded": "emb.", "custom": "cust.", "measured": "meas."}
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",  # the default font encoding has no straight quote
-    "\u2013": "--",
-    "\u2014": "---",
-    "±": r"$\pm$",
-    "\u00d7": r"$\times$",
-    "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$",
-    "¶": r"\textsuperscript{\P}",
-    "§": r"\textsuperscript{\S}",
-    MINUS: "$-$",
-}
 
 
 def files(report: Report) -> dict[Path, str]:
@@ -54,17 +30,6 @@ def files(report: Report) -> dict[Path, str]:
     }
 
 
-def escape(text: str) -> str:
-    """Escape ``text`` so that pdflatex prints it as it is; a character without a glyph becomes its code point."""
-    return "".join(_SPECIAL.get(character) or _letter(character) for character in text)
-
-
-def _letter(character: str) -> str:
-    if character.isascii() or (character.isalpha() and ord(character) < 0x180):
-        return character
-    return f"\\texttt{{U+{ord(character):04X}}}"
-
-
 def render_table(table: Table) -> str:
     """Return one table as a floating environment; the best value of each group and column is bold."""
     # Differences have their own columns, so that the numbers before them can be aligned right.
@@ -73,7 +38,7 @@ def render_table(table: Table) -> str:
     upper, rules, lower, at = [], [], [], 2
     for column, kind in zip(table.columns, table.kinds, strict=True):
         span = 4 if column.delta else 2
-        upper.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(column.header)}}}")
+        upper.append(rf"\multicolumn{{{span}}}{{c}}{{{escape_latex(column.header)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
         # A heading over a number and its difference is aligned left, because its width would otherwise separate them.
         place = "l" if column.delta else "r"
@@ -85,20 +50,20 @@ def render_table(table: Table) -> str:
         lines = []
         for row in block:
             pairs = list(zip(table.columns, row.cells, strict=True))
-            fields = [escape(row.label), *(field for pair in pairs for field in _fields(*pair))]
+            fields = [escape_latex_row(row.label), *(field for pair in pairs for field in _fields(*pair))]
             lines.append("  " + " & ".join(fields) + r" \\")
             if any(cell.interval(column.decimals) for column, cell in pairs):
                 lines.append("  " + "".join(_interval_fields(*pair) for pair in pairs) + r" \\")
         blocks.append("\n".join(lines))
     body = "\n  \\midrule\n".join(blocks)
-    warning = rf"\textbf{{{escape(table.warning)}}} " if table.warning else ""
-    return rf"""% {table.warning or table.scale + " scale"} Made by hafabench; do not edit.
+    warning = rf"\textbf{{{escape_latex(table.warning)}}} " if table.warning else ""
+    return rf"""% {one_line(table.warning) or table.scale + " scale"} Made by hafabench; do not edit.
 % Needs \usepackage{{booktabs,graphicx}}.
 \begin{{table}}[htbp]
   \centering
   \setlength{{\abovecaptionskip}}{{6pt}}
   \setlength{{\belowcaptionskip}}{{6pt}}
-  \caption{{{warning}{escape(table.title)}, {table.as_printed}.}}
+  \caption{{{warning}{escape_latex(table.title)}, {table.as_printed}.}}
   \label{{tab:{table.experiment}-{table.id}}}
   \small\setlength{{\tabcolsep}}{{{3.5 if _wide(table) else 6}pt}}
   \resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
@@ -122,7 +87,7 @@ def render_table(table: Table) -> str:
 def document(report: Report) -> str:
     """Return one document with all tables, numbered as in the paper."""
     config = report.experiment.config
-    experiment, title, scale = config.experiment, config.title, config.scale
+    experiment, title, scale = map(escape_latex, (config.experiment, config.title, config.scale))
     placed = "".join(map(_placed, report.tables.values()))
     return rf"""\documentclass[10pt]{{article}}
 \usepackage[a4paper,margin=18mm]{{geometry}}
@@ -137,7 +102,7 @@ def document(report: Report) -> str:
 % A page that contains only tables is filled from the top.
 \makeatletter\setlength{{\@fptop}}{{0pt}}\makeatother
 \begin{{document}}
-\section*{{\raggedright Tables of experiment {escape(experiment)}: {escape(title)} ({escape(scale)} scale)}}
+\section*{{\raggedright Tables of experiment {experiment}: {title} ({scale} scale)}}
 {placed}\end{{document}}
 """
 
@@ -179,7 +144,7 @@ def _footnote_marks(table: Table) -> dict[str, str]:
     """Return the footnote marks by the subject of their sentence in the legend: letters for columns, or signs."""
     kinds = [*dict.fromkeys(table.kinds), "paper"]
     letters = {kind: rf"\textsuperscript{{{letter}}}" for kind, letter in zip(kinds, "abcd", strict=False)}
-    return letters | {sign: escape(sign) for sign in legend.MARKS}
+    return letters | {sign: escape_latex(sign) for sign in legend.MARKS}
 
 
 def _footnotes(table: Table, marks: dict[str, str]) -> str:
@@ -188,9 +153,9 @@ def _footnotes(table: Table, marks: dict[str, str]) -> str:
         subject, _, text = note.partition(": ")
         if text and subject in marks:
             named = subject not in _SHORT or not _wide(table) or text.startswith(subject)
-            footnotes.append(f"{marks[subject]}~{'' if named else subject + ': '}{escape(text)}")
+            footnotes.append(f"{marks[subject]}~{'' if named else subject + ': '}{escape_latex(text)}")
         else:
-            remarks.append(escape(note))
+            remarks.append(escape_latex(note))
     if any(cell.best or cell.paper_best for row in table.rows for cell in row.cells):
         footnotes.append("Bold: best of its group, as printed. Sizes and costs are never bold.")
     return f"  {_joined(footnotes)}\\par\\smallskip\n  {_joined(remarks)}"
@@ -202,4 +167,4 @@ def _joined(sentences: Sequence[str]) -> str:
 
 def _number(text: str) -> str:
     # A hyphen is too short for a minus sign.
-    return escape(text.replace("-", MINUS))
+    return escape_latex(text.replace("-", MINUS))

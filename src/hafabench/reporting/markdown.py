@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hafabench.config.claims import MIN_EXPLAINED_SHARE
 from hafabench.config.tables import TableLayout
-from hafabench.formatting.markdown import escape_markdown, markdown_table
+from hafabench.formatting.markdown import escape_inline, escape_markdown, markdown_code, markdown_table
 from hafabench.reporting import legend
 from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.static import ConventionFit
@@ -65,7 +65,7 @@ def _without_numbers(report: Report) -> str:
 
 def render_table(table: Table) -> str:
     """Return one table with its heading, warning and legend."""
-    warning = f"**{table.warning}** " if table.warning else ""
+    warning = f"**{escape_inline(table.warning)}** " if table.warning else ""
     caption = f"{warning}{escape_markdown(table.title)}, {table.as_printed}."
     notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
     return f"## {table.place}\n\n{caption}\n\n{_table_grid(table)}\n\n{notes}\n"
@@ -151,7 +151,7 @@ def _claims_grid(verdicts: Sequence[ClaimVerdict]) -> str:
 
 def _claims_legend(ledger: Ledger) -> str:
     file = ledger.claims_file.as_posix()
-    return f"{_CLAIMS_LEGEND}- Tolerances and their reasons, conventions and notes: `{file}`."
+    return f"{_CLAIMS_LEGEND}- Tolerances and their reasons, conventions and notes: {markdown_code(file)}."
 
 
 def _claim_notes(verdicts: Sequence[ClaimVerdict]) -> str:
@@ -229,5 +229,5 @@ _CLAIMS_LEGEND = (
 
 def _subtitle(report: Report) -> str:
     config = report.experiment.config
-    warnings = "".join(f"\n\n**{escape_markdown(sentence)}.**" for sentence in report.different_data)
+    warnings = "".join(f"\n\n**{escape_inline(sentence)}.**" for sentence in report.different_data)
     return f"{escape_markdown(config.title)}, {config.scale} scale.{warnings}"

@@ -121,8 +121,8 @@ def job_id(rule: str, subject: str = "") -> str:
 
 
 def hafabench_command(experiment: Experiment, *words: str) -> str:
-    """The command line of ``hafabench`` for an experiment."""
-    return " ".join(["hafabench", *words, _experiment_option(experiment)])
+    """The command line of ``hafabench`` for an experiment, quoted for the shell."""
+    return " ".join([shlex.join(["hafabench", *words]), _experiment_option(experiment)])
 
 
 def path_argument(path: Path) -> str:

@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from hafabench.formatting.text import one_line
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
@@ -48,6 +50,8 @@ _STYLE: dict[RcKeyType, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
+    # Names are no formulas.
+    "text.parse_math": False,
     "text.color": PALETTE["ink"],
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -150,14 +154,14 @@ def make_chart(name: str, figure: Figure, description: str, tooltips: Mapping[st
     for element in root.iter():
         if element.get("id") in (tooltips or {}):
             title = ElementTree.Element(f"{{{_SVG}}}title")
-            title.text = (tooltips or {})[element.attrib["id"]]
+            title.text = one_line((tooltips or {})[element.attrib["id"]])
             element.insert(0, title)
     _prefix_ids(root, f"{name}-")
     width, height = (float(size) for size in root.attrib["viewBox"].split()[2:])
     root.set("width", f"{width:g}")
     root.set("height", f"{height:g}")
     root.set("role", "img")
-    root.set("aria-label", description)
+    root.set("aria-label", one_line(description))
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
     return Chart(name, description, ElementTree.tostring(root, encoding="unicode"), width, height)
 
@@ -187,7 +191,7 @@ def compose_figure(rows: Sequence[Sequence[Chart]], *, heading: str, empty: str)
         heading: A line above the charts; it may be empty.
         empty: The sentence that a figure without charts shows.
     """
-    text = heading if rows else empty
+    text = one_line(heading if rows else empty)
     width = max([sum(chart.width + _GAP for chart in row) for row in rows], default=WIDTH) + _GAP
     root = ElementTree.Element(f"{{{_SVG}}}svg", {"role": "img"})
     ElementTree.SubElement(root, f"{{{_SVG}}}title").text = text

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from hafabench.config.recipes import TASKS
+from hafabench.formatting.text import one_line
 from hafabench.reporting.charts.chart import PALETTE, Chart, make_chart, new_figure
 from hafabench.reporting.comparisons import Comparison
 
@@ -53,7 +54,8 @@ def _draw_row(axes: Axes, row: int, comparison: Comparison) -> None:
         error = [[paired.difference - paired.low], [paired.high - paired.difference]]
         axes.errorbar(paired.difference, row + 0.3, xerr=error, color=_MEAN, linewidth=2, capsize=3)
     axes.plot(paired.difference, row + 0.3, "D", color=_MEAN, markersize=5.5, gid=f"row{row}")
-    label = f"{comparison.label} against {comparison.baseline_label}\n{comparison.header}: {comparison.verdict}"
+    models = one_line(f"{comparison.label} against {comparison.baseline_label}")
+    label = f"{models}\n{one_line(comparison.header)}: {comparison.verdict}"
     background = {"facecolor": PALETTE["bg"], "edgecolor": "none", "pad": 1}
     axes.text(0, row - 0.26, label, transform=axes.get_yaxis_transform(), va="center", bbox=background)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+from hafabench.formatting.text import one_line
 from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.verdicts import ClaimVerdict
 from hafabench.reporting.csv import render_claims
@@ -17,7 +18,7 @@ def to_text(ledger: Ledger, verdicts: Sequence[ClaimVerdict]) -> str:
     fields = [(v.claim.locator, v.claim.text_with_unit, v.verdict) for v in verdicts]
     widths = [max(map(len, column)) for column in zip(*fields, strict=True)]
     lines = [
-        f"{locator:{widths[0]}}  {printed:>{widths[1]}}  {name:{widths[2]}}  {verdict.because}"
+        f"{locator:{widths[0]}}  {printed:>{widths[1]}}  {name:{widths[2]}}  {one_line(verdict.because)}"
         for (locator, printed, name), verdict in zip(fields, verdicts, strict=True)
     ]
     totals = ", ".join(f"{count} {name}" for name, count in ledger.totals().items())

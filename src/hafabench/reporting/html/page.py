@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hafabench import __version__
 from hafabench.cluster.costs import COLUMNS, AccountingRecord, cost_rows
+from hafabench.formatting.text import printable
 from hafabench.reporting import legend
 from hafabench.reporting.comparisons import COMPARISON_HEADER, how_to_read
 from hafabench.reporting.html.claims import ClaimGroup, claim_groups
@@ -22,6 +25,7 @@ from hafabench.reporting.report import Report
 from hafabench.results.findings import Finding
 from hafabench.runs.jobs import hafabench_command
 from hafabench.runs.paths import picture_index
+from hafabench.runs.snakemake import workflow_command
 
 # A page contains the SHA-256 of itself with zeros in the place of its digits.
 _NO_DIGEST = "0" * 64
@@ -131,7 +135,12 @@ def render(page: Page) -> str:
     """Return the page as one HTML file; the same page gives the same bytes."""
     loader = PackageLoader("hafabench.reporting.html", "templates")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        finalize=_visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     style, _, _ = loader.get_source(environment, "style.css")
     text = environment.get_template("report.html.j2").render(
@@ -139,11 +148,18 @@ def render(page: Page) -> str:
         digest=_NO_DIGEST,
         report=page.report,
         style=Markup(style),
+        command=partial(hafabench_command, page.report.experiment),
+        whole_workflow=workflow_command(page.report.experiment),
         no_comparison=legend.NO_COMPARISON,
         comparison_header=COMPARISON_HEADER,
         how_to_read=how_to_read(len(page.report.comparisons)),
     )
     return text.replace(_NO_DIGEST, _digest(text), 1)
+
+
+def _visible(value: Any) -> Any:
+    """Return a text in which control characters are visible; HTML allows none of them."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _costs(record: AccountingRecord) -> Costs:
