@@ -1,1 +1,1 @@
-"""Formatting of numbers, durations and Markdown tables for every page, message and report."""
+"""Formatting of numbers and durations, and escaping of texts, for every page, message and report."""

@@ -11,9 +11,9 @@ from hafabench.formatting.text import one_line
 
 _ALIGNMENTS = {"l": "left", "r": "right"}
 # GitHub also reads formulas between dollar signs. A bracket ends a link only in front of its target.
-_SPECIAL = re.compile(r"[\\|*_<>`~$]|\](?=[(\[:])|&(?=#?\w+;)")
+_SPECIAL = re.compile(r"[\\|*_<`~$]|\](?=[(\[:])|&(?=#?\w+;)")
 # What begins a heading, a list, a rule, a task or a definition.
-_BLOCK = re.compile(r"^(\d*)([-#+=\[]|(?<=\d)[.)])")
+_BLOCK = re.compile(r"^(\d*)([-#+=>\[]|(?<=\d)[.)])")
 
 
 def markdown_table(
