@@ -48,13 +48,10 @@ def experiment(workspace, monkeypatch) -> Path:
     shrink(content)
     content["train"] = {"classification": ["resnet18"]}
     content["seeds"] = [0, 1]
-    content["overrides"] = [
-        {
-            "runs": "classification/*",
-            "why": "a test",
-            "set": {"epochs": EPOCHS, "warmup_epochs": 0, "batch_size": 10, "checkpoint_every": 5, "log_every": 1},
-        }
-    ]
+    # The overrides of dense runs match nothing in this experiment.
+    content["overrides"] = [entry for entry in content["overrides"] if entry["runs"] == "classification/*"]
+    steps = {"epochs": EPOCHS, "checkpoint_every": 5, "log_every": 1, "workers": 0}
+    content["overrides"].append({"runs": "classification/*", "why": "a test", "set": steps})
     path = workspace / "digits.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     monkeypatch.chdir(workspace)

@@ -14,7 +14,7 @@ import psutil
 
 from hafabench.formatting.durations import format_duration
 from hafabench.runs.attempts import AS_JOB
-from hafabench.runs.lease import EXPIRES_S, Holder, holder_of
+from hafabench.runs.lease import Holder, holder_of, is_held
 from hafabench.runs.run import Run
 
 PROGRAM = "hafabench"
@@ -93,8 +93,7 @@ def remote_jobs(runs: Iterable[Run]) -> list[RemoteJob]:
         about = holder_of(run.folder)
         if about is None or about[0].is_here or about[0].slurm_job is not None:
             continue
-        # The clocks of a file system and of this machine may differ, in both directions.
-        if abs(time.time() - about[1]) < EXPIRES_S:
+        if is_held(run, about[0].verb):
             found.append(RemoteJob(run.id, about[0]))
     return found
 

@@ -18,6 +18,7 @@ from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.text import one_line
 from hafabench.runs.jobs import Job, JobList
+from hafabench.runs.lease import holder_of
 from hafabench.runs.snakemake import driver_processes, is_locked, jobs_by_comment
 from hafabench.runs.state import FRESH_S, JobState, RunState, job_states
 from hafabench.runs.verified_data import data_of, different_data
@@ -25,7 +26,7 @@ from hafabench.runs.verified_data import data_of, different_data
 ORDER = ("running", "queued", "failed", "interrupted", "stale", "collapsed", "to do", "done")
 # The last attempt has ended, and the job is not done.
 _UNSUCCESSFUL = ("failed", "interrupted")
-# Shown instead of a node for a job that was started by the local executor or by hand.
+# Shown instead of a node for a job outside Slurm whose process is not known.
 OUTSIDE = "without a Slurm job"
 
 
@@ -130,13 +131,20 @@ def _status(state: JobState, queued: QueuedJob | None) -> JobStatus:
             detail = f"{queued.state.lower()}; {detail}"
         return JobStatus(job, "running", detail, queued.node, queued.id)
     if state.state == "running":
-        return JobStatus(job, "running", running or (progress(training) if training is not None else ""), OUTSIDE)
+        detail = running or (progress(training) if training is not None else "")
+        return JobStatus(job, "running", detail, _process(job))
     if state.state == "interrupted":
         detail = progress(training) if training is not None else "ended without an error message"
         return JobStatus(job, "interrupted", detail, log=state.log)
     if state.state == "failed":
         return JobStatus(job, "failed", state.last_line, log=state.log)
     return JobStatus(job, state.state, "; ".join(state.changes))
+
+
+def _process(job: Job) -> str:
+    """Where a job runs that is not in Slurm's queue, as far as it is known."""
+    found = holder_of(job.run.folder) if job.run is not None else None
+    return str(found[0]) if found is not None else OUTSIDE
 
 
 def progress(state: RunState) -> str:
@@ -163,7 +171,7 @@ def _driver(folder: Path) -> str:
     if is_locked(folder):
         return (
             "the folder is locked and no driver runs on this machine; if none runs on another machine either, "
-            "continue with `hafabench cluster recover`"
+            "continue with `hafabench cluster recover`, which looks for jobs that still run, and do not unlock it"
         )
     return "no driver runs here"
 

@@ -278,6 +278,23 @@ def holder_of(folder: Path) -> tuple[Holder, float] | None:
     return (look[0], look[1] / 1e9) if look is not None and look[0] is not None else None
 
 
+def is_held(run: Run, verb: Verb) -> bool:
+    """Return whether a process holds the lease of a run for ``verb`` and seems to run.
+
+    It is certain for processes of this machine. Those of other machines seem to run for `EXPIRES_S` seconds after
+    their last renewal, if the clock of the file system agrees with that of this machine.
+
+    Args:
+        run: The run.
+        verb: What the process does.
+    """
+    found = holder_of(run.folder)
+    if found is None or found[0].verb != verb:
+        return False
+    holder, renewed = found
+    return holder.runs if holder.is_here else abs(time.time() - renewed) < EXPIRES_S
+
+
 def _look(folder: Path, number: int) -> tuple[Holder | None, int] | None:
     """Return the holder of a lease and the time of its file; None if it does not exist."""
     path = _path(folder, number)

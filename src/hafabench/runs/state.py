@@ -23,6 +23,7 @@ from hafabench.runs.attempts import Attempt, last_attempt
 from hafabench.runs.estimates import total_steps
 from hafabench.runs.fingerprints import fingerprint
 from hafabench.runs.jobs import Job, JobList
+from hafabench.runs.lease import is_held
 from hafabench.runs.paths import CONFIGURATION, STATE_SUMMARY
 from hafabench.runs.run import Run
 from hafabench.runs.snakemake import slurm_log
@@ -290,6 +291,8 @@ def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: floa
     """Add how the last attempt ended, or that it runs, for a job that is not done."""
     job, training = state.job, state.run if state.job.rule == "train_run" else None
     attempt = last_attempt(job.log, slurm_log(job))
+    if fresh_s and job.run is not None and is_held(job.run, "train" if training is not None else "evaluate"):
+        return replace(state, attempt="running")
     if training is not None:
         is_growing = training.is_begun and _is_fresh(training.run.history, fresh_s)
         if is_growing and (attempt is None or attempt.may_run):

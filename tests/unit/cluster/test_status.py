@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hafabench.cluster.status import experiment_status, render, render_failed
 from hafabench.config.experiment import load_experiment
 from hafabench.files import write_text
 from hafabench.runs.jobs import JobList
+from hafabench.runs.lease import take, this_process
 from hafabench.runs.run import expand
 from tests.support.experiments import evaluated, fixed_length
 from tests.support.slurm_commands import COMMENT, RecordedCommands, squeue, squeue_line
@@ -61,6 +63,21 @@ def test_live_jobs_are_the_workflows_of_this_folder(tmp_path):
     jobs = live_jobs(tmp_path, answers)
     assert [(job.id, job.state, job.is_pending) for job in jobs] == [("9", "RUNNING", False), ("12", "PENDING", True)]
     assert "--me" in answers.calls[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [({}, "running"), ({"began": 1.0}, "interrupted"), ({"verb": "evaluate"}, "interrupted")],
+    ids=["it runs", "it has ended", "it is evaluated"],
+)
+def test_a_training_with_a_lease_runs_even_if_it_has_been_silent_for_long(digits, tiny, change, state):
+    begin(tiny)
+    holder = replace(this_process("train"), **change)
+    take(tiny.folder, tiny.id, holder)
+    (found,) = (one for one in experiment_status(digits, runner=squeue()).jobs if one.job.id == f"train_run {RUN}")
+    assert found.state == state
+    if state == "running":
+        assert found.node == f"process {os.getpid()} on {holder.host}"
 
 
 def test_running_and_queued_jobs(digits, tiny, tmp_path):
