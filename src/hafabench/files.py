@@ -188,11 +188,15 @@ def _exchange(first: Path, second: Path, spare: Path) -> None:
         spare.rename(first)
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path, *, of_all_machines: bool = False) -> None:
     """Remove the temporary files and folders that killed processes left next to ``path`` when they wrote it.
 
     Those of processes that still run, and of processes of other machines, are kept. If a process was killed while it
     replaced a folder, the old folder is moved back.
+
+    Args:
+        path: The file or folder.
+        of_all_machines: Whether those of other machines are removed too. Nobody else may write to ``path`` then.
     """
     name = _temporary_pattern(re.escape(path.name))
     try:
@@ -201,7 +205,10 @@ def remove_leftovers(path: Path) -> None:
         return
     for entry in entries:
         found = name.fullmatch(entry)
-        if found is None or (found[1] or _machine()) != _machine() or _runs(int(found[2])):
+        if found is None:
+            continue
+        is_here = found[1] in (None, _machine())
+        if _runs(int(found[2])) if is_here else not of_all_machines:
             continue
         leftover = path.with_name(entry)
         with suppress(OSError):

@@ -9,7 +9,7 @@ import pytest
 
 from hafabench import files
 from hafabench.errors import UserError
-from hafabench.files import atomic_folder, atomic_path, other_files, remove_made, write_text
+from hafabench.files import atomic_folder, atomic_path, other_files, remove_leftovers, remove_made, write_text
 
 
 def is_made(path: Path) -> bool:
@@ -121,6 +121,13 @@ def test_what_running_processes_and_other_machines_write_is_kept(tmp_path):
     fill(tmp_path, *kept)
     write_text(tmp_path / "a.json", "new")
     assert names_in(tmp_path) == sorted(["a.json", *kept])
+
+
+def test_who_writes_alone_removes_what_other_machines_left(tmp_path):
+    kept = [f".a.json.{os.getppid()}.tmp", f".b.json.00000000.{dead_process()}.tmp"]
+    fill(tmp_path, *kept, f".a.json.00000000.{os.getppid()}.tmp", f".a.json.{dead_process()}.tmp")
+    remove_leftovers(tmp_path / "a.json", of_all_machines=True)
+    assert names_in(tmp_path) == sorted(kept)
 
 
 def test_a_left_folder_is_removed_and_a_half_replaced_one_moved_back(tmp_path):

@@ -28,10 +28,12 @@ from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler,
 from hafabench.engines.trained import collapse_of, identity, is_trained, read_final
 from hafabench.engines.training_state import STATE, TrainingState
 from hafabench.errors import Problem, UserError
+from hafabench.files import remove_leftovers
 from hafabench.models.checkpoints.storage import is_finite
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Collapse
 from hafabench.runs.lease import Lease, hold
+from hafabench.runs.paths import STATE_SUMMARY
 from hafabench.runs.run import Run
 from hafabench.runs.state import store_configuration
 
@@ -280,6 +282,10 @@ def run_training(run: Run, trainer: Callable[[Run, World, StopRequest, Lease | N
         joined_world() as world,
         deterministic(world.device),
     ):
+        if lease is not None:
+            for path in (run.checkpoint, run.kept_checkpoint, run.work / STATE, run.work / STATE_SUMMARY):
+                # A job that was killed on another node can write no more, because this process has the lease.
+                remove_leftovers(path, of_all_machines=True)
         if world.share("trained" if lease is not None and _is_trained(run, lease) else ""):
             return
         inherited = _collapse_of_parent(run)
