@@ -7,6 +7,7 @@ files of other programs are kept and listed. ``--keep-data`` keeps the data.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from pathlib import Path
@@ -16,8 +17,9 @@ from hafabench.config.experiment import Experiment, load_experiment
 from hafabench.data import manifest
 from hafabench.engines.training_state import STATE
 from hafabench.errors import UserError
-from hafabench.files import final_path, remove_made
-from hafabench.results.record import EVALUATION, is_output, outputs_beside
+from hafabench.files import IsMade, final_path, remove_made
+from hafabench.results.predictions import made_outputs
+from hafabench.results.record import EVALUATION, outputs_beside, predictions_beside
 from hafabench.runs.experiment_file import check_experiment_file
 from hafabench.runs.jobs import JobList
 from hafabench.runs.lease import LEASE_FILES
@@ -44,10 +46,16 @@ def clean(experiment: Experiment, *, keep_data: bool = False) -> list[Path]:
     check_experiment_file(experiment)
     patterns = list(_patterns(experiment))
 
+    @functools.cache
+    def made_outputs_of(run: Path) -> IsMade:
+        return made_outputs(predictions_beside(experiment.results / run / EVALUATION))
+
     def is_result(path: Path) -> bool:
         name = final_path(path)
-        is_in_outputs = len(name.parts) == 5 and name.parent.name == outputs_beside(Path(EVALUATION)).name
-        return any(p.fullmatch(name.as_posix()) for p in patterns) or (is_in_outputs and is_output(name))
+        if len(name.parts) == 5 and name.parent.name == outputs_beside(Path(EVALUATION)).name:
+            # Outputs are removed before the predictions, which tell what belongs to them.
+            return made_outputs_of(name.parents[1])(Path(name.name))
+        return any(pattern.fullmatch(name.as_posix()) for pattern in patterns)
 
     kept = remove_made(experiment.results, is_result)
     for dataset in experiment.config.datasets.values() if not keep_data else ():

@@ -12,8 +12,9 @@ from hafabench.errors import Problem, UserError
 from hafabench.files import remove_made, sha256_of
 from hafabench.models.checkpoints.storage import expect_meta
 from hafabench.results.machine import this_machine
+from hafabench.results.predictions import made_outputs
 from hafabench.results.provenance import Stopwatch, device_fields
-from hafabench.results.record import Record, StartingFile, is_output, write_record
+from hafabench.results.record import Record, StartingFile, write_record
 from hafabench.runs.lease import Lease, hold
 from hafabench.runs.run import Run
 from hafabench.runs.verified_data import data_changes
@@ -51,6 +52,7 @@ def _record_evaluation(experiment: Experiment, run: Run, lease: Lease | None, ke
         )
     collapse = collapse_of(content)
     check = lease.check if lease is not None else (lambda: None)
+    is_made = made_outputs(run.predictions)
     listing_digest = None
     if collapse is None:
         listing_digest = compared_digest(run.dataset, "val", run.dataset_report)
@@ -62,7 +64,7 @@ def _record_evaluation(experiment: Experiment, run: Run, lease: Lease | None, ke
         run.predictions.unlink(missing_ok=True)
     if collapse is not None or not keep_outputs:
         # Those of an earlier evaluation do not belong to the new record.
-        remove_made(run.outputs, is_output)
+        remove_made(run.outputs, is_made)
     record = Record(
         experiment=experiment.name,
         scale=experiment.config.scale,

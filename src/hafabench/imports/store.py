@@ -17,11 +17,11 @@ from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
 from hafabench.files import remove_made, sha256_of
 from hafabench.imports.imported import Import, ImportedMetric
+from hafabench.results.predictions import made_outputs
 from hafabench.results.record import (
     ImportSource,
     Provenance,
     Record,
-    is_output,
     outputs_beside,
     predictions_beside,
     read_record,
@@ -83,8 +83,8 @@ def store_records(experiment: Experiment, records: Sequence[Record], *, replace:
         replaced = tuple(other for other in clashes[path] if other != path)
         for other in replaced:
             other.unlink()
+            remove_made(outputs_beside(other), made_outputs(predictions_beside(other)))
             predictions_beside(other).unlink(missing_ok=True)
-            remove_made(outputs_beside(other), is_output)
         stored.append(Stored(path, record, replaced, _is_measured(experiment, record)))
     return stored
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hafabench.errors import Problem, UserError
-from hafabench.files import atomic_path, sha256_of
+from hafabench.files import IsMade, atomic_path, sha256_of
+from hafabench.results.record import is_output
 
 # COCO's: IoU 0.50, 0.55 ... 0.95; areas all, small, medium, large; recalls 0, 0.01 ... 1.
 THRESHOLDS, SIZES, RECALLS = 10, 4, np.linspace(0, 1, 101)
@@ -285,6 +286,20 @@ def read_predictions(path: Path, sha256: str | None = None) -> Predictions:
     except (*_UNREADABLE, OSError) as error:
         raise UserError(Problem(str(path), "", f"not readable predictions: {error}")) from None
     return found
+
+
+def made_outputs(predictions: Path) -> IsMade:
+    """Return what tells whether an evaluation wrote a file of its folder of detections or label maps.
+
+    Args:
+        predictions: The predictions of the evaluation, whose names of images are those of the label maps. If they
+            cannot be read, every PNG file counts.
+    """
+    try:
+        images = {Path(str(name)).stem for name in read_predictions(predictions).images}
+    except UserError:
+        return is_output
+    return lambda path: is_output(path) and (path.suffix != ".png" or path.stem in images)
 
 
 def _expect(condition: bool | np.bool_, what: str) -> None:

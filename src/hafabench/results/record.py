@@ -299,8 +299,10 @@ def outputs_beside(record: Path) -> Path:
 
 
 def is_output(path: Path) -> bool:
-    """Whether an evaluation writes a file of this name, relative to the folder, to the folder `outputs_beside`."""
-    return path.suffix == ".png" or path.name in ("detections.bbox.json", "detections.segm.json")
+    """Whether an evaluation may write a file of this name, relative to the folder, to the folder `outputs_beside`."""
+    return len(path.parts) == 1 and (
+        path.suffix == ".png" or path.name in ("detections.bbox.json", "detections.segm.json")
+    )
 
 
 def is_record(path: Path) -> bool:

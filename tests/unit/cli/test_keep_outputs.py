@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.files import atomic_folder
 from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.results.predictions import Areas, write_predictions
 from hafabench.results.record import Metric, is_output
 from hafabench.runs.run import expand
 
@@ -69,6 +71,19 @@ def test_a_file_of_the_user_among_outputs_is_kept(experiment, keep):
     assert done.exit_code == (1 if keep else 0)
     assert not keep or "did not make notes.txt" in str(done.exception)
     assert [path.name for path in run.outputs.iterdir()] == ["notes.txt"]
+
+
+def test_a_picture_of_the_user_among_label_maps_is_kept(experiment):
+    run = expand(experiment)[RUN]
+    save_checkpoint(run.checkpoint, {"state_dict": {}, "meta": {"run": run.id, "fingerprint": run.fingerprint}})
+    areas = np.zeros((2, 3), dtype=np.int64)
+    write_predictions(run.predictions, Areas(np.array(["0.jpg", "a.b.jpg"]), areas, areas, areas))
+    run.outputs.mkdir()
+    for name in ("0.png", "a.b.png", "mine.png"):
+        (run.outputs / name).touch()
+    done = CliRunner().invoke(cli, ["evaluate", RUN, "-e", str(experiment.file)])
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in run.outputs.iterdir()] == ["mine.png"]
 
 
 def test_outputs_of_other_weights_are_beside_the_imported_record_and_replaced_with_it(experiment):

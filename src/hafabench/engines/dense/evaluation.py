@@ -19,7 +19,7 @@ from hafabench.engines.sampling import batches
 from hafabench.engines.trained import load_trained
 from hafabench.files import atomic_folder
 from hafabench.models.checkpoints.storage import Fill
-from hafabench.results.predictions import write_predictions
+from hafabench.results.predictions import made_outputs, write_predictions
 from hafabench.results.record import Metric, is_output
 from hafabench.runs.run import Run
 
@@ -50,7 +50,8 @@ def evaluate(
     """
     mm = load_mm()
     recipe = dense_recipe(run)
-    with mm.scope(run.task), atomic_folder(outputs, is_output) if outputs is not None else nullcontext() as folder:
+    is_made = made_outputs(keep) if keep is not None else is_output
+    with mm.scope(run.task), atomic_folder(outputs, is_made) if outputs is not None else nullcontext() as folder:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_trained(run, checkpoint, fill).to(device)
         dataset = load_dataset(run, "val")
