@@ -400,7 +400,7 @@ EDITS = {
     "a lower value": (top1_of(value=1.0), "top1 of pvt_tiny_hafa is 1 %, but 70 % by its predictions"),
     "a value above 100": (top1_of(value=101.0), "top1 of pvt_tiny_hafa is 101 %"),
     "a negative value": (top1_of(value=-5.0), "top1 of pvt_tiny_hafa is -5 %"),
-    "no finite value": (top1_of(value=float("nan")), "finite number, found nan"),
+    "no finite value": (top1_of(value=float("nan")), "metrics[0].value: "),
     "true": (top1_of(value=True), "metrics[0].value: "),
     "another unit": (top1_of(value=0.7, unit="fraction"), "metrics[0].unit: expected '%' for top1, found 'fraction'"),
     "another seed": (top1_of(seed=1), "metrics[0].seed: expected 0 at this path, found 1"),
