@@ -2,39 +2,49 @@
 import functools
 import subprocess
 
-from hafabench.files import sha256_of
+from snakemake.settings.types import RerunTrigger
+
 from hafabench.runs.snakemake import (
     RESOURCE_NAMES,
     can_be_input,
+    decide_reruns,
     executor_resources,
     launcher,
     site_resources,
     submission_problems,
 )
+from hafabench.runs.state import output_states
+
+
+@functools.cache
+def reruns():
+    """What this driver runs again. The states of the jobs decide, in place of Snakemake's own triggers."""
+    found = decide_reruns(JOBS, output_states(JOBS), workflow.dag_settings)
+    # The graph is being built when the first input function is called. It looks at forced files when it is complete.
+    workflow.dag.forcefiles.update(found.forced)
+    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+    return found
 
 
 def inputs_of(rule):
     """The inputs of a rule's jobs that Snakemake can name."""
-    return lambda wildcards: list(
-        filter(can_be_input, JOBS.find(rule, wildcards).inputs)
-    )
 
+    def inputs(wildcards):
+        job = JOBS.find(rule, wildcards)
+        if workflow.is_main_process:
+            return reruns().inputs(job, ancient)
+        return list(filter(can_be_input, job.inputs))
 
-def other_inputs_of(rule):
-    """The digests of the other inputs of a rule's only job, as parameters: a changed file repeats the job."""
-    others = [path for path in JOBS.find(rule).inputs if not can_be_input(path)]
-    return {"other_inputs": list(map(sha256_of, others))} if others else {}
+    return inputs
 
 
 def fingerprint_of(rule):
-    """The fingerprints of a rule's jobs. A job is repeated when its fingerprint changes, even if no file changes."""
+    """The fingerprints of a rule's jobs, for Snakemake's metadata."""
     return lambda wildcards: JOBS.find(rule, wildcards).fingerprint
 
 
 def command_of(rule):
-    """The commands of a rule's jobs. Snakemake does not compare parameters that take ``resources``, used or not, so
-    another command line for the same computation does not repeat a job.
-    """
+    """The commands of a rule's jobs. Snakemake does not store parameters that take ``resources``, used or not."""
     return lambda wildcards, resources: JOBS.find(rule, wildcards).command
 
 

@@ -1,5 +1,7 @@
 rule prepare_dataset:
     """Generate the data set if the experiment defines a generator, and verify it."""
+    input:
+        inputs_of("prepare_dataset"),
     output:
         RULES["prepare_dataset"].outputs,
     log:

@@ -1,5 +1,7 @@
 rule count_complexity:
     """Count parameters and multiply-accumulates of every model that the tables need for one task."""
+    input:
+        inputs_of("count_complexity"),
     output:
         RULES["count_complexity"].outputs,
     log:
@@ -15,6 +17,8 @@ rule count_complexity:
 
 rule count_conventions:
     """Count every model of the tables part by part, for any convention of a printed figure."""
+    input:
+        inputs_of("count_conventions"),
     output:
         RULES["count_conventions"].outputs,
     log:
@@ -30,6 +34,8 @@ rule count_conventions:
 
 rule measure_latency:
     """Time the models of one group against their baseline, interleaved in one process on an idle machine."""
+    input:
+        inputs_of("measure_latency"),
     output:
         RULES["measure_latency"].outputs,
     log:

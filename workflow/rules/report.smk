@@ -44,7 +44,7 @@ rule write_report:
     resources:
         **resources_of("write_report"),
     params:
-        **other_inputs_of("write_report"),
+        fingerprint=fingerprint_of("write_report"),
         command=command_of("write_report"),
     shell:
         "{params.command} 2>&1 | tee {log:q}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hafabench.cli.options import attempt, experiment_option, load, set_threads
+from hafabench.cli.options import attempt, experiment_option, load, report_left_out, set_threads
 from hafabench.config.verdicts import VERDICTS
 
 FORMATS = ("text", "markdown", "csv", "json")
@@ -44,14 +44,16 @@ def claims(experiment: Path, static: bool, verdict: tuple[str, ...], style: str)
     from hafabench.measure.counts import read_or_count
     from hafabench.reporting.claims.output import FORMATS as RENDERERS
     from hafabench.reporting.frame import empty_frame, read_frame
-    from hafabench.reporting.report import Report
+    from hafabench.reporting.report import Report, report_of
     from hafabench.runs.paths import frame_files
 
     loaded = load(experiment)
     file, _ = frame_files(loaded)
     frame = read_frame(file) if file.is_file() and not static else empty_frame()
-    ledger = Report(loaded, frame, read_or_count(loaded, _report_progress)).ledger
-    ledger = ledger.static_only() if static else ledger
+    counted = read_or_count(loaded, _report_progress)
+    report = Report(loaded, frame, counted) if static else report_of(loaded, frame, counted)
+    report_left_out(report)
+    ledger = report.ledger.static_only() if static else report.ledger
     shown = [found for found in ledger.verdicts if not verdict or found.verdict in verdict]
     click.echo(RENDERERS[style](ledger, shown).rstrip("\n"))
 

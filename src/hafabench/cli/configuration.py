@@ -67,7 +67,10 @@ def models() -> None:
 def runs(experiment: Path) -> None:
     """List the runs of an experiment with fingerprint and state."""
     from hafabench.runs.run import expand
-    from hafabench.runs.state import run_state
+    from hafabench.runs.state import run_states
 
-    for run in expand(load(experiment)).values():
-        click.echo(f"{run.fingerprint}  {run_state(run).state:11}  {run.id}")
+    states = run_states(expand(load(experiment)).values())
+    width = max(map(len, states), default=0)
+    for name, state in states.items():
+        changes = "; ".join(state.changes)
+        click.echo(f"{state.run.fingerprint}  {state.state:11}  {name:{width}}  {changes}".rstrip())

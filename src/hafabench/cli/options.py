@@ -16,6 +16,7 @@ from hafabench.config.shipped import own_or_shipped
 
 if TYPE_CHECKING:
     from hafabench.config.experiment import Experiment
+    from hafabench.reporting.report import Report
 
 DEFAULT_EXPERIMENT = "digits"
 
@@ -96,6 +97,13 @@ def attempt(experiment: Experiment, rule: str, subject: str = "") -> Iterator[No
     job = jobs.get(identifier) or jobs.optional[identifier]
     with logged_attempt(job.id, job.fingerprint):
         yield
+
+
+def report_left_out(report: Report) -> None:
+    """Name the records in the frame of a report that are left out because they do not belong to its experiment."""
+    for reason, ids in report.not_shown.items():
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        click.echo(f"left out: {', '.join(ids[:3])}{more}: {reason}", err=True)
 
 
 def load(experiment: Path):

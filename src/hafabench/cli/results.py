@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hafabench.cli.options import attempt, experiment_option, load
+from hafabench.cli.options import attempt, experiment_option, load, report_left_out
 
 
 @click.command()
@@ -52,6 +52,7 @@ def report(experiment: Path, partial: bool) -> None:
         built = build_report(loaded, partial=partial)
         built = replace(built, audit=tuple(audit_records(loaded)))
         write_report(built)
+    report_left_out(built)
     reports = built.experiment.reports
     click.echo(f"report: {page_file(built)}")
     layouts = built.experiment.table_layouts

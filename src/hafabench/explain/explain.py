@@ -83,7 +83,9 @@ class Explainer:
         models = {place.row.model, place.row.baseline}
         states = [self._run_state(run) for run in jobs.runs.values() if _is_behind(run, place, models)]
         known = {state.run.record: state.record for state in states}
-        records = _cell_records(experiment, place, known, self._fingerprints)
+        stale = {state.run.record for state in states if state.state == "stale" and state.record is not None}
+        allowed = {path: mark for path, mark in self._fingerprints.items() if path not in stale}
+        records = _cell_records(experiment, place, known, allowed)
         report = self._report(records)
         # The difference needs the baseline's runs, but the explanation of a cell's value does not show them.
         states = [state for state in states if state.run.model.name in place.models]
@@ -124,7 +126,8 @@ class Explainer:
 
     def _run_state(self, run: Run) -> RunState:
         if run.id not in self._run_states:
-            self._run_states[run.id] = run_state(run)
+            parent = self._run_state(run.parent) if run.parent is not None else None
+            self._run_states[run.id] = run_state(run, parent)
         return self._run_states[run.id]
 
     def _report(self, records: Mapping[Path, Record]) -> Report:
@@ -149,7 +152,7 @@ def _cell_records(
         experiment: The experiment.
         place: The cell.
         known: The records of its runs, by file; None if a record is missing or cannot be read.
-        fingerprints: Every record that the experiment may have, with the fingerprint that it has to carry.
+        fingerprints: Every record that may be used, with the fingerprint that it has to carry.
     """
     column = place.column
     wanted = set(known)

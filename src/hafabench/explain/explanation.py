@@ -22,7 +22,7 @@ class Value:
         delta, delta_interval: Difference from the baseline, and its confidence interval.
         by_seed: The value of each seed, by model and seed (or ``unknown``).
         mark: ``measured``, ``measured from published weights``, ``counted``, ``imported``, ``collapsed``, ``failed``
-            or ``not run``.
+            ``stale`` or ``not run``.
         paper, paper_delta: The paper's value and difference; ``paper_printed`` shows both as the paper prints them.
     """
 

@@ -112,7 +112,7 @@ def _cost(entry: Details) -> str:
 def _value(explanation: Explanation) -> list[tuple[str, str]]:
     value = explanation.value
     here = " ".join(filter(None, [value.printed, value.delta_printed]))
-    is_empty = value.mean is None and value.mark == "not run"
+    is_empty = value.mean is None and value.mark in ("not run", "stale")
     # A run that is stale, interrupted or complete without a number was run; a note gives the reason.
     was_run = any(run.state != "missing" for run in explanation.runs)
     empty = "no number" if was_run else "not run in this experiment"

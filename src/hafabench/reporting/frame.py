@@ -6,7 +6,6 @@ Tables, figures and comparisons are built from the frame alone.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,15 @@ import pandas as pd
 
 from hafabench.config.experiment import Experiment
 from hafabench.errors import Problem, UserError
-from hafabench.files import atomic_path
+from hafabench.files import atomic_path, sha256_of
 from hafabench.formatting.csv import csv_text, text_of_csv
 from hafabench.formatting.text import one_line
 from hafabench.reporting.records import RecordCheck
 from hafabench.results.findings import Finding
 from hafabench.results.record import Record, read_record
+from hafabench.runs.fingerprints import imported_fingerprint
+from hafabench.runs.jobs import JobList, job_id
+from hafabench.runs.state import JobState
 
 # All types are nullable: an unknown seed is a missing integer, not a float. This also holds for a frame without rows.
 DTYPES: dict[str, str] = {
@@ -58,6 +60,7 @@ DTYPES: dict[str, str] = {
     "training_steps": "Int64",
     "starting_weights": "string",
     "record": "string",
+    "record_sha256": "string",
 }
 
 _CODE = ("git_commit", "git_dirty", "experiment_tracked")
@@ -65,14 +68,24 @@ _CODE = ("git_commit", "git_dirty", "experiment_tracked")
 # starting weights collapsed. Their value is the optimiser step, and their convention describes the outcome.
 COLLAPSED, NOT_BEGUN = "collapsed", "not_begun"
 
+# The rule that makes the records of a verb, and what precedes its subject in the ids of the records.
+_MEASURED_BY = {
+    "evaluate": ("evaluate_run", ""),
+    "complexity": ("count_complexity", "complexity/"),
+    "latency": ("measure_latency", "latency/"),
+}
+_COLLECTED_BEFORE = "stale: its record has changed since it was collected; `hafabench collect` reads it again"
 _PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 # Columns that frames of earlier versions do not have; their values are unknown.
-_ADDED = {"experiment_tracked", "version", "starting_weights", "listing_digest", "training_listing_digest"}
+_ADDED = {
+    *("experiment_tracked", "version", "starting_weights", "listing_digest", "training_listing_digest"),
+    "record_sha256",
+}
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
 
 def collect(paths: Iterable[Path]) -> pd.DataFrame:
-    """Return the frame of the given record files, see `make_frame`.
+    """Return the frame of the given record files, see `make_frame`, with the SHA-256 of each file.
 
     Raises:
         UserError: If records cannot be read; all problems are listed at once. Other errors as in `make_frame`.
@@ -87,7 +100,13 @@ def collect(paths: Iterable[Path]) -> pd.DataFrame:
             except UserError as error:
                 problems.extend(error.problems)
 
-    return make_frame(readable(), problems)
+    return _with_digests(make_frame(readable(), problems))
+
+
+def _with_digests(frame: pd.DataFrame) -> pd.DataFrame:
+    digests = {path: sha256_of(Path(path)) for path in frame["record"].unique()}
+    column = pd.Series([digests[path] for path in frame["record"]], dtype=DTYPES["record_sha256"])
+    return frame.assign(record_sha256=column)
 
 
 def make_frame(records: Iterable[tuple[Path, Record]], problems: list[Problem | str] | None = None) -> pd.DataFrame:
@@ -135,8 +154,8 @@ def collect_experiment(
 
     Args:
         experiment: The experiment.
-        partial: Whether records that cannot be used are left out as if they were missing. If any is missing or left
-            out, the frame is made older than the records, so that the workflow makes it again.
+        partial: Whether records that cannot be used are left out as if they were missing. The workflow makes a frame
+            again that does not contain every record.
         left_out: If given, what is wrong with the records that are left out is added to this list.
 
     Returns:
@@ -147,17 +166,62 @@ def collect_experiment(
         UserError: As in `collect`; also if a record cannot be used, see `RecordCheck`.
     """
     check = RecordCheck(experiment)
-    frame = frame_of_usable(check)
+    frame = _with_digests(frame_of_usable(check))
     if check.findings and not partial:
         raise UserError([finding.as_problem() for finding in check.findings])
     if left_out is not None:
         left_out += check.findings
-    files = write_frame(frame, experiment.results)
-    if partial and check.missing:
-        records = [path.stat().st_mtime for path in check.files if path.is_file()]
-        for file in files:
-            os.utime(file, (min(records, default=0) - 1,) * 2)
+    write_frame(frame, experiment.results)
     return frame, check.missing
+
+
+def leave_out_stale(
+    frame: pd.DataFrame, jobs: JobList, states: Mapping[str, JobState]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Leave out the rows of a frame that do not belong to the present experiment and its present records.
+
+    The numbers of a record that was lost after it was collected are kept.
+
+    Args:
+        frame: A frame of the experiment.
+        jobs: The jobs of the experiment.
+        states: The states of the jobs, by id.
+
+    Returns:
+        The other rows, and the reasons as clauses, by the ids of the records that are left out.
+    """
+    left_out: dict[str, str] = {}
+    records: list[str] = []
+    columns = ["verb", "origin", "id", "task", "fingerprint", "record", "record_sha256"]
+    rows: Iterable[Any] = frame.drop_duplicates("record")[columns].itertuples(index=False)
+    for row in rows:
+        reason = _why_left_out(row, jobs, states)
+        if reason:
+            left_out[row.id] = reason
+            records.append(row.record)
+    return frame[~frame["record"].isin(records)].reset_index(drop=True), left_out
+
+
+def _why_left_out(row: Any, jobs: JobList, states: Mapping[str, JobState]) -> str:
+    """The reason why the rows of a record are left out, as a clause; empty if they belong to the experiment."""
+    if row.origin == "imported":
+        has_place = row.verb == "complexity" or row.task in jobs.experiment.config.datasets
+        if not has_place or row.fingerprint != imported_fingerprint(jobs.experiment, row.verb, row.task):
+            return "stale: imported for other data or sizes"
+    else:
+        rule, prefix = _MEASURED_BY[row.verb]
+        state = states.get(job_id(rule, row.id.removeprefix(prefix)))
+        if state is None:
+            return "not part of this experiment"
+        # An evaluation is repeated if its checkpoint is made again. Its record is not wrong until then.
+        if (state.outputs if state.run is None else state.run.state) == "stale":
+            return state.stale_clause
+        if row.fingerprint != state.job.fingerprint:
+            return _COLLECTED_BEFORE if state.outputs == "done" else state.stale_clause
+    path = Path(row.record)
+    if pd.notna(row.record_sha256) and path.is_file() and sha256_of(path) != row.record_sha256:
+        return _COLLECTED_BEFORE
+    return ""
 
 
 def frame_of_usable(check: RecordCheck) -> pd.DataFrame:
@@ -309,6 +373,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         "training_steps": training.get("steps"),
         "starting_weights": record.starting_weights.text if record.starting_weights else None,
         "record": str(path),
+        "record_sha256": None,
     }
     if record.collapse is not None:
         task, model, seed = record.id.split("/")

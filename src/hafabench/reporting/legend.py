@@ -15,6 +15,7 @@ FROM_WEIGHTS = "‡"
 SIGNS: dict[str, str] = {"imported": IMPORTED, "measured from published weights": FROM_WEIGHTS}
 COLLAPSED = "\u2014"  # em dash, as in Table 4 of the paper
 FAILED = "failed"
+STALE = "stale"
 NOT_YET = "not run yet"
 FEWER_SEEDS = "¶"
 DERIVED = "§"
@@ -73,6 +74,11 @@ def notes(
         sentences.append(f"{COLLAPSED}: the training collapsed.")
     if "failed" in marks:
         sentences.append(f"{FAILED}: the last attempt ended with an error; the next run of the workflow repeats it.")
+    if "stale" in marks:
+        sentences.append(
+            f"{STALE}: the record was made under another configuration or from other data; "
+            "the next run of the workflow makes it again."
+        )
     sentences += outcome_notes(columns, rows)
     if "imported" in marks:
         sentences.append(f"{IMPORTED}: imported: the numbers or their weights come from outside this project.")

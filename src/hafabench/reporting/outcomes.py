@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
@@ -16,7 +17,7 @@ from hafabench.reporting.frame import COLLAPSED, NOT_BEGUN
 from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.state import JobState
 
-Kind = Literal["collapsed", "failed", "not run"]
+Kind = Literal["collapsed", "failed", "stale", "not run"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Outcome:
     """Why a run, a count or a timing has no numbers.
 
     Attributes:
-        kind: ``collapsed`` (the training diverged), ``failed`` (the last attempt of its job ended with an error), or
-            ``not run``.
+        kind: ``collapsed`` (the training diverged), ``failed`` (the last attempt of its job ended with an error),
+            ``stale`` (its record was made under another configuration or from other data), or ``not run``.
         id: The id of the run or of the measurement.
         clause: The reason, as a clause.
         task, model, seed: The run; None for a measurement of several models.
@@ -48,7 +49,7 @@ class Outcome:
     device: str | None = None
 
 
-_WORDS = {"to do": legend.NOT_YET, "done": "not collected yet", "stale": "made under another configuration"}
+_WORDS = {"to do": legend.NOT_YET, "done": "not collected yet"}
 
 
 class Outcomes:
@@ -68,8 +69,9 @@ class Outcomes:
 
     @property
     def missing(self) -> list[Outcome]:
-        """The outcomes of incomplete jobs, failed ones first."""
-        return sorted((o for o in self.all if not o.is_recorded), key=lambda outcome: outcome.kind != "failed")
+        """The outcomes of incomplete jobs, failed ones first, and stale ones next."""
+        order = {"failed": 0, "stale": 1}
+        return sorted((o for o in self.all if not o.is_recorded), key=lambda outcome: order.get(outcome.kind, 2))
 
     @staticmethod
     def by_clause(found: Iterable[Outcome]) -> dict[str, list[str]]:
@@ -96,13 +98,19 @@ class Outcomes:
         ]
 
 
-def outcomes(experiment: Experiment, frame: pd.DataFrame, states: Mapping[str, JobState] | None) -> Outcomes:
+def outcomes(
+    experiment: Experiment,
+    frame: pd.DataFrame,
+    states: Mapping[str, JobState] | None,
+    left_out: Mapping[str, str] = MappingProxyType({}),
+) -> Outcomes:
     """Return the outcomes of an experiment that are no numbers.
 
     Args:
         experiment: The experiment.
         frame: Its metrics, with the trainings that collapsed.
         states: The states of its jobs by id; None if missing records are of no interest.
+        left_out: Why records were left out of the frame, by their ids (`hafabench.reporting.frame.leave_out_stale`).
     """
     found = [_recorded(row) for row in frame[frame["name"].isin((COLLAPSED, NOT_BEGUN))].itertuples(index=False)]
     if states is None:
@@ -112,7 +120,7 @@ def outcomes(experiment: Experiment, frame: pd.DataFrame, states: Mapping[str, J
     for job in jobs.values():
         is_record = job.rule in ("evaluate_run", "count_complexity", "measure_latency")
         if is_record and job.outputs[0] not in present:
-            found.append(_missing(job, jobs, states))
+            found.append(_missing(job, jobs, states, left_out))
     return Outcomes(found)
 
 
@@ -122,13 +130,16 @@ def _recorded(row: Any) -> Outcome:
     return Outcome(kind, row.id, row.convention, *run, is_recorded=True, step=int(row.value), device=row.device)
 
 
-def _missing(job: Job, jobs: JobList, states: Mapping[str, JobState]) -> Outcome:
+def _missing(job: Job, jobs: JobList, states: Mapping[str, JobState], left_out: Mapping[str, str]) -> Outcome:
+    verb = "latency" if job.rule == "measure_latency" else "complexity"
+    identifier = job.run.id if job.run is not None else f"{verb}/{job.subject}"
     kind, clause = _reason(job, jobs, states)
+    if kind == "not run" and identifier in left_out:
+        kind, clause = "stale", left_out[identifier]
     if job.run is not None:
         run = job.run
         return Outcome(kind, run.id, clause, run.task, run.model.name, run.seed)
-    verb = "latency" if job.rule == "measure_latency" else "complexity"
-    return Outcome(kind, f"{verb}/{job.subject}", clause, measured=(verb, job.subject))
+    return Outcome(kind, identifier, clause, measured=(verb, job.subject))
 
 
 def _reason(job: Job, jobs: JobList, states: Mapping[str, JobState]) -> tuple[Kind, str]:
@@ -136,17 +147,23 @@ def _reason(job: Job, jobs: JobList, states: Mapping[str, JobState]) -> tuple[Ki
     state = states[job.id]
     if state.state == "failed":
         return "failed", f"failed: {job.rule}: {state.last_line.removeprefix('error: ')}"
+    if state.state == "stale" and state.changes:
+        return "stale", state.stale_clause
     reasons: list[tuple[Kind, str]] = []
     for name in job.needs:
         if states[name].outputs == "done":
             continue
         kind, clause = _reason(jobs[name], jobs, states)
         is_own = jobs[name].run is not None and jobs[name].run is job.run
-        reasons.append(
-            ("not run", f"not run: {name} {clause}") if kind == "failed" and not is_own else (kind, clause)
-        )
+        if kind == "failed" and not is_own:
+            kind, clause = "not run", f"not run: {name} {clause}"
+        elif kind == "stale" and not is_own:
+            kind, clause = "not run", legend.NOT_YET
+        reasons.append((kind, clause))
     if reasons:
         return next((reason for reason in reasons if reason[1] != legend.NOT_YET), reasons[0])
+    if state.state == "stale":
+        return "stale", state.stale_clause
     return "not run", _WORDS.get(state.state, f"not finished: {job.rule} is {state.state}")
 
 

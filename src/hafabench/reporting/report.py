@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,16 @@ from hafabench.reporting.claims.comparability import Comparability
 from hafabench.reporting.claims.ledger import Ledger, settle_claims
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
 from hafabench.reporting.curves import Curve, read_curve
-from hafabench.reporting.frame import read_frame
+from hafabench.reporting.frame import leave_out_stale, read_frame
 from hafabench.reporting.outcomes import Outcomes, outcomes
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import Table, build_table
 from hafabench.results.counts import Counts, read_current
 from hafabench.results.findings import LinkCheck
-from hafabench.runs.jobs import JobList
+from hafabench.runs.jobs import JobList, job_id
 from hafabench.runs.paths import counts_record, frame_files, picture_index
 from hafabench.runs.run import Run, expand
-from hafabench.runs.state import JobState, has_own_history, job_states
+from hafabench.runs.state import JobState, has_own_history, job_states, made_from
 from hafabench.runs.static_models import counts_fingerprint
 from hafabench.runs.verified_data import DataRead, different_data
 
@@ -51,6 +51,8 @@ class Report:
             claims are not settled.
         states: The states of its jobs by id, which describe why records are missing; None if that is of no interest.
         audit: The audit of its records and its frame (`hafabench.audit.chain.audit_records`); empty without one.
+        left_out: Why records were left out of the frame, by their ids (`hafabench.reporting.frame.leave_out_stale`).
+        made_from: The digest of what the report is made from (`hafabench.runs.state.made_from`); empty if unknown.
 
     Raises:
         UserError: If the frame contains numbers of another experiment or scale.
@@ -61,6 +63,8 @@ class Report:
     counts: Counts | None
     states: Mapping[str, JobState] | None = None
     audit: tuple[LinkCheck, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    made_from: str = ""
 
     def __post_init__(self) -> None:
         name, scale = self.experiment.name, self.experiment.config.scale
@@ -91,7 +95,15 @@ class Report:
     @cached_property
     def outcomes(self) -> Outcomes:
         """The trainings that collapsed, the jobs that failed, and the records that are missing."""
-        return outcomes(self.experiment, self.frame, self.states)
+        return outcomes(self.experiment, self.frame, self.states, self.left_out)
+
+    @cached_property
+    def not_shown(self) -> dict[str, list[str]]:
+        """The ids of the records that were left out of the frame, by the reason, which is a clause."""
+        found: dict[str, list[str]] = {}
+        for identifier, reason in self.left_out.items():
+            found.setdefault(reason, []).append(identifier)
+        return found
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -149,7 +161,10 @@ class Report:
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """The learning curve of every run that has reported progress under its present configuration, by run id."""
-        found = {run.id: read_curve(run.history) for run in self.runs.values() if has_own_history(run)}
+        states = (self.states or {}).values()
+        stale = {state.run.run.id for state in states if state.run is not None and state.run.state == "stale"}
+        runs = [run for run in self.runs.values() if run.id not in stale and has_own_history(run)]
+        found = {run.id: read_curve(run.history) for run in runs}
         return {run_id: curve for run_id, curve in found.items() if curve["step"]}
 
     @cached_property
@@ -200,7 +215,22 @@ def build_report(experiment: Experiment, *, partial: bool = False) -> Report:
         if not partial:
             raise
         counts = None
-    return Report(experiment, frame, counts, job_states(JobList(experiment)))
+    return report_of(experiment, frame, counts)
+
+
+def report_of(experiment: Experiment, frame: pd.DataFrame, counts: Counts | None) -> Report:
+    """Return the report of an experiment without the rows of its frame that are stale.
+
+    Args:
+        experiment: The experiment.
+        frame: Its collected frame.
+        counts: The parameters and operations of its models; None if they have not been counted.
+    """
+    jobs = JobList(experiment)
+    states = job_states(jobs)
+    current, left_out = leave_out_stale(frame, jobs, states)
+    digest = made_from(jobs[job_id("write_report")])
+    return Report(experiment, current, counts, states, left_out=left_out, made_from=digest)
 
 
 def current_counts(experiment: Experiment) -> Counts | None:

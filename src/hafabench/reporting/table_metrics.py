@@ -12,7 +12,16 @@ import pandas as pd
 from hafabench.config.tables import Column, TableLayout
 from hafabench.stats.paired import PairedComparison, compare_paired
 
-Mark = Literal["measured", "measured from published weights", "counted", "imported", "collapsed", "failed", "not run"]
+Mark = Literal[
+    "measured",
+    "measured from published weights",
+    "counted",
+    "imported",
+    "collapsed",
+    "failed",
+    "stale",
+    "not run",
+]
 FROM_WEIGHTS: Mark = "measured from published weights"
 
 

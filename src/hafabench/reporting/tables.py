@@ -96,7 +96,8 @@ class TableCell:
     def ours(self, decimals: int) -> tuple[str, str]:
         """Return this project's number and difference as printed: ``("93.1 ± 0.4", "(+1.2)")``."""
         if self.value is None:
-            return {"collapsed": legend.COLLAPSED, "failed": legend.FAILED}.get(self.mark, legend.NOT_RUN), ""
+            signs = {"collapsed": legend.COLLAPSED, "failed": legend.FAILED, "stale": legend.STALE}
+            return signs.get(self.mark, legend.NOT_RUN), ""
         text = format_fixed(self.value, decimals)
         if self.spread is not None:
             text += f" ± {format_fixed(self.spread, decimals)}"
@@ -294,7 +295,8 @@ def _cell(
     if not found and without:
         kinds = {outcome.kind for outcome in without}
         # A cell of several seeds has failed if any has, because the others do not make it complete.
-        mark: Mark = "failed" if "failed" in kinds else "collapsed" if kinds == {"collapsed"} else "not run"
+        mark: Mark = "collapsed" if kinds == {"collapsed"} else "not run"
+        mark = next((kind for kind in ("failed", "stale") if kind in kinds), mark)
         return replace(cited, mark=mark, outcomes=without)
     if not found:
         return cited

@@ -167,8 +167,12 @@ class JobList(Mapping[str, Job]):
 
     @property
     def targets(self) -> list[Path]:
-        """The files that a complete run of the workflow makes: the report and the records behind it."""
-        return [*self.rules["write_report"].outputs, *self._records]
+        """The files that a complete run of the workflow makes: the outputs of all jobs but the optional ones."""
+        return [path for job in self.values() for path in job.outputs]
+
+    def writer(self, path: Path) -> str | None:
+        """The id of the job that writes a file; None if no job does."""
+        return self._writers.get(path)
 
     @property
     def records(self) -> list[Path]:
@@ -237,8 +241,15 @@ class JobList(Mapping[str, Job]):
         inputs = list(self.rules["draw_pictures"].outputs) if drawn else []
         inputs += [paths.frame_files(experiment)[0], paths.counts_record(experiment)]
         inputs += [experiment.tables_file, experiment.paper_values, experiment.claims_file]
-        self._add("write_report", inputs, None, requests.write_report)
+        self._add("write_report", inputs, self._shown_in_report(), requests.write_report)
         self._add("regression", list(self._records), None, requests.collect_records, is_optional=True)
+
+    def _shown_in_report(self) -> str:
+        """The fingerprint of everything in a report that follows from the configuration and not from its inputs."""
+        config = self.experiment.config.model_dump(mode="json", by_alias=True)
+        for dataset in config["datasets"].values():
+            del dataset["root"]
+        return fingerprint({"report": config, "runs": {run.id: run.fingerprint for run in self.runs.values()}})
 
     def _add(
         self,

@@ -14,8 +14,10 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -23,6 +25,9 @@ from hafabench.config.experiment import Experiment
 from hafabench.config.site import GpuPool, Site
 from hafabench.runs.jobs import Job, JobList, path_argument
 from hafabench.runs.resources import Resources
+
+if TYPE_CHECKING:
+    from hafabench.runs.state import JobState
 
 LOCAL_PROFILE, SLURM_PROFILE = "workflow/profiles/local", "slurm"
 # The target of a complete run.
@@ -98,6 +103,67 @@ def submission_problems(experiment: Path, snakefile: Path) -> list[str]:
         f"{why}; rename the file or folder"
         for what, path, why in unfit
     ]
+
+
+# -- what runs again ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """What a driver runs again, as decided by `hafabench.runs.state`.
+
+    Snakemake itself compares times of files, and parameters with its own metadata. A copy may have other times and no
+    metadata, so neither decides here.
+
+    Attributes:
+        current: The ids of the jobs that are done. No input repeats them: changed times of inputs do not count, and
+            lost ones are not made again for them.
+        forced: Files that exist and are made again.
+    """
+
+    current: frozenset[str]
+    forced: frozenset[str]
+
+    def inputs(self, job: Job, ancient: Callable[[str], str]) -> list[str]:
+        """The inputs of a job that Snakemake is told.
+
+        Args:
+            job: The job.
+            ancient: Snakemake's function that marks an input whose time does not count.
+        """
+        named = list(filter(can_be_input, job.inputs))
+        if job.id not in self.current:
+            return list(map(str, named))
+        return [ancient(str(path)) for path in named if path.exists()]
+
+    def targets(self, jobs: JobList) -> list[str]:
+        """The files of a complete run, without lost outputs that are not made again."""
+        current = [path for path in jobs.targets if jobs.writer(path) in self.current]
+        lost = {path for path in current if not path.exists()}
+        return [str(path) for path in jobs.targets if path not in lost]
+
+
+def decide_reruns(jobs: JobList, states: Mapping[str, JobState], settings: Any) -> Reruns:
+    """Decide what a driver runs again.
+
+    Args:
+        jobs: The jobs of an experiment.
+        states: The states of their outputs (`hafabench.runs.state.output_states`).
+        settings: Snakemake's settings of the graph (`DAGSettings`), which contain what the user forces. Jobs that
+            depend on a forced one run again as well.
+    """
+    again: set[str] = set()
+    asked = set(map(str, settings.forcerun)) | (set(map(str, settings.targets)) if settings.forcetargets else set())
+    forced_files = {os.path.relpath(name) for name in asked}
+    for job in (*jobs.values(), *jobs.optional.values()):
+        is_forced = settings.forceall or job.rule in asked or any(str(path) in forced_files for path in job.outputs)
+        if is_forced or not again.isdisjoint(job.needs):
+            again.add(job.id)
+    current = {name for name, state in states.items() if state.outputs == "done" and name not in again}
+    # A job is forced if any of its outputs is. Missing outputs are made anyway, if they are needed.
+    others = (state.job for state in states.values() if state.outputs != "done")
+    forced = {str(path) for job in others for path in job.outputs if path.exists()}
+    return Reruns(frozenset(current), frozenset(forced))
 
 
 # -- drivers and locks ----------------------------------------------

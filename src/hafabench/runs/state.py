@@ -6,16 +6,18 @@ is a record, it follows from the resolved configuration, which every training wr
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hafabench.config.json_file import read_json_object
 from hafabench.errors import UserError
-from hafabench.files import write_text
+from hafabench.files import sha256_of, sha256_of_large, write_text
 from hafabench.results import counts
 from hafabench.results.history import read_history
 from hafabench.results.record import Record, read_record
@@ -32,6 +34,10 @@ from hafabench.runs.weights import describe_weights
 
 # A job is taken to be running if its files grew within this many seconds.
 FRESH_S = 120.0
+# How the page of a report names what it was made from, within its first bytes.
+MADE_FROM = "hafabench-made-from"
+_MADE_FROM = re.compile(rf'<meta name="{MADE_FROM}" content="(\w+)">'.encode())
+_PAGE_HEAD = 4096
 
 OutputState = Literal["done", "to do", "interrupted", "stale"]
 
@@ -76,13 +82,47 @@ class RunState:
         return min(self.steps / self.total, 1.0) if self.state == "interrupted" else 0.0
 
 
-def run_state(run: Run) -> RunState:
+def run_states(runs: Iterable[Run], known: Mapping[str, RunState] | None = None) -> dict[str, RunState]:
+    """Read the states of runs by their ids; parents come before the runs that start from them.
+
+    Args:
+        runs: The runs, as `hafabench.runs.run.expand` orders them.
+        known: States that were read already, by the ids of the runs.
+    """
+    found: dict[str, RunState] = {}
+    for run in runs:
+        parent = found.get(run.parent.id) if run.parent is not None else None
+        found[run.id] = (known or {}).get(run.id) or run_state(run, parent)
+    return found
+
+
+def run_state(run: Run, parent: RunState | None = None) -> RunState:
+    """Read the state of one run from its folder.
+
+    Args:
+        run: The run.
+        parent: The state of the run that it starts from, if it was read already.
+    """
+    state = _own_state(run)
+    if run.parent is None or state.state in ("stale", "missing"):
+        return state
+    parent = parent or run_state(run.parent)
+    if parent.state != "stale":
+        return state
+    # The fingerprint of the parent may be the same: its data has changed.
+    change = f"its starting weights, {parent.run.id}: {'; '.join(parent.changes)}"
+    return RunState(state.run, "stale", 0, state.total, None, state.record, (change,))
+
+
+def _own_state(run: Run) -> RunState:
     """Read the state of one run from its folder."""
     total, record, written = total_steps(run), _record(run.record), read_json_object(run.folder / CONFIGURATION)
     if record is not None and record.fingerprint == run.fingerprint:
         changes = data_changes(run, data_of(record).digests)
         if changes:
             return RunState(run, "stale", 0, total, None, record, changes)
+        if _was_trained_again(run, record):
+            return RunState(run, "trained", total, total, _last(run), record, ("its checkpoint was made again",))
         return RunState(run, "done", total, total, _last(run), record)
     is_present = written is not None and written.get("fingerprint") == run.fingerprint
     is_made = run.checkpoint.exists() or run.work.exists()
@@ -97,6 +137,15 @@ def run_state(run: Run) -> RunState:
     steps = int(last["step"]) if last else 0
     # A training that ends before its first state is written starts over.
     return RunState(run, "interrupted" if _can_resume(run) else "missing", steps, total, last, record)
+
+
+def _was_trained_again(run: Run, record: Record) -> bool:
+    """Whether the checkpoint is another one than the one that was evaluated."""
+    known = record.provenance.checkpoint_sha256
+    # A copy of a folder may have other times. The content is read only if the times are in the wrong order.
+    if known is None or _modified(run.checkpoint) <= _modified(run.record):
+        return False
+    return sha256_of_large(run.checkpoint) != known
 
 
 def _can_resume(run: Run) -> bool:
@@ -217,6 +266,11 @@ class JobState:
         """The state of the last attempt, or that of the outputs if there is none."""
         return self.attempt or self.outputs
 
+    @property
+    def stale_clause(self) -> str:
+        """Why stale outputs are stale, as a clause: ``stale: recipe.lr: 0.001 -> 0.0005``."""
+        return f"stale: {'; '.join(self.changes) or 'made under another configuration'}"
+
 
 def job_states(
     jobs: JobList, fresh_s: float = FRESH_S, known: Mapping[str, RunState] | None = None
@@ -228,41 +282,177 @@ def job_states(
         fresh_s: A job is taken to be running if its files grew within this many seconds; 0 if no job can be running.
         known: States of runs that were read already, by the ids of the runs.
     """
-    runs = {run.id: (known or {}).get(run.id) or run_state(run) for run in jobs.runs.values()}
     found: dict[str, JobState] = {}
-    for job in (*jobs.values(), *jobs.optional.values()):
-        state = _output_state(job, runs, found)
-        found[job.id] = state if state.outputs == "done" else _with_attempt(state, found, fresh_s)
+    for name, state in output_states(jobs, known).items():
+        found[name] = state if state.outputs == "done" else _with_attempt(state, found, fresh_s)
     return found
 
 
-def _output_state(job: Job, runs: Mapping[str, RunState], needed: Mapping[str, JobState]) -> JobState:
-    """The state of a job's outputs, without that of the last attempt."""
-    if job.run is not None:
-        run = runs[job.run.id]
-        if job.rule == "train_run":
-            return JobState(job, _TRAININGS[run.state], run=run, changes=run.changes)
-        if run.state == "done":
-            return JobState(job, "done", run=run)
-        return JobState(job, "to do" if run.record is None else "stale", run=run)
+def output_states(jobs: JobList, known: Mapping[str, RunState] | None = None) -> dict[str, JobState]:
+    """Decide for every job whether its outputs are current, without looking at attempts.
+
+    This decides what the workflow runs again and what reports leave out. It rests on what the outputs contain:
+    fingerprints, and digests of the files that they were made from. Times of files count only for outputs of earlier
+    versions, which contain no digests.
+
+    Args:
+        jobs: The jobs of an experiment.
+        known: States of runs that were read already, by the ids of the runs.
+    """
+    runs = run_states(jobs.runs.values(), known)
+    lost = _lost_and_needed(jobs, runs)
+    unfinished = {run.task for run in jobs.runs.values() if runs[run.id].state != "done" or run.id in lost}
+    found: dict[str, JobState] = {}
+    for job in (*jobs.values(), *jobs.optional.values()):
+        if job.run is not None:
+            found[job.id] = _run_output(job, runs[job.run.id], job.run.id in lost)
+        elif job.rule == "prepare_dataset":
+            found[job.id] = _dataset_output(jobs, job, job.subject in unfinished)
+        else:
+            found[job.id] = _other_output(job, runs, found)
+    return found
+
+
+def _lost_and_needed(jobs: JobList, runs: Mapping[str, RunState]) -> set[str]:
+    """The evaluated runs without a checkpoint from which other trainings still have to start.
+
+    The lost checkpoint of an evaluated run is not made again for its own sake, which would cost a training.
+    """
+    lost: set[str] = set()
+    for run in reversed(jobs.runs.values()):
+        is_trained = runs[run.id].state in ("done", "trained") and run.id not in lost
+        if run.parent is None or is_trained or runs[run.parent.id].state != "done":
+            continue
+        if not run.parent.checkpoint.exists():
+            lost.add(run.parent.id)
+    return lost
+
+
+def _run_output(job: Job, run: RunState, is_lost: bool) -> JobState:
+    """The state of the outputs of a training or an evaluation."""
+    if job.rule == "train_run":
+        return JobState(job, "to do" if is_lost else _TRAININGS[run.state], run=run, changes=run.changes)
+    if run.state == "done":
+        changes = ("its checkpoint was lost, and another training needs it",) if is_lost else ()
+        return JobState(job, "stale" if is_lost else "done", run=run, changes=changes)
+    return JobState(job, "to do" if run.record is None else "stale", run=run, changes=run.changes)
+
+
+def _dataset_output(jobs: JobList, job: Job, is_needed: bool) -> JobState:
+    """The state of the report on a data set.
+
+    A lost data set is prepared again only for trainings and evaluations that still have to run.
+    """
+    root = next(one.root for task, one in jobs.experiment.config.datasets.items() if task == job.subject)
+    report, is_there = read_json_object(job.outputs[0]), root.is_dir()
+    if report is None:
+        return JobState(job, "to do" if is_needed or is_there else "done")
+    if fingerprint(report.get("identity") or {}) != job.fingerprint:
+        return JobState(job, "stale", changes=("its configuration",))
+    if is_needed and not is_there:
+        return JobState(job, "stale", changes=(f"{root} does not exist",))
+    return JobState(job, "done")
+
+
+def _other_output(job: Job, runs: Mapping[str, RunState], needed: Mapping[str, JobState]) -> JobState:
+    """The state of the outputs of a measurement, or of a job that combines the results of others."""
     if job.rule in _RECORDED:
-        is_current, what = _RECORDED[job.rule]
-        current = is_current(job)
+        current = _RECORDED[job.rule](job)
         if current is None:
             return JobState(job, "to do")
-        return JobState(job, "done") if current else JobState(job, "stale", changes=(what,))
+        return JobState(job, "done") if current else JobState(job, "stale", changes=("its models or sizes",))
     if not job.outputs or not all(path.exists() for path in job.outputs):
         return JobState(job, "to do")
     if any(needed[name].outputs != "done" for name in job.needs):
         return JobState(job, "stale", changes=("files that it reads will be made again",))
+    changes = _COMBINED[job.rule](job, runs)
+    return JobState(job, "stale", changes=changes) if changes else JobState(job, "done")
+
+
+def _newer_inputs(job: Job) -> tuple[str, ...]:
+    """The first input that is newer than an output, as a clause, for outputs without digests."""
     made = min(_modified(path) for path in job.outputs)
-    newer = [path for path in job.inputs if _modified(path) > made]
-    return JobState(job, "stale", changes=(f"newer: {newer[0]}",)) if newer else JobState(job, "done")
+    return tuple(f"newer: {path}" for path in job.inputs if _modified(path) > made)[:1]
 
 
-def _dataset_is_current(job: Job) -> bool | None:
-    report = read_json_object(job.outputs[0])
-    return None if report is None else fingerprint(report.get("identity", {})) == job.fingerprint
+def _frame_changes(job: Job, runs: Mapping[str, RunState]) -> tuple[str, ...]:
+    """How the records differ from those that the frame was made of, as clauses."""
+    collected = _collected(next(path for path in job.outputs if path.suffix == ".csv"))
+    if collected is None:
+        return ("its table cannot be read",)
+    present = {str(path): path for path in job.inputs}
+    for name in [*collected, *present]:
+        if name not in collected:
+            return (f"not collected yet: {name}",)
+        if name not in present:
+            return (f"no longer a record: {name}",)
+    if None in collected.values():
+        return _newer_inputs(job)
+    changed = (name for name, digest in collected.items() if sha256_of(present[name]) != digest)
+    return tuple(f"changed: {name}" for name in changed)[:1]
+
+
+def _collected(frame: Path) -> dict[str, str | None] | None:
+    """The records of a frame with their SHA-256, from its CSV file; None if the file cannot be read.
+
+    Frames of earlier versions do not contain the SHA-256. pandas is not imported, because this takes too long.
+    """
+    found: dict[str, str | None] = {}
+    try:
+        with frame.open(encoding="utf-8", errors="surrogateescape", newline="") as handle:
+            rows = csv.reader(handle)
+            header = next(rows, [])
+            record = header.index("record")
+            digest = header.index("record_sha256") if "record_sha256" in header else None
+            for row in rows:
+                found[row[record]] = (row[digest] or None) if digest is not None else None
+    except (OSError, ValueError, IndexError, csv.Error):
+        return None
+    return found
+
+
+def _picture_changes(job: Job, runs: Mapping[str, RunState]) -> tuple[str, ...]:
+    """How the weights differ from those that the pictures were drawn with, as clauses."""
+    index = read_json_object(next(path for path in job.outputs if path.suffix == ".json")) or {}
+    sheets = [sheet for name in ("clusters", "offsets") if isinstance(sheet := index.get(name), dict)]
+    try:
+        drawn = {
+            one["run"]: (one["fingerprint"], one["checkpoint_sha256"]) for sheet in sheets for one in sheet["weights"]
+        }
+    except (KeyError, TypeError):
+        return ("its index cannot be read",)
+    wanted = {state.run.checkpoint: state for state in runs.values()}
+    shown = [wanted[path] for path in job.inputs if path in wanted]
+    if {state.run.id: state.run.fingerprint for state in shown} != {name: one[0] for name, one in drawn.items()}:
+        return ("the runs that it shows",)
+    for state in shown:
+        known = state.record.provenance.checkpoint_sha256 if state.record is not None else None
+        if known is None:
+            return _newer_inputs(job)
+        if known != drawn[state.run.id][1]:
+            return (f"the weights of {state.run.id}",)
+    return ()
+
+
+def _report_changes(job: Job, runs: Mapping[str, RunState]) -> tuple[str, ...]:
+    """How the content of the report would differ, as clauses."""
+    try:
+        with next(path for path in job.outputs if path.suffix == ".html").open("rb") as handle:
+            known = _MADE_FROM.search(handle.read(_PAGE_HEAD))
+    except OSError:
+        known = None
+    if known is None:
+        return _newer_inputs(job)
+    return () if known[1].decode() == made_from(job) else ("its inputs or its configuration",)
+
+
+def made_from(job: Job) -> str:
+    """A digest of the configuration and of the content of the inputs of a job; a missing one counts as empty.
+
+    Names and times of files do not count.
+    """
+    digests = [sha256_of(path) if path.is_file() else "" for path in job.inputs]
+    return fingerprint({"configuration": job.fingerprint, "inputs": digests})
 
 
 def _record_is_current(job: Job) -> bool | None:
@@ -277,13 +467,17 @@ def _counts_are_current(job: Job) -> bool | None:
 _TRAININGS: Mapping[str, OutputState] = {
     **{"done": "done", "trained": "done", "interrupted": "interrupted", "stale": "stale", "missing": "to do"},
 }
-# Rules whose output contains the fingerprint of what it was made from. Each has a test of the output, which returns
-# None if there is no output, and a description of what may have changed.
+# Rules whose output is a record. Each has a test of the output, which returns None if there is no output.
 _RECORDED = {
-    "prepare_dataset": (_dataset_is_current, "its configuration"),
-    "count_complexity": (_record_is_current, "its models or sizes"),
-    "count_conventions": (_counts_are_current, "its models or sizes"),
-    "measure_latency": (_record_is_current, "its models or sizes"),
+    "count_complexity": _record_is_current,
+    "count_conventions": _counts_are_current,
+    "measure_latency": _record_is_current,
+}
+# Rules whose outputs combine the results of other jobs. Each has a function that returns what has changed.
+_COMBINED = {
+    "collect_records": _frame_changes,
+    "draw_pictures": _picture_changes,
+    "write_report": _report_changes,
 }
 
 

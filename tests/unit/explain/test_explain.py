@@ -227,7 +227,7 @@ def test_cell_that_another_experiment_has(monkeypatch):
 def test_stale_run_is_not_the_cells_value(experiment):
     trained(experiment, "segmentation/pvt_tiny/seed0", 30.0, fingerprint="f" * 12)
     found = explain(experiment, "table2/pvt_tiny/miou")
-    assert (found.value.mark, found.origins) == ("not run", [])
+    assert (found.value.mark, found.origins) == ("stale", [])
     assert [run.state for run in found.runs] == ["stale", "missing"]
     text = text_of(experiment, "table2/pvt_tiny/miou")
     assert "seed0: stale (its configuration was not stored)" in text

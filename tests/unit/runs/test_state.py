@@ -12,13 +12,12 @@ import pytest
 
 from hafabench.config.experiment import load_experiment
 from hafabench.files import write_text
-from hafabench.results.counts import Counts
 from hafabench.results.record import read_record, write_record
 from hafabench.runs.jobs import Job, JobList, job_id
 from hafabench.runs.run import expand
 from hafabench.runs.state import JobState, has_own_history, job_states, run_state, store_configuration
 from tests.support.experiments import evaluated, fixed_length
-from tools import synthetic_records
+from tests.support.finished import finish
 
 RUN = "classification/pvt_tiny/seed0"
 
@@ -39,28 +38,8 @@ def digits(write_experiment, tmp_path, monkeypatch):
 @pytest.fixture
 def finished(digits):
     """The jobs of an experiment that has run completely."""
-    jobs = JobList(digits)
-    (run,) = jobs.runs.values()
-    dataset = digits.config.datasets["classification"]
-    write_text(jobs["prepare_dataset classification"].outputs[0], json.dumps({"identity": dataset.identity()}))
-    evaluated(run)
-    for job in jobs.values():
-        if job.rule in ("count_complexity", "measure_latency"):
-            numbers = {"pvt_tiny": {"params": 1.0}}
-            record = synthetic_records.complexity("classification", numbers, fingerprint=job.fingerprint)
-            write_record(job.outputs[0], record)
-    counts = Counts(
-        experiment=digits.name,
-        fingerprint=jobs["count_conventions"].fingerprint,
-        cells=[],
-        provenance=record.provenance,
-    )
-    write_text(jobs["count_conventions"].outputs[0], counts.model_dump_json(by_alias=True))
+    jobs = finish(digits)
     for position, job in enumerate(jobs.values()):
-        for path in job.outputs:
-            if not path.exists():
-                write_text(path, "made")
-        write_text(job.log, "it is done\n")
         shift(job.outputs, position - len(jobs))
         shift(job.logs, position - len(jobs))
     return jobs
@@ -136,8 +115,11 @@ def test_a_failure_before_the_inputs_were_made_again_counts_no_more(finished):
 def test_a_report_on_older_records_is_stale(finished):
     record = finished[job_id("count_complexity", "detection")].outputs[0]
     shift([record], 0)
+    assert states(finished)["collect_records"] == "done"
+    record.write_text(record.read_text() + "\n")
+    shift([record], -1000)
     found = job_states(finished)
-    assert found["collect_records"].changes == (f"newer: {record}",)
+    assert found["collect_records"].changes == (f"changed: {record}",)
     assert found["collect_records"].state == found["write_report"].state == "stale"
     assert found["draw_pictures"].state == "done"
 

@@ -56,6 +56,11 @@ def experiment_details(report: Report) -> Details:
         if found:
             grouped = Outcomes.by_clause(found).items()
             details.append((name, "; ".join(f"{clause}: {', '.join(ids)}" for clause, ids in grouped)))
+    missing = {outcome.id for outcome in report.outcomes.missing}
+    others = {clause: [one for one in ids if one not in missing] for clause, ids in report.not_shown.items()}
+    if any(others.values()):
+        text = "; ".join(f"{clause}: {', '.join(ids)}" for clause, ids in others.items() if ids)
+        details.append(("Left out", text))
     for task in TASKS:
         if task in config.datasets and config.train.get(task):
             details.append((f"Data, {task}", _dataset(experiment, task, frame)))

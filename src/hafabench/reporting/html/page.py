@@ -26,6 +26,7 @@ from hafabench.results.findings import Finding
 from hafabench.runs.jobs import hafabench_command
 from hafabench.runs.paths import picture_index
 from hafabench.runs.snakemake import workflow_command
+from hafabench.runs.state import MADE_FROM
 
 # A page contains the SHA-256 of itself with zeros in the place of its digits.
 _NO_DIGEST = "0" * 64
@@ -147,6 +148,7 @@ def render(page: Page) -> str:
         page=page,
         digest=_NO_DIGEST,
         report=page.report,
+        made_from=MADE_FROM,
         style=Markup(style),
         command=partial(hafabench_command, page.report.experiment),
         whole_workflow=workflow_command(page.report.experiment),
