@@ -166,7 +166,7 @@ def collect_experiment(
         UserError: As in `collect`; also if a record cannot be used, see `RecordCheck`.
     """
     check = RecordCheck(experiment)
-    frame = _with_digests(frame_of_usable(check))
+    frame = frame_of_usable(check)
     if check.findings and not partial:
         raise UserError([finding.as_problem() for finding in check.findings])
     if left_out is not None:
@@ -230,7 +230,7 @@ def frame_of_usable(check: RecordCheck) -> pd.DataFrame:
     Raises:
         UserError: As in `make_frame`.
     """
-    frame = make_frame(check.usable())
+    frame = _with_digests(make_frame(check.usable()))
     repeated = check.repeated()
     return frame[~frame["record"].isin(map(str, repeated))].reset_index(drop=True) if repeated else frame
 
