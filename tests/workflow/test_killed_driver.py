@@ -22,7 +22,7 @@ from tools.checkout import BIN, REPOSITORY, job_counts, snakemake
 from tools.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-EPOCHS = 6
+EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def experiment(workspace, monkeypatch) -> Path:
     content["seeds"] = [0, 1]
     # The overrides of dense runs match nothing in this experiment.
     content["overrides"] = [entry for entry in content["overrides"] if entry["runs"] == "classification/*"]
-    steps = {"epochs": EPOCHS, "checkpoint_every": 5, "log_every": 1, "workers": 0}
+    steps = {"epochs": EPOCHS, "checkpoint_every": 100, "log_every": 1, "image_size": 32}
     content["overrides"].append({"runs": "classification/*", "why": "a test", "set": steps})
     path = workspace / "digits.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))

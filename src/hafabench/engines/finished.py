@@ -12,8 +12,10 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from hafabench.engines.trained import checkpoint_findings
 from hafabench.engines.training_state import STATE
 from hafabench.errors import UserError
 from hafabench.files import atomic_path, is_file_or_temporary, remove_made
@@ -41,7 +43,8 @@ def save_final(run: Run, content: dict[str, Any], check: Callable[[], None]) -> 
 def restore_final(run: Run, check: Callable[[], None]) -> bool:
     """Restore a deleted final checkpoint from its second name, and return whether it could be restored.
 
-    It is not restored if it is damaged, or of another configuration or other training data than the run has now.
+    It is not restored if it is damaged, or of another configuration, other training data or other starting weights
+    than the run has now.
 
     Args:
         run: The run.
@@ -49,10 +52,10 @@ def restore_final(run: Run, check: Callable[[], None]) -> bool:
     """
     if run.checkpoint.exists() or not run.kept_checkpoint.is_file():
         return False
-    try:
-        if not belongs_to(run, load_checkpoint(run.kept_checkpoint)):
-            return False
-    except UserError:
+    # A run whose checkpoint is the second name.
+    if checkpoint_findings(replace(run, folder=run.work)):
+        return False
+    if not belongs_to(run, load_checkpoint(run.kept_checkpoint)):
         return False
     _put_in_place(run, check)
     return True

@@ -21,7 +21,7 @@ from hafabench.engines.interrupt import STOP_AFTER
 from hafabench.engines.training import Trainer, run_training
 from hafabench.engines.training_state import TrainingState
 from hafabench.errors import UserError
-from hafabench.models.checkpoints import storage
+from hafabench.models.checkpoints import final, storage
 from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
 from hafabench.results.history import read_history
 from hafabench.runs.lease import Holder, Lease, LeaseLost, take, this_process
@@ -184,17 +184,24 @@ def test_a_training_that_is_killed_before_its_checkpoint_is_in_place_is_not_repe
     assert load_checkpoint(run.checkpoint)["state_dict"]["weight"] == STEPS
 
 
-@pytest.mark.parametrize("damage", ["another configuration", "truncated", "a folder"])
-def test_a_second_name_that_proves_nothing_is_not_restored(run, damage):
-    run.work.mkdir(parents=True)
+@pytest.mark.parametrize("damage", ["another configuration", "truncated", "not finite", "other data", "a folder"])
+def test_a_second_name_that_proves_nothing_is_not_restored(run, monkeypatch, damage):
     if damage == "a folder":
+        run.work.mkdir(parents=True)
         run.kept_checkpoint.mkdir()
         (run.kept_checkpoint / "mine").touch()
         with pytest.raises(UserError, match=r"checkpoint\.pth"):
             train(run)
         return
-    fingerprint = "0" * 12 if damage == "another configuration" else run.fingerprint
-    save_checkpoint(run.kept_checkpoint, {"state_dict": {}, "meta": {"run": run.id, "fingerprint": fingerprint}})
+    train(run)
+    run.checkpoint.unlink()
+    content = load_checkpoint(run.kept_checkpoint)
+    if damage == "not finite":
+        save_checkpoint(run.kept_checkpoint, {**content, "state_dict": {"weight": torch.tensor([[math.nan]])}})
+    if damage == "other data":
+        monkeypatch.setattr(final, "data_changes", lambda *_: ("its training data",))
+    if damage == "another configuration":
+        run = replace(run, fingerprint="0" * 12)
     if damage == "truncated":
         run.kept_checkpoint.write_bytes(run.kept_checkpoint.read_bytes()[:-100])
     assert len(train(run)) == STEPS
