@@ -53,14 +53,18 @@ def effect_over_seeds(baseline: Mapping[int, float], candidate: Mapping[int, flo
     return Effect(found.difference, found.low, found.high, found.detectable, f"{found.n} seeds, paired t")
 
 
-def effect_over_steady_seeds(baseline: Mapping[int, float], candidate: Mapping[int, float], level: float) -> Effect:
+def effect_over_steady_seeds(
+    baseline: Mapping[int, float], candidate: Mapping[int, float], level: float
+) -> Effect | None:
     """Return the effect on repeated trainings under the assumption that the candidate's vary like the baseline's.
 
     The spread is that of the baseline alone. If the candidate is as steady as the baseline, the difference of the two
     means divided by its error therefore has Student's t distribution with one degree of freedom less than there are
-    seeds.
+    seeds. The effect is None if only the baseline does not vary: with few images, equal accuracies are a coincidence.
     """
     before, after = (np.array([values[seed] for seed in sorted(baseline)]) for values in (baseline, candidate))
+    if np.ptp(before) == 0 < np.ptp(after):
+        return None
     change = float(after.mean() - before.mean())
     error = float(before.std(ddof=1)) * math.sqrt(2 / len(before))
     quantile, power = (float(stats.t.ppf(p, len(before) - 1)) for p in (1 - level / 2, POWER))
