@@ -16,6 +16,7 @@ from hafabench.config.names import NAME_PATTERN
 from hafabench.config.shipped import own_or_shipped
 from hafabench.data.prepare import missing_datasets
 from hafabench.errors import UserError
+from hafabench.formatting.text import one_line
 from hafabench.runs.attempts import AS_JOB
 from hafabench.runs.experiment_file import (
     check_data_folders,
@@ -56,7 +57,7 @@ for sentence in (
     *sum(MISSING_DATA.values(), []),
     *(missing_weights(JOBS.runs.values()) if workflow.is_main_process else []),
 ):
-    print(f"missing data: {sentence}", file=sys.stderr)
+    print(one_line(f"missing data: {sentence}"), file=sys.stderr)
 
 # Jobs run the `hafabench` of this Python environment, whether or not it was activated. `snakemake --lint` recommends an
 # environment or container per rule, and PATH among `envvars`. Here all rules share one locked environment (envs/), and
