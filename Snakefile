@@ -24,6 +24,7 @@ from hafabench.runs.experiment_file import (
     store_experiment_file,
 )
 from hafabench.runs.jobs import JobList
+from hafabench.runs.kept_outputs import keep_finished
 from hafabench.runs.snakemake import hang_up_like_sigterm
 from hafabench.runs.weights import missing_weights
 
@@ -68,6 +69,12 @@ os.environ["PATH"] = os.pathsep.join(
 
 # Jobs mark in their logs where an attempt begins and ends, from which `hafabench status` tells how it ended.
 os.environ[AS_JOB] = "1"
+
+if workflow.is_main_process:
+    for path in keep_finished(JOBS, Path()):
+        print(
+            f"finished after its driver was killed, and kept: {path}", file=sys.stderr
+        )
 
 # Everything that the rules declare comes from the list of jobs (`hafabench.runs.jobs`); the rules add redirections.
 RULES = JOBS.rules

@@ -18,6 +18,7 @@ from hafabench.runs.lease import Holder, holder_of
 from hafabench.runs.run import Run, expand
 from hafabench.runs.snakemake import incomplete_outputs, is_locked
 from tests.support.experiments import shrink
+from tests.support.snakemake_marks import mark
 from tools.checkout import BIN, REPOSITORY, job_counts, snakemake
 from tools.waiting import wait_until
 
@@ -147,7 +148,15 @@ def test_even_an_unlocked_folder_gets_no_second_training_and_loses_no_checkpoint
     training.go_on()
     wait_until(lambda: not training.process.runs, "the training ends", timeout=300)
     assert_trained_once(run)
-    # As if the driver had been killed only now: Snakemake deletes what it believes to be incomplete.
+    # As if the last driver had been killed as well.
+    mark(workspace, str(run.checkpoint))
+    written = run.checkpoint.stat()
+    after = snakemake(workspace, experiment, "--rerun-incomplete", str(run.checkpoint))
+    assert after.returncode == 0, after.stdout
+    assert f"finished after its driver was killed, and kept: {run.checkpoint}" in after.stdout
+    assert job_counts(after.stdout) == {}
+    assert run.checkpoint.stat() == written
+    # As if it had decided to train before the training ended. Snakemake then deletes the checkpoint.
     run.checkpoint.unlink()
     third = snakemake(workspace, experiment, str(run.checkpoint))
     assert third.returncode == 0, third.stdout

@@ -4,9 +4,7 @@ The Slurm jobs and the local processes of a killed driver continue. A new driver
 start the same jobs again. The leases of the runs (`hafabench.runs.lease`) would refuse these, but they would count as
 failed.
 
-Snakemake marks the outputs of a job as incomplete while the job runs. A killed driver leaves these marks behind, and
-the next one would delete the outputs and repeat the jobs, even if the jobs finished later. The marks of outputs that
-are proven to be complete are therefore removed.
+Outputs of jobs that finished after the driver was killed are kept (`hafabench.runs.kept_outputs`).
 """
 
 from __future__ import annotations
@@ -24,27 +22,11 @@ from hafabench.cluster.queue import QueuedJob, cancel, live_jobs
 from hafabench.config.experiment import Experiment
 from hafabench.errors import UserError
 from hafabench.runs.jobs import JobList
+from hafabench.runs.kept_outputs import keep_finished
 from hafabench.runs.run import Run
-from hafabench.runs.snakemake import (
-    driver_processes,
-    forget_incomplete,
-    incomplete_outputs,
-    is_locked,
-    used_slurm,
-    without_prefix,
-)
-from hafabench.runs.state import job_states
+from hafabench.runs.snakemake import driver_processes, is_locked, used_slurm, without_prefix
 
 UNLOCK_TIMEOUT_S = 300
-# The rules whose outputs contain the fingerprint that they were made under, and are written atomically.
-_PROVABLE = (
-    "train_run",
-    "evaluate_run",
-    "prepare_dataset",
-    "count_complexity",
-    "count_conventions",
-    "measure_latency",
-)
 
 
 @dataclass(frozen=True)
@@ -108,7 +90,7 @@ def recover(
     was_locked = is_locked(folder)
     if was_locked:
         _unlock(folder, unlock)
-    for output in _keep_finished(folder, jobs) if jobs is not None else []:
+    for output in keep_finished(jobs, folder, _is_intact) if jobs is not None else []:
         report_progress(f"finished and kept: {output}")
     if was_locked:
         report_progress(
@@ -141,24 +123,11 @@ def _cancel(live: _Live, report_progress: Callable[[str], None], runner: Runner)
         report_progress(f"cancelled {len(live)} jobs")
 
 
-def _keep_finished(folder: Path, jobs: JobList) -> list[Path]:
-    """Remove Snakemake's marks from outputs that are proven to be complete, and return these outputs."""
-    marked = set(incomplete_outputs(folder))
-    if not marked:
-        return []
-    proven: list[Path] = []
-    for state in job_states(jobs, fresh_s=0).values():
-        job = state.job
-        if state.outputs != "done" or job.rule not in _PROVABLE or marked.isdisjoint(job.outputs):
-            continue
-        if job.rule == "train_run" and job.run is not None:
-            # This imports torch, which takes seconds.
-            from hafabench.models.checkpoints.final import is_finished
+def _is_intact(run: Run) -> bool:
+    # This imports torch, which takes seconds.
+    from hafabench.models.checkpoints.final import is_finished
 
-            if job.run.checkpoint.exists() and not is_finished(job.run):
-                continue
-        proven += job.outputs
-    return forget_incomplete(folder, proven)
+    return is_finished(run)
 
 
 def describe(job: QueuedJob) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import signal
 import subprocess
@@ -27,6 +25,7 @@ from hafabench.runs.snakemake import driver_processes, is_locked
 from hafabench.runs.state import store_configuration
 from tests.support.experiments import fixed_length
 from tests.support.slurm_commands import RecordedCommands, squeue, squeue_line
+from tests.support.snakemake_marks import mark
 
 RUN = "classification/pvt_tiny/seed0"
 
@@ -109,17 +108,6 @@ def test_recover_unlocks_only_without_live_jobs(tmp_path, lock, mode):
     assert not is_locked(tmp_path)
     assert cancelled == ([["scancel", "7", "9"]] if mode == "cancel" else [])
     assert said[-1].startswith("no live jobs; unlocked")
-
-
-def mark(folder: Path, output: str, slurm_job: str | None = None) -> Path:
-    """Mark an output as Snakemake does while its job runs."""
-    encoded = base64.urlsafe_b64encode(output.encode()).decode()
-    # Snakemake cuts the name if it is longer than the names of files may be.
-    parts = [encoded[i : i + 40] for i in range(0, len(encoded), 40)]
-    path = folder.joinpath(".snakemake/incomplete", *(f"@{part}" for part in parts[:-1]), parts[-1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"external_jobid": slurm_job}))
-    return path
 
 
 @pytest.fixture
