@@ -122,6 +122,9 @@ def _own_state(run: Run) -> RunState:
         if changes:
             return RunState(run, "stale", 0, total, None, record, changes)
         if _was_trained_again(run, record):
+            if written is not None and written.get("fingerprint") != run.fingerprint:
+                # The experiment was edited, the run was trained, and the edit was reverted before the evaluation.
+                return RunState(run, "stale", 0, total, None, record, _changes(run, written))
             return RunState(run, "trained", total, total, _last(run), record, ("its checkpoint was made again",))
         return RunState(run, "done", total, total, _last(run), record)
     is_present = written is not None and written.get("fingerprint") == run.fingerprint

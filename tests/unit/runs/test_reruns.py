@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,12 @@ import pytest
 
 from hafabench.config.experiment import load_experiment
 from hafabench.config.recipes import TASKS
+from hafabench.files import sha256_of, write_text
 from hafabench.results.record import read_record, write_record
 from hafabench.runs.jobs import JobList
 from hafabench.runs.snakemake import Reruns, decide_reruns
-from hafabench.runs.state import output_states, run_state
-from tests.support.experiments import shrink
+from hafabench.runs.state import output_states, run_state, store_configuration
+from tests.support.experiments import evaluated, shrink
 from tests.support.finished import files_of, finish, make_up
 
 CLASSIFIER, SEGMENTER = "classification/pvt_tiny_hafa/seed0", "segmentation/pvt_tiny_hafa/seed0"
@@ -109,6 +111,22 @@ def test_an_edit_runs_again_what_it_changes(finished, write_experiment, edit):
 def test_a_reverted_edit_runs_nothing_again(finished, write_experiment):
     assert again(edited(write_experiment, EDITS["learning rate"][0]))
     assert again(edited(write_experiment, lambda content: None)) == set()
+
+
+@pytest.mark.parametrize("begun", ["trained", "trained and evaluated"])
+def test_an_edit_that_was_reverted_while_jobs_ran_does_not_stay(finished, write_experiment, begun):
+    """A job reads the experiment when it begins, which may be after an edit that the driver does not know about."""
+    run = edited(write_experiment, EDITS["learning rate"][0]).runs[CLASSIFIER]
+    store_configuration(run)
+    write_text(run.checkpoint, "weights of the edited experiment")
+    if begun == "trained and evaluated":
+        evaluated(run, checkpoint_sha256=sha256_of(run.checkpoint))
+    later = time.time() + 5
+    os.utime(run.checkpoint, (later, later))
+    jobs = edited(write_experiment, lambda content: None)
+    assert {f"train_run {CLASSIFIER}", f"evaluate_run {CLASSIFIER}"} <= again(jobs)
+    assert {str(run.checkpoint), str(run.record)} <= decided(jobs).forced
+    assert "recipe.lr: 0.002 -> " in output_states(jobs)[f"train_run {CLASSIFIER}"].changes[0]
 
 
 def test_every_lost_output_is_made_again(finished):
