@@ -7,7 +7,7 @@ values, and what else is known about the printed values. It is checked completel
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -48,7 +48,7 @@ class Convention(RenamedKeysModel):
     leave_out: tuple[str, ...] = Field(
         (), description="Kinds that are not counted. `src/hafabench/config/operation_kinds.py` lists the kinds."
     )
-    add: dict[str, int] = Field(
+    add: dict[str, Annotated[int, Field(ge=0, le=1000)]] = Field(
         default_factory=dict, description="Kinds that are counted in addition, and how often each is counted."
     )
     without: tuple[Part, ...] = Field((), description="Parts of the model that are not counted.")
@@ -65,7 +65,10 @@ class Convention(RenamedKeysModel):
         "ResNetV1c.",
     )
     unit: int = Field(
-        0, ge=0, description="Counts per printed unit; 0 means 10^6 parameters or 10^9 multiply-accumulates."
+        0,
+        ge=0,
+        le=10**12,
+        description="Counts per printed unit; 0 means 10^6 parameters or 10^9 multiply-accumulates.",
     )
 
     @model_validator(mode="after")
@@ -111,6 +114,7 @@ class Tolerance(StrictModel):
     metrics: tuple[str, ...] = Field(min_length=1, description="Metrics of the paper's values.")
     within: float = Field(
         gt=0,
+        le=10**6,
         description="Tolerance in the unit of the metric, or as a share of the printed value if `relative` is true.",
     )
     relative: bool = Field(False, description="Whether `within` is a share of the printed value.")

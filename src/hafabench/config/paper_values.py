@@ -7,7 +7,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from hafabench.config.text_file import read_text
+from hafabench.config.base import shown
+from hafabench.config.text_file import parse_number, read_text
 from hafabench.errors import Problem, UserError
 
 _MISSING = "no such file; expected the paper's values as CSV"
@@ -45,7 +46,16 @@ class PaperValue:
     is_collapsed: bool = False
 
 
+_LARGEST = 1e9
+
 PaperValues = dict[tuple[str, str, str], PaperValue]
+
+
+def _number(text: str) -> float:
+    number = parse_number(text)
+    if not abs(number) <= _LARGEST:
+        raise ValueError(f"expected a number of at most {_LARGEST:g}, found {shown(text)}")
+    return number
 
 
 def load_paper_values(path: Path) -> PaperValues:
@@ -72,9 +82,9 @@ def load_paper_values(path: Path) -> PaperValues:
         numbers = {}
         for column in ("value", "printed_delta"):
             try:
-                numbers[column] = float(line[column]) if line[column] else None
-            except ValueError:
-                problems.append(Problem(str(path), column, f"expected a number, found {line[column]!r}", number))
+                numbers[column] = _number(line[column]) if line[column] else None
+            except ValueError as error:
+                problems.append(Problem(str(path), column, str(error), number))
         if (origin := line.get(ORIGIN, "")) not in ("", "derived", "collapsed"):
             message = f"expected 'derived', 'collapsed' or nothing, found {origin!r}"
             problems.append(Problem(str(path), ORIGIN, message, number))

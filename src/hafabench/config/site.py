@@ -41,6 +41,9 @@ _OTHER_SETTERS = {
 }
 
 
+_LONGEST_HOURS = 10**5
+
+
 def _extra(text: str) -> str:
     try:
         words = shlex.split(text)
@@ -124,11 +127,12 @@ class Pool(StrictModel):
         description="Longest run time that a job may request, in hours or as `24:00:00` or `1-12:00:00`: the time "
         "limit of the partition, or less. A longer training continues in further attempts.",
     )
-    cpus: int = Field(16, gt=0, description="CPUs of a node that jobs may use.")
-    memory_gb: float = Field(64, gt=0, description="Memory of a node that jobs may use, in GiB.")
+    cpus: int = Field(16, gt=0, le=10**5, description="CPUs of a node that jobs may use.")
+    memory_gb: float = Field(64, gt=0, le=10**6, description="Memory of a node that jobs may use, in GiB.")
     max_nodes: int = Field(
         1,
         gt=0,
+        le=10**5,
         description="Largest number of nodes of a job. A training uses several nodes if one has fewer GPUs than it "
         "needs.",
     )
@@ -142,7 +146,7 @@ class GpuPool(Pool):
         description="Slurm's name of the GPU type, the middle part of `gpu:a100:8` in `sinfo -o %G`; null takes any. "
         "A type with a hyphen has to be chosen by `constraint`.",
     )
-    gpus: int = Field(8, gt=0, description="GPUs of a node.")
+    gpus: int = Field(8, gt=0, le=1024, description="GPUs of a node.")
 
 
 class Site(StrictModel):
@@ -161,6 +165,10 @@ class Site(StrictModel):
     @model_validator(mode="after")
     def _limits_leave_time_to_work(self) -> Site:
         for name, pool in (("gpu", self.gpu), ("cpu", self.cpu)):
+            if not 1 / 60 <= pool.max_hours <= _LONGEST_HOURS:
+                raise ValueError(
+                    f"{name}.max_hours: expected a minute to {_LONGEST_HOURS:,} hours, found {pool.max_hours:g} hours"
+                )
             if pool.max_hours * 60 <= self.stop_margin_minutes:
                 raise ValueError(
                     f"{name}.max_hours ({pool.max_hours:g} h) must be longer than stop_margin_minutes "

@@ -32,6 +32,8 @@ class Column(StrictModel):
     )
     factor: float = Field(
         1.0,
+        gt=0,
+        le=1e12,
         description="Factor from the unit of the records to that of the column; by default the metric's.",
         json_schema_extra=_without_default,
     )
@@ -141,6 +143,17 @@ class TableLayout(StrictModel):
     )
     columns: list[Column] = Field(min_length=1, description="Columns from left to right.")
     rows: list[Row] = Field(min_length=1, description="Rows from top to bottom.")
+
+    @model_validator(mode="after")
+    def _each_row_and_column_once(self) -> TableLayout:
+        for section, names in (
+            ("rows", [row.row or row.model for row in self.rows]),
+            ("columns", [f"{column.key} of {column.task} in {column.latency}" for column in self.columns]),
+        ):
+            twice = next((index for index, name in enumerate(names) if name in names[:index]), None)
+            if twice is not None:
+                raise ValueError(f"{section}.{twice}: the same as {section}[{names.index(names[twice])}]")
+        return self
 
     @model_validator(mode="after")
     def _measurements_have_names(self) -> TableLayout:

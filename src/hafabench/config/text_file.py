@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hafabench.config.base import shown
 from hafabench.errors import Problem, UserError
 from hafabench.files import not_a_file
 
@@ -133,4 +134,4 @@ def parse_number(text: str) -> float:
     if _NUMBER.fullmatch(text.strip()):
         return float(text)
     hint = " with a decimal point" if _DECIMAL_COMMA.fullmatch(text.strip()) else ""
-    raise ValueError(f"expected a number{hint}, found {text!r}")
+    raise ValueError(f"expected a number{hint}, found {shown(text)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from hafabench.config.base import StrictModel
 
@@ -10,8 +12,14 @@ from hafabench.config.base import StrictModel
 class Rate(StrictModel):
     """A number and its source."""
 
-    value: float = Field(gt=0, description="The number.")
+    value: float = Field(ge=1e-9, le=1e12, description="The number.")
     source: str = Field(min_length=3, description="Where the number is published or measured, or that it is assumed.")
+
+
+def _whole(rate: Rate) -> Rate:
+    if not rate.value.is_integer():
+        raise ValueError(f"value: expected a whole number, found {rate.value:g}")
+    return rate
 
 
 class Gpu(StrictModel):
@@ -25,7 +33,7 @@ class Rates(StrictModel):
     """Rates from which `hafabench plan` and the requested run times are estimated."""
 
     gpu: Gpu = Field(description="GPU that the rates refer to. `hafabench plan --gpu-speed` scales them.")
-    gpus: Rate = Field(description="Number of GPUs of a training.")
+    gpus: Annotated[Rate, AfterValidator(_whole)] = Field(description="Number of GPUs of a training.")
     images_per_s: dict[str, Rate] = Field(
         description="Training images per second of one GPU at 224x224 in mixed precision, by architecture."
     )

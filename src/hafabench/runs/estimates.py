@@ -235,6 +235,8 @@ def _read_sizes(path: Path) -> dict[tuple[str, str], Size]:
             (line["task"], line["model"]): Size(int(line["params"]), float(line["gmacs"]), path.name)
             for line in lines
         }
+        if not all(0 < size.params < 1e15 and 0 < size.gmacs < 1e9 for size in sizes.values()):
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(Problem(str(path), "", f"expected the columns {','.join(_COLUMNS)} with numbers")) from None
     uncounted = [task for task in TASKS if not any(at == task for at, _ in sizes)]
