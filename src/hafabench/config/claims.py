@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from hafabench.config.base import RenamedKeysModel, StrictModel
+from hafabench.config.base import RenamedKeysModel, StrictModel, shown
 from hafabench.config.catalog import CATALOG, ModelSpec, derive
 from hafabench.config.keep_rates import KeepRates, keep_rates_problem, scheduled
 from hafabench.config.operation_kinds import BUFFERS, MULTIPLICATIONS, OPERATIONS, PARAMETERS, Part
@@ -76,7 +76,7 @@ class Convention(RenamedKeysModel):
         known = _KINDS[self.metric]
         unknown = [kind for kind in (*self.leave_out, *self.add) if kind not in known]
         if unknown:
-            raise ValueError(f"unknown kind {unknown[0]!r}; expected one of {', '.join(known)}")
+            raise ValueError(f"unknown kind {shown(unknown[0])}; expected one of {', '.join(known)}")
         if self.metric == "gflops" and (self.trainable or self.dead_weights):
             raise ValueError("trainable and dead_weights apply to parameters, not to operations")
         return self
@@ -241,11 +241,11 @@ def load_claims_config(path: Path) -> ClaimsConfig:
     section = source.spelling((), "row_conventions", "readings")
     for index, row_convention in enumerate(config.row_conventions):
         if row_convention.convention not in names:
-            message = f"unknown convention {row_convention.convention!r}; expected one of {', '.join(names)}"
+            message = f"unknown convention {shown(row_convention.convention)}; expected one of {', '.join(names)}"
             problems.append(source.problem((section, index, "convention"), message))
     for index, stand_in in enumerate(config.stand_ins):
         if stand_in.base not in CATALOG:
-            problems.append(source.problem(("stand_ins", index, "base"), f"unknown model {stand_in.base!r}"))
+            problems.append(source.problem(("stand_ins", index, "base"), f"unknown model {shown(stand_in.base)}"))
         elif stand_in.keep_rates and (wrong := keep_rates_problem(stand_in.keep_rates)):
             problems.append(source.problem(("stand_ins", index, "keep"), wrong))
     covered: set[str] = set()

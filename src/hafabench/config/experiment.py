@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from hafabench.config.base import RenamedKeysModel, StrictModel, UserPath, checking_numbers
+from hafabench.config.base import RenamedKeysModel, StrictModel, UserPath, checking_numbers, shown
 from hafabench.config.bounds import (
     MAX_BATCH,
     MAX_GPUS,
@@ -39,6 +39,7 @@ from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.config.yaml_file import KeyPath, YamlFile
 from hafabench.errors import Problem, UserError
 
+DataFormat = Literal["imagenet", "coco", "ade20k"]
 Scale = Literal["embedded", "custom", "full"]
 FORMAT_OF_TASK = {"classification": "imagenet", "segmentation": "ade20k", "detection": "coco"}
 
@@ -70,7 +71,7 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
     """The data set of one task."""
 
     name: Name = Field(description="Name of the data set in records and tables.")
-    data_format: Literal["imagenet", "coco", "ade20k"] = Field(
+    data_format: DataFormat = Field(
         validation_alias=AliasChoices("format", "layout"),
         serialization_alias="layout",
         description="Arrangement of the files below `root`. Classification needs `imagenet` "
@@ -513,7 +514,7 @@ def unknown_model(name: str, models: dict[str, ModelSpec]) -> str:
     """Return the message for an unknown model, with the most similar names of known models."""
     near = get_close_matches(name, models, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`hafabench models` lists the known ones"
-    return f"unknown model {name!r}; {hint}"
+    return f"unknown model {shown(name)}; {hint}"
 
 
 def _check_names(

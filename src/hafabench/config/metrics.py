@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
 
+from hafabench.config.base import shown
 from hafabench.config.recipes import TASKS
 
 Verb = Literal["evaluate", "complexity", "latency"]
@@ -199,4 +200,4 @@ def unknown_metric(name: str, known: Iterable[str] = METRICS, *, task: str | Non
     known = list(known)
     near = get_close_matches(name, known, n=2)
     owner = f" of {task}" if task else ""
-    return f"unknown metric {name!r}{owner}; expected {' or '.join(near) or 'one of ' + ', '.join(known)}"
+    return f"unknown metric {shown(name)}{owner}; expected {' or '.join(near) or 'one of ' + ', '.join(known)}"

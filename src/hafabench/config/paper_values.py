@@ -86,7 +86,7 @@ def load_paper_values(path: Path) -> PaperValues:
             except ValueError as error:
                 problems.append(Problem(str(path), column, str(error), number))
         if (origin := line.get(ORIGIN, "")) not in ("", "derived", "collapsed"):
-            message = f"expected 'derived', 'collapsed' or nothing, found {origin!r}"
+            message = f"expected 'derived', 'collapsed' or nothing, found {shown(origin)}"
             problems.append(Problem(str(path), ORIGIN, message, number))
         if origin == "collapsed" and any(found is not None for found in numbers.values()):
             problems.append(Problem(str(path), ORIGIN, "a training that collapsed has no number", number))

@@ -550,7 +550,7 @@ def load_recipe(path: Path, task: str) -> RecipeFile:
     for index, departure in enumerate(recipe.departures):
         for position, pattern in enumerate(departure.models):
             if not any(fnmatchcase(name, pattern) for name in CATALOG):
-                message = f"{pattern!r} matches no known model"
+                message = f"{shown(pattern)} matches no known model"
                 problems.append(source.problem(("departures", index, "models", position), message))
     if problems:
         raise UserError(problems)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, Field
 
 from hafabench.config.base import StrictModel
+from hafabench.config.experiment import DataFormat
 
 
 class Rate(StrictModel):
@@ -20,6 +21,13 @@ def _whole(rate: Rate) -> Rate:
     if not rate.value.is_integer():
         raise ValueError(f"value: expected a whole number, found {rate.value:g}")
     return rate
+
+
+def _every_format(rates: dict[DataFormat, Rate]) -> dict[DataFormat, Rate]:
+    missing = [name for name in get_args(DataFormat) if name not in rates]
+    if missing:
+        raise ValueError(f"no rate of {', '.join(missing)}")
+    return rates
 
 
 class Gpu(StrictModel):
@@ -61,6 +69,6 @@ class Rates(StrictModel):
     worker_memory_mb: Rate = Field(description="Host memory of a data loading process, in MB.")
     workflow_memory_mb: Rate = Field(description="Host memory of Snakemake's own processes in a job, in MB.")
     embedded_memory_mb: Rate = Field(description="Host memory of a job of an embedded experiment, in MB.")
-    dataset_kb_per_image: dict[str, Rate] = Field(
+    dataset_kb_per_image: Annotated[dict[DataFormat, Rate], AfterValidator(_every_format)] = Field(
         description="Disk space of an image with its annotation, in kB, by data format."
     )

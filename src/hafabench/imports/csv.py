@@ -54,7 +54,7 @@ def _header_problems(file: Path, header: Sequence[str]) -> list[Problem | str]:
     unknown = [name for name in header if name not in (*REQUIRED, *OPTIONAL)]
     twice = sorted({name for name in header if header.count(name) > 1})
     clauses = [f"no column {', '.join(missing)}"] if missing else []
-    clauses += [f"unknown column {', '.join(map(repr, unknown))}"] if unknown else []
+    clauses += [f"unknown column {', '.join(map(shown, unknown[:10]))}"] if unknown else []
     clauses += [f"column {', '.join(twice)} twice"] if twice else []
     if not clauses:
         return []
@@ -67,7 +67,7 @@ def _imported_metric(row: Mapping[str, str], number: int, models: Mapping[str, M
     problems: list[Problem | str] = []
     task = next((task for task in TASKS if task == row["task"]), None)
     if task is None:
-        problems.append(f"unknown task {row['task']!r}; expected one of {', '.join(TASKS)}")
+        problems.append(f"unknown task {shown(row['task'])}; expected one of {', '.join(TASKS)}")
     model, seed, value = row["model"], None, None
     try:
         model = resolve_model(model, models)

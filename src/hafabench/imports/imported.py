@@ -131,7 +131,7 @@ def metric_in_record_unit(
         raise UserError(unknown_metric(name, known, task=task))
     spec = known[name]
     if unit not in spec.import_units:
-        raise UserError(f"unknown unit {unit!r} of {name}; expected {' or '.join(map(repr, spec.import_units))}")
+        raise UserError(f"unknown unit {shown(unit)} of {name}; expected {' or '.join(map(repr, spec.import_units))}")
     if not math.isfinite(value):
         raise UserError(f"{name} is {value}, expected a finite number")
     converted = value * spec.import_units[unit]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hafabench.config.base import shown
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.json_file import parse_json
 from hafabench.config.metrics import METRICS, main_metric
@@ -155,7 +156,7 @@ def _metrics(file: Path, number: int, entry: dict[str, Any]) -> dict[str, float]
         if name is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(Problem(str(file), key, f"expected a number, found {value!r}", number))
+            raise UserError(Problem(str(file), key, f"expected a number, found {shown(value)}", number))
         if name in values:
             raise UserError(Problem(str(file), key, f"a second value of {name} in the same validation", number))
         try:

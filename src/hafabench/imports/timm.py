@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hafabench.config.base import shown
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.metrics import main_metric
 from hafabench.config.text_file import parse_number, read_csv_table
@@ -55,7 +56,12 @@ def read_timm(
         raise UserError(
             Problem(str(file), "", f"there is no {ARGUMENTS} beside it with the model's name; give --model")
         )
-    name = resolve_model(name, models)
+    try:
+        name = resolve_model(name, models)
+    except UserError as error:
+        if model is not None:
+            raise
+        raise UserError(Problem(str(file.with_name(ARGUMENTS)), "model", str(error))) from None
     # 1000 classes are timm's default.
     classes = (arguments.get("num_classes") or 1000) if arguments else num_classes
     if classes != num_classes:
@@ -94,7 +100,9 @@ def _evaluations(file: Path) -> list[Evaluation]:
     table = read_csv_table(file)
     header = table.header
     if "epoch" not in header or "eval_top1" not in header:
-        message = f"expected timm's columns epoch and eval_top1; found {', '.join(header) or 'none'}"
+        message = (
+            f"expected timm's columns epoch and eval_top1; found {shown(', '.join(header))}"
+        )
         raise UserError(Problem(str(file), "", message, 1))
     evaluations, problems = [], []
     for number, fields in table.rows:
@@ -117,7 +125,7 @@ def _evaluations(file: Path) -> list[Evaluation]:
         if epoch is not None and epoch.is_integer() and 0 <= epoch < 2**63:
             evaluations.append(Evaluation(int(epoch), number, values))
         elif epoch is not None:
-            message = f"expected the number of an epoch, found {row['epoch']!r}"
+            message = f"expected the number of an epoch, found {shown(row['epoch'])}"
             problems.append(Problem(str(file), "epoch", message, number))
     if problems:
         raise UserError(problems)
