@@ -100,9 +100,7 @@ def _evaluations(file: Path) -> list[Evaluation]:
     table = read_csv_table(file)
     header = table.header
     if "epoch" not in header or "eval_top1" not in header:
-        message = (
-            f"expected timm's columns epoch and eval_top1; found {shown(', '.join(header))}"
-        )
+        message = f"expected timm's columns epoch and eval_top1; found {shown(', '.join(header))}"
         raise UserError(Problem(str(file), "", message, 1))
     evaluations, problems = [], []
     for number, fields in table.rows:
