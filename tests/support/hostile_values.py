@@ -76,13 +76,13 @@ def changed(draw: Any, content: dict[str, Any], values: st.SearchStrategy[Any] =
             inside = inside[part]
         kind = draw(st.sampled_from(["replace"] * 8 + ["remove", "repeat", "unknown"]))
         if kind == "replace":
-            inside[at[-1]] = draw(values)
+            inside[at[-1]] = copy.deepcopy(draw(values))
         elif kind == "remove":
             del inside[at[-1]]
         elif isinstance(inside, list):
             inside.insert(at[-1], copy.deepcopy(inside[at[-1]]))
         else:
-            inside[draw(st.sampled_from(["unknown", "", "é", f"{at[-1]} "]))] = draw(values)
+            inside[draw(st.sampled_from(["unknown", "", "é", f"{at[-1]} "]))] = copy.deepcopy(draw(values))
     return found
 
 

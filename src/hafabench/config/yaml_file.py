@@ -34,6 +34,9 @@ _TOO_MANY = f"more than {_MAX_VALUES:,} values, aliases included"
 # Text must not contain control characters other than tab and line breaks, or halves of surrogate pairs.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
+# A key, and keys inside of it, at the beginning of a message.
+_KEY = re.compile(r"[a-z_]+(\.\w+)*")
+
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -273,7 +276,8 @@ class YamlFile:
             place, message = self._place(at, item["loc"]), describe(item)
             key, colon, rest = message.partition(": ")
             inner = (*place, *key.split("."))
-            if colon and item["type"] == "value_error" and inner in self._lines:
+            is_key = inner in self._lines or (not place and _KEY.fullmatch(key))
+            if colon and item["type"] == "value_error" and is_key:
                 place, message = inner, rest
             problems.append(self.problem(place, message))
         return problems
