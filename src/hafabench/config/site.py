@@ -171,8 +171,8 @@ class Site(StrictModel):
                 )
             if pool.max_hours * 60 <= self.stop_margin_minutes:
                 raise ValueError(
-                    f"stop_margin_minutes: {name}.max_hours ({pool.max_hours:g} h) must be longer than stop_margin_minutes "
-                    f"({self.stop_margin_minutes:g})"
+                    f"stop_margin_minutes: {name}.max_hours ({pool.max_hours:g} h) must be longer than "
+                    f"stop_margin_minutes ({self.stop_margin_minutes:g})"
                 )
         return self
 
