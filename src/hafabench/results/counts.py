@@ -17,6 +17,7 @@ from hafabench.config.json_file import read_json_model
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
 from hafabench.results.decomposition import Decomposition
+from hafabench.results.digest import DIGEST, WithDigest, with_digest
 from hafabench.results.record import Provenance
 
 
@@ -60,9 +61,14 @@ class Counts(StrictModel):
         return next((found for found in self.models if (found.task, found.model, found.build) == key), None)
 
 
+class _StoredCounts(Counts, WithDigest):
+    """A counts record as it is stored."""
+
+
 def write_counts(path: Path, counts: Counts) -> None:
-    """Write a counts record to a file atomically."""
-    write_text(path, json.dumps(counts.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+    """Write a counts record to a file atomically, with the SHA-256 of its content."""
+    content = with_digest(counts.model_dump(mode="json", by_alias=True))
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_counts(path: Path) -> Counts:
@@ -70,9 +76,13 @@ def read_counts(path: Path) -> Counts:
 
     Raises:
         UserError: If the file is missing, is not valid JSON, has another schema, or its content is wrong (every
-            problem is listed).
+            problem is listed), or it was edited after it was written.
     """
-    return read_json_model(path, Counts, missing="no such record; `hafabench count` makes it")
+    stored = read_json_model(path, _StoredCounts, missing="no such record; `hafabench count` makes it")
+    if stored.content_sha256 is not None:
+        message = "the record was edited after it was written; `hafabench count` makes it again"
+        raise UserError(Problem(str(path), DIGEST, message))
+    return Counts.model_construct(**{name: getattr(stored, name) for name in Counts.model_fields})
 
 
 def read_current(path: Path, fingerprint: str) -> Counts | None:

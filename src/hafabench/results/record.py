@@ -7,7 +7,6 @@ records.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from hafabench.config.json_file import read_json_model, read_json_object
 from hafabench.config.metrics import METRICS, Verb, unknown_metric
 from hafabench.errors import Problem, UserError
 from hafabench.files import write_text
+from hafabench.results.digest import DIGEST, WithDigest, with_digest
 
 # A text is not taken for a number, and a seed or a number of repetitions has to fit into 64 bits.
 Number = Annotated[float, Strict(), Field(allow_inf_nan=True)]
@@ -29,8 +29,6 @@ Count = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 
 # The name of the record of a run's evaluation.
 EVALUATION = "evaluate.json"
-# The key of the SHA-256 of a record's content. It is no field of `Record`, whose content does not include itself.
-_DIGEST = "content_sha256"
 _ALWAYS_KNOWN = ("python", "device", "threads", "host", "started", "duration_s", "peak_memory_mb")
 
 
@@ -266,23 +264,8 @@ class Record(StrictModel):
         return self
 
 
-class _StoredRecord(Record):
-    """A record as it is stored.
-
-    Attributes:
-        content_sha256: None if the content has this SHA-256, or if there is none because an earlier version wrote the
-            record.
-    """
-
-    content_sha256: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _compare_digest(cls, content: Any) -> Any:
-        # Reading the content again for this would take as long as validating it.
-        if isinstance(content, dict) and content.get(_DIGEST) == content_digest(content):
-            return {**content, _DIGEST: None}
-        return content
+class _StoredRecord(Record, WithDigest):
+    """A record as it is stored."""
 
 
 def predictions_beside(record: Path) -> Path:
@@ -313,17 +296,7 @@ def is_record(path: Path) -> bool:
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record to a file atomically, with the SHA-256 of its content."""
-    content = json.loads(json.dumps(record.model_dump(by_alias=True)))
-    write_text(path, json.dumps({**content, _DIGEST: content_digest(content)}, indent=2) + "\n")
-
-
-def content_digest(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a record's content as JSON with sorted keys, without the digest that it may contain.
-
-    It does not depend on the arrangement of the file.
-    """
-    others = {key: value for key, value in content.items() if key != _DIGEST}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+    write_text(path, json.dumps(with_digest(record.model_dump(by_alias=True)), indent=2) + "\n")
 
 
 def read_record(path: Path) -> Record:
@@ -338,7 +311,7 @@ def read_record(path: Path) -> Record:
     problems = [Problem(str(path), key, message) for key, message in value_problems(record)]
     if not problems and stored.content_sha256 is not None:
         message = f"the record was edited after it was written; {remedy(record)}"
-        problems.append(Problem(str(path), _DIGEST, message))
+        problems.append(Problem(str(path), DIGEST, message))
     if problems:
         raise UserError(problems)
     return record
