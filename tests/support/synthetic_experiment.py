@@ -48,7 +48,7 @@ def fill_results(experiment: Experiment, share: float = 1.0) -> None:
         run.history.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for task in TASKS:
         counts = {
-            model.name: {"params": 1e7 * (1 + chance.random()), "gmacs": 1 + chance.random()}
+            model.name: {"params": round(1e7 * (1 + chance.random())), "gmacs": 1 + chance.random()}
             for model in complexity_models(experiment, task)
         }
         for of_model in counts.values():

@@ -10,17 +10,21 @@ import numpy as np
 import torch
 
 from hafabench.config.experiment import Experiment
+from hafabench.config.operation_kinds import PARAMETERS
 from hafabench.data.prepare import prepare_dataset
 from hafabench.data.report import dataset_digest
 from hafabench.engines.trained import identity
 from hafabench.files import sha256_of
 from hafabench.models.checkpoints.storage import save_checkpoint
+from hafabench.results.counts import Counted, Counts, write_counts
+from hafabench.results.decomposition import Amount, Decomposition
 from hafabench.results.predictions import Hits, write_predictions
-from hafabench.results.record import write_record
-from hafabench.runs.paths import CONFIGURATION, dataset_report
+from hafabench.results.record import read_record, write_record
+from hafabench.runs.paths import CONFIGURATION, complexity_record, counts_record, dataset_report
 from hafabench.runs.run import Run, expand
+from hafabench.runs.static_models import counts_fingerprint
 from tests.support.synthetic_experiment import fill_results
-from tools.synthetic_records import evaluation
+from tools.synthetic_records import evaluation, provenance
 
 IMAGES = 10
 
@@ -43,6 +47,17 @@ def make_chain(experiment: Experiment) -> None:
         prepare_dataset(dataset, dataset_report(experiment, task))
     for run in expand(experiment).values():
         make_run(experiment, run)
+    write_counts(counts_record(experiment), _counts(experiment))
+
+
+def _counts(experiment: Experiment) -> Counts:
+    """Return counts of one model that agree with its complexity record."""
+    record = read_record(complexity_record(experiment, "classification"))
+    numbers = {metric.name: metric.value for metric in record.metrics if metric.model == "pvt_tiny"}
+    amounts = Decomposition((Amount("head", PARAMETERS[0], int(numbers["params"])),))
+    counted = Counted(task="classification", model="pvt_tiny", amounts=amounts)
+    fingerprint = counts_fingerprint(experiment)
+    return Counts(experiment=experiment.name, fingerprint=fingerprint, cells=[counted], provenance=provenance())
 
 
 def make_run(experiment: Experiment, run: Run) -> None:

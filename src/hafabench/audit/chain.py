@@ -6,6 +6,7 @@ this machine are not checked: records alone, without data and weights, are a val
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,12 @@ from hafabench.reporting import csv, latex, markdown
 from hafabench.reporting.frame import empty_frame, frame_findings, frame_of_usable
 from hafabench.reporting.html.page import page_file, page_findings
 from hafabench.reporting.records import RecordCheck
-from hafabench.reporting.report import build_report
+from hafabench.reporting.report import build_report, current_counts
 from hafabench.results.checks import prediction_findings, record_findings
 from hafabench.results.findings import Finding, Link, LinkCheck
 from hafabench.results.place import place_of
 from hafabench.results.record import Record, read_record
-from hafabench.runs.paths import dataset_report, frame_files
+from hafabench.runs.paths import counts_record, dataset_report, frame_files
 from hafabench.runs.run import expand
 from hafabench.runs.state import run_state
 
@@ -80,9 +81,42 @@ def audit_records(experiment: Experiment, progress: Progress = lambda _text: Non
         own = tuple(finding for finding in found if finding.link == link)
         yield LinkCheck(link, name, check.compared[link], check.absent[link], _ABSENT, own)
     own = tuple(finding for finding in found if finding.link == "record")
+    counts = _of_counts(experiment, frame)
+    own += tuple(counts or ())
     lost = [path for path in check.missing if not path.exists()]
-    yield LinkCheck("record", "records", len(check.files), len(lost), "they do not exist", own)
+    number = len(check.files) + (counts is not None)
+    yield LinkCheck("record", "records", number, len(lost), "they do not exist", own)
     yield _of_frame(experiment, frame, lost)
+
+
+def _of_counts(experiment: Experiment, frame: pd.DataFrame) -> list[Finding] | None:
+    """Compare the record of counts, on which static claims are settled, with the complexity records.
+
+    Returns:
+        The findings; None if there is no such record.
+    """
+    file = counts_record(experiment)
+    if not file.exists():
+        return None
+    try:
+        counts = current_counts(experiment)
+    except UserError as error:
+        return [_of_problem("record", problem, file) for problem in error.problems]
+    measured = frame[(frame["verb"] == "complexity") & (frame["origin"] == "measured")]
+    keys = zip(measured["task"], measured["model"], measured["name"], strict=True)
+    known = dict(zip(keys, measured["value"], strict=True))
+    findings = []
+    for counted in counts.models if counts is not None else []:
+        own = {"params": counted.amounts.params}
+        if counted.amounts.operations:
+            own["gmacs"] = counted.amounts.macs / 1e9
+        for name, number in own.items() if counted.build is None else ():
+            other = known.get((counted.task, counted.model, name), number)
+            if not math.isclose(number, other, rel_tol=1e-9):
+                what = f"{name} of {counted.model} ({counted.task}) is {number:.10g}"
+                message = f"{what}, but {other:.10g} in the complexity record; `hafabench count` makes it again"
+                findings.append(Finding("record", str(file), message))
+    return findings
 
 
 def _of_experiment(experiment: Experiment, progress: Progress) -> LinkCheck:
@@ -171,11 +205,12 @@ def _of_report(experiment: Experiment, progress: Progress) -> Iterator[LinkCheck
         checked[link] += 1
         message = _difference(path, text)
         if message:
-            found[link].append(Finding(link, str(path), f"{message}; {_ADVICE}"))
+            message = f"it was edited, or another version of this program wrote it: {message}; {_ADVICE}"
+            found[link].append(Finding(link, str(path), message))
     page = page_findings(page_file(report))
     found["report"] += page or []
     checked["report"] += page is not None
-    for link, things in (("table", "files of tables"), ("report", "pages")):
+    for link, things in (("table", "table files"), ("report", "pages")):
         number = checked[link]  # type: ignore[index]
         yield LinkCheck(link, things, number, 0 if number else 1, "not written yet", tuple(found[link]))  # type: ignore[arg-type, index]
 

@@ -49,7 +49,7 @@ class LinkCheck:
 
     Attributes:
         link: The link.
-        things: What was checked, a plural noun.
+        things: What was checked, a plural noun that ends in s.
         checked: How many of them were checked.
         unchecked: How many could not be checked.
         why_unchecked: Why not, as a clause about all of them.
@@ -73,13 +73,17 @@ class LinkCheck:
         """How many things hold, do not hold and were not checked, as a clause without a full stop."""
         parts = []
         if self.broken:
-            parts.append(f"{self.checked - self.broken} of {self.checked} {self.things} hold, {self.broken} do not")
+            broken = f"{self.broken} {'does' if self.broken == 1 else 'do'} not"
+            parts.append(f"{self.checked - self.broken} of {self._number(self.checked)} hold, {broken}")
         elif self.checked:
-            parts.append(f"{self.checked} {self.things} hold")
+            parts.append(f"{self._number(self.checked)} {'holds' if self.checked == 1 else 'hold'}")
         if self.unchecked:
-            number = f"{self.unchecked} more" if parts else f"{self.unchecked} {self.things}"
-            parts.append(f"{number} were not checked ({self.why_unchecked})")
+            number = f"{self.unchecked} more" if parts else self._number(self.unchecked)
+            parts.append(f"{number} {'was' if self.unchecked == 1 else 'were'} not checked ({self.why_unchecked})")
         return "; ".join(parts) or f"there are no {self.things}"
+
+    def _number(self, number: int) -> str:
+        return f"{number} {self.things.removesuffix('s') if number == 1 else self.things}"
 
 
 def do_hold(checks: Iterable[LinkCheck]) -> bool:

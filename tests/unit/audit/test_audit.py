@@ -21,6 +21,8 @@ from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.regression.baseline import replace_baseline
 from hafabench.regression.records import read_records
 from hafabench.reporting.frame import collect_experiment, read_frame, write_frame
+from hafabench.results.counts import read_counts, write_counts
+from hafabench.results.decomposition import Decomposition
 from hafabench.results.findings import LINKS
 from hafabench.results.predictions import read_predictions, write_predictions
 from hafabench.results.record import read_record, write_record
@@ -91,7 +93,7 @@ def test_nothing_is_found_where_the_chain_is_whole(experiment):
     assert [line.split()[0] for line in lines[:-1]] == list(LINKS)
     assert lines[-1] == "digits: everything that was checked holds"
     for line in (
-        "data         1 data sets hold",
+        "data         1 data set holds",
         "checkpoint   4 final checkpoints hold",
         "predictions  4 predictions",
     ):
@@ -208,6 +210,14 @@ def edit_the_baseline():
     edit_json(Path("results/baseline") / RUN / "evaluate.json", "metrics", 0, "value", value=1.0)
 
 
+def other_counts():
+    path = Path("results/digits/counts.json")
+    counts = read_counts(path)
+    first = counts.models[0]
+    twice = Decomposition((*first.amounts.parameters, *first.amounts.parameters))
+    write_counts(path, counts.model_copy(update={"models": [first.model_copy(update={"amounts": twice})]}))
+
+
 def change_the_experiment():
     content = yaml.safe_load(Path(CONFIG).read_text())
     content["overrides"][0]["set"]["lr"] = 0.5
@@ -270,6 +280,12 @@ BREAKS = {
     "edited markdown": (edit("reports/digits/tables.md", "13.2", "12.2"), "report", "tables.md"),
     "edited page": (edit("reports/digits/report.html", "13.2", "12.2"), "report", "edited after it was written"),
     "edited baseline": (edit_the_baseline, "baseline", RUN),
+    "edited counts": (
+        lambda: edit_json(Path("results/digits/counts.json"), "cells", 0, "dead_weights", value=7),
+        "record",
+        "counts.json: content_sha256: the record was edited",
+    ),
+    "counts of another model": (other_counts, "record", "in the complexity record"),
     "changed experiment": (change_the_experiment, "experiment", "lr"),
 }
 
@@ -333,5 +349,5 @@ def test_nothing_is_found_in_the_tracked_study_and_baseline(tmp_path, monkeypatc
     baseline = str(REPOSITORY / "results/baseline")
     done = CliRunner().invoke(cli, ["audit", "-e", str(config), "--baseline", baseline], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "record       34 records hold" in done.stdout
+    assert "record       35 records hold" in done.stdout
     assert "baseline     7 records hold" in done.stdout
