@@ -13,6 +13,7 @@ import click
 
 from hafabench.cli.options import experiment_option, load
 from hafabench.errors import UserError
+from hafabench.formatting.text import one_line
 
 if TYPE_CHECKING:
     from hafabench.results.findings import LinkCheck
@@ -71,7 +72,7 @@ def audit(experiment: Path, baseline: Path | None, as_json: bool) -> None:
 def _print(check: LinkCheck) -> None:
     click.echo(f"{check.link:13}{check.sentence}")
     for finding in check.findings:
-        click.echo(f"  {finding}")
+        click.echo(f"  {one_line(str(finding))}")
 
 
 def _progress() -> Callable[[str], None]:
