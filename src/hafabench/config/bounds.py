@@ -32,7 +32,9 @@ MAX_THREADS = 4096
 MAX_GPUS = 10**5
 MAX_PROCESSES = 1024
 """Largest number of training processes on one node."""
-MAX_LR = 1000.0
+MAX_SINGLE = 1e38
+"""Largest learning rate and weight decay: about the largest number in single precision. A training with much smaller
+ones diverges already, which is an outcome and no mistake of the file."""
 MAX_BATCH_GIB = 64
 """Largest size of a batch of images in single precision."""
 

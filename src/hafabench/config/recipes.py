@@ -20,8 +20,8 @@ from pydantic.fields import FieldInfo
 from hafabench.config.base import StrictModel, shown
 from hafabench.config.bounds import (
     MAX_EPOCHS,
-    MAX_LR,
     MAX_SIDE,
+    MAX_SINGLE,
     MAX_STEPS,
     MAX_WORKERS,
     Batch,
@@ -124,8 +124,8 @@ class Recipe(StrictModel, ABC):
     """Nested sections by key. Their keys are written with a dot."""
 
     optimizer: Literal["adamw", "sgd"] = Field(description="Optimizer of the training.")
-    lr: float = Field(gt=0, le=MAX_LR, description="Peak learning rate.")
-    weight_decay: float = Field(ge=0, le=10, description="Weight decay of the optimizer.")
+    lr: float = Field(gt=0, le=MAX_SINGLE, description="Peak learning rate.")
+    weight_decay: float = Field(ge=0, le=MAX_SINGLE, description="Weight decay of the optimizer.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of `sgd`. AdamW does not use it.")
     batch_size: Batch = Field(description="Images per optimizer step, summed over all processes.")
     drop_path: float = Field(ge=0, lt=1, description="Stochastic depth rate of the last block.")
@@ -256,8 +256,8 @@ class ClassificationRecipe(Recipe):
         description="Batch size for which `lr`, `warmup_lr` and `min_lr` are given. They are scaled linearly to "
         "`batch_size`.",
     )
-    warmup_lr: float = Field(ge=0, le=MAX_LR, description="Learning rate at the start of the warm-up.")
-    min_lr: float = Field(ge=0, le=MAX_LR, description="Learning rate at the end of the cosine schedule.")
+    warmup_lr: float = Field(ge=0, le=MAX_SINGLE, description="Learning rate at the start of the warm-up.")
+    min_lr: float = Field(ge=0, le=MAX_SINGLE, description="Learning rate at the end of the cosine schedule.")
     interpolation: Literal["bicubic", "bilinear", "random"] = Field(
         description="Interpolation of resized training images. `random` draws one of the other two per image."
     )
@@ -293,8 +293,8 @@ class ClassificationRecipe(Recipe):
         if self.batch_size % self.images_go_in:
             found["batch_size"] = f"mixup and CutMix need an even number of images per step, found {self.batch_size}"
         scale = self.batch_size / self.lr_batch_size
-        if self.lr * scale > MAX_LR:
-            found["lr"] = f"{self.lr:g} scaled to {self.batch_size} images per step is above {MAX_LR:g}"
+        if self.lr * scale > MAX_SINGLE:
+            found["lr"] = f"{self.lr:g} scaled to {self.batch_size} images per step is above {MAX_SINGLE:g}"
         if self.warmup_epochs and self.warmup_lr > self.lr:
             found["warmup_lr"] = (
                 f"expected at most lr ({self.lr:g}), to which the warm-up rises, found {self.warmup_lr:g}"
@@ -364,7 +364,7 @@ class SegmentationRecipe(DenseRecipe):
 
     iterations: Steps = Field(description="Optimizer steps of the training.")
     poly_power: float = Field(gt=0, le=100, description="Exponent of the polynomial learning rate schedule.")
-    min_lr: float = Field(ge=0, le=MAX_LR, description="Learning rate at the end of the schedule.")
+    min_lr: float = Field(ge=0, le=MAX_SINGLE, description="Learning rate at the end of the schedule.")
     ratio_range: Annotated[tuple[_Ratio, _Ratio], SmallerFirst] = Field(
         description="Smallest and largest random factor on the size of a training image."
     )

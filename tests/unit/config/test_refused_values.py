@@ -99,8 +99,8 @@ def test_data_that_is_not_generated_may_share_a_folder(write_experiment, tmp_pat
         (lambda c: c.update(seeds=[0.5]), "seeds[0]: input should be a valid integer"),
         (lambda c: c.update(seeds=list(range(1001))), "seeds: list should have at most 1000 items"),
         (recipe(lr=True), "set.lr: expected a number, found true"),
-        (recipe(lr=1e6), "set.lr: input should be less than or equal to 1000, found 1000000.0"),
-        (recipe(lr=100.0, lr_batch_size=1), "lr: 100 scaled to 32 images per step is above 1000"),
+        (recipe(lr=1e39), "set.lr: input should be less than or equal to 1e+38, found 1e+39"),
+        (recipe(lr=1e37, lr_batch_size=1), "lr: 1e+37 scaled to 32 images per step is above 1e+38"),
         (recipe(amp=1), "set.amp: input should be a valid boolean, found 1"),
         (recipe(amp="true"), "set.amp: input should be a valid boolean, found 'true'"),
         (recipe(eval_crop=1e-9), "set.eval_crop: input should be greater than or equal to 0.1, found 1e-09"),
@@ -185,6 +185,10 @@ def test_one_sentence_with_file_and_key(change, expected, write_experiment):
     found = [str(problem) for problem in caught.value.problems]
     assert any(expected in problem for problem in found), found
     assert all(problem.startswith(f"{path}:") for problem in found)
+
+
+def test_a_learning_rate_at_which_trainings_diverge_is_no_mistake(write_experiment):
+    JobList(load_experiment(write_experiment(recipe(lr=1e37, weight_decay=1e4))))
 
 
 def test_an_odd_batch_without_mixup_is_fine(write_experiment):
