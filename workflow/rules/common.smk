@@ -9,6 +9,7 @@ from hafabench.runs.snakemake import (
     can_be_input,
     decide_reruns,
     executor_resources,
+    incomplete_outputs,
     launcher,
     site_resources,
     submission_problems,
@@ -19,7 +20,8 @@ from hafabench.runs.state import output_states
 @functools.cache
 def reruns():
     """What this driver runs again. The states of the jobs decide, in place of Snakemake's own triggers."""
-    found = decide_reruns(JOBS, output_states(JOBS), workflow.dag_settings)
+    incomplete = incomplete_outputs(Path.cwd())
+    found = decide_reruns(JOBS, output_states(JOBS), workflow.dag_settings, incomplete)
     # The graph is being built when the first input function is called. It looks at forced files when it is complete.
     workflow.dag.forcefiles.update(found.forced)
     workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})

@@ -143,7 +143,9 @@ class Reruns:
         return [str(path) for path in jobs.targets if path not in lost]
 
 
-def decide_reruns(jobs: JobList, states: Mapping[str, JobState], settings: Any) -> Reruns:
+def decide_reruns(
+    jobs: JobList, states: Mapping[str, JobState], settings: Any, incomplete: Iterable[Path] = ()
+) -> Reruns:
     """Decide what a driver runs again.
 
     Args:
@@ -151,10 +153,11 @@ def decide_reruns(jobs: JobList, states: Mapping[str, JobState], settings: Any) 
         states: The states of their outputs (`hafabench.runs.state.output_states`).
         settings: Snakemake's settings of the graph (`DAGSettings`), which contain what the user forces. Jobs that
             depend on a forced one run again as well.
+        incomplete: The outputs that Snakemake has marked as incomplete, and makes again if they exist.
     """
     again: set[str] = set()
     asked = set(map(str, settings.forcerun)) | (set(map(str, settings.targets)) if settings.forcetargets else set())
-    forced_files = {os.path.relpath(name) for name in asked}
+    forced_files = {os.path.relpath(name) for name in asked} | {str(path) for path in incomplete if path.exists()}
     for job in (*jobs.values(), *jobs.optional.values()):
         is_forced = settings.forceall or job.rule in asked or any(str(path) in forced_files for path in job.outputs)
         if is_forced or not again.isdisjoint(job.needs):

@@ -225,6 +225,15 @@ def test_what_the_user_forces_runs_again_with_what_depends_on_it(finished, setti
     assert rules == ({job.rule for job in finished.values()} if expected is None else expected)
 
 
+def test_what_depends_on_an_incomplete_output_runs_again_with_it(finished):
+    settings = SimpleNamespace(targets=set(), forcerun=set(), forcetargets=False, forceall=False)
+    marked = [finished.runs[SEGMENTER].checkpoint, Path("results/never_made.json")]
+    found = decide_reruns(finished, output_states(finished), settings, marked)
+    assert {finished[name].rule for name in set(finished) - found.current} == {
+        *("train_run", "evaluate_run", "collect_records", "write_report"),
+    }
+
+
 def test_outputs_of_earlier_versions_are_compared_by_time(finished):
     """They contain no digests."""
     frame = finished["collect_records"].outputs[1]
