@@ -64,7 +64,10 @@ def list_split(dataset: DatasetConfig, split: str) -> Listing:
     """
     for needed in paths.required_paths(dataset, split):
         if not needed.exists():
-            raise UserError(Problem(str(needed), "", "no such file or folder"))
+            advice = "`hafabench data prepare` makes the data set"
+            if dataset.generator is None:
+                advice = "restore the data set; `hafabench data prepare` verifies it"
+            raise UserError(Problem(str(needed), "", f"no such file or folder; {advice}"))
     try:
         if dataset.data_format == "imagenet":
             images_of = list_imagenet_images(dataset, split)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from hafabench.config.experiment import DatasetConfig
+from hafabench.config.experiment import DatasetConfig, DigitsGenerator
 from hafabench.data import listing
 from hafabench.data.loaders import classification_dataset
 from hafabench.data.preview import draw_preview
@@ -292,3 +292,14 @@ def test_the_note_about_an_orientation_fits_the_data_format(classes, scenes, tmp
     assert note.endswith("which is applied: val/ant/turned.jpg")
     (note,) = verify_dataset(scenes).notes
     assert note.endswith("annotations are expected for the image as it is shown")
+
+
+@pytest.mark.parametrize("split", FOLDERS)
+@pytest.mark.parametrize("data_format", ["imagenet", "ade20k", "coco"])
+def test_a_lost_data_set_names_the_command_that_prepares_it(data_format, split, tmp_path):
+    lost = dataset(data_format, tmp_path / "lost", 1)
+    with pytest.raises(UserError, match="restore the data set; `hafabench data prepare` verifies it"):
+        listing.list_split(lost, split)
+    generator = DigitsGenerator(kind="digits", image_size=32)
+    with pytest.raises(UserError, match="`hafabench data prepare` makes the data set"):
+        listing.list_split(lost.model_copy(update={"generator": generator}), split)
