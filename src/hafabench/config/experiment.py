@@ -206,15 +206,6 @@ class LatencyConfig(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _each_model_once(self) -> LatencyConfig:
-        names = [self.baseline, *self.models]
-        twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
-        if twice is not None:
-            hint = ", which is the baseline" if twice == self.baseline else " twice"
-            raise ValueError(f"models: expected each model once, found {twice!r}{hint}")
-        return self
-
-    @model_validator(mode="after")
     def _batches_fit(self) -> LatencyConfig:
         for key in ("batch_size", "throughput_batch"):
             batch = getattr(self, key) or 1
@@ -530,6 +521,10 @@ def _check_names(
         if name not in models:
             problems.append(source.problem(at, unknown_model(name, models)))
     for index, group in enumerate(config.latency):
+        for position, name in enumerate(group.models):
+            if name == group.baseline or name in group.models[:position]:
+                hint = "is the baseline already" if name == group.baseline else "is listed twice"
+                problems.append(source.problem(("latency", index, "models", position), f"model {name!r} {hint}"))
         for name in (group.baseline, *group.models):
             problem = side_problem(models[name], group.image_size) if name in models else None
             if problem:

@@ -71,7 +71,7 @@ def load_paper_values(path: Path) -> PaperValues:
     except csv.Error as error:
         raise UserError(Problem(str(path), "", f"cannot be read as CSV: {error}")) from None
     if header not in (COLUMNS, [*COLUMNS, ORIGIN]):
-        message = f"expected the columns {','.join(COLUMNS)}; found {','.join(header or []) or 'none'}"
+        message = f"expected the columns {','.join(COLUMNS)}; found {shown(','.join(header or []) or 'none')}"
         raise UserError(Problem(str(path), "", message, 1))
     values: PaperValues = {}
     problems: list[Problem | str] = []

@@ -142,8 +142,8 @@ def test_data_that_is_not_generated_may_share_a_folder(write_experiment, tmp_pat
         (lambda c: c["latency"][0].update(batch_size=10**9), "latency[0].batch_size: input should be less than"),
         (lambda c: c["latency"][0].update(throughput_batch=10**9), "latency[0].throughput_batch: expected at most"),
         (lambda c: c["latency"][0].update(image_size=8192, batch_size=2000), "latency[0].batch_size: 2000 images of"),
-        (lambda c: c["latency"][0].update(models=["pvt_v2_b1"]), "latency[0].models: expected each model once"),
-        (lambda c: c["latency"][0].update(models=["pvt_tiny"] * 2), "latency[0].models: expected each model once"),
+        (lambda c: c["latency"][0].update(models=["pvt_v2_b1"]), "latency[0].models[0]: model 'pvt_v2_b1' is the"),
+        (lambda c: c["latency"][0].update(models=["pvt_tiny"] * 2), "latency[0].models[1]: model 'pvt_tiny' is"),
         (lambda c: c["latency"][0].update(threads=10**9), "latency[0].threads: input should be less than or equal"),
         (lambda c: c["latency"][0].update(repeats=10**12), "latency[0].repeats: input should be less than or equal"),
         (
