@@ -11,6 +11,7 @@ from pydantic import Field
 from hafabench.config.base import StrictModel
 from hafabench.config.experiment import DatasetConfig, Experiment
 from hafabench.config.json_file import read_json_model
+from hafabench.config.recipes import Task
 from hafabench.data import manifest
 from hafabench.data.listing import list_split
 from hafabench.data.paths import SPLITS
@@ -199,7 +200,7 @@ def _modified_since(files: Sequence[Path], report: Path | None) -> str:
         return ""
 
 
-def dataset_digest(experiment: Experiment, task: str) -> str | None:
+def dataset_digest(experiment: Experiment, task: Task) -> str | None:
     """Return the digest that `hafabench data prepare` computed.
 
     Returns:

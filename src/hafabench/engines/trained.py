@@ -23,6 +23,7 @@ from hafabench.models.checkpoints.storage import (
     meta_of,
     weights_problems,
 )
+from hafabench.results import checks
 from hafabench.results.findings import Finding
 from hafabench.results.record import Collapse, Record
 from hafabench.runs.run import Run
@@ -168,16 +169,14 @@ def checkpoint_findings(run: Run, record: Record | None = None) -> list[Finding]
     if record is not None:
         problems += _problems_with_record(path, meta, collapse, record)
     problems += _problems_with_parent(run, path, meta)
-    return [_finding(path, problem) for problem in problems]
+    replaced = [] if record is None else checks.checkpoint_findings(record, path, sha256_of(path))
+    return [*(_finding(path, problem) for problem in problems), *replaced]
 
 
 def _problems_with_record(
     path: Path, meta: dict[str, Any], collapse: Collapse | None, record: Record
 ) -> Iterator[Problem]:
-    """Yield how a checkpoint differs from that which a record was made from."""
-    recorded = record.provenance.checkpoint_sha256
-    if recorded is not None and recorded != sha256_of(path):
-        yield Problem(str(path), "", f"not the file that was evaluated: the record has sha256 {recorded}")
+    """Yield how the training and the outcome in a checkpoint differ from those in a record."""
     # A record has passed through JSON, which has no tuples.
     for key, own in (("training", meta.get("training")), ("collapse", collapse and collapse.model_dump())):
         other = getattr(record, key)

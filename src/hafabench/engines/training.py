@@ -29,7 +29,8 @@ from hafabench.engines.trained import collapse_of, identity, is_trained, read_fi
 from hafabench.engines.training_state import STATE, TrainingState
 from hafabench.errors import Problem, UserError
 from hafabench.files import remove_leftovers
-from hafabench.models.checkpoints.storage import is_finite
+from hafabench.formatting.names import join_names
+from hafabench.models.checkpoints.storage import infinite_names
 from hafabench.results.provenance import Stopwatch
 from hafabench.results.record import Collapse
 from hafabench.runs.lease import Lease, hold
@@ -72,10 +73,11 @@ class TrainingSession:
         """Load the state in the run's work folder into ``state``, whose ``step`` is then the number of steps done."""
         self.state = state
         state.resume(self.run, self.total, verbose=self.world.is_first)
-        if not state.step and not _is_finite_model(state.model):
+        infinite = [] if state.step else infinite_names(state.model)
+        if infinite:
             raise UserError(
                 f"{self.run.id}: some initial weights or buffers of {self.run.model.name} are not finite (NaN or "
-                "infinity); correct the model, or the file from which its weights are read"
+                f"infinity): {join_names(infinite)}; correct the model, or the file from which its weights are read"
             )
         # No process may write before every process has read.
         self.world.wait()
@@ -158,7 +160,7 @@ class TrainingSession:
     def has_finite_weights(self) -> bool:
         """Return whether all weights and buffers that a checkpoint contains are finite, and their moving average."""
         models = (self.state.model, self.state.average)
-        return all(_is_finite_model(model) for model in models if model is not None)
+        return not any(infinite_names(model) for model in models if model is not None)
 
     def _save(self, loss: float, lr: float) -> None:
         self._check_weights(loss, lr)
@@ -374,10 +376,6 @@ def _with_compared_data(run: Run, world: World) -> Run:
     """
     own = compared_digest(run.dataset, "train", run.dataset_report) if world.local_rank == 0 else ""
     return replace(run, listing_digest=world.share(own))
-
-
-def _is_finite_model(model: nn.Module) -> bool:
-    return all(map(is_finite, model.state_dict().values()))
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -126,7 +126,7 @@ class TrainingState:
                     file=sys.stderr,
                 )
             return
-        if {content.get("listing_digest"), run.listing_digest} - {None, run.listing_digest}:
+        if content.get("listing_digest") not in (None, run.listing_digest):
             if verbose:
                 message = f"the state in {run.work} belongs to other training data: training starts over"
                 print(f"{run.id}: {message}", file=sys.stderr)

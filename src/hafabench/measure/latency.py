@@ -190,13 +190,13 @@ def _specs(group: LatencyConfig, models: Mapping[str, ModelSpec]) -> list[ModelS
 
 def _model(spec: ModelSpec) -> nn.Module:
     from hafabench.models import create
-    from hafabench.models.checkpoints.storage import is_finite
+    from hafabench.models.checkpoints.storage import infinite_names
 
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = create(spec, num_classes=NUM_CLASSES).eval()
         _perturb_offsets(model)
-    infinite = [name for name, value in model.state_dict().items() if not is_finite(value)]
+    infinite = infinite_names(model)
     if infinite:
         # Some processors compute with such numbers at another speed.
         raise UserError(f"{spec.name}: some initial weights or buffers are not finite: {join_names(infinite)}")

@@ -125,7 +125,12 @@ def code_state(checkout: Path, experiment_file: Path | None) -> dict[str, Any]:
             something else.
         experiment_file: The experiment file, which may be anywhere.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # Containers may allow repositories of another owner (`safe.directory`) by variables of git's configuration.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(("GIT_CONFIG_", "GIT_EXEC_PATH"))
+    }
     environment["GIT_OPTIONAL_LOCKS"] = "0"
 
     def git(*arguments: str | Path) -> str | None:

@@ -63,7 +63,7 @@ def test_a_replaced_checkpoint_is_found_by_its_record(run):
     save_checkpoint(run.checkpoint, content)
     assert checkpoint_findings(run) == []
     (finding,) = checkpoint_findings(run, record)
-    assert "not the file that was evaluated" in finding.says
+    assert f"{run.id} was evaluated with" in finding.says
     assert (finding.link, finding.file) == ("checkpoint", str(run.checkpoint))
 
 

@@ -18,6 +18,7 @@ from hafabench.engines.training import TrainingSession
 from hafabench.engines.training_state import STATE, TrainingState
 from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
+from hafabench.runs.lease import hold
 from hafabench.runs.run import Run
 from tools.tiny_runs.classification import tiny_run
 
@@ -58,7 +59,8 @@ def save(run: Run, **options: Any) -> dict[str, Any]:
         if isinstance(state.scaler, Schedules):
             state.scaler.state["schedulers"][0]["_global_step"] += 1
     state.step = DONE
-    state.save(run, 1.5)
+    with hold(run, "train") as lease:
+        state.save(run, 1.5, lease)
     return load_checkpoint(run.work / STATE)
 
 
@@ -267,7 +269,7 @@ def test_a_flipped_byte_of_a_state_is_found(run):
 def test_initial_weights_and_buffers_that_are_not_finite_are_refused(run, name):
     state = fresh()
     state.model.state_dict()[name].fill_(math.inf)
-    session = TrainingSession(run, World(0, 0, 1, torch.device("cpu")), StopRequest(), TOTAL)
-    with pytest.raises(UserError, match="initial weights or buffers of tiny_convnext are not finite"):
+    session = TrainingSession(run, World(0, 0, 1, torch.device("cpu")), StopRequest(), TOTAL, lease=None)
+    with pytest.raises(UserError, match=f"initial weights or buffers of tiny_convnext are not finite .*: {name}; "):
         session.begin(state)
     assert not run.history.exists()

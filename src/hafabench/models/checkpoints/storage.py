@@ -196,6 +196,11 @@ def weights_problems(state: Any, path: Path) -> list[Problem]:
     return [*problems[:_SHOWN], *more]
 
 
+def infinite_names(model: nn.Module) -> list[str]:
+    """Return the names of the weights and buffers of a model that contain NaN or infinity."""
+    return [name for name, value in (*model.named_parameters(), *model.named_buffers()) if not is_finite(value)]
+
+
 def is_finite(tensor: torch.Tensor) -> bool:
     """Return whether all values of a tensor are finite; integers always are."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
