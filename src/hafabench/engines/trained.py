@@ -23,7 +23,7 @@ from hafabench.models.checkpoints.storage import (
     meta_of,
     weights_problems,
 )
-from hafabench.results import checks
+from hafabench.results.checks import evaluated_findings
 from hafabench.results.findings import Finding
 from hafabench.results.record import Collapse, Record
 from hafabench.runs.run import Run
@@ -169,7 +169,7 @@ def checkpoint_findings(run: Run, record: Record | None = None) -> list[Finding]
     if record is not None:
         problems += _problems_with_record(path, meta, collapse, record)
     problems += _problems_with_parent(run, path, meta)
-    replaced = [] if record is None else checks.checkpoint_findings(record, path, sha256_of(path))
+    replaced = [] if record is None else evaluated_findings(record, path, sha256_of(path))
     return [*(_finding(path, problem) for problem in problems), *replaced]
 
 
