@@ -67,7 +67,7 @@ def recover(
 
     Raises:
         UserError: If a driver still runs in the folder, live jobs are only shown or cannot be cancelled from here,
-            the queue cannot be read, or unlocking fails. The folder is then unchanged.
+            the queue cannot be read, or unlocking fails. The folder stays locked then.
     """
     _refuse_beside_driver(folder)
     jobs = JobList(experiment) if experiment is not None else None
@@ -87,17 +87,14 @@ def recover(
             report_progress(f"{len(left)} jobs left")
         live = left
     _refuse_beside_driver(folder)
-    was_locked = is_locked(folder)
-    if was_locked:
-        _unlock(folder, unlock)
+    # The command that unlocks the folder also reads the workflow, which would keep outputs without a word here.
     for output in keep_finished(jobs, folder, _is_intact) if jobs is not None else []:
         report_progress(f"finished and kept: {output}")
-    if was_locked:
-        report_progress(
-            "no live jobs; unlocked. Start the driver again: it skips finished jobs and resumes trainings"
-        )
-    else:
+    if not is_locked(folder):
         report_progress("no live jobs; the folder is not locked")
+        return
+    _unlock(folder, unlock)
+    report_progress("no live jobs; unlocked. Start the driver again: it skips finished jobs and resumes trainings")
 
 
 def _live(folder: Path, runs: Sequence[Run], runner: Runner) -> _Live:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +23,16 @@ _PROVABLE = (
 )
 
 
-def keep_finished(jobs: JobList, folder: Path, is_intact: Callable[[Run], bool] = lambda _run: True) -> list[Path]:
+def has_intact_archive(run: Run) -> bool:
+    """Return whether all checksums in the archive of a run's final checkpoint hold, without importing torch."""
+    try:
+        with zipfile.ZipFile(run.checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        return False
+
+
+def keep_finished(jobs: JobList, folder: Path, is_intact: Callable[[Run], bool] = has_intact_archive) -> list[Path]:
     """Remove Snakemake's marks from outputs that are complete and current, and return these outputs.
 
     Snakemake marks the outputs of a job as incomplete while the job runs. A killed driver leaves these marks behind,
@@ -40,7 +51,7 @@ def keep_finished(jobs: JobList, folder: Path, is_intact: Callable[[Run], bool] 
         job = state.job
         if state.outputs != "done" or job.rule not in _PROVABLE or marked.isdisjoint(job.outputs):
             continue
-        is_training = job.rule == "train_run" and job.run is not None and job.run.checkpoint.exists()
-        if not is_training or is_intact(job.run):
+        run = job.run if job.rule == "train_run" else None
+        if run is None or not run.checkpoint.exists() or is_intact(run):
             complete += job.outputs
     return forget_incomplete(folder, complete)

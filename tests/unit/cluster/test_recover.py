@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from hafabench.cluster import recover as recovery
 from hafabench.cluster.commands import CommandFailed, run
@@ -19,6 +20,8 @@ from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.models.checkpoints.storage import save_checkpoint
 from hafabench.runs.attempts import AS_JOB
+from hafabench.runs.jobs import JobList
+from hafabench.runs.kept_outputs import keep_finished
 from hafabench.runs.lease import take, this_process
 from hafabench.runs.run import expand
 from hafabench.runs.snakemake import driver_processes, is_locked
@@ -190,6 +193,23 @@ def test_recover_keeps_what_is_proven_to_be_complete(digits, tmp_path):
     assert said == [f"finished and kept: {trained.checkpoint}", "no live jobs; the folder is not locked"]
     assert [name for name, path in marks.items() if not path.exists()] == [trained.id]
     assert trained.checkpoint.exists()
+
+
+def test_a_driver_keeps_what_is_complete_without_importing_torch(digits, tmp_path):
+    jobs = JobList(digits)
+    trained, damaged, missing = list(jobs.runs.values())[:3]
+    for one in (trained, damaged):
+        store_configuration(one)
+        save_checkpoint(one.checkpoint, {"state_dict": {"weight": torch.ones(100)}})
+    content = bytearray(damaged.checkpoint.read_bytes())
+    position = content.index(torch.ones(100).numpy().tobytes())
+    content[position + 7] ^= 1
+    damaged.checkpoint.write_bytes(content)
+    marks = [mark(tmp_path, str(one.checkpoint)) for one in (trained, damaged, missing)]
+    assert keep_finished(jobs, tmp_path) == [trained.checkpoint]
+    assert [path.exists() for path in marks] == [False, True, True]
+    damaged.checkpoint.write_text("no archive")
+    assert keep_finished(jobs, tmp_path) == []
 
 
 @pytest.mark.parametrize("trace", ["log", "mark"])
