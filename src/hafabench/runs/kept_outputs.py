@@ -1,4 +1,7 @@
-"""Outputs of jobs that finished after their driver was killed, and that the next driver keeps."""
+"""Checkpoints and records of jobs that finished after their driver was killed, which the next driver keeps.
+
+They are written atomically and belong to one fingerprint, so that it can be proven that they are complete.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,7 @@ from pathlib import Path
 from hafabench.runs.jobs import JobList
 from hafabench.runs.run import Run
 from hafabench.runs.snakemake import forget_incomplete, incomplete_outputs
-from hafabench.runs.state import job_states
-
-# The rules whose outputs are written atomically, and contain the fingerprint that they were made under.
-_PROVABLE = (
-    "train_run",
-    "evaluate_run",
-    "prepare_dataset",
-    "count_complexity",
-    "count_conventions",
-    "measure_latency",
-)
+from hafabench.runs.state import run_state
 
 
 def has_intact_archive(run: Run) -> bool:
@@ -47,11 +40,15 @@ def keep_finished(jobs: JobList, folder: Path, is_intact: Callable[[Run], bool] 
     if not marked:
         return []
     complete: list[Path] = []
-    for state in job_states(jobs, fresh_s=0).values():
-        job = state.job
-        if state.outputs != "done" or job.rule not in _PROVABLE or marked.isdisjoint(job.outputs):
+    for job in (*jobs.values(), *jobs.optional.values()):
+        # With thousands of runs, only the few of marked outputs are looked at.
+        if job.run is None or marked.isdisjoint(job.outputs):
             continue
-        run = job.run if job.rule == "train_run" else None
-        if run is None or not run.checkpoint.exists() or is_intact(run):
-            complete += job.outputs
+        state = run_state(job.run).state
+        if job.rule == "evaluate_run":
+            is_complete = state == "done"
+        else:
+            is_lost = not job.run.checkpoint.exists()
+            is_complete = state in ("done", "trained") and (is_lost or is_intact(job.run))
+        complete += job.outputs if is_complete else ()
     return forget_incomplete(folder, complete)
