@@ -62,8 +62,13 @@ class _PrintableStream(io.TextIOWrapper):
     """A stream for text that writes to the file of another one, with control characters as visible escapes."""
 
     def __init__(self, stream: io.TextIOWrapper):
-        buffering = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-        super().__init__(stream.buffer, stream.encoding, "hafabench.plain", **buffering)
+        super().__init__(
+            stream.buffer,
+            stream.encoding,
+            "hafabench.plain",
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
         # The other stream would close the file when it is deleted.
         self._stream = stream
 

@@ -327,7 +327,7 @@ def _rows_by_record(frame: pd.DataFrame, columns: list[str]) -> dict[_RecordKey,
         rows = found.setdefault((row["verb"], row["origin"], row["id"]), {})
         while name in rows:
             name += " (again)"
-        rows[name] = row
+        rows[name] = {str(column): value for column, value in row.items()}
     return found
 
 
@@ -346,7 +346,7 @@ def _first_difference(before: _RecordRows, now: _RecordRows) -> str:
 def _texts_with(change: Callable[[str], str], frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with every text changed."""
     texts = frame.select_dtypes(["object", "string"])
-    return frame.assign(**{name: column.map(change, na_action="ignore") for name, column in texts.items()})
+    return frame.assign(**{str(name): column.map(change, na_action="ignore") for name, column in texts.items()})
 
 
 def _first_line(error: Exception) -> str:
