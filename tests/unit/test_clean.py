@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from hafabench.config.experiment import load_experiment
-from hafabench.data.prepare import prepare_dataset
+from hafabench.data import manifest
 from hafabench.errors import UserError
 from hafabench.runs.experiment_file import store_experiment_file
 from hafabench.runs.jobs import JobList
-from hafabench.runs.paths import dataset_report
 from tools.checkout import REPOSITORY
 from tools.clean import clean
 
@@ -44,7 +43,10 @@ def experiment(write_experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     loaded = load_experiment(Path(path.name))
     store_experiment_file(loaded)
-    prepare_dataset(loaded.config.datasets["classification"], dataset_report(loaded, "classification"))
+    dataset = loaded.config.datasets["classification"]
+    (dataset.root / "train").mkdir(parents=True)
+    (dataset.root / "train/0.JPEG").touch()
+    manifest.write_manifest(dataset.root, dataset, classes=[], scans={})
     made = [loaded.results / name for name in OWN]
     for job in JobList(loaded).values():
         made += [path for path in (*job.outputs, *job.logs) if path.is_relative_to(loaded.results)]
