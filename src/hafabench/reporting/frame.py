@@ -5,6 +5,7 @@ Tables, figures and comparisons are built from the frame alone.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from hafabench.files import atomic_path, sha256_of
 from hafabench.formatting.csv import csv_text, text_of_csv
 from hafabench.formatting.text import one_line
 from hafabench.reporting.records import RecordCheck
+from hafabench.results.digest import DIGEST
 from hafabench.results.findings import Finding
 from hafabench.results.record import Record, read_record
 from hafabench.runs.fingerprints import imported_fingerprint
@@ -236,26 +238,40 @@ def frame_of_usable(check: RecordCheck) -> pd.DataFrame:
 
 
 def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write ``frame.parquet`` and ``frame.csv`` into ``folder``, each atomically."""
+    """Write ``frame.parquet`` and ``frame.csv`` into ``folder``, each atomically.
+
+    The attributes of the Parquet file contain the SHA-256 of the content.
+    """
     parquet, csv = folder / "frame.parquet", folder / "frame.csv"
+    marked = frame.copy(deep=False)
+    marked.attrs = {DIGEST: _content_digest(frame)}
     with atomic_path(parquet) as temporary:
-        frame.to_parquet(temporary, index=False)
+        marked.to_parquet(temporary, index=False)
     with atomic_path(csv) as temporary:
         _texts_with(csv_text, frame).to_csv(temporary, index=False, lineterminator="\n")
     return [parquet, csv]
+
+
+def _content_digest(frame: pd.DataFrame) -> str:
+    return hashlib.sha256(frame.to_csv(index=False, lineterminator="\n").encode(errors="surrogatepass")).hexdigest()
 
 
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a frame from its Parquet or CSV file; it is equal to the frame that was written.
 
     Raises:
-        UserError: If the file is missing, cannot be read, or has other columns.
+        UserError: If the file is missing, cannot be read, has other columns, or was edited after it was written.
     """
     if not path.is_file():
         raise UserError(Problem(str(path), "", "no such frame; `hafabench collect` makes it from the records"))
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
+            # Attributes would be copied by every operation.
+            expected, frame.attrs = frame.attrs.get(DIGEST), {}
+            if expected is not None and expected != _content_digest(frame):
+                message = "the frame was edited after it was written; `hafabench collect` makes it again"
+                raise UserError(Problem(str(path), "", message))
         else:
             # Only an empty field is missing, because a model may be called "NA". If numbers were read as nullable
             # floats, they would lose their last bit in spite of float_precision.

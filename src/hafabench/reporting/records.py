@@ -118,7 +118,10 @@ def check_record(experiment: Experiment, path: Path, expected: ExpectedRecord, *
     except UserError as error:
         return CheckedRecord(None, [_of_problem(problem, path) for problem in error.problems])
     place = place_of(path, experiment.results)
-    found = record_findings(path, record, place) if place is not None else []
+    if place is None:
+        message = "a record is never renamed; import it again or delete it"
+        return CheckedRecord(record, [Finding("record", str(path), message)])
+    found = record_findings(path, record, place)
     found = found or _of_another_experiment(experiment, path, record)
     if not found and record.fingerprint != expected.fingerprint:
         what = "made under another configuration" if is_measured else "imported for other data or sizes"

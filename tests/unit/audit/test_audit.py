@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -186,6 +187,13 @@ def edit_the_frame():
     frame.to_parquet(file, index=False)
 
 
+def edit_the_frame_with_pandas():
+    file = Path("results/digits/frame.parquet")
+    frame = pd.read_parquet(file)
+    frame.loc[frame["id"] == RUN, "value"] += 1.0
+    frame.to_parquet(file, index=False)
+
+
 def edit_the_csv_of_the_frame():
     file = Path("results/digits/frame.csv")
     frame = read_frame(file)
@@ -274,6 +282,7 @@ BREAKS = {
     "flipped byte": (flip_a_byte, "checkpoint", "changed since"),
     "replaced checkpoint": (replace_the_checkpoint, "checkpoint", RUN),
     "edited frame": (edit_the_frame, "frame", "value of top1 of pvt_tiny"),
+    "frame edited with pandas": (edit_the_frame_with_pandas, "frame", "edited after it was written"),
     "edited csv of the frame": (edit_the_csv_of_the_frame, "frame", f"lacks the record of {RUN}"),
     "edited table": (edit_a_table, "table", "is not what the frame gives"),
     "edited latex": (edit("reports/digits/tables/table1.tex", "13.2", "12.2"), "table", "table1.tex"),
@@ -329,6 +338,13 @@ def test_one_evaluation_is_not_counted_twice(experiment, name):
     frame, missing = collect_experiment(experiment, partial=True, left_out=left_out)
     assert len(frame[(frame["model"] == "pvt_tiny") & (frame["name"] == "top1")]) < 2
     assert left_out and missing
+
+
+@pytest.mark.parametrize("verb", ["report", "claims"])
+def test_an_edited_frame_is_not_reported(experiment, verb):
+    edit_the_frame_with_pandas()
+    with pytest.raises(UserError, match=r"frame\.parquet: the frame was edited after it was written"):
+        CliRunner().invoke(cli, [verb, "-e", CONFIG], catch_exceptions=False)
 
 
 def test_an_old_frame_is_no_finding(experiment):
