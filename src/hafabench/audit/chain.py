@@ -205,7 +205,7 @@ def _of_report(experiment: Experiment, progress: Progress) -> Iterator[LinkCheck
         checked[link] += 1
         message = _difference(path, text)
         if message:
-            message = f"it was edited, or another version of this program wrote it: {message}; {_ADVICE}"
+            message = f"it is out of date, was edited, or was written by another version: {message}; {_ADVICE}"
             found[link].append(Finding(link, str(path), message))
     page = page_findings(page_file(report))
     found["report"] += page or []
