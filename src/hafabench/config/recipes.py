@@ -41,7 +41,7 @@ from hafabench.errors import Problem, UserError
 Task = Literal["classification", "segmentation", "detection"]
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "detection")
 
-_AUTO_AUGMENT = {"mstd": (float, 0, 1000)}
+_AUTO_AUGMENT: dict[str, tuple[type, float, float]] = {"mstd": (float, 0, 1000)}
 # The names of timm's policies. Each has the type, the smallest and the largest value of every option.
 _POLICIES: dict[str, dict[str, tuple[type, float, float]]] = {
     **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), _AUTO_AUGMENT),
