@@ -14,6 +14,7 @@ from hafabench.cluster.queue import live_jobs
 from hafabench.cluster.status import experiment_status, render, render_failed
 from hafabench.config.experiment import load_experiment
 from hafabench.files import write_text
+from hafabench.results.record import read_record, write_record
 from hafabench.runs.jobs import JobList
 from hafabench.runs.lease import take, this_process
 from hafabench.runs.run import expand
@@ -186,8 +187,8 @@ def test_an_evaluation_fails_only_after_its_training(digits, tiny):
 
 def test_stale_jobs(digits, tiny):
     evaluated(tiny)
-    record = json.loads(tiny.record.read_text())
-    tiny.record.write_text(json.dumps(record | {"fingerprint": "0" * 12}))
+    evaluated_before = read_record(tiny.record).model_copy(update={"fingerprint": "0" * 12})
+    write_record(tiny.record, evaluated_before)
     config = json.loads((tiny.folder / "config.json").read_text())
     config["recipe"]["lr"] = 7.0
     (tiny.folder / "config.json").write_text(json.dumps(config | {"fingerprint": "0" * 12}))
