@@ -107,7 +107,7 @@ def _of_counts(experiment: Experiment, frame: pd.DataFrame) -> list[Finding] | N
     known = dict(zip(keys, measured["value"], strict=True))
     findings = []
     for counted in counts.models if counts is not None else []:
-        own = {"params": counted.amounts.params}
+        own: dict[str, float] = {"params": counted.amounts.params}
         if counted.amounts.operations:
             own["gmacs"] = counted.amounts.macs / 1e9
         for name, number in own.items() if counted.build is None else ():
@@ -210,9 +210,10 @@ def _of_report(experiment: Experiment, progress: Progress) -> Iterator[LinkCheck
     page = page_findings(page_file(report))
     found["report"] += page or []
     checked["report"] += page is not None
-    for link, things in (("table", "table files"), ("report", "pages")):
-        number = checked[link]  # type: ignore[index]
-        yield LinkCheck(link, things, number, 0 if number else 1, "not written yet", tuple(found[link]))  # type: ignore[arg-type, index]
+    things: dict[Link, str] = {"table": "table files", "report": "pages"}
+    for link, thing in things.items():
+        number = checked[link]
+        yield LinkCheck(link, thing, number, 0 if number else 1, "not written yet", tuple(found[link]))
 
 
 def _difference(path: Path, expected: str) -> str:

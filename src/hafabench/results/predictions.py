@@ -279,7 +279,8 @@ def read_predictions(path: Path, sha256: str | None = None) -> Predictions:
             arrays = {name: content[name] for name in content.files}
         cls = _KINDS[str(arrays.pop("kind"))]
         if issubclass(cls, Detections):
-            found: Any = Detections(arrays["images"], _read_matches(arrays, "box"), _read_matches(arrays, "mask"))
+            boxes, masks = _read_matches(arrays, "box"), _read_matches(arrays, "mask")
+            found: Predictions = Detections(arrays["images"], boxes, masks)
         else:
             found = cls(**arrays)
         found.check()

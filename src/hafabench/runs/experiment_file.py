@@ -147,5 +147,7 @@ def _content(experiment: Experiment) -> tuple[Experiment, bytes]:
     """Return the experiment without the places of its files, and the paper's values."""
     nowhere = Path()
     config = experiment.config.model_copy(update=dict.fromkeys(_FILES))
-    places = {"file": nowhere, "tables_file": nowhere, "paper_values": nowhere, "claims_file": nowhere}
-    return replace(experiment, config=config, **places), experiment.paper_values.read_bytes()
+    content = replace(
+        experiment, config=config, file=nowhere, tables_file=nowhere, paper_values=nowhere, claims_file=nowhere
+    )
+    return content, experiment.paper_values.read_bytes()
