@@ -164,6 +164,8 @@ def data_findings(dataset: DatasetConfig, report: Path) -> list[Finding] | None:
                 compared_digest(dataset, split, report)
             if not problems and verified is not None and split in verified.contents:
                 problems += _content_problems(dataset, split, report, verified.contents[split])
+        if not problems and verified is not None and verified.digest_of == "content":
+            problems += _digest_problems(dataset, report, verified.digest)
     except UserError as error:
         problems += error.problems
     except OSError as error:
@@ -187,6 +189,17 @@ def _content_problems(dataset: DatasetConfig, split: str, report: Path, expected
         "verify the data again"
     )
     return [Problem(str(files.folder), "", message)]
+
+
+def _digest_problems(dataset: DatasetConfig, report: Path, expected: str) -> list[Problem]:
+    digest = manifest.content_digest(dataset.root)
+    if digest == expected:
+        return []
+    message = (
+        f"the digest of {dataset.root} is {digest[:12]}, but {expected[:12]} in this report, which was edited or is "
+        f"about other files; run `hafabench data prepare {report.stem}` to verify the data again"
+    )
+    return [Problem(str(report), "digest", message)]
 
 
 def _modified_since(files: Sequence[Path], report: Path | None) -> str:

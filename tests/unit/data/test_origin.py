@@ -123,6 +123,16 @@ def test_a_removed_file_of_generated_data_is_named(made):
     assert finding.file.endswith("val_00000.JPEG") and "this one was removed" in finding.says
 
 
+def test_an_edited_digest_in_the_report_is_found(made, tmp_path):
+    report = tmp_path / "classification.json"
+    prepare_dataset(made, report)
+    assert data_findings(made, report) == []
+    report.write_text(json.dumps({**json.loads(report.read_text()), "digest": "0" * 64}))
+    (finding,) = data_findings(made, report)
+    assert (finding.link, finding.file, finding.key) == ("data", str(report), "digest")
+    assert "000000000000 in this report" in finding.says and "`hafabench data prepare classification`" in finding.says
+
+
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_manifests_of_earlier_versions_are_compared_as_a_whole(tmp_path, data_format):
     dataset = digits(tmp_path / "data", data_format)
