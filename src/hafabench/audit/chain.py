@@ -26,9 +26,9 @@ from hafabench.results.checks import prediction_findings, record_findings
 from hafabench.results.findings import Finding, Link, LinkCheck
 from hafabench.results.place import place_of
 from hafabench.results.record import Record, read_record
-from hafabench.runs.paths import counts_record, dataset_report, frame_files
+from hafabench.runs.paths import CONFIGURATION, counts_record, dataset_report, frame_files
 from hafabench.runs.run import expand
-from hafabench.runs.state import run_state
+from hafabench.runs.state import edited_values, run_state
 
 Progress = Callable[[str], None]
 _ABSENT = "not on this machine"
@@ -131,6 +131,9 @@ def _of_experiment(experiment: Experiment, progress: Progress) -> LinkCheck:
                 "the workflow makes them again"
             )
             findings.append(Finding("experiment", str(run.folder), message))
+        if edited := edited_values(run):
+            message = f"the file was edited after it was written: {'; '.join(edited)}; restore the file from a copy"
+            findings.append(Finding("experiment", str(run.folder / CONFIGURATION), message))
     return LinkCheck("experiment", "runs", begun, len(runs) - begun, "they have not begun", tuple(findings))
 
 

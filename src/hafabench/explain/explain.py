@@ -21,7 +21,9 @@ from hafabench.reporting.frame import make_frame
 from hafabench.reporting.report import Report, current_counts
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import TableCell
-from hafabench.results.record import Record, read_record
+from hafabench.results.checks import read_record_at
+from hafabench.results.place import place_of
+from hafabench.results.record import Record
 from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import complexity_record, dataset_report, imported_folder, latency_record
 from hafabench.runs.records import expected_records, imported_records
@@ -163,7 +165,11 @@ def _cell_records(
     models = filter(None, (place.row.model, place.row.baseline))
     folders = {imported_folder(experiment, column.verb, column.task, model) for model in models}
     paths = [path for path in fingerprints if path in wanted or path.parent in folders]
-    records = {path: known.get(path) or read_record(path) for path in paths if path.is_file()}
+    records = {
+        path: known.get(path) or read_record_at(path, place_of(path, experiment.results))
+        for path in paths
+        if path.is_file()
+    }
     return {path: record for path, record in records.items() if record.fingerprint == fingerprints[path]}
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hafabench.config.metrics import Verb
 from hafabench.errors import Problem, UserError
-from hafabench.results.checks import Repeated, prediction_findings, record_findings
+from hafabench.results.checks import Repeated, prediction_findings, read_record_at, record_findings, with_advice
 from hafabench.results.findings import Finding
 from hafabench.results.place import COMPLEXITIES, EVALUATIONS, IMPORTED_EVALUATIONS, LATENCIES, place_of
 from hafabench.results.predictions import Predictions, read_predictions
-from hafabench.results.record import Collapse, Metric, Record, predictions_beside, read_record
+from hafabench.results.record import Collapse, Metric, Record, predictions_beside, remedy
 
 _PATTERNS = (EVALUATIONS, COMPLEXITIES, LATENCIES, IMPORTED_EVALUATIONS)
 
@@ -87,7 +87,7 @@ def read_records(folder: Path) -> RecordSet:
     repeated = Repeated()
     for path in record_paths(folder):
         try:
-            record = read_record(path)
+            record = read_record_at(path, place_of(path, folder))
         except UserError as error:
             problems += error.problems
             continue
@@ -155,7 +155,10 @@ def predictions_of(recorded: RecordedMetric) -> Predictions | None:
     path = predictions_beside(recorded.path)
     about = path.stat() if path.is_file() else None
     version = (about.st_size, about.st_mtime_ns) if about is not None else None
-    found = _read_predictions(path, digest, version)
+    try:
+        found = _read_predictions(path, digest, version)
+    except UserError as error:
+        raise with_advice(error, remedy(recorded.record)) from None
     return found if recorded.metric.name in found.metrics else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from hafabench.errors import Problem, UserError
 from hafabench.results.history import read_history
@@ -17,8 +19,15 @@ def read_curve(file: Path) -> Curve:
     Raises:
         UserError: If the file cannot be read or is not a history.
     """
-    try:
-        entries = read_history(file)
-        return {key: [float(entry[key]) for entry in entries] for key in ("step", "loss", "lr")}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(Problem(str(file), "", f"not a training's history: no {error} in one of its lines")) from None
+    curve: Curve = {key: [] for key in ("step", "loss", "lr")}
+    for number, entry in enumerate(read_history(file), start=1):
+        for key, values in curve.items():
+            value: Any = entry.get(key)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or (isinstance(value, int) and abs(value) >= 2**63):
+                message = (
+                    f"expected a number, found {json.dumps(value)[:40]}; restore the file from a copy or remove it"
+                )
+                raise UserError(Problem(str(file), key, message, number))
+            values.append(float(value))
+    return curve

@@ -15,12 +15,13 @@ from hafabench.results.checks import (
     evaluated_findings,
     missing_findings,
     prediction_findings,
+    read_record_at,
     record_findings,
     unexpected_findings,
 )
 from hafabench.results.findings import Finding, Link
 from hafabench.results.place import place_of
-from hafabench.results.record import Record, read_record
+from hafabench.results.record import Record
 from hafabench.runs.records import ExpectedRecord, expected_contents, imported_records
 
 
@@ -113,11 +114,11 @@ def check_record(experiment: Experiment, path: Path, expected: ExpectedRecord, *
         expected: What it has to contain.
         is_measured: Whether it is a measured record, and not an imported one.
     """
+    place = place_of(path, experiment.results)
     try:
-        record = read_record(path)
+        record = read_record_at(path, place)
     except UserError as error:
         return CheckedRecord(None, [_of_problem(problem, path) for problem in error.problems])
-    place = place_of(path, experiment.results)
     if place is None:
         message = "a record is never renamed; import it again or delete it"
         return CheckedRecord(record, [Finding("record", str(path), message)])
@@ -133,8 +134,9 @@ def check_record(experiment: Experiment, path: Path, expected: ExpectedRecord, *
     if found:
         return CheckedRecord(record, found)
     made_from: dict[Link, bool] = {}
-    predictions = prediction_findings(path, record)
-    if record.predictions_sha256 is not None:
+    images = expected.run.dataset.images["val"] if expected.run is not None else None
+    predictions = prediction_findings(path, record, images)
+    if record.predictions_sha256 is not None or predictions is not None:
         made_from["predictions"] = predictions is not None
         found += predictions or []
     checkpoint = expected.run.checkpoint if expected.run is not None else None

@@ -11,21 +11,58 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hafabench.config.recipes import TASKS
-from hafabench.errors import UserError
+from hafabench.errors import Problem, UserError
 from hafabench.results.findings import Finding, Link
 from hafabench.results.place import Place, place_problems
 from hafabench.results.predictions import PREDICTIONS_OF, Predictions, read_predictions
-from hafabench.results.record import Record, predictions_beside, remedy
+from hafabench.results.record import Record, predictions_beside, read_record, remedy
 
 # Sums in another order differ by a few bits; this is in percent.
 _ROUNDING = 1e-6
 _RUN_ID = re.compile(rf"({'|'.join(TASKS)})/[^/\s]+/seed[0-9]+")
 _SHOWN = 4
+
+
+def read_record_at(path: Path, place: Place | None) -> Record:
+    """Read and validate a record.
+
+    Args:
+        path: The file of the record.
+        place: The place of the file; None if no record is stored at such a path.
+
+    Raises:
+        UserError: If `read_record` raises one. Every problem says how the record is made again.
+    """
+    try:
+        return read_record(path)
+    except UserError as error:
+        if place is None or not path.exists():
+            raise
+        advice = remedy(place) if place.origin == "imported" else f"remove it, and {remedy(place)}"
+        raise with_advice(error, advice, unless=remedy(place)) from None
+
+
+def with_advice(error: UserError, advice: str, unless: str | None = None) -> UserError:
+    """Return an error whose problems say what the user can do.
+
+    Args:
+        error: The error.
+        advice: What the user can do, as a clause.
+        unless: A problem that contains this text says so already; None is the advice.
+    """
+
+    def advised(problem: Problem | str) -> Problem | str:
+        if isinstance(problem, str) or (unless or advice) in problem.message:
+            return problem
+        return replace(problem, message=f"{problem.message}; {advice}")
+
+    return UserError([advised(problem) for problem in error.problems])
 
 
 def record_findings(path: Path, record: Record, place: Place) -> list[Finding]:
@@ -70,28 +107,38 @@ def _numbers(pairs: Iterable[tuple[str, str]]) -> str:
     return _listed(f"{name} of {model}" for model, name in pairs)
 
 
-def prediction_findings(path: Path, record: Record) -> list[Finding] | None:
+def prediction_findings(path: Path, record: Record, images: int | None = None) -> list[Finding] | None:
     """Check that the predictions beside a record are those that it was made from, and that they give its numbers.
+
+    Predictions are compared with a record that does not contain their SHA-256, too.
 
     Args:
         path: The file of the record.
         record: The record.
+        images: The number of images of the validation split, if known.
 
     Returns:
-        The findings; None if there is nothing to compare: the record was made without predictions, or they are not
-        on this machine.
+        The findings; None if there is nothing to compare: the predictions are not on this machine, or the training
+        collapsed.
     """
-    file, digest = predictions_beside(path), record.predictions_sha256
-    if digest is None or not file.exists():
+    file = predictions_beside(path)
+    if not file.exists() or (record.predictions_sha256 is None and not _has_predictions(record)):
         return None
     try:
-        found = read_predictions(file, digest)
+        found = read_predictions(file, record.predictions_sha256)
         problems = list(_unlike_predictions(record, found))
+        if images is not None and len(found.images) != images:
+            what = f"of {len(found.images)} images, but the validation split has {images}"
+            problems.append(("predictions_sha256", f"the predictions beside the record are {what}"))
     except UserError as error:
         [problem] = error.problems
         message = getattr(problem, "message", str(problem))
         return [Finding("predictions", str(file), f"{message}; {remedy(record)}")]
     return _findings("predictions", path, problems, remedy(record))
+
+
+def _has_predictions(record: Record) -> bool:
+    return record.verb == "evaluate" and record.origin == "measured" and record.collapse is None
 
 
 def evaluated_findings(record: Record, checkpoint: Path, sha256: str) -> list[Finding]:

@@ -271,7 +271,8 @@ def read_predictions(path: Path, sha256: str | None = None) -> Predictions:
         UserError: If the file is missing, damaged, or has another SHA-256.
     """
     if not path.is_file():
-        raise UserError(Problem(str(path), "", "no such file, but the record beside it needs it"))
+        what = "expected a regular file" if path.exists() else "no such file, but the record beside it needs it"
+        raise UserError(Problem(str(path), "", what))
     if sha256 is not None and sha256_of(path) != sha256:
         raise UserError(Problem(str(path), "", "not the predictions that the record beside it was made with"))
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, Strict, ValidationInfo, field_validator, model_validator
 
@@ -351,8 +351,23 @@ def _spread_problems(metric: Metric) -> Iterator[tuple[str, str]]:
             yield "interval", f"a bound {problem}"
 
 
-def remedy(record: Record) -> str:
-    """Return what the user can do about a record that must not be used, as a clause."""
+class _Named(Protocol):
+    """What a record and its place have in common."""
+
+    @property
+    def origin(self) -> str: ...
+    @property
+    def verb(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+
+
+def remedy(record: _Named) -> str:
+    """Return what the user can do about a record that must not be used, as a clause.
+
+    Args:
+        record: The record, or its place (`hafabench.results.place.Place`) if it cannot be read.
+    """
     if record.origin == "imported":
         return "import it again or delete it"
     if record.verb == "evaluate":

@@ -212,6 +212,27 @@ def _changes(run: Run, written: dict[str, Any] | None) -> tuple[str, ...]:
     return tuple(found) or ("its configuration",)
 
 
+def edited_values(run: Run) -> tuple[str, ...]:
+    """Values of the stored recipe that contradict the fingerprint beside them, as clauses.
+
+    The fingerprint is that of the run, so that a stored value that differs from the run's was edited. Keys that the
+    file lacks were added by later versions.
+    """
+    written = read_json_object(run.folder / CONFIGURATION)
+    if (
+        written is None
+        or written.get("fingerprint") != run.fingerprint
+        or not isinstance(written.get("recipe"), dict)
+    ):
+        return ()
+    present = json.loads(json.dumps(run.resolved()["recipe"]))
+    return tuple(
+        f"recipe.{key} is {value!r}, but {present[key]!r} under this fingerprint"
+        for key, value in written["recipe"].items()
+        if key in present and key not in run.recipe.operational and value != present[key]
+    )
+
+
 def _weights_change(before: Any, parent: Any, run: Run) -> str:
     """Describe how published starting weights differ from those of the training; empty if they do not."""
     now = run.weights.as_record() if run.weights else {}

@@ -164,6 +164,35 @@ def edit_predictions_and_their_digest():
     )
 
 
+def predictions_of_half_the_images():
+    """Keep the predictions of half of the images, in the record too."""
+    run = run_of()
+    found, record = read_predictions(run.predictions), read_record(run.record)
+    half = type(found)(found.images[:5], found.top1[:5], found.top5[:5])
+    write_predictions(run.predictions, half)
+    values = {"top1": 20.0 * half.top1.sum(), "top5": 20.0 * half.top5.sum()}
+    metrics = [metric.model_copy(update={"value": values[metric.name]}) for metric in record.metrics]
+    digest = sha256_of(run.predictions)
+    write_record(run.record, record.model_copy(update={"metrics": metrics, "predictions_sha256": digest}))
+
+
+def edit_a_value_without_predictions(keep_digest: bool):
+    """Edit a number and say that there were no predictions, which are still there."""
+
+    def plant():
+        path = run_of().record
+        record = read_record(path)
+        metrics = [metric.model_copy(update={"value": 10.0}) for metric in record.metrics if metric.name == "top1"]
+        metrics += [metric for metric in record.metrics if metric.name != "top1"]
+        write_record(path, record.model_copy(update={"metrics": metrics, "predictions_sha256": None}))
+        if not keep_digest:
+            content = json.loads(path.read_text())
+            del content["content_sha256"]
+            path.write_text(json.dumps(content))
+
+    return plant
+
+
 def exchange_an_image():
     one, other, *_ = sorted(path for path in Path("data").rglob("*") if path.suffix in (".png", ".jpg", ".JPEG"))
     shutil.copy(one, other)
@@ -278,6 +307,36 @@ BREAKS = {
     ),
     "swapped predictions": (swap_predictions, "predictions", "not the predictions that the record"),
     "other predictions": (edit_predictions_and_their_digest, "predictions", "by its predictions"),
+    "value without predictions": (
+        edit_a_value_without_predictions(keep_digest=True),
+        "predictions",
+        "top1 of pvt_tiny is 10 %",
+    ),
+    "value without predictions and digest": (
+        edit_a_value_without_predictions(keep_digest=False),
+        "predictions",
+        "top1 of pvt_tiny is 10 %",
+    ),
+    "predictions of half of the images": (
+        predictions_of_half_the_images,
+        "predictions",
+        "the predictions beside the record are of 5 images, but the validation split has 10",
+    ),
+    "edited configuration": (
+        lambda: edit_json(run_of().folder / "config.json", "recipe", "lr", value=9.0),
+        "experiment",
+        "config.json: : the file was edited after it was written: recipe.lr is 9.0, but 0.001 under this fingerprint",
+    ),
+    "empty record": (
+        lambda: run_of().record.write_text(""),
+        "record",
+        f"the file is empty; remove it, and `hafabench evaluate {RUN}` makes it again",
+    ),
+    "folder of predictions": (
+        lambda: (run_of().predictions.unlink(), run_of().predictions.mkdir()),
+        "predictions",
+        f"expected a regular file; `hafabench evaluate {RUN}` makes it again",
+    ),
     "exchanged image": (exchange_an_image, "data", "changed since they were made"),
     "flipped byte": (flip_a_byte, "checkpoint", "changed since"),
     "replaced checkpoint": (replace_the_checkpoint, "checkpoint", RUN),

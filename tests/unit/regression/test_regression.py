@@ -109,7 +109,7 @@ def test_evaluated_foreign_weights_are_compared_image_by_image_and_with_nothing_
         judged(*folders)
     other.unlink()
     predictions_beside(place).unlink()
-    with pytest.raises(UserError, match=r"seed_unknown-aaaaaaaa\.npz: no such file"):
+    with pytest.raises(UserError, match=r"seed_unknown-aaaaaaaa\.npz: no such file.*import it again"):
         judged(*folders)
 
 
@@ -498,7 +498,9 @@ def test_a_record_that_is_a_folder_is_refused(folders):
     write_ratio(folders[0], 1.1)
     (folders[1] / "latency/pvt_tiny.json").mkdir(parents=True)
     assert invoke(folders).exit_code == 2
-    assert invoke(folders).output.startswith(f"error: {folders[1] / 'latency/pvt_tiny.json'}: ")
+    output = invoke(folders).output
+    assert output.startswith(f"error: {folders[1] / 'latency/pvt_tiny.json'}: ")
+    assert output.endswith("; remove it, and `hafabench latency pvt_tiny` makes it again\n")
 
 
 def test_a_number_that_is_given_twice_is_refused(folders):
