@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from hafabench.data.listing import list_split
 from hafabench.engines import dense
@@ -107,7 +108,7 @@ def test_an_image_that_a_resize_would_leave_without_pixels_is_named(tmp_path):
 
 
 def test_an_image_that_the_model_cannot_process_is_named():
-    class Model:
+    class Model(nn.Module):
         def test_step(self, _batch: object) -> None:
             raise UserError("input of 4 x 512 pixels is too small")
 

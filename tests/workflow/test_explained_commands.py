@@ -80,6 +80,7 @@ def test_existing_outputs_are_made_again_without_their_inputs(workspace):
             digest_of="content",
             decoded=dataset.images,
         )
+        dataset.root.mkdir(parents=True)
         write_text(dataset_report(experiment, task), report.model_dump_json(by_alias=True))
         run = runs[f"{task}/pvt_tiny/seed0"]
         run.folder.mkdir(parents=True)

@@ -82,7 +82,7 @@ EXPERIMENT = small(elsewhere(shipped("digits.yaml")))
 
 
 @given(content=changed(EXPERIMENT))
-@search(60)
+@search(15)
 def test_experiment(content, tmp_path):
     file = tmp_path / "experiment.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -99,7 +99,7 @@ def test_experiment(content, tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 @given(data=st.data())
-@search(25)
+@search(15)
 def test_recipe(data, task, tmp_path, paper):
     file = tmp_path / f"{task}.yaml"
     content = data.draw(changed(shipped(f"recipes/{task}.yaml")))
@@ -112,7 +112,7 @@ def test_recipe(data, task, tmp_path, paper):
 
 
 @given(content=changed(shipped("tables.yaml")))
-@search(40)
+@search(15)
 def test_tables(content, tmp_path):
     file = tmp_path / "tables.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -125,7 +125,7 @@ def test_tables(content, tmp_path):
 
 
 @given(content=changed(shipped("claims.yaml")))
-@search(40)
+@search(15)
 def test_claims(content, tmp_path):
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -137,7 +137,7 @@ def test_claims(content, tmp_path):
 
 
 @given(content=changed(shipped("regression.yaml")))
-@search(40)
+@search(15)
 def test_limits(content, tmp_path):
     file = tmp_path / "regression.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -152,7 +152,7 @@ def test_limits(content, tmp_path):
         shipped("site.yaml") | {"gpu": {"max_hours": "1-12", "gpus": 4}, "cpu": {"cpus": 8, "extra": "-x"}}
     )
 )
-@search(40)
+@search(15)
 def test_site(content, tmp_path, paper):
     experiment, jobs = paper
     file = tmp_path / "site.yaml"
@@ -168,7 +168,7 @@ def test_site(content, tmp_path, paper):
 
 
 @given(content=changed(shipped("throughput.yaml")))
-@search(40)
+@search(15)
 def test_rates(content, tmp_path, paper):
     experiment, jobs = paper
     file = tmp_path / "throughput.yaml"
@@ -185,7 +185,7 @@ FIELDS = st.one_of(st.sampled_from(VALUES).map(str), st.text(max_size=6), st.sam
 
 
 @given(data=st.data())
-@search(40)
+@search(15)
 def test_paper_values(data, tmp_path):
     lines = [[*COLUMNS], ["1", "pvt_tiny", "PVT-Tiny", "tiny", "", "top1", "75.1", ""]]
     for _ in range(data.draw(st.integers(1, 2))):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import nn
 
 from hafabench.config.catalog import CATALOG
@@ -154,8 +155,8 @@ def test_erasing_fills_with_noise_and_not_a_constant():
 
 @pytest.mark.parametrize("policy", ["rand-q9", "nonsense", "rand-m9-zzz1"])
 def test_an_unknown_policy_is_refused(policy):
-    with pytest.raises(UserError, match="auto_augment: timm has no policy"):
-        train_transform(recipe(auto_augment=policy))
+    with pytest.raises(ValidationError, match=r"auto_augment\n.*expected a policy of timm such as"):
+        recipe(auto_augment=policy)
 
 
 def test_mixed_targets_are_smoothed_mixtures_with_the_reversed_batch():

@@ -84,7 +84,7 @@ def changed_table(draw: Any, lines: list[list[str]]) -> str:
 
 
 @given(content=changed_table(PLAIN))
-@search(40)
+@search(15)
 def test_csv(content, experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "numbers.csv"
@@ -93,7 +93,7 @@ def test_csv(content, experiment, tmp_path, monkeypatch):
 
 
 @given(content=changed_table(TIMM), arguments=changed(ARGUMENTS))
-@search(40)
+@search(15)
 def test_timm(content, arguments, experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "summary.csv"
@@ -103,7 +103,7 @@ def test_timm(content, arguments, experiment, tmp_path, monkeypatch):
 
 
 @given(entries=changed(MMENGINE))
-@search(40)
+@search(15)
 def test_mmengine(entries, experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "log.json"
