@@ -164,7 +164,8 @@ def _is_made(path: Path, folder: Path, is_made: IsMade) -> bool:
 def _refuse_other_files(path: Path, target: Path, is_made: IsMade) -> None:
     """Refuse to replace ``path``, which leads to ``target``, if it contains files that this program did not make."""
     if target.exists() and not target.is_dir():
-        raise UserError(Problem(str(path), "", "not written: expected a folder, found a file"))
+        found = not_a_file(target) or "expected a folder, found a file"
+        raise UserError(Problem(str(path), "", f"not written: {found.replace('a regular file', 'a folder')}"))
     others = other_files(target, is_made)
     if others:
         shown = ", ".join(map(str, others[:_SHOWN])) + f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)

@@ -125,8 +125,8 @@ def replace_baseline(folder: Path, candidate: RecordSet, *, reason: str, who: st
     The folder changes as a whole or not at all.
 
     Args:
-        folder: The folder of the baseline. It need not exist. It may contain only records, their predictions and a
-            history of changes.
+        folder: The folder of the baseline. It need not exist. It may contain only what this function wrote: records,
+            their predictions, a manifest and a history of changes.
         candidate: The new baseline.
         reason: Why it is replaced, a sentence for readers of the history.
         who: Who replaces it.
@@ -186,14 +186,19 @@ def _refuse_nested(folder: Path, candidate: Path) -> None:
 
 def _made_files(folder: Path) -> IsMade:
     """Return what tells whether this program made a file of a baseline, given its path relative to the folder."""
+    if not is_history(folder / HISTORY):
+        if any(is_record(path) for path in record_paths(folder)):
+            # They may be somebody's only copy.
+            message = f"it contains records but no {HISTORY} of a baseline; move it away, or choose another folder"
+            raise UserError(Problem(str(folder), "", f"not written: {message}"))
+        return set[Path]().__contains__
     records = [path for path in record_paths(folder) if is_record(path)]
-    made = {path.relative_to(folder) for path in (*records, *map(predictions_beside, records))}
-    if is_history(folder / HISTORY):
-        made |= {Path(HISTORY), Path(MANIFEST)}
-        with suppress(UserError):
-            # The record beside predictions may be lost.
-            files = read_json_model(folder / MANIFEST, Manifest).files
-            made |= {Path(name) for name, digest in files.items() if _has_digest(folder / name, digest)}
+    made = {Path(HISTORY), Path(MANIFEST)}
+    made |= {path.relative_to(folder) for path in (*records, *map(predictions_beside, records))}
+    with suppress(UserError):
+        # The record beside predictions may be lost.
+        files = read_json_model(folder / MANIFEST, Manifest).files
+        made |= {Path(name) for name, digest in files.items() if _has_digest(folder / name, digest)}
     return made.__contains__
 
 

@@ -96,8 +96,11 @@ def test_evaluated_foreign_weights_are_compared_image_by_image_and_with_nothing_
         f"imported/{TOP1}": "worse",
     }
     assert "150 lost, 50 won" in found[f"imported/{TOP1}"].effect.method
-    replace_baseline(folders[0], read_records(folders[1]), reason="a test", who="me")
-    assert {change.verdict for change in judged(*folders).changes} == {"no change"}
+    with pytest.raises(UserError, match=r"contains records but no history\.jsonl of a baseline"):
+        replace_baseline(folders[0], read_records(folders[1]), reason="a test", who="me")
+    new = folders[0].with_name("new")
+    replace_baseline(new, read_records(folders[1]), reason="a test", who="me")
+    assert {change.verdict for change in judged(new, folders[1]).changes} == {"no change"}
     other = place.with_stem("seed_unknown-cccccccc")
     copyfile(predictions_beside(place), predictions_beside(other))
     write_record(
