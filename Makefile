@@ -35,13 +35,14 @@ REQUIREMENTS := -r envs/requirements.txt
 OR_PIP := || $(BIN)/python -m pip install --quiet $(REQUIREMENTS)
 endif
 
+# Every job starts Python. Where Python writes no bytecode (PYTHONDONTWRITEBYTECODE), each would compile torch again for 12 seconds.
 # In a relocatable environment scripts find Python by a relative path. The checkout's path may then contain any character.
 $(INSTALLED): envs/requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@grep -q '^relocatable' $(VENV)/pyvenv.cfg || echo 'relocatable = true' >> $(VENV)/pyvenv.cfg
 	@echo "installing the locked requirements into $(VENV) (about 6 GB on Linux; this takes minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' envs/requirements.txt)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(REQUIREMENTS) $(OR_PIP)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(REQUIREMENTS) $(OR_PIP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
