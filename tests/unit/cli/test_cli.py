@@ -107,7 +107,9 @@ def test_terminals_that_lack_characters_get_plain_ones(encoding, write_experimen
     command = [sys.executable, "-m", "hafabench"]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     for arguments, plain in ((["check"], "a - "), (["runs"], "pvt_tiny_hafa"), (["train", "x"], "a - ")):
-        done = subprocess.run([*command, *arguments, "-e", str(path)], env=environment, capture_output=True)
+        # The results of an experiment of the same name in the checkout would belong to another file.
+        line = [*command, *arguments, "-e", str(path)]
+        done = subprocess.run(line, env=environment, capture_output=True, cwd=tmp_path)
         said = (done.stdout + done.stderr).decode(encoding, "replace")
         assert "Traceback" not in said
         # click itself writes UTF-8 where the encoding is ASCII, which it takes for a mistake.

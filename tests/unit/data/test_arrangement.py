@@ -97,11 +97,12 @@ def test_a_root_below_the_data_set_is_recognised(tmp_path):
     assert problem.message == f"the data set is in {tmp_path}; set root to this folder"
 
 
-def test_check_names_what_is_arranged_in_another_way(write_experiment, tmp_path):
-    make(tmp_path / "data", [*IMAGENET[:4], "val/x_1.JPEG"])
+def test_check_names_what_is_arranged_in_another_way(write_experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "imagenet", [*IMAGENET[:4], "val/x_1.JPEG"])
 
     def real(content):
-        content["datasets"]["classification"] |= {"root": str(tmp_path / "data"), "generator": None}
+        content["datasets"]["classification"] |= {"root": str(tmp_path / "imagenet"), "generator": None}
 
     done = CliRunner().invoke(cli, ["check", "-e", str(write_experiment(real))])
     assert done.exit_code == 1
