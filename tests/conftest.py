@@ -30,11 +30,10 @@ def write_experiment(tmp_path: Path) -> Callable[..., Path]:
     """
 
     def write(change: Callable[[dict[str, Any]], None] | None = None, base: str = "digits") -> Path:
-        content = yaml.safe_load((checkout.REPOSITORY / "configs" / f"{base}.yaml").read_text())
-        content["recipes"] = str(checkout.REPOSITORY / "configs/recipes")
-        content["tables"] = str(checkout.REPOSITORY / "configs/tables.yaml")
-        content["paper_values"] = str(checkout.REPOSITORY / "configs/paper_values.csv")
-        content["claims"] = str(checkout.REPOSITORY / "configs/claims.yaml")
+        # Not at the top: the threads above are set before numpy is imported.
+        from tests.support.experiments import experiment_content
+
+        content = experiment_content(base)
         if change is not None:
             change(content)
         path = tmp_path / f"{base}.yaml"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import yaml
+
 from hafabench.config.metrics import main_metric
 from hafabench.results.record import write_record
 from hafabench.runs.run import Run
 from tools import synthetic_records
+from tools.checkout import REPOSITORY
 
 
 def fixed_length(content: dict[str, Any]) -> None:
@@ -16,6 +19,15 @@ def fixed_length(content: dict[str, Any]) -> None:
     content["datasets"]["classification"]["images"]["train"] = 1024
     length = {"epochs": 4, "warmup_epochs": 0, "batch_size": 32}
     content["overrides"].append({"runs": "classification/*", "why": "tests", "set": length})
+
+
+def experiment_content(base: str = "digits") -> dict[str, Any]:
+    """Return the content of an experiment file of this project, which can be written into any folder."""
+    configs = REPOSITORY / "configs"
+    content: dict[str, Any] = yaml.safe_load((configs / f"{base}.yaml").read_text())
+    for name in ("recipes", "tables.yaml", "paper_values.csv", "claims.yaml"):
+        content[name.split(".")[0]] = str(configs / name)
+    return content
 
 
 def shrink(content: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from hafabench.results.history import read_history
 from hafabench.runs.lease import Holder, holder_of
 from hafabench.runs.run import Run, expand
 from hafabench.runs.snakemake import incomplete_outputs, is_locked
-from tests.support.experiments import shrink
+from tests.support.experiments import experiment_content, shrink
 from tests.support.snakemake_marks import mark
 from tools.checkout import BIN, REPOSITORY, job_counts, snakemake
 from tools.waiting import wait_until
@@ -38,14 +38,7 @@ def workspace(tmp_path_factory) -> Path:
 @pytest.fixture
 def experiment(workspace, monkeypatch) -> Path:
     """An experiment that trains one small model with two seeds."""
-    content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
-    for key, name in (
-        ("recipes", "recipes"),
-        ("tables", "tables.yaml"),
-        ("paper_values", "paper_values.csv"),
-        ("claims", "claims.yaml"),
-    ):
-        content[key] = str(REPOSITORY / "configs" / name)
+    content = experiment_content()
     shrink(content)
     content["train"] = {"classification": ["resnet18"]}
     content["seeds"] = [0, 1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.experiments import shrink
+from tests.support.experiments import experiment_content, shrink
 from tools.checkout import REPOSITORY, job_counts, snakemake
 
 pytestmark = pytest.mark.slow
@@ -24,14 +24,7 @@ def workspace(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def experiment(workspace, monkeypatch) -> Path:
-    content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
-    for key, name in (
-        ("recipes", "recipes"),
-        ("tables", "tables.yaml"),
-        ("paper_values", "paper_values.csv"),
-        ("claims", "claims.yaml"),
-    ):
-        content[key] = str(REPOSITORY / "configs" / name)
+    content = experiment_content()
     shrink(content)
     path = workspace / "digits.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.experiments import shrink
+from tests.support.experiments import experiment_content, shrink
 from tests.support.markdown import table_rows
-from tools.checkout import REPOSITORY, job_counts, snakemake
+from tools.checkout import job_counts, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -21,14 +21,7 @@ COLLAPSING = "classification/pvt_tiny_hafa"
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("outcomes")
-    content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
-    for key, name in (
-        ("recipes", "recipes"),
-        ("tables", "tables.yaml"),
-        ("paper_values", "paper_values.csv"),
-        ("claims", "claims.yaml"),
-    ):
-        content[key] = str(REPOSITORY / "configs" / name)
+    content = experiment_content()
     shrink(content)
     del content["latency"]
     diverging = {"lr": 1.0e37, "weight_decay": 1.0e4}
