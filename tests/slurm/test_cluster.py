@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,3 +258,38 @@ def test_a_wait_has_a_time_limit(capsys):
     with pytest.raises(NeverHappened, match=r"^the sky falls: it is up there$"):
         wait_until(lambda: False, "the sky falls", timeout=60, give_up=lambda: "it is up there")
     assert wait_until(lambda: 7, "seven", timeout=0) == 7
+
+
+def test_jobs_of_a_partition_are_cancelled_by_preemption(cluster):
+    weak = cluster.sbatch("sleep 600", "--partition=cancelled", "--exclusive", "--nodelist=node3", "--requeue")
+    state_of(cluster, weak, "RUNNING")
+    cluster.sbatch("sleep 600", "--gpus=2", "--nodelist=node3")
+    state_of(cluster, weak, "PREEMPTED")
+
+
+def test_a_changed_parameter_and_a_limit_are_put_back(cluster):
+    before = cluster.run("scontrol", "show", "config")
+    with cluster.configure(MinJobAge=30):
+        assert re.search(r"MinJobAge +=\s+30 sec", cluster.run("scontrol", "show", "config"))
+    assert re.search(r"MinJobAge +=\s+300 sec", cluster.run("scontrol", "show", "config")), before
+    for limit in ("MaxSubmitJobs", "MaxSubmitJobsPerUser"):
+        with cluster.limit(**{limit: 1}):
+            cluster.sbatch("sleep 600")
+            with pytest.raises(subprocess.SubprocessError, match="Job violates accounting/QOS policy"):
+                cluster.sbatch("sleep 600")
+        cluster.sbatch("sleep 600")
+        cluster.cancel_all()
+
+
+def test_nothing_answers_while_the_daemons_are_away(cluster):
+    job = cluster.sbatch("sleep 600")
+    state_of(cluster, job, "RUNNING")
+    cluster.stop_controller()
+    assert cluster.sacct("JobID", jobs=job)[0] == {"JobID": job}
+    cluster.stop_accounting()
+    for command in (["squeue"], ["sacct"]):
+        with pytest.raises(subprocess.SubprocessError, match=r"Unable to contact slurm|Connection refused"):
+            cluster.run(*command)
+    cluster.start_accounting()
+    cluster.start_controller()
+    assert cluster.job(job).state == "RUNNING"

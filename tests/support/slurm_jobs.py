@@ -15,7 +15,11 @@ EVALUATION = comment("evaluate_run", ["classification", "pvt_tiny", "0"])
 
 
 def restore(cluster: SlurmCluster) -> None:
-    """Leave the cluster as a test expects it: every node up, no job."""
+    """Leave the cluster as a test expects it: all daemons, nodes and partitions up, no job."""
+    cluster.start_accounting()
+    cluster.start_controller()
+    for partition in cluster.run("sinfo", "--noheader", "--format=%R").split():
+        cluster.run("scontrol", "update", f"partitionname={partition}", "state=up")
     cluster.cancel_all()
     for node in cluster.settings.node_names:
         cluster.node_up(node)

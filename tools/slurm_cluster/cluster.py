@@ -13,7 +13,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,9 @@ class Job:
 class SlurmCluster:
     """A cluster of ``nodes`` virtual nodes. As a context manager, it starts and stops the cluster.
 
-    Partitions: ``gpu`` (default) and ``cpu`` up to 24 h, ``short`` up to 5 min, and ``preemptible``, whose jobs are
-    requeued when the others need resources. Nodes have the features ``fast`` and ``only_node1``, ``only_node2``, ...
+    Partitions: ``gpu`` (default) and ``cpu`` up to 24 h, ``short`` up to 5 min, and two whose jobs make way when the
+    others need resources: those of ``preemptible`` are requeued, those of ``cancelled`` are cancelled. Nodes have the
+    features ``fast`` and ``only_node1``, ``only_node2``, ...
 
     Args:
         nodes: Number of virtual nodes.
@@ -119,8 +121,8 @@ class SlurmCluster:
             SYSTEM_CONF.parent.mkdir(exist_ok=True)
             SYSTEM_CONF.symlink_to(self.settings.slurm_conf)
             if self.settings.accounting:
-                self._start_accounting()
-            self._start_controller()
+                self._create_accounting()
+            self.start_controller()
             for node in self.settings.node_names:
                 self._start_node(node)
             self._wait_for_nodes(self.settings.node_names)
@@ -184,7 +186,7 @@ class SlurmCluster:
         self.daemons.start("munged", [*command, f"--socket={where}"], self.env)
         self._wait_for("munge answers", "munge", "--no-input", f"--socket={where}")
 
-    def _start_accounting(self) -> None:
+    def _create_accounting(self) -> None:
         folder, settings = self.settings.folder, self.settings
         data = folder / "database"
         data.mkdir()
@@ -200,16 +202,10 @@ class SlurmCluster:
         conf = folder / "slurmdbd.conf"
         conf.touch(0o600)
         conf.write_text(configuration.slurmdbd_conf(settings))
-        env = {**self.env, "MYSQL_UNIX_PORT": str(settings.database_socket)}
-        self.daemons.start("slurmdbd", ["slurmdbd", "-D"], env)
-        self._wait_for("slurmdbd answers", "sacctmgr", "--noheader", "show", "cluster")
+        self.start_accounting()
         self.run("sacctmgr", "--immediate", "add", "cluster", CLUSTER)
         self.run("sacctmgr", "--immediate", "add", "account", ACCOUNT, "description=tests", "organization=tests")
         self.run("sacctmgr", "--immediate", "add", "user", "root", f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}")
-
-    def _start_controller(self) -> None:
-        self.daemons.start("slurmctld", ["slurmctld", "-D"], self.env)
-        self._wait_for("slurmctld answers", "scontrol", "ping")
 
     def _start_node(self, node: str) -> None:
         # The variable marks slurmd, its step managers and its jobs as those of one node.
@@ -322,5 +318,60 @@ class SlurmCluster:
 
     def restart_controller(self) -> None:
         """Restart slurmctld. Jobs continue meanwhile."""
+        self.stop_controller()
+        self.start_controller()
+
+    def stop_controller(self) -> None:
+        """Stop slurmctld. Jobs continue, and no command gets an answer about them, except from the accounting."""
         self.daemons.stop("slurmctld")
-        self._start_controller()
+
+    def start_controller(self) -> None:
+        """Start slurmctld, unless it runs, and wait until it answers."""
+        if self.daemons.pid("slurmctld") is None:
+            self.daemons.start("slurmctld", ["slurmctld", "-D"], self.env)
+        self._wait_for("slurmctld answers", "scontrol", "ping")
+
+    def stop_accounting(self) -> None:
+        """Stop slurmdbd. The controller keeps what it has to report until `start_accounting`."""
+        self.daemons.stop("slurmdbd")
+
+    def start_accounting(self) -> None:
+        """Start slurmdbd, unless it runs, and wait until it answers."""
+        if self.daemons.pid("slurmdbd") is None:
+            env = {**self.env, "MYSQL_UNIX_PORT": str(self.settings.database_socket)}
+            self.daemons.start("slurmdbd", ["slurmdbd", "-D"], env)
+        self._wait_for("slurmdbd answers", "sacctmgr", "--noheader", "show", "cluster")
+
+    @contextmanager
+    def configure(self, **values: object) -> Iterator[None]:
+        """Change parameters of slurm.conf that a running controller reads again, and put them back on exit."""
+        before = self.settings.slurm_conf.read_text()
+        kept = [line for line in before.splitlines() if line.partition("=")[0] not in values]
+        changed = [f"{name}={value}" for name, value in values.items()]
+        try:
+            self._reconfigure("\n".join([*changed, *kept, ""]))
+            yield
+        finally:
+            self._reconfigure(before)
+
+    def _reconfigure(self, text: str) -> None:
+        self.settings.slurm_conf.write_text(text)
+        self.run("scontrol", "reconfigure")
+
+    @contextmanager
+    def limit(self, **limits: int) -> Iterator[None]:
+        """Set limits of the tests' user, for example ``MaxSubmitJobs=2``, and remove them on exit.
+
+        A limit whose name ends in ``PerUser`` is one of the default quality of service, others of the association.
+        """
+        try:
+            for name, value in limits.items():
+                self._set_limit(name, value)
+            yield
+        finally:
+            for name in limits:
+                self._set_limit(name, -1)
+
+    def _set_limit(self, name: str, value: int) -> None:
+        entity = ("qos", "where", "name=normal") if name.endswith("PerUser") else ("user", "where", "name=root")
+        self.run("sacctmgr", "--immediate", "modify", *entity, "set", f"{name}={value}")

@@ -62,7 +62,7 @@ class Settings:
 
 
 def slurm_conf(s: Settings) -> str:
-    """Return the text of ``slurm.conf``: loopback only, short intervals, a partition with requeueing preemption."""
+    """Return the text of ``slurm.conf``: loopback only, short intervals, two partitions with preemption."""
     # Without control groups, a process that outlives its parent escapes scancel.
     process_tracking = "proctrack/cgroup" if "freezer" in s.cgroups else "proctrack/linuxproc"
     task_plugin = "task/cgroup" if {"freezer", "memory"} <= s.cgroups else "task/none"
@@ -74,7 +74,7 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={s.port + 1}
 AccountingStoragePass={s.munge_socket}
 AccountingStorageTRES=gres/gpu
-AccountingStorageEnforce=associations
+AccountingStorageEnforce=associations,limits,qos
 # Without this, the comment, which names the rule and its wildcards, is empty in sacct.
 AccountingStoreFlags=job_comment"""
     nodes = "\n".join(
@@ -135,6 +135,7 @@ PartitionName=gpu Default=YES MaxTime=24:00:00
 PartitionName=cpu MaxTime=24:00:00
 PartitionName=short MaxTime=5
 PartitionName=preemptible MaxTime=24:00:00 PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=cancelled MaxTime=24:00:00 PriorityTier=1 PreemptMode=CANCEL
 """
 
 
