@@ -25,7 +25,7 @@ from hafabench.runs.experiment_file import (
 )
 from hafabench.runs.jobs import JobList
 from hafabench.runs.kept_outputs import keep_finished
-from hafabench.runs.snakemake import hang_up_like_sigterm
+from hafabench.runs.snakemake import hang_up_like_sigterm, limit_submitted_jobs
 from hafabench.runs.weights import missing_weights
 
 
@@ -49,6 +49,7 @@ except UserError as error:
 
 if workflow.is_main_process:
     hang_up_like_sigterm()
+    limit_submitted_jobs(workflow, SITE)
 
 # By task. Only jobs that need missing data fail; all others run.
 MISSING_DATA = (

@@ -155,6 +155,14 @@ class Site(StrictModel):
     account: _Name | None = Field(None, description="Account to charge; null uses the cluster's default.")
     gpu: GpuPool = Field(GpuPool(), description="Nodes for jobs that need GPUs.")
     cpu: Pool = Field(Pool(), description="Nodes for all other jobs.")
+    max_submitted_jobs: int | None = Field(
+        None,
+        gt=0,
+        le=10**6,
+        description="Largest number of jobs that the workflow has in Slurm at a time, waiting and running: the "
+        "cluster's submit limit (`MaxSubmitJobs` of `sacctmgr`), or less, because Slurm counts all jobs of the user. "
+        "null uses the `jobs` of the profile (100). A lower `--jobs` stays.",
+    )
     stop_margin_minutes: float = Field(
         5,
         gt=0,

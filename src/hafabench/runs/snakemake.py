@@ -329,6 +329,20 @@ def executor_resources(request: Resources, site: Site) -> dict[str, int | str]:
     return found | {"gres": gres, "mpi": "srun", "tasks": request.nodes, "tasks_per_gpu": 0}
 
 
+def limit_submitted_jobs(workflow: Any, site: Site) -> None:
+    """Let the driver have no more jobs in Slurm at a time than the site file allows.
+
+    Snakemake counts them as the resource ``_nodes``, which has the value of ``--jobs``. A lower value stays.
+
+    Args:
+        workflow: Snakemake's workflow.
+        site: The site, whose ``max_submitted_jobs`` is the limit.
+    """
+    jobs = workflow.global_resources["_nodes"].value
+    if site.max_submitted_jobs is not None and jobs is not None:
+        workflow.global_resources["_nodes"] = min(jobs, site.max_submitted_jobs)
+
+
 def launcher(request: Resources) -> str:
     """The prefix that starts a command once on every node of the job; empty for a single node."""
     if request.nodes == 1:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
 from hafabench.config.site import SITE_VARIABLE, GpuPool, Pool, Site, load_site, site_file
 from hafabench.errors import UserError
-from hafabench.runs.snakemake import site_resources
+from hafabench.runs.snakemake import limit_submitted_jobs, site_resources
 from tests.support.messages import missing_facts
 from tools.checkout import REPOSITORY
 
@@ -136,3 +138,20 @@ def test_time_limits_as_slurm_writes_them(write, written, hours):
 def test_time_limits_that_mean_nothing_or_two_things(write, written):
     with pytest.raises(UserError, match=r"^\S+:1: gpu\.max_hours: "):
         load_site(write(f"gpu: {{max_hours: {written}}}"))
+
+
+class _Resources(dict):
+    """Snakemake's resources, which take values and return objects with a value."""
+
+    def __getitem__(self, name: str):
+        return SimpleNamespace(value=super().__getitem__(name))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "limit", "expected"), [(100, 30, 30), (10, 30, 10), (100, None, 100), (None, 30, None)]
+)
+def test_the_driver_has_no_more_jobs_in_slurm_than_the_site_allows(jobs, limit, expected):
+    # Without a cluster, Snakemake has no such number.
+    workflow = SimpleNamespace(global_resources=_Resources(_nodes=jobs))
+    limit_submitted_jobs(workflow, Site(max_submitted_jobs=limit))
+    assert workflow.global_resources["_nodes"].value == expected
