@@ -92,7 +92,10 @@ wildcard_constraints:
 
 
 onstart:
-    if workflow.executor_plugin.name == "slurm":
+    if submits_to_slurm(workflow.executor_plugin.name):
+        advice = executor_advice(workflow.executor_plugin.name)
+        if advice:
+            print(one_line(advice), file=sys.stderr)
         unfit = submission_problems(
             Path(EXPERIMENT_FILE), Path(workflow.main_snakefile)
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.checkout import REPOSITORY
 from tools.slurm_cluster.cluster import SlurmCluster
-from tools.slurm_cluster.driver import Driver
+from tools.slurm_cluster.driver import QUICK, Driver
 from tools.slurm_cluster.machine import ClusterUnavailable
 
 WORKFLOW = """
@@ -31,7 +31,7 @@ ARGUMENTS = {
     "local": ("all", "--cores", "2"),
     "slurm": ("all", "--profile", "slurm"),
     # The first status check comes after one second instead of the profile's twenty.
-    "slurm, polled quickly": ("all", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1"),
+    "slurm, polled quickly": ("all", "--profile", "slurm", *QUICK[:2]),
 }
 
 

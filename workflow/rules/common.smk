@@ -8,11 +8,13 @@ from hafabench.runs.snakemake import (
     RESOURCE_NAMES,
     can_be_input,
     decide_reruns,
+    executor_advice,
     executor_resources,
     incomplete_outputs,
     launcher,
     site_resources,
     submission_problems,
+    submits_to_slurm,
 )
 from hafabench.runs.state import output_states
 
@@ -91,7 +93,7 @@ def report_what_there_is():
 
 def account():
     """Write the cost of Slurm jobs to a table, and to the report if there is one."""
-    if workflow.executor_plugin.name != "slurm":
+    if not submits_to_slurm(workflow.executor_plugin.name):
         return
     run_verb("cluster", "account", "--wait", "60")
     if os.path.exists(EXPERIMENT.reports / "report.html"):

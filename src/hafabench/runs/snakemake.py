@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from hafabench.runs.state import JobState
 
 LOCAL_PROFILE, SLURM_PROFILE = "workflow/profiles/local", "slurm"
+# The names of this project's executor and of the official one, on which it is built.
+SLURM_EXECUTOR, OFFICIAL_SLURM_EXECUTOR = "hafabench-slurm", "slurm"
 # The target of a complete run.
 ALL = "all"
 # The folder that the Slurm profile stores the output of Slurm jobs in.
@@ -71,6 +73,21 @@ def unlock_command(experiment: Path, snakefile: Path | None = None) -> list[str]
     command = [sys.executable, "-m", "snakemake", "--unlock", "--cores", "1"]
     command += ["--configfile", path_argument(experiment)]
     return [*command, "--snakefile", path_argument(snakefile)] if snakefile else command
+
+
+def submits_to_slurm(executor: str) -> bool:
+    """Whether a driver with the executor of this name submits Slurm jobs."""
+    return executor in (SLURM_EXECUTOR, OFFICIAL_SLURM_EXECUTOR)
+
+
+def executor_advice(executor: str) -> str | None:
+    """A sentence for users of Snakemake's official Slurm executor; None with any other one."""
+    if executor != OFFICIAL_SLURM_EXECUTOR:
+        return None
+    return (
+        f"the executor {OFFICIAL_SLURM_EXECUTOR!r} may wait for ever when Slurm does not answer, and fails jobs that "
+        f"Slurm refuses for a while; `--profile {SLURM_PROFILE}` selects {SLURM_EXECUTOR!r}, which does neither"
+    )
 
 
 def can_be_input(path: Path) -> bool:
