@@ -28,7 +28,7 @@ def test_jobs_from_queue_files_and_logs(cluster, workspace, write_experiment):
     (run.folder / "config.json").write_text(json.dumps(run.resolved()))
     run.history.write_text('{"step": 32, "loss": 2.0, "epoch": 1.0, "images_per_s": 41.5, "eta_s": 90}\n')
     failed = comment("train_run", ["classification", "swin_tiny", "0"])
-    log = workspace / "logs/slurm" / failed.replace("_wildcards_", "/") / "%j.log"
+    log = workspace / "logs/slurm" / experiment.name / failed.replace("_wildcards_", "/") / "%j.log"
     log.parent.mkdir(parents=True)
     script = "echo step 1; echo 'error: no GPU here' >&2; exit 1"
     broken = submit(cluster, workspace, script, failed, f"--output={log}")
@@ -84,7 +84,9 @@ def test_recover_cancels_live_jobs_only_on_request(cluster, workspace, write_exp
     with pytest.raises(UserError, match="1 live jobs of this folder; nothing was changed"):
         recover(workspace, command, "show", said.append)
     assert lock.exists() and len(live_jobs(workspace)) == 1
-    assert said[0].startswith(f"job {job}  train_run_wildcards_classification_pvt_tiny_0  running on node")
+    assert said[0].startswith(
+        f"job {job} of an unknown experiment  train_run_wildcards_classification_pvt_tiny_0  running on node"
+    )
 
     recover(workspace, command, "cancel", said.append, every_s=0.5)
     assert not lock.exists()

@@ -10,6 +10,8 @@ from hafabench.cluster.commands import CommandFailed
 
 # Comment of the Slurm job that trains classification/pvt_tiny/seed0.
 COMMENT = "rule_train_run_wildcards_classification_pvt_tiny_0"
+# What the executor appends to the names of the Slurm jobs of one driver.
+UUID = "b1f0c1a2-1111-4222-8333-444455556666"
 
 
 @dataclass
@@ -34,7 +36,13 @@ def squeue(*lines: str) -> RecordedCommands:
 
 
 def squeue_line(
-    job: int, state: str, folder: Path, comment: str = COMMENT, reason: str = "None", node: str = "node1"
+    job: int,
+    state: str,
+    folder: Path,
+    comment: str = COMMENT,
+    reason: str = "None",
+    node: str = "node1",
+    name: str = f"hafabench-digits_{UUID}",
 ) -> str:
     """Return the line that `squeue` prints about a job.
 
@@ -45,5 +53,6 @@ def squeue_line(
         comment: Comment of the job, which names its rule and wildcards.
         reason: Why the job waits.
         node: Node of a running job.
+        name: Name of the job, which names the experiment.
     """
-    return f"{job}|hafabench_x|{state}|{reason}|{node}|1:02:03|1-00:00:00|{comment}|{folder}"
+    return f"{job}|{name}|{state}|{reason}|{node}|1:02:03|1-00:00:00|{comment}|{folder}"

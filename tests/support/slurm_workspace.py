@@ -86,5 +86,5 @@ class Workspace:
 
     def slurm_logs(self, rule: str = "train_run") -> list[str]:
         """What Slurm kept of every attempt of the rule's jobs, oldest first."""
-        paths = (self.folder / f"logs/slurm/rule_{rule}").rglob("*.log")
+        paths = (self.folder / f"logs/slurm/faults/rule_{rule}").rglob("*.log")
         return [path.read_text() for path in sorted(paths, key=lambda path: int(path.stem))]

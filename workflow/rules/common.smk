@@ -12,6 +12,7 @@ from hafabench.runs.snakemake import (
     executor_resources,
     incomplete_outputs,
     launcher,
+    name_slurm_jobs,
     site_resources,
     submission_problems,
     submits_to_slurm,
@@ -27,6 +28,8 @@ def reruns():
     # The graph is being built when the first input function is called. It looks at forced files when it is complete.
     workflow.dag.forcefiles.update(found.forced)
     workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+    # Snakemake knows the settings of the executor now, and has not made the executor yet.
+    name_slurm_jobs(workflow.executor_settings, EXPERIMENT.name)
     return found
 
 

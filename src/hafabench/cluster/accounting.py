@@ -41,8 +41,8 @@ class Attempt(StrictModel):
             it.
         nodes: The list of nodes as Slurm prints it.
         submitted, started, ended: Local times (ISO 8601); None for what has not happened yet.
-        comment, folder, submit_line: The comment, working folder and command line of the submission. They are not
-            stored.
+        name, comment, folder, submit_line: The name of the job, and the comment, working folder and command line of
+            its submission. They are not stored.
     """
 
     job_id: str
@@ -58,6 +58,7 @@ class Attempt(StrictModel):
     submitted: str | None
     started: str | None
     ended: str | None
+    name: str = Field("", exclude=True)
     comment: str = Field("", exclude=True)
     folder: str = Field("", exclude=True)
     submit_line: str = Field("", exclude=True)
@@ -153,6 +154,7 @@ def _attempt(job: dict[str, str], steps: list[dict[str, str]]) -> Attempt:
         submitted=_time(job["Submit"]),
         started=_time(job["Start"]),
         ended=_time(job["End"]),
+        name=job["JobName"],
         # Slurm's database stores the comment only when the job ends.
         comment=job["Comment"] or comment_of(job["SubmitLine"]),
         folder=job["WorkDir"],

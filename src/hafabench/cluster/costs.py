@@ -25,7 +25,7 @@ from hafabench.files import write_text
 from hafabench.formatting.csv import render_csv
 from hafabench.formatting.markdown import escape_inline, markdown_table
 from hafabench.runs.jobs import Job, JobList, job_id
-from hafabench.runs.snakemake import experiment_of, jobs_by_comment
+from hafabench.runs.snakemake import is_submitted_for, jobs_by_comment
 
 
 class JobCost(StrictModel):
@@ -214,14 +214,13 @@ def assign(
     Returns:
         Each attempt with its job.
     """
-    here, file = folder.resolve(), (folder / experiment.file).resolve()
+    here = folder.resolve()
     found = []
     for attempt in attempts:
         job = jobs.get(attempt.comment.strip())
         if job is None or Path(attempt.folder).resolve() != here:
             continue
-        submitted_with = experiment_of(attempt.submit_line)
-        if submitted_with is None or (folder / submitted_with).resolve() == file:
+        if is_submitted_for(experiment, attempt.name, attempt.submit_line, folder):
             found.append((job, attempt))
     return found
 

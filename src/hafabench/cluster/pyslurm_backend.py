@@ -110,6 +110,7 @@ def _attempt(job: Any) -> Attempt:
         submitted=_time(job.submit_time),
         started=_time(job.start_time),
         ended=_time(job.end_time),
+        name=job.name or "",
         comment=job.comment or comment_of(job.submit_command or ""),
         folder=job.working_directory or "",
         submit_line=job.submit_command or "",

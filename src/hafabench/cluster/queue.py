@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run
-from hafabench.runs.snakemake import is_job_comment
+from hafabench.config.experiment import Experiment
+from hafabench.runs.snakemake import is_job_comment, is_submitted_for, names_experiment
 
 # Id, name, state, reason, node, time used, time limit, comment, working folder. The folder comes
 # last, because it may contain a bar.
@@ -24,7 +26,7 @@ class QueuedJob:
 
     Attributes:
         id: Slurm's id.
-        name: The name that all jobs of one driver share.
+        name: The name, which tells the experiment and which all jobs of one driver share.
         state: Slurm's state (``PENDING``, ``RUNNING``, ``COMPLETING``, ...).
         reason: The reason why it waits, from Slurm; the text ``None`` while it runs.
         node: Where it runs; empty while it waits.
@@ -62,6 +64,35 @@ def live_jobs(folder: Path, runner: Runner = run) -> list[QueuedJob]:
     jobs = [QueuedJob(*fields) for line in text.splitlines() if len(fields := line.strip().split("|", 8)) == 9]
     mine = [job for job in jobs if is_job_comment(job.comment) and Path(job.folder).resolve() == here]
     return sorted(mine, key=lambda job: (len(job.id), job.id))
+
+
+def live_jobs_of(experiment: Experiment, folder: Path, runner: Runner = run) -> list[QueuedJob]:
+    """Those of `live_jobs` that were submitted for an experiment, as far as it is known.
+
+    Args:
+        experiment: The experiment.
+        folder: The working folder of the workflow.
+        runner: Runs Slurm's commands.
+
+    Raises:
+        CommandFailed: If squeue fails.
+    """
+    jobs = live_jobs(folder, runner)
+    lines = _submit_lines([job.id for job in jobs if not names_experiment(job.name)], runner)
+    return [job for job in jobs if is_submitted_for(experiment, job.name, lines.get(job.id, ""), folder)]
+
+
+def _submit_lines(ids: Sequence[str], runner: Runner) -> dict[str, str]:
+    """The command lines of submissions by the ids of the jobs, as far as Slurm's accounting knows them."""
+    if not ids:
+        return {}
+    options = ["--allocations", "--noheader", "--parsable2", "--format=JobIDRaw,SubmitLine"]
+    try:
+        text = runner(["sacct", *options, f"--jobs={','.join(ids)}"], TIMEOUT_S)
+    except CommandFailed:
+        return {}
+    found = re.split(rf"^({'|'.join(ids)})\|", text, flags=re.MULTILINE)[1:]
+    return dict(zip(found[::2], found[1::2], strict=True))
 
 
 def cancel(jobs: Sequence[QueuedJob], runner: Runner = run) -> None:

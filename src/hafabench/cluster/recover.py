@@ -24,7 +24,7 @@ from hafabench.errors import UserError
 from hafabench.runs.jobs import JobList
 from hafabench.runs.kept_outputs import keep_finished
 from hafabench.runs.run import Run
-from hafabench.runs.snakemake import driver_processes, is_locked, used_slurm, without_prefix
+from hafabench.runs.snakemake import driver_processes, experiment_label, is_locked, used_slurm, without_prefix
 
 UNLOCK_TIMEOUT_S = 300
 
@@ -130,7 +130,9 @@ def _is_intact(run: Run) -> bool:
 def describe(job: QueuedJob) -> str:
     """A live Slurm job in one line."""
     state = f"waiting: {job.reason}" if job.is_pending else f"{job.state.lower()} on {job.node} for {job.elapsed}"
-    return f"job {job.id}  {without_prefix(job.comment)}  {state}"
+    label = experiment_label(job.name, Path(job.folder))
+    experiment = f"experiment {label}" if label is not None else "an unknown experiment"
+    return f"job {job.id} of {experiment}  {without_prefix(job.comment)}  {state}"
 
 
 def _refuse_beside_driver(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hafabench.cluster.commands import CommandFailed, Runner, is_installed, run
-from hafabench.cluster.queue import QueuedJob, live_jobs
+from hafabench.cluster.queue import QueuedJob, live_jobs_of
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
 from hafabench.formatting.durations import format_duration
@@ -85,7 +85,7 @@ def experiment_status(
         UserError: If the jobs cannot be listed (`hafabench.runs.jobs.JobList`).
     """
     folder = folder or Path.cwd()
-    queued, slurm = _queue(folder, runner)
+    queued, slurm = _queue(experiment, folder, runner)
     jobs = JobList(experiment)
     states = job_states(jobs, fresh_s)
     found = [
@@ -98,12 +98,12 @@ def experiment_status(
     return Status(tuple(found), _driver(folder), slurm, tuple(notes))
 
 
-def _queue(folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
-    """Live Slurm jobs by comment, and why there are none. A running one replaces a pending one."""
+def _queue(experiment: Experiment, folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
+    """Live Slurm jobs of an experiment by comment, and why there are none. A running one replaces a pending one."""
     if runner is run and not is_installed():
         return {}, "no Slurm on this machine"
     try:
-        jobs = live_jobs(folder, runner)
+        jobs = live_jobs_of(experiment, folder, runner)
     except CommandFailed as error:
         return {}, f"squeue failed: {_last_error(error.message)}"
     return {job.comment: job for job in sorted(jobs, key=lambda job: not job.is_pending)}, ""

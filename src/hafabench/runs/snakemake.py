@@ -2,12 +2,15 @@
 
 A *driver* is a process of Snakemake that runs the workflow in a folder. Its Slurm executor gives every Slurm job the
 comment ``rule_<rule>`` or ``rule_<rule>_wildcards_<values joined by underscores>``. Names contain underscores as
-well, so comments are not parsed but compared with those of all jobs of an experiment.
+well, so comments are not parsed but compared with those of all jobs of an experiment. Experiments that share a folder
+have jobs with the same comments. They are distinguished by the name of the Slurm job,
+``hafabench-<experiment>_<uuid>``, and by the folder of its log, ``logs/slurm/<experiment>``.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 import shlex
@@ -34,7 +37,7 @@ LOCAL_PROFILE, SLURM_PROFILE = "workflow/profiles/local", "slurm"
 SLURM_EXECUTOR, OFFICIAL_SLURM_EXECUTOR = "hafabench-slurm", "slurm"
 # The target of a complete run.
 ALL = "all"
-# The folder that the Slurm profile stores the output of Slurm jobs in.
+# The folder that contains the output of Slurm jobs, in a folder per experiment.
 SLURM_LOGS = Path("logs/slurm")
 # The names of all resources that `executor_resources` may return.
 RESOURCE_NAMES = (
@@ -47,6 +50,11 @@ _WILDCARD = re.compile(r"\{\s*[.\w]+\s*[,}]")
 _LOCKS = Path(".snakemake/locks")
 _INCOMPLETE = Path(".snakemake/incomplete")
 _COMMENT_PREFIX = "rule_"
+# The name of a Slurm job begins with this text and the experiment. The executor appends a UUID that all jobs of one
+# driver share, and accepts no more characters than these before it.
+_JOB_NAME = "hafabench-"
+_MAX_JOB_NAME_PREFIX = 50
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 # -- command lines ----------------------------------------------
@@ -297,18 +305,86 @@ def jobs_by_comment(jobs: JobList) -> dict[str, Job]:
     return {comment(job.rule, job.wildcards.values()): job for job in every}
 
 
-def slurm_log(job: Job, folder: Path = SLURM_LOGS) -> Path | None:
-    """The output of the last Slurm job that was submitted for ``job``; None if there is none."""
+def slurm_log_folder(experiment: str, job: Job) -> Path:
+    """The folder that contains the output of the Slurm jobs that were submitted for a job of an experiment.
+
+    Earlier versions had no folder per experiment. Their logs are ignored, because nothing tells their experiment.
+    """
     rule, _, wildcards = comment(job.rule, job.wildcards.values()).partition("_wildcards_")
-    logs = [path for path in (folder / rule / wildcards).glob("*.log") if path.stem.isdecimal()]
+    return SLURM_LOGS / experiment / rule / wildcards
+
+
+def slurm_log(experiment: str, job: Job) -> Path | None:
+    """The output of the last Slurm job that was submitted for a job of an experiment; None if there is none."""
+    logs = [path for path in slurm_log_folder(experiment, job).glob("*.log") if path.stem.isdecimal()]
     return max(logs, key=lambda path: int(path.stem), default=None)
+
+
+def name_slurm_jobs(settings: Any, experiment: str) -> None:
+    """Make the executor of a driver name Slurm jobs and their logs after an experiment.
+
+    Args:
+        settings: Snakemake's settings of the executor; nothing is changed if they are not those of a Slurm executor.
+        experiment: The name of the experiment.
+    """
+    if hasattr(settings, "jobname_prefix") and hasattr(settings, "logdir"):
+        settings.jobname_prefix = job_name_prefix(experiment)
+        settings.logdir = SLURM_LOGS / experiment
+
+
+def job_name_prefix(experiment: str) -> str:
+    """The beginning of the names of an experiment's Slurm jobs, which no other experiment shares.
+
+    The executor allows letters, digits, hyphens and underscores, and limits the length. Other names of experiments
+    are shortened, and a digest distinguishes them.
+    """
+    room = _MAX_JOB_NAME_PREFIX - len(_JOB_NAME)
+    if len(experiment) <= room and re.fullmatch(r"[A-Za-z0-9_-]+", experiment):
+        return _JOB_NAME + experiment
+    digest = hashlib.sha256(experiment.encode()).hexdigest()[:8]
+    shortened = re.sub(r"[^A-Za-z0-9_-]", "-", experiment)[: room - len(digest) - 1]
+    return f"{_JOB_NAME}{shortened}-{digest}"
+
+
+def names_experiment(job_name: str) -> bool:
+    """Whether the name of a Slurm job tells its experiment; earlier versions gave all jobs the same name."""
+    return job_name.startswith(_JOB_NAME)
+
+
+def is_submitted_for(experiment: Experiment, job_name: str, submit_line: str, folder: Path) -> bool:
+    """Whether a Slurm job was submitted for an experiment, as far as it is known.
+
+    Args:
+        experiment: The experiment.
+        job_name: The name of the Slurm job.
+        submit_line: The command line of its submission, which is looked at if the name does not tell the experiment;
+            may be empty.
+        folder: The working folder of the Slurm job.
+    """
+    if names_experiment(job_name):
+        return re.fullmatch(f"{re.escape(job_name_prefix(experiment.name))}(?:_{_UUID})?", job_name) is not None
+    file = experiment_of(submit_line)
+    return file is None or (folder / file).resolve() == (folder / experiment.file).resolve()
+
+
+def experiment_label(job_name: str, folder: Path) -> str | None:
+    """The experiment that a Slurm job of a folder was submitted for, for display; None if the name does not tell it.
+
+    Args:
+        job_name: The name of the Slurm job.
+        folder: The working folder of the Slurm job.
+    """
+    if not names_experiment(job_name):
+        return None
+    prefix = re.sub(f"_{_UUID}$", "", job_name)
+    known = (path.name for path in (folder / SLURM_LOGS).glob("*") if path.is_dir())
+    return next((name for name in known if job_name_prefix(name) == prefix), prefix.removeprefix(_JOB_NAME))
 
 
 def experiment_of(submit_line: str) -> str | None:
     """The experiment file that a Slurm job was submitted with: the last one after ``--configfiles``.
 
-    Two experiments that run in one folder give their jobs the same comments; the submission distinguishes them. The
-    result is None if the line names no file, or if Slurm has not stored it.
+    The result is None if the line names no file, or if Slurm has not stored it.
     """
     match = re.search(rf"--configfiles?((?:\s+(?!-){_WORD})+)", submit_line.replace("\\", ""))
     # Quoted parts of a word may contain spaces, and the quotes need not surround the whole word.

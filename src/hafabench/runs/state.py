@@ -308,7 +308,10 @@ def job_states(
     """
     found: dict[str, JobState] = {}
     for name, state in output_states(jobs, known).items():
-        found[name] = state if state.outputs == "done" else _with_attempt(state, found, fresh_s)
+        if state.outputs != "done":
+            log = slurm_log(jobs.experiment.name, state.job)
+            state = _with_attempt(state, found, fresh_s, log)
+        found[name] = state
     return found
 
 
@@ -505,10 +508,17 @@ _COMBINED = {
 }
 
 
-def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: float) -> JobState:
-    """Add how the last attempt ended, or that it runs, for a job that is not done."""
+def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: float, slurm: Path | None) -> JobState:
+    """Add how the last attempt ended, or that it runs, for a job that is not done.
+
+    Args:
+        state: The state of the outputs.
+        needed: The states of the jobs before it.
+        fresh_s: As in `job_states`.
+        slurm: The output of the last Slurm job that was submitted for it.
+    """
     job, training = state.job, state.run if state.job.rule == "train_run" else None
-    attempt = last_attempt(job.log, slurm_log(job))
+    attempt = last_attempt(job.log, slurm)
     if fresh_s and job.run is not None and is_held(job.run, "train" if training is not None else "evaluate"):
         return replace(state, attempt="running")
     if training is not None:

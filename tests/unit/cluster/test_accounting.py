@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hafabench.cluster.commands import CommandFailed, release_of
 from hafabench.cluster.costs import (
     COLUMNS,
     accounting_file,
+    assign,
     complete_accounting,
     cost_rows,
     read_accounting,
@@ -25,8 +27,15 @@ from hafabench.cluster.pyslurm_backend import PySlurm, choose_accounting, pyslur
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
 from hafabench.runs.jobs import JobList
-from hafabench.runs.snakemake import comment, experiment_of, jobs_by_comment
-from tests.support.slurm_commands import RecordedCommands
+from hafabench.runs.snakemake import (
+    comment,
+    experiment_label,
+    experiment_of,
+    is_submitted_for,
+    job_name_prefix,
+    jobs_by_comment,
+)
+from tests.support.slurm_commands import UUID, RecordedCommands
 
 # Recorded from Slurm 22.05.8: a job requeued once and cancelled, one of the workflow (its submission line shortened
 # and broken over two lines), a running one whose comment the data base does not know yet, one whose step ran out of
@@ -147,6 +156,42 @@ def test_comments_equal_those_of_the_executor(digits):
 )
 def test_the_experiment_of_a_submission(line, file):
     assert experiment_of(line) == file
+
+
+def named(experiment, name: str):
+    return replace(experiment, config=experiment.config.model_copy(update={"experiment": name}))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("paper", "paper_2", "Paper"), ("a.b", "a-b", "a_b"), ("x" * 100, "x" * 99, "x" * 40, "x" * 41)],
+    ids=["similar", "with characters that the executor refuses", "long"],
+)
+def test_job_names_distinguish_experiments(digits, tmp_path, names):
+    for name in names:
+        prefix = job_name_prefix(name)
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,50}", prefix)
+        own = f"{prefix}_{UUID}"
+        wanted = [is_submitted_for(named(digits, other), own, "", tmp_path) for other in names]
+        assert wanted == [other == name for other in names]
+        # The folder of the logs has the full name.
+        (tmp_path / "logs/slurm" / name).mkdir(parents=True)
+        assert experiment_label(own, tmp_path) == name
+    assert experiment_label(f"hafabench_{UUID}", tmp_path) is None
+
+
+def test_attempts_of_another_experiment_are_left_out_by_name(digits, tmp_path):
+    attempt = parse_sacct(SACCT)[0].model_copy(update={"folder": str(tmp_path), "comment": TRAINING})
+    jobs = jobs_by_comment(JobList(digits))
+    for name, file, is_own in (
+        ("hafabench-digits", "moved.yaml", True),
+        ("hafabench-paper", digits.file, False),
+        ("hafabench", digits.file, True),
+        ("hafabench", "moved.yaml", False),
+    ):
+        line = f"sbatch --wrap=snakemake --configfiles {file}"
+        one = attempt.model_copy(update={"name": f"{name}_{UUID}", "submit_line": line})
+        assert bool(assign(digits, jobs, [one], tmp_path)) == is_own, (name, file)
 
 
 # -- costs ----------------------------------------------

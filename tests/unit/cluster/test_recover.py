@@ -86,8 +86,8 @@ def test_recover_shows_and_leaves_everything(tmp_path, lock):
     with pytest.raises(UserError, match=r"2 live jobs of this folder; nothing was changed.*--wait.*--cancel"):
         recover(tmp_path, unlocking(lock), "show", said.append, answers)
     assert said == [
-        "job 7  train_run_wildcards_classification_pvt_tiny_0  running on node1 for 1:02:03",
-        "job 8  train_run_wildcards_classification_pvt_tiny_0  waiting: Priority",
+        "job 7 of experiment digits  train_run_wildcards_classification_pvt_tiny_0  running on node1 for 1:02:03",
+        "job 8 of experiment digits  train_run_wildcards_classification_pvt_tiny_0  waiting: Priority",
     ]
     assert lock.exists()
     assert [command[0] for command in answers.calls] == ["squeue"]

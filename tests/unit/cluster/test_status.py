@@ -19,7 +19,7 @@ from hafabench.runs.jobs import JobList
 from hafabench.runs.lease import take, this_process
 from hafabench.runs.run import expand
 from tests.support.experiments import evaluated, fixed_length
-from tests.support.slurm_commands import COMMENT, RecordedCommands, squeue, squeue_line
+from tests.support.slurm_commands import COMMENT, UUID, RecordedCommands, squeue, squeue_line
 
 RUN = "classification/pvt_tiny/seed0"
 
@@ -102,6 +102,39 @@ def test_of_two_slurm_jobs_for_one_job_the_running_one_is_shown(digits, tmp_path
         assert states(digits, squeue(*lines))[f"train_run {RUN}"] == ("running", "no step reported yet")
 
 
+def test_slurm_jobs_of_another_experiment_in_the_folder_are_not_shown(digits, tmp_path):
+    other = squeue_line(7, "RUNNING", tmp_path, name=f"hafabench-paper_{UUID}")
+    longer = squeue_line(8, "RUNNING", tmp_path, name=f"hafabench-digits_study_{UUID}")
+    assert states(digits, squeue(other, longer))[f"train_run {RUN}"] == ("to do", "")
+    own = squeue_line(9, "RUNNING", tmp_path)
+    assert states(digits, squeue(other, own, longer))[f"train_run {RUN}"][0] == "running"
+
+
+@pytest.mark.parametrize(
+    ("submission", "state"),
+    [
+        ("7|sbatch --wrap=python \\\n-m snakemake --configfiles {own} --mode remote\n", "running"),
+        ("7|sbatch --wrap=python \\\n-m snakemake --configfiles paper.yaml --mode remote\n", "to do"),
+        ("", "running"),
+        (None, "running"),
+    ],
+    ids=["own", "another", "not stored yet", "no accounting"],
+)
+def test_the_submission_tells_the_experiment_of_a_job_with_an_earlier_name(digits, tmp_path, submission, state):
+    answers = squeue(squeue_line(7, "RUNNING", tmp_path, name=f"hafabench_{UUID}"))
+    if submission is not None:
+        answers.outputs["sacct"] = submission.replace("{own}", str(digits.file))
+    assert states(digits, answers)[f"train_run {RUN}"][0] == state
+
+
+def test_a_job_waits_whatever_the_log_of_another_experiment_says(digits, tmp_path):
+    for folder in ("rule_train_run", "paper/rule_train_run"):
+        write_text(Path("logs/slurm", folder, "classification_pvt_tiny_0/10.log"), "error: no GPU here\n")
+    assert states(digits, squeue())[f"train_run {RUN}"] == ("to do", "")
+    write_text(Path("logs/slurm/digits/rule_train_run/classification_pvt_tiny_0/10.log"), "error: no GPU here\n")
+    assert states(digits, squeue())[f"train_run {RUN}"] == ("failed", "error: no GPU here")
+
+
 def test_done_jobs(digits, tiny):
     evaluated(tiny)
     found = states(digits, squeue())
@@ -122,7 +155,7 @@ def test_failed_jobs_show_the_reason_and_the_command_to_repeat(digits, tiny):
 def test_the_end_of_a_job_is_read_from_slurms_log(digits, tiny):
     begin(tiny)
     (tiny.folder / "train.log").write_text(f"{RUN} 32/128 loss 2\n")
-    folder = Path("logs/slurm/rule_train_run/classification_pvt_tiny_0")
+    folder = Path("logs/slurm/digits/rule_train_run/classification_pvt_tiny_0")
     folder.mkdir(parents=True)
     (folder / "9.log").write_text("slurmstepd: error: *** JOB 9 ON node1 CANCELLED AT noon DUE TO PREEMPTION ***\n")
     last = "slurmstepd: error: *** JOB 10 ON node1 CANCELLED AT noon DUE TO TIME LIMIT ***"

@@ -15,6 +15,7 @@ from hafabench.files import write_text
 from hafabench.results.record import read_record, write_record
 from hafabench.runs.jobs import Job, JobList, job_id
 from hafabench.runs.run import expand
+from hafabench.runs.snakemake import slurm_log_folder
 from hafabench.runs.state import JobState, has_own_history, job_states, run_state, store_configuration
 from tests.support.experiments import evaluated, fixed_length
 from tests.support.finished import finish
@@ -227,7 +228,7 @@ def test_the_log_of_a_later_slurm_job_counts(finished):
     job = finished["draw_pictures"]
     job.outputs[0].unlink()
     write_text(job.log, begins(job, slurm=7) + "error: no space left on device\n")
-    folder = Path("logs/slurm/rule_draw_pictures")
+    folder = Path("logs/slurm", finished.experiment.name, "rule_draw_pictures")
     write_text(folder / "7.log", "Error in rule draw_pictures:\n")
     assert state_of(finished, job).last_line == "error: no space left on device"
     last = "slurmstepd: error: *** JOB 8 ON node1 CANCELLED AT noon DUE TO TIME LIMIT ***"
@@ -286,8 +287,7 @@ def test_a_training_that_stopped_in_time_is_interrupted(finished):
     run.history.write_text('{"step": 32, "loss": 2.0}\n')
     stopped = f"{run.id}: stopped after step 32 of 128; the state is saved in work, the same command resumes it\n"
     write_text(job.log, begins(job, slurm=7) + stopped)
-    write_text(
-        Path("logs/slurm/rule_train_run/classification_pvt_tiny_hafa_0/7.log"), f"{stopped}Error in rule train_run:\n"
-    )
+    log = slurm_log_folder(finished.experiment.name, job) / "7.log"
+    write_text(log, f"{stopped}Error in rule train_run:\n")
     shift([run.history, job.log], -3600)
     assert states(finished)[job.id] == "interrupted"
