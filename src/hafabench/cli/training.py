@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +14,9 @@ from hafabench.config.bounds import MAX_GPUS, MAX_IMPORTED_SEED, MAX_PROCESSES
 from hafabench.errors import UserError
 from hafabench.formatting.numbers import format_significant
 from hafabench.runs.run import Run
+
+if TYPE_CHECKING:
+    from hafabench.runs.lease import Lease, Verb
 
 
 @click.command()
@@ -43,10 +48,7 @@ def train(run_id: str, experiment: Path, threads: int | None, processes: int, no
         from hafabench.cli.launch import start_processes
 
         start_processes(processes, nodes)
-    from hafabench.cluster.queue import has_ended
-    from hafabench.runs.lease import hold
-
-    with attempt(load(experiment), "train_run", run.id), hold(run, "train", has_ended=has_ended):
+    with _leased(run, "train"), attempt(load(experiment), "train_run", run.id):
         from hafabench.engines.engine import engine_for
 
         engine_for(run.task).train(run)
@@ -106,12 +108,10 @@ def evaluate(
         return
     if part or renames or replace or weights_seed is not None:
         raise UserError("--part, --rename, --weights-seed and --replace require --weights")
-    from hafabench.cluster.queue import has_ended
     from hafabench.runs.attempts import is_job
-    from hafabench.runs.lease import hold
 
     loaded = load(experiment)
-    with attempt(loaded, "evaluate_run", run.id), hold(run, "evaluate", has_ended=has_ended):
+    with _leased(run, "evaluate"), attempt(loaded, "evaluate_run", run.id):
         from hafabench.engines.evaluation import record_evaluation
         from hafabench.engines.finished import discard_kept
 
@@ -125,6 +125,16 @@ def evaluate(
             click.echo(f"{run.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
         if keep_outputs and record.collapse is None:
             click.echo(f"wrote {run.outputs}")
+
+
+def _leased(run: Run, verb: Verb) -> AbstractContextManager[Lease | None]:
+    """Hold the lease of a run. A job of the workflow waits for another holder; a command of a user is refused."""
+    from hafabench.cluster.queue import has_ended, is_abandoned
+    from hafabench.runs.attempts import is_job
+    from hafabench.runs.lease import hold, patience_of_job
+
+    patience = patience_of_job() if is_job() else 0.0
+    return hold(run, verb, patience=patience, has_ended=has_ended, is_abandoned=is_abandoned)
 
 
 def _evaluate_foreign(

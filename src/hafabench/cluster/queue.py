@@ -115,8 +115,23 @@ def has_ended(job: str, runner: Runner = run) -> bool:
         job: Slurm's id of the job.
         runner: Runs Slurm's commands.
     """
-    try:
-        states = runner(["squeue", "--states=all", "--noheader", f"--jobs={job}", "--format=%T"], TIMEOUT_S).split()
-    except CommandFailed:
-        return False
+    states = _states(job, runner)
     return bool(states) and all(state in _ENDED for state in states)
+
+
+def is_abandoned(job: str, runner: Runner = run) -> bool:
+    """Return whether a Slurm job has ended because its node lost contact. Its processes may still run there.
+
+    Args:
+        job: Slurm's id of the job.
+        runner: Runs Slurm's commands.
+    """
+    return set(_states(job, runner)) == {"NODE_FAIL"}
+
+
+def _states(job: str, runner: Runner) -> list[str]:
+    """The states of a Slurm job and its parts; none if they are not known."""
+    try:
+        return runner(["squeue", "--states=all", "--noheader", f"--jobs={job}", "--format=%T"], TIMEOUT_S).split()
+    except CommandFailed:
+        return []

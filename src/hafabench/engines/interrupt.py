@@ -29,11 +29,15 @@ class StopRequest:
     """Context in which signals request that a training stops, instead of ending the process.
 
     A second Ctrl-C ends the process at once.
+
+    Args:
+        clock: Returns the time in seconds, from any beginning.
+        spent: How much of the time limit was used before.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, clock: Callable[[], float] = time.monotonic, spent: float = 0.0):
         self._clock = clock
-        self._deadline = clock() + _seconds_allowed()
+        self._deadline = clock() + _seconds_allowed() - spent
         self._signal: str | None = None
         self._previous: dict[int, Any] = {}
 

@@ -280,7 +280,7 @@ def run_training(run: Run, trainer: Callable[[Run, World, StopRequest, Lease | N
     """
     with (
         hold(run, "train") as lease,
-        StopRequest() as stop,
+        StopRequest(spent=lease.waited if lease is not None else 0.0) as stop,
         joined_world() as world,
         deterministic(world.device),
     ):

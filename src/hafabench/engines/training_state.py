@@ -144,7 +144,10 @@ class TrainingState:
         self.step, self.seconds = content["step"], content["seconds"]
         self.started, self.resumes = content["started"], content["resumes"] + 1
         if verbose:
-            print(f"{run.id}: resumed after step {self.step}", file=sys.stderr)
+            saved = content.get("attempt")
+            attempt = saved.get("attempt") if isinstance(saved, Mapping) else None
+            by = f", which attempt {attempt} saved" if attempt is not None else ""
+            print(f"{run.id}: resumed after step {self.step}{by}", file=sys.stderr)
 
     def _problems(self, run: Run, content: Mapping[str, Any], total: int, path: Path) -> Iterator[Problem | str]:
         """Yield why a state of the present configuration cannot be loaded."""

@@ -15,7 +15,18 @@ import pytest
 
 from hafabench.errors import UserError
 from hafabench.runs import lease as leases
-from hafabench.runs.lease import EXPIRES_S, Holder, Lease, LeaseLost, hold, holder_of, take, this_process
+from hafabench.runs.lease import (
+    EXPIRES,
+    EXPIRES_S,
+    WAITS,
+    Holder,
+    Lease,
+    LeaseLost,
+    hold,
+    holder_of,
+    take,
+    this_process,
+)
 from hafabench.runs.run import Run
 from tools.tiny_runs.classification import tiny_run
 
@@ -129,10 +140,70 @@ def test_a_lease_without_renewals_expires_whatever_the_clocks_say(tmp_path, caps
     clock = Clock()
     mine = take(tmp_path, RUN, this_process("train"), clock=clock, sleep=clock.sleep)
     assert EXPIRES_S <= clock.now < EXPIRES_S + 10
-    assert "was in use by process 7 on n017; waiting for up to 180 s" in capsys.readouterr().err
+    assert "waits for the lease of process 7 on n017, for up to 180 s" in capsys.readouterr().err
     mine.check()
     with pytest.raises(LeaseLost):
         other.check()
+
+
+def test_a_job_waits_for_a_process_that_runs_and_then_says_who_has_the_lease(tmp_path, capsys):
+    holder = take_quickly(tmp_path)
+    clock = Clock()
+    with pytest.raises(UserError, match=f"{RUN} is in use: a training runs since"):
+        take(tmp_path, RUN, this_process("train"), patience=300, clock=clock, sleep=clock.sleep)
+    assert 300 <= clock.now < 310
+    said = capsys.readouterr().err
+    assert f"{RUN}: {WAITS} {holder.holder}, until it has ended or has not renewed the lease for 180 s" in said
+    assert said.count(WAITS) == 1 and "for at most 5 min while it runs" in said
+    clock = Clock(lambda: holder.release() if clock.now > 60 else None)
+    lease = take(tmp_path, RUN, this_process("train"), patience=300, clock=clock, sleep=clock.sleep)
+    assert lease.waited == clock.now and 60 < clock.now < 80
+    assert f"{RUN}: has the lease after {clock.now:.0f} s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("patience", [0, 300], ids=["by hand", "in a job"])
+@pytest.mark.parametrize("why", ["queued again", "ended"])
+def test_the_later_attempt_of_a_slurm_job_replaces_a_process_on_a_node_without_contact(tmp_path, why, patience):
+    other = take_quickly(tmp_path, elsewhere(slurm_job="12", restarts=1))
+    me = replace(this_process("train"), slurm_job="12" if why == "queued again" else "13", restarts=2)
+    clock = Clock(lambda: renew(other))
+    lost: Callable[[str], bool] = lambda job: why == "ended" and job == "12"  # noqa: E731
+    take(tmp_path, RUN, me, patience=patience, is_abandoned=lost, clock=clock, sleep=clock.sleep).check()
+    assert EXPIRES_S <= clock.now < EXPIRES_S + 10
+    with pytest.raises(LeaseLost):
+        other.check()
+
+
+def test_another_process_of_the_same_attempt_of_a_slurm_job_is_not_replaced(tmp_path):
+    other = take_quickly(tmp_path, elsewhere(slurm_job="12", restarts=1))
+    clock = Clock(lambda: renew(other))
+    with pytest.raises(UserError, match="is in use"):
+        take(tmp_path, RUN, replace(other.holder, pid=8, token="2"), clock=clock, sleep=clock.sleep)
+
+
+def test_a_lease_says_itself_when_it_expires(tmp_path, monkeypatch):
+    monkeypatch.setenv(EXPIRES, "600")
+    take_quickly(tmp_path, elsewhere(expires_s=this_process("train").expires_s))
+    monkeypatch.delenv(EXPIRES)
+    clock = Clock()
+    take(tmp_path, RUN, this_process("train"), clock=clock, sleep=clock.sleep)
+    assert 600 <= clock.now < 610
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "1e9", "3 min"])
+def test_an_expiry_that_is_no_number_of_seconds_is_refused(monkeypatch, value):
+    monkeypatch.setenv(EXPIRES, value)
+    with pytest.raises(UserError, match=f"{EXPIRES}: expected a number of seconds from 1 to 86400, found"):
+        this_process("train")
+
+
+def test_nodes_of_slurm_are_different_machines(monkeypatch):
+    here = this_process("train")
+    monkeypatch.setenv("SLURMD_NODENAME", "node1")
+    first = this_process("train")
+    assert first.is_here and not here.is_here
+    monkeypatch.setenv("SLURMD_NODENAME", "node2")
+    assert not first.is_here and str(first).endswith("on node1")
 
 
 def test_only_a_slurm_job_that_is_known_to_have_ended_is_replaced_at_once(tmp_path):
@@ -243,7 +314,7 @@ def test_only_the_first_process_of_a_training_holds_the_lease(run, monkeypatch):
 
 
 def test_the_lease_is_renewed_while_it_is_held(run, monkeypatch):
-    monkeypatch.setattr(leases, "RENEW_S", 0.001)
+    monkeypatch.setattr(leases, "_RENEWALS", 10**5)
     with hold(run, "train"):
         (file,) = run.folder.iterdir()
         renewed = threading.Event()
