@@ -63,7 +63,7 @@ for sentence in (
 
 # Jobs run the `hafabench` of this Python environment, whether or not it was activated. `snakemake --lint` recommends an
 # environment or container per rule, and PATH among `envvars`. Here all rules share one locked environment (envs/), and
-# PATH differs between machines.
+# PATH differs between machines. It also recommends a log for trainings and evaluations, which have one (`log_of`).
 os.environ["PATH"] = os.pathsep.join(
     [os.path.dirname(sys.executable), os.environ["PATH"]]
 )

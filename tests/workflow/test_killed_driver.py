@@ -14,7 +14,7 @@ import yaml
 from hafabench.config.experiment import load_experiment
 from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.results.history import read_history
-from hafabench.runs.lease import Holder, holder_of
+from hafabench.runs.lease import WAITS, Holder, holder_of
 from hafabench.runs.run import Run, expand
 from hafabench.runs.snakemake import incomplete_outputs, is_locked
 from tests.support.experiments import experiment_content, shrink
@@ -52,26 +52,31 @@ def experiment(workspace, monkeypatch) -> Path:
     return path
 
 
+def driver(run: Run, experiment: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a driver that trains a run; its output is written to ``log``."""
+    command = [BIN / "snakemake", run.checkpoint, "--snakefile", REPOSITORY / "Snakefile", "--cores", "1"]
+    with log.open("w") as output:
+        return subprocess.Popen([*command, "--configfile", experiment], stdout=output, stderr=output)
+
+
 class Orphan:
     """A training whose driver was killed. It is stopped, so that it does not end before a test lets it."""
 
     def __init__(self, run: Run, experiment: Path, log: Path):
-        command = [BIN / "snakemake", run.checkpoint, "--snakefile", REPOSITORY / "Snakefile", "--cores", "1"]
-        with log.open("w") as output:
-            driver = subprocess.Popen([*command, "--configfile", experiment], stdout=output, stderr=output)
+        first = driver(run, experiment, log)
         try:
             wait_until(
                 lambda: run.history.exists() and read_history(run.history),
                 lambda: f"steps of {run.id}: {log.read_text()[-3000:]}",
                 timeout=300,
                 every=0.01,
-                give_up=lambda: "the driver ended" if driver.poll() is not None else None,
+                give_up=lambda: "the driver ended" if first.poll() is not None else None,
             )
             self.process = self._holder(run)
             os.kill(self.process.pid, signal.SIGSTOP)
         finally:
-            driver.kill()
-            driver.wait()
+            first.kill()
+            first.wait()
         assert self.process.runs and not run.checkpoint.exists()
 
     @staticmethod
@@ -133,13 +138,34 @@ def test_recover_waits_for_the_training_and_keeps_its_checkpoint(workspace, expe
 
 def test_even_an_unlocked_folder_gets_no_second_training_and_loses_no_checkpoint(workspace, experiment, orphan):
     training, run = orphan(1)
+    log = run.folder / "train.log"
+    before = log.read_text()
+    assert before.count("hafabench: begins") == 1
     assert snakemake(workspace, experiment, "--unlock").returncode == 0
-    second = snakemake(workspace, experiment, str(run.checkpoint))
-    assert second.returncode != 0
-    assert f"{run.id} is in use: a training runs since" in second.stdout
-    assert f"process {training.process.pid} on " in second.stdout
-    training.go_on()
-    wait_until(lambda: not training.process.runs, "the training ends", timeout=300)
+    by_hand = subprocess.run(
+        [BIN / "hafabench", "train", run.id, "--experiment", experiment], capture_output=True, text=True, check=False
+    )
+    assert by_hand.returncode == 1
+    assert f"{run.id} is in use: a training runs since" in by_hand.stderr
+    assert f"process {training.process.pid} on " in by_hand.stderr
+    second = driver(run, experiment, workspace / "second.log")
+    try:
+        waits = f"{run.id}: {WAITS} {training.process}, until it has ended"
+        wait_until(
+            lambda: waits in (workspace / "second.log").read_text(),
+            lambda: f"the second job waits: {(workspace / 'second.log').read_text()[-3000:]}",
+            timeout=300,
+            give_up=lambda: "the driver ended" if second.poll() is not None else None,
+        )
+        assert log.read_text() == before, "the second job does not touch the log of the first one"
+        training.go_on()
+        assert second.wait(300) == 0, (workspace / "second.log").read_text()
+    finally:
+        second.kill()
+        second.wait()
+    said = (workspace / "second.log").read_text()
+    assert f"{run.id}: has the lease after" in said
+    assert f"restored {run.checkpoint}" in said or f"{run.id}: already trained" in said
     assert_trained_once(run)
     # As if the last driver had been killed as well.
     mark(workspace, str(run.checkpoint))

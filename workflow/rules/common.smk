@@ -55,6 +55,11 @@ def command_of(rule):
     return lambda wildcards, resources: JOBS.find(rule, wildcards).command
 
 
+def log_of(rule):
+    """The logs of a rule's jobs. Snakemake would delete declared ones although another process may train the run."""
+    return lambda wildcards: str(JOBS.find(rule, wildcards).log)
+
+
 @functools.cache
 def requested(rule, attempt, *wildcards):
     """What an attempt of a job requests, as resources of the Slurm executor."""

@@ -4,13 +4,14 @@ rule evaluate_run:
         inputs_of("evaluate_run"),
     output:
         RULES["evaluate_run"].outputs,
-    log:
-        RULES["evaluate_run"].logs,
     threads: RULES["evaluate_run"].threads
     resources:
         **resources_of("evaluate_run"),
     params:
         fingerprint=fingerprint_of("evaluate_run"),
         command=command_of("evaluate_run"),
+        log=log_of("evaluate_run"),
+        python=sys.executable,
     shell:
-        "{params.command} --threads {threads} > {log:q} 2>&1"
+        "{params.command} --threads {threads} 2>&1 "
+        "| (trap '' INT TERM HUP; exec {params.python:q} -m hafabench.runs.job_log {params.log:q})"

@@ -5,8 +5,6 @@ rule train_run:
         inputs_of("train_run"),
     output:
         RULES["train_run"].outputs,
-    log:
-        RULES["train_run"].logs,
     priority: RULES["train_run"].priority
     threads: RULES["train_run"].threads
     resources:
@@ -14,6 +12,8 @@ rule train_run:
     params:
         fingerprint=fingerprint_of("train_run"),
         command=command_of("train_run"),
+        log=log_of("train_run"),
+        python=sys.executable,
         launcher=lambda wildcards, resources: launcher(request_of(wildcards)),
         nodes=lambda wildcards, resources: resources.nodes,
         processes=lambda wildcards, resources: max(
@@ -21,9 +21,9 @@ rule train_run:
         ),
         stop_after=lambda wildcards, resources: SITE.stop_after_s(resources.runtime),
     # Under Slurm a training stops in time to be resumed by the next attempt; elsewhere it has no time limit.
-    # tee shows progress and ignores the signals that ask the trainer to save its state and stop.
+    # job_log shows progress and ignores the signals that ask the trainer to save its state and stop.
     shell:
         "${{SLURM_JOB_ID:+env HAFABENCH_STOP_AFTER_SECONDS={params.stop_after}}} "
         "{params.launcher}{params.command} --threads {threads} "
         "--nodes {params.nodes} --processes {params.processes} 2>&1 "
-        "| (trap '' INT TERM HUP; exec tee {log:q})"
+        "| (trap '' INT TERM HUP; exec {params.python:q} -m hafabench.runs.job_log {params.log:q})"

@@ -19,6 +19,7 @@ from typing import Literal
 
 import psutil
 
+from hafabench.runs.job_log import BEGINS
 from hafabench.runs.jobs import Job
 
 # The workflow sets this environment variable for the commands that it calls.
@@ -53,7 +54,7 @@ def logged_attempt(identifier: str, fingerprint: str | None) -> Iterator[None]:
     """
     slurm = os.environ.get("SLURM_JOB_ID")
     where = f"process {os.getpid()} on {platform.node()}" + (f", Slurm job {slurm}" if slurm else "")
-    begins = f"hafabench: begins {identifier}, fingerprint {fingerprint or 'none'}, {where}"
+    begins = f"{BEGINS.decode()}{identifier}, fingerprint {fingerprint or 'none'}, {where}"
     print(begins, file=sys.stderr, flush=True)
     yield
     print(f"hafabench: finished {identifier}", file=sys.stderr, flush=True)
