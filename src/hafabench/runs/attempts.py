@@ -19,6 +19,7 @@ from typing import Literal
 
 import psutil
 
+from hafabench.runs.ends import End, end_of_log
 from hafabench.runs.job_log import BEGINS
 from hafabench.runs.jobs import Job
 
@@ -37,11 +38,6 @@ _BEGIN = re.compile(
     r"(, Slurm job (?P<slurm>\d+))?$"
 )
 _END = re.compile(r"hafabench: finished ")
-_STOPPED = re.compile(r".*the same command resumes it$")
-# What Snakemake writes about the failure of a job does not tell its reason.
-_SNAKEMAKE = re.compile(r"(Error in (rule|group)|WorkflowError|\w*CalledProcessError)\b")
-# Matches lines with the reason why a job ended; the last such line counts.
-_REASON = re.compile(r"^(error: |\w*Error\b|slurmstepd: error: |.*\bDUE TO\b|Killed\b|.*[Oo]ut of memory)")
 
 
 @contextmanager
@@ -66,11 +62,12 @@ class Attempt:
 
     Attributes:
         log: The file to read about it.
-        ended: ``finished``; ``error`` (the log contains the reason); ``stopped`` (a training saved its state and can
-            be resumed); or ``unknown``: it runs, it was killed, or its version did not write how it ended.
-        line: The line with the reason, or else the last line.
+        ended: ``finished``; ``error`` (`end` tells the reason); ``stopped`` (a training saved its state and can be
+            resumed); or ``unknown``: it runs, it was killed, or its version did not write how it ended.
+        line: The reason, or else the last line; may be empty.
         fingerprint: The fingerprint of the job at that time, ``none`` if it has none; None if it is unknown.
         host, pid, slurm_id: Where it ran; None if it is unknown.
+        end: How it ended; None if no log explains it.
     """
 
     log: Path
@@ -80,6 +77,7 @@ class Attempt:
     host: str | None = None
     pid: int | None = None
     slurm_id: str | None = None
+    end: End | None = None
 
     def is_of(self, job: Job) -> bool:
         """Whether the attempt may have been made under the present fingerprint of the job."""
@@ -111,37 +109,61 @@ def last_attempt(log: Path, slurm_log: Path | None) -> Attempt | None:
     if own.slurm_id is None and own.fingerprint is not None:
         # The log is of an attempt outside Slurm, after which the Slurm job was submitted.
         return slurm
-    if own.ended == "unknown" and slurm.ended == "error":
-        # Only Slurm knows why it killed the command.
-        return replace(own, log=slurm.log, ended="error", line=slurm.line)
-    return own
+    if own.ended == "finished" or slurm.end is None:
+        return own
+    # The log of Slurm repeats the output of the command. Only Slurm knows why it killed the command.
+    end = end_of_log([*lines_of_last_attempt(log), *last_lines(slurm.log)])
+    if end is None or end == own.end:
+        return own
+    return _ended(replace(own, log=slurm.log), end)
 
 
 def _read(log: Path) -> Attempt:
     head, tail = _ends(log)
     begins = [match for line in (*head, *tail) if (match := _BEGIN.match(line))]
     known = begins[-1].groupdict() if begins else {}
+    lines = _last_attempt_of(tail)
     found = Attempt(
         log,
         "unknown",
-        "",
+        lines[-1] if lines else "",
         fingerprint=known.get("fingerprint"),
         host=known.get("host"),
         pid=int(known["pid"]) if known else None,
         slurm_id=known.get("slurm"),
     )
-    for line in tail:
-        if _BEGIN.match(line):
-            found = replace(found, ended="unknown", line="")
-        elif _END.match(line):
-            found = replace(found, ended="finished")
-        elif _STOPPED.match(line):
-            found = replace(found, ended="stopped", line=line)
-        elif _REASON.match(line) and not _SNAKEMAKE.match(line):
-            found = replace(found, ended="error", line=line)
-        elif found.ended == "unknown":
-            found = replace(found, line=line)
-    return found if found.line or known else replace(found, line="the log is empty")
+    if any(map(_END.match, lines)):
+        return replace(found, ended="finished")
+    end = end_of_log(lines)
+    return found if end is None else _ended(found, end)
+
+
+def _ended(attempt: Attempt, end: End) -> Attempt:
+    ended: Literal["stopped", "error"] = "stopped" if end.kind == "stopped" else "error"
+    return replace(attempt, ended=ended, line=end.sentence, end=end)
+
+
+def last_lines(log: Path) -> list[str]:
+    """Return the last lines of a file without empty ones; none if it cannot be read."""
+    return _ends(log)[1]
+
+
+def lines_of_last_attempt(log: Path, slurm_id: str | None = None) -> list[str]:
+    """Return what the last attempt wrote into a job's own log, as far as its last lines tell it.
+
+    Args:
+        log: The job's own log.
+        slurm_id: Slurm's id of the attempt. If the log is of an attempt with another id, the result is empty.
+    """
+    head, tail = _ends(log)
+    begins = [match for line in (*head, *tail) if (match := _BEGIN.match(line))]
+    written = begins[-1]["slurm"] if begins else None
+    return [] if None not in (slurm_id, written) and slurm_id != written else _last_attempt_of(tail)
+
+
+def _last_attempt_of(lines: list[str]) -> list[str]:
+    begin = max((number for number, line in enumerate(lines) if _BEGIN.match(line)), default=-1)
+    return lines[begin + 1 :]
 
 
 def _ends(path: Path) -> tuple[list[str], list[str]]:
