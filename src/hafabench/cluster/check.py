@@ -9,16 +9,30 @@ from pathlib import Path
 
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run, slurm_release
 from hafabench.cluster.findings import Finding, listed
-from hafabench.cluster.nodes import check_pool, read_partitions
+from hafabench.cluster.limits import (
+    Association,
+    check_submit_limit,
+    default_account,
+    read_associations,
+    read_limits,
+)
+from hafabench.cluster.nodes import Partition, check_pool, partitions_of, read_partitions, reservation_key
 from hafabench.cluster.probe import node_options, probe_node
-from hafabench.cluster.pyslurm_backend import choose_accounting
+from hafabench.cluster.settings import check_preemption, check_settings, read_settings
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import Pool, Site
 from hafabench.errors import UserError
 from hafabench.formatting.durations import format_duration
 from hafabench.runs.jobs import JobList
 from hafabench.runs.resources import Resources
-from hafabench.runs.snakemake import executor_resources, submission_problems
+from hafabench.runs.snakemake import (
+    ALL,
+    SLURM_PROFILE,
+    Profile,
+    executor_resources,
+    slurm_profile,
+    submission_problems,
+)
 
 PROBE_WAIT_S = 60
 
@@ -42,10 +56,16 @@ def check_cluster(
         yield Finding("problem", "Slurm", str(error))
         return
     yield Finding("ok", "Slurm", f"release {major}.{minor:02d}, {len(partitions)} partitions")
-    yield Finding("note", "accounting", choose_accounting(runner)[1])
+    try:
+        settings = read_settings(runner)
+    except CommandFailed as error:
+        settings = {}
+        yield Finding("note", "settings", f"the settings of the cluster are not known: {error}")
+    yield from check_settings(settings, runner)
     for sentence in submission_problems(experiment.file, Path("Snakefile")):
         yield Finding("problem", "paths", sentence)
-    charged = list(_check_account(site, runner))
+    associations = _Associations(settings.get("ClusterName"), runner)
+    charged = list(_check_account(site, associations))
     yield from charged
     try:
         requests = _requests(JobList(experiment, site))
@@ -60,13 +80,17 @@ def check_cluster(
         mine = [request for _, request in requests if bool(request.gpus) == (name == "gpu")]
         findings = list(check_pool(name, pool, partitions, mine, site, runner))
         yield from findings
+        has_reserved = any(finding.about == reservation_key(name) for finding in findings)
         # Slurm would only report the same problem again. About accounts it knows more than sacctmgr shows.
         if not any(finding.level == "problem" for finding in findings):
-            submission = list(_check_submission(name, site, requests, runner))
+            submission = list(_check_submission(name, site, requests, runner, has_reserved))
             yield from submission
             if not any(finding.level == "problem" for finding in charged + submission):
                 without_problems.add(name)
-    yield from _check_attempts(requests)
+    profile = slurm_profile()
+    used = {name: partitions_of(pool, partitions) for name, pool in pools.items()}
+    yield from _check_limits(site, profile, settings, associations, used, partitions, runner)
+    yield from _check_attempts(requests, profile)
     for name in sorted(without_problems) if probe else ():
         yield from probe_node(name, site, experiment, runner, wait_s)
 
@@ -76,16 +100,71 @@ def _requests(jobs: JobList) -> list[tuple[str, Resources]]:
     return [(job.id, job.resources()) for job in jobs.values() if job.rule in ("train_run", "prepare_dataset")]
 
 
-def _check_account(site: Site, runner: Runner) -> Iterator[Finding]:
-    """Compare account and quality of service with the user's associations, whose names Slurm stores in lower case."""
-    user = _user()
-    command = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=account,qos"]
+class _Associations:
+    """The user's associations with accounts.
+
+    Args:
+        cluster: The name of the cluster; None if it is not known.
+        runner: Runs Slurm's commands.
+    """
+
+    def __init__(self, cluster: str | None, runner: Runner):
+        self.user = _user()
+        self.problem: str | None = None
+        self.rows: list[Association] = []
+        self._runner = runner
+        try:
+            self.rows = read_associations(self.user, cluster, runner)
+        except CommandFailed as error:
+            self.problem = str(error)
+
+    def charged(self, site: Site) -> list[Association]:
+        """The associations with the account that jobs are charged to, or with all accounts if it is not known."""
+        accounts = {row.account for row in self.rows}
+        name = site.account or (default_account(self.user, self._runner) if len(accounts) > 1 else None)
+        stored = _stored(name, accounts)
+        return [row for row in self.rows if stored in (None, row.account)]
+
+
+def _check_limits(
+    site: Site,
+    profile: Profile | None,
+    settings: dict[str, str],
+    associations: _Associations,
+    used: dict[str, list[Partition]],
+    partitions: dict[str, Partition],
+    runner: Runner,
+) -> Iterator[Finding]:
+    """Report submit limits and preemption.
+
+    Args:
+        site: The site.
+        profile: The profile of the workflow.
+        settings: The cluster's configuration.
+        associations: The user's associations.
+        used: The partitions of each pool that the experiment uses.
+        partitions: All partitions of the cluster.
+        runner: Runs Slurm's commands.
+    """
     try:
-        rows = [line.split("|") for line in runner(command, TIMEOUT_S).splitlines() if "|" in line]
+        limits = read_limits(settings, associations.charged(site), runner)
     except CommandFailed as error:
-        yield Finding("note", "account", f"associations are not known: {error}")
+        limits = None
+        yield Finding("note", "max_submitted_jobs", f"the submit limits of the cluster are not known: {error}")
+    for key, mine in used.items():
+        quality = limits.quality(getattr(site, key)) if limits else None
+        yield from check_preemption(key, mine, partitions, settings, quality)
+    if limits:
+        yield from check_submit_limit(site, profile.jobs if profile else None, limits, used)
+
+
+def _check_account(site: Site, associations: _Associations) -> Iterator[Finding]:
+    """Compare account and quality of service with the user's associations, whose names Slurm stores in lower case."""
+    user = associations.user
+    if associations.problem:
+        yield Finding("note", "account", f"associations are not known: {associations.problem}")
         return
-    accounts = {row[0].strip() for row in rows} - {""}
+    accounts = {row.account for row in associations.rows}
     if not accounts:
         sentence = f"sacctmgr shows no association of user {user} with an account"
         if site.account:
@@ -101,8 +180,7 @@ def _check_account(site: Site, runner: Runner) -> Iterator[Finding]:
         yield Finding("ok", "account", site.account or f"the default one of {listed(accounts)}")
     else:
         yield Finding("note", "account", f"{site.account!r} is stored as {account!r}, which is the same to Slurm")
-    mine = (row[1] for row in rows if account is None or row[0].strip() == account)
-    known = {name.strip() for names in mine for name in names.split(",")} - {""}
+    known = {name for row in associations.rows if account in (None, row.account) for name in row.qualities}
     for key, pool in (("gpu", site.gpu), ("cpu", site.cpu)):
         if pool.qos and known and _stored(pool.qos, known) is None:
             yield Finding("problem", f"{key}.qos", f"user {user} may not use {pool.qos!r}, only {listed(known)}")
@@ -123,9 +201,17 @@ def _user() -> str:
 
 
 def _check_submission(
-    key: str, site: Site, requests: list[tuple[str, Resources]], runner: Runner
+    key: str, site: Site, requests: list[tuple[str, Resources]], runner: Runner, has_reserved: bool
 ) -> Iterator[Finding]:
-    """Let Slurm test the largest request without submitting it."""
+    """Let Slurm test the largest request without submitting it.
+
+    Args:
+        key: The pool in the site file.
+        site: The site.
+        requests: The requests of all jobs.
+        runner: Runs Slurm's commands.
+        has_reserved: Whether nodes of the pool are reserved.
+    """
     mine = [item for item in requests if bool(item[1].gpus) == (key == "gpu")]
     if not mine:
         return
@@ -134,7 +220,12 @@ def _check_submission(
     try:
         runner(command, TIMEOUT_S)
     except CommandFailed as error:
-        yield Finding("problem", key, f"Slurm refuses the request of {name}: {error.message}")
+        if has_reserved and "node configuration is not available" in error.message:
+            # The test leaves out reserved nodes, but a submission waits for them.
+            sentence = f"Slurm cannot test the request of {name} while nodes are reserved; it accepts such jobs"
+            yield Finding("note", key, sentence)
+        else:
+            yield Finding("problem", key, f"Slurm refuses the request of {name}: {error.message}")
     else:
         what = f"{request.gpus} GPUs, " if request.gpus else ""
         what += f"{request.cpus} CPUs and {request.mem_mb / 1024:.0f} GiB for {format_duration(60 * request.runtime)}"
@@ -154,13 +245,29 @@ def _options(site: Site, request: Resources) -> list[str]:
     return options
 
 
-def _check_attempts(requests: Iterable[tuple[str, Resources]]) -> Iterator[Finding]:
+def _check_attempts(requests: Iterable[tuple[str, Resources]], profile: Profile | None) -> Iterator[Finding]:
+    """Compare the attempts that trainings take with those that the profile allows."""
     long = [(name, request) for name, request in requests if request.attempts > 1]
-    if long:
-        name, request = max(long, key=lambda item: item[1].attempts)
-        limit = format_duration(60 * request.runtime)
-        sentence = (
-            f"{len(long)} trainings take longer than one time limit and are resumed; {name} takes the most, about "
-            f"{request.attempts} attempts of {limit}; keep the profile's `retries` above this number"
-        )
+    if not long:
+        return
+    name, request = max(long, key=lambda item: item[1].attempts)
+    limit = format_duration(60 * request.runtime)
+    sentence = (
+        f"{len(long)} trainings take longer than one time limit and are resumed; {name} takes the most, about "
+        f"{request.attempts} attempts of {limit}"
+    )
+    if profile is None or profile.retries is None:
+        yield Finding("note", "gpu.max_hours", f"{sentence}; keep the profile's `retries` above this number")
+        return
+    allowed = profile.retries + 1
+    if request.attempts <= allowed:
+        sentence += f", and `retries: {profile.retries}` of {profile.file} allows {allowed}"
         yield Finding("note", "gpu.max_hours", sentence)
+        return
+    # Estimates may be wrong by a factor of two, and failures take attempts as well.
+    command = f"snakemake --profile {SLURM_PROFILE} --retries {2 * request.attempts} {ALL}"
+    sentence += (
+        f", but `retries: {profile.retries}` of {profile.file} allows {allowed}; use a longer `gpu.max_hours`, or "
+        f"start the driver with `{command}`"
+    )
+    yield Finding("problem", "retries", sentence)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner
 from hafabench.cluster.findings import Finding, listed
+from hafabench.cluster.reservations import named_reservations, read_reservations
 from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.formatting.durations import format_duration
 from hafabench.runs.resources import Resources
@@ -15,13 +17,28 @@ from hafabench.runs.resources import Resources
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition as scontrol shows it; ``max_hours`` is None without a limit."""
+    """A partition as scontrol shows it.
+
+    Attributes:
+        name: Its name.
+        max_hours: Its time limit; None without a limit.
+        state: ``UP``, ``DOWN``, ``DRAIN`` or ``INACTIVE``.
+        default: Whether jobs that name no partition use it.
+        accounts: The accounts that may use it; empty if all may.
+        qos: The quality of service whose limits all of its jobs have; empty if there is none.
+        tier: Its PriorityTier. Jobs of a higher tier may preempt those of a lower one.
+        preempt_mode: What happens to a preempted job: ``OFF``, ``REQUEUE``, ``CANCEL``, ``SUSPEND`` or
+            ``GANG,SUSPEND``.
+    """
 
     name: str
     max_hours: float | None
     state: str
     default: bool
     accounts: tuple[str, ...]
+    qos: str = ""
+    tier: int = 1
+    preempt_mode: str = "OFF"
 
 
 @dataclass(frozen=True)
@@ -35,15 +52,33 @@ class Node:
     gpus: dict[str, int]
     features: tuple[str, ...]
 
+    @property
+    def is_reserved(self) -> bool:
+        """Whether an active reservation keeps it from other jobs."""
+        # "$" marks drained and failed nodes in maintenance.
+        return self.state.startswith(("maint", "reserved")) or self.state.endswith("$")
+
+    @property
+    def is_in_service(self) -> bool:
+        """Whether it runs jobs, or will do so as soon as it is free."""
+        return not self.is_reserved and not re.match(r"down|drain|fail|unknown", self.state)
+
     def gpus_of(self, kind: str | None) -> int:
         """The number of GPUs of a type, or of any type."""
         return self.gpus.get(kind, 0) if kind else sum(self.gpus.values())
 
 
+def partitions_of(pool: Pool, partitions: dict[str, Partition]) -> list[Partition]:
+    """The existing partitions of a pool: those that it names, or the default of the cluster."""
+    if pool.partition:
+        return [partitions[name] for name in pool.partition.split(",") if name in partitions]
+    return [partition for partition in partitions.values() if partition.default]
+
+
 def check_pool(
     key: str, pool: Pool, partitions: dict[str, Partition], requests: Sequence[Resources], site: Site, runner: Runner
 ) -> Iterator[Finding]:
-    """Findings about one pool of a site.
+    """Findings about one pool of a site. A note about ``<key>.reservation`` says that nodes are reserved.
 
     Args:
         key: The name of the pool in the site file.
@@ -53,7 +88,7 @@ def check_pool(
         site: The site that the pool belongs to.
         runner: Runs Slurm's commands.
     """
-    names = pool.partition.split(",") if pool.partition else [p.name for p in partitions.values() if p.default]
+    names = pool.partition.split(",") if pool.partition else [p.name for p in partitions_of(pool, partitions)]
     if not names:
         sentence = f"not given, and the cluster has no default; it has {listed(partitions)}"
         yield Finding("problem", f"{key}.partition", sentence)
@@ -70,7 +105,7 @@ def check_pool(
     except CommandFailed as error:
         yield Finding("problem", f"{key}.partition", str(error))
         return
-    yield from _check_nodes(key, pool, ",".join(names), nodes, requests)
+    yield from _check_nodes(key, pool, ",".join(names), nodes, requests, runner)
 
 
 def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> Iterator[Finding]:
@@ -86,8 +121,13 @@ def _check_partition(key: str, pool: Pool, partition: Partition, site: Site) -> 
         yield Finding("problem", "account", sentence)
 
 
+def reservation_key(key: str) -> str:
+    """What findings about reserved nodes of a pool are about."""
+    return f"{key} reservation"
+
+
 def _check_nodes(
-    key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources]
+    key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources], runner: Runner
 ) -> Iterator[Finding]:
     if not nodes:
         yield Finding("problem", f"{key}.partition", f"sinfo shows no node of {partition}")
@@ -110,9 +150,42 @@ def _check_nodes(
             yield Finding("problem", f"{key}.partition", f"no node of {partition} has GPUs")
             return
     yield from _check_sizes(key, pool, partition, fitting, requests)
-    usable = [node for node in fitting if not re.match(r"down|drain|fail|unknown", node.state)]
-    sentence = f"{partition}: {len(usable)} of {len(fitting)} fitting nodes in service"
-    yield Finding("ok" if len(usable) >= pool.max_nodes else "problem", f"{key}.partition", sentence)
+    yield from _check_service(key, pool, partition, fitting, requests, runner)
+
+
+def _check_service(
+    key: str, pool: Pool, partition: str, nodes: list[Node], requests: Sequence[Resources], runner: Runner
+) -> Iterator[Finding]:
+    """Count the nodes in service. Slurm accepts jobs for reserved nodes and starts them after the reservation."""
+    mine = named_reservations(pool.extra or "")
+    known = read_reservations(runner)
+    own_nodes = {name for one in known if one.name in mine for name in one.nodes}
+    others = [one for one in known if one.name not in mine]
+    usable = [node for node in nodes if node.is_in_service or (node.name in own_nodes and node.is_reserved)]
+    waiting = [node for node in nodes if node.is_reserved and node not in usable]
+    sentence = f"{partition}: {len(usable)} of {len(nodes)} fitting nodes in service"
+    suffice, will_suffice = len(usable) >= pool.max_nodes, len(usable) + len(waiting) >= pool.max_nodes
+    yield Finding("ok" if suffice else "note" if will_suffice else "problem", f"{key}.partition", sentence)
+    now = datetime.now()
+    if waiting:
+        active = [one for one in others if one.start <= now and any(node.name in one.nodes for node in waiting)]
+        until = f" until {max(one.end for one in active):%Y-%m-%d %H:%M}" if active else ""
+        names = listed(repr(one.name) for one in active)
+        sentence = f"{len(waiting)} fitting nodes are reserved{until} (reservations: {names})"
+        if not suffice:
+            sentence += "; Slurm accepts jobs and starts them when the nodes are free again"
+        yield Finding("note", reservation_key(key), sentence)
+    longest = timedelta(minutes=max((request.runtime for request in requests), default=0))
+    for one in others:
+        left = [node for node in usable if node.name not in one.nodes]
+        if now < one.start < now + longest and len(left) < pool.max_nodes <= len(usable):
+            time_left = format_duration((one.start - now).total_seconds())
+            sentence = (
+                f"the reservation {one.name!r} begins in {time_left}, and {len(left)} fitting nodes are left then: a "
+                f"job with a longer time limit waits until its end at {one.end:%Y-%m-%d %H:%M}. With a smaller "
+                "`max_hours`, trainings begin before it and are resumed after it"
+            )
+            yield Finding("note", reservation_key(key), sentence)
 
 
 def _check_sizes(
@@ -156,6 +229,9 @@ def read_partitions(runner: Runner) -> dict[str, Partition]:
             state=words.get("State", "UP"),
             default=words.get("Default") == "YES",
             accounts=() if accounts in ("ALL", "(null)") else tuple(filter(None, accounts.split(","))),
+            qos="" if words.get("QoS", "N/A") in ("N/A", "(null)") else words["QoS"],
+            tier=int(words.get("PriorityTier", "1")) if words.get("PriorityTier", "1").isdecimal() else 1,
+            preempt_mode=words.get("PreemptMode", "OFF"),
         )
     return found
 

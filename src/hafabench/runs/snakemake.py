@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import yaml
 
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import GpuPool, Site
@@ -74,6 +75,35 @@ def workflow_command(
     words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
     profile = SLURM_PROFILE if experiment.config.uses_gpus else LOCAL_PROFILE
     return shlex.join([*words, "--profile", profile, "--configfile", path_argument(experiment.file)])
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a profile sets; None for what it does not set.
+
+    Attributes:
+        file: The file of the profile.
+        jobs: The largest number of jobs that are submitted at a time.
+        retries: The number of attempts after the first.
+    """
+
+    file: Path
+    jobs: int | None
+    retries: int | None
+
+
+def slurm_profile(folder: Path = Path()) -> Profile | None:
+    """The Slurm profile of the workflow in ``folder``; None if there is none that can be read."""
+    # Snakemake prefers the file for the highest release, as in config.v9+.yaml.
+    files = sorted((folder / SLURM_PROFILE).glob("config*.yaml"), key=lambda path: (path.stem != "config", path.name))
+    try:
+        written = yaml.safe_load(files[-1].read_text())
+    except (IndexError, OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(written, dict):
+        return None
+    numbers = {name: written.get(name) for name in ("jobs", "retries")}
+    return Profile(files[-1], **{name: value if isinstance(value, int) else None for name, value in numbers.items()})
 
 
 def unlock_command(experiment: Path, snakefile: Path | None = None) -> list[str]:
