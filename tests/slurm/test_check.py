@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from hafabench.cluster.check import check_cluster
@@ -9,7 +11,9 @@ from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Pool, Site
 from tests.support.messages import missing_facts
 from tests.support.slurm_jobs import submit, wait_for_state
+from tools.checkout import REPOSITORY
 from tools.slurm_cluster.configuration import ACCOUNT
+from tools.waiting import wait_until
 
 CPU = Pool(partition="cpu", cpus=8, memory_gb=7)
 GPU = GpuPool(partition="gpu", gpus=2, cpus=8, memory_gb=7)
@@ -84,3 +88,94 @@ def test_no_free_node_is_no_problem(cluster, workspace, write_experiment):
     digits = load_experiment(write_experiment())
     assert findings(digits, "problem", probe=True, wait_s=3) == []
     assert any("within 3 s" in line for line in findings(digits, "note", probe=True, wait_s=3))
+
+
+def about(experiment, key: str, **changes) -> list[str]:
+    """What is said about one subject, with the level."""
+    site = Site(**({"account": ACCOUNT, "cpu": CPU, "gpu": GPU} | changes))
+    found = check_cluster(experiment, site, probe=False)
+    return [f"{finding.level}: {finding.sentence}" for finding in found if finding.about == key]
+
+
+@pytest.fixture
+def digits(write_experiment):
+    return load_experiment(write_experiment())
+
+
+def test_a_low_age_of_ended_jobs(cluster, workspace, digits):
+    assert about(digits, "MinJobAge")[0].startswith("ok: squeue shows an ended job for 300 s")
+    with cluster.configure(MinJobAge=30):
+        (said,) = about(digits, "MinJobAge")
+        assert not missing_facts(said, "note", "after 30 s", "180 s", "learns from sacct")
+        cluster.stop_accounting()
+        (said,) = about(digits, "MinJobAge")
+        assert not missing_facts(said, "note", "after 30 s", "without accounting", "300 s")
+    assert any("sacct does not answer" in line for line in about(digits, "accounting"))
+
+
+def test_partitions_with_preemption(cluster, workspace, digits):
+    assert about(digits, "cpu preemption") == []
+    (said,) = about(digits, "cpu preemption", cpu=CPU.model_copy(update={"partition": "cancelled"}))
+    assert not missing_facts(said, "note", "PreemptMode=CANCEL", "submits it again", "`retries`")
+    several = about(digits, "cpu preemption", cpu=CPU.model_copy(update={"partition": "cpu,preemptible"}))
+    assert [line.partition(":")[0] for line in several] == ["ok"]
+
+
+def test_submit_limits(cluster, workspace, digits):
+    key = "max_submitted_jobs"
+    assert about(digits, key) == ["ok: Slurm accepts at most 10,000 jobs of all users together (MaxJobCount)"]
+    with cluster.limit(MaxSubmitJobs=7):
+        (said,) = about(digits, key)
+        assert not missing_facts(said, "ok", "7 jobs of the user", "MaxSubmitJobs of", f"account {ACCOUNT}")
+        (said,) = about(digits, key, max_submitted_jobs=30)
+        assert not missing_facts(said, "problem", "30, but", "at most 7 jobs", f"`{key}: 7`", "all jobs of the user")
+        assert about(digits, key, max_submitted_jobs=7)[0].startswith("ok: the driver submits up to 7;")
+        with cluster.limit(MaxSubmitJobsPerUser=5):
+            (said,) = about(digits, key, max_submitted_jobs=7)
+            assert not missing_facts(said, "problem", "at most 5 jobs", "MaxSubmitJobsPerUser of", "normal")
+        with cluster.configure(AccountingStorageEnforce="associations"):
+            said = about(digits, key, max_submitted_jobs=7)
+            assert any(line.startswith("note") and "does not enforce it" in line for line in said)
+
+
+def test_nodes_that_are_reserved_for_maintenance(cluster, workspace, digits):
+    cpu = CPU.model_copy(update={"constraint": "only_node1"})
+    assert about(digits, "cpu", cpu=cpu)[0].startswith("ok: Slurm accepts")
+    options = ("duration=60", "flags=maint,ignore_jobs", "nodes=node[1-3]", "users=root")
+    cluster.run("scontrol", "create", "reservation", "reservationname=repairs", "starttime=now", *options)
+    try:
+        wait_until(lambda: cluster.nodes()["node1"] == "maint", lambda: str(cluster.nodes()), timeout=60)
+        # Slurm's own test refuses what a submission accepts.
+        assert findings(digits, "problem", cpu=cpu, probe=True, wait_s=2) == []
+        assert "accepts such jobs" in about(digits, "cpu", cpu=cpu)[0]
+        (said,) = about(digits, "cpu reservation", cpu=cpu)
+        assert not missing_facts(said, "note", "1 fitting nodes are reserved until", "'repairs'", "accepts jobs")
+        job = submit(cluster, workspace, "true", "others", "--constraint=only_node1", "--partition=cpu")
+        wait_for_state(cluster, job, "PENDING")
+        # Enough other nodes are in service.
+        assert about(digits, "cpu.partition") == ["ok: cpu: 1 of 4 fitting nodes in service"]
+    finally:
+        cluster.run("scontrol", "delete", "reservationname=repairs")
+
+
+def test_a_reservation_that_begins_before_a_job_ends(cluster, workspace, digits):
+    options = ("starttime=now+10minutes", "duration=60", "flags=maint", "nodes=ALL", "users=root")
+    cluster.run("scontrol", "create", "reservation", "reservationname=soon", *options)
+    try:
+        (said,) = about(digits, "cpu reservation")
+        assert not missing_facts(said, "note", "'soon' begins in 9 min", "waits until its end", "`max_hours`")
+        assert findings(digits, "problem") == []
+    finally:
+        cluster.run("scontrol", "delete", "reservationname=soon")
+    assert about(digits, "cpu reservation") == []
+
+
+def test_more_attempts_than_the_profile_allows(cluster, workspace, paper):
+    # On nodes with two GPUs, the longest training takes about eight attempts of a day.
+    shutil.copytree(REPOSITORY / "workflow/profiles/slurm", workspace / "slurm")
+    (said,) = about(paper, "retries")
+    assert not missing_facts(said, "problem", "8 attempts of 24 h", "allows 6", "--retries 16", "`gpu.max_hours`")
+    profile = workspace / "slurm/config.yaml"
+    profile.write_text(profile.read_text().replace("retries: 5", "retries: 16"))
+    assert about(paper, "retries") == []
+    assert any("8 attempts" in line and "allows 17" in line for line in about(paper, "gpu.max_hours"))

@@ -134,3 +134,11 @@ def test_interrupting_the_driver_cancels_its_jobs(cluster, toys):
         driver.interrupt()
         assert driver.finished(120) != 0
     wait_until(lambda: cluster.jobs() == [], "no job is left", timeout=60)
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [((), 3), (("--jobs", "2"), 2)])
+def test_the_site_file_limits_how_many_jobs_are_submitted(cluster, tmp_path, arguments, expected):
+    workspace = Workspace(tmp_path / "checkout", {"max_submitted_jobs": 3})
+    with workspace.start(cluster, *arguments) as driver:
+        wait_until(lambda: "Provided remote nodes: " in driver.output, lambda: driver.output, timeout=60)
+        assert f"Provided remote nodes: {expected}\n" in driver.output

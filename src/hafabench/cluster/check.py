@@ -11,6 +11,7 @@ from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run, sl
 from hafabench.cluster.findings import Finding, listed
 from hafabench.cluster.limits import (
     Association,
+    Limits,
     check_submit_limit,
     default_account,
     read_associations,
@@ -18,7 +19,7 @@ from hafabench.cluster.limits import (
 )
 from hafabench.cluster.nodes import Partition, check_pool, partitions_of, read_partitions, reservation_key
 from hafabench.cluster.probe import node_options, probe_node
-from hafabench.cluster.settings import check_preemption, check_settings, read_settings
+from hafabench.cluster.settings import check_preemption, check_settings, has_accounting, read_settings
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import Pool, Site
 from hafabench.errors import UserError
@@ -64,7 +65,7 @@ def check_cluster(
     yield from check_settings(settings, runner)
     for sentence in submission_problems(experiment.file, Path("Snakefile")):
         yield Finding("problem", "paths", sentence)
-    associations = _Associations(settings.get("ClusterName"), runner)
+    associations = _Associations(settings, runner)
     charged = list(_check_account(site, associations))
     yield from charged
     try:
@@ -104,17 +105,20 @@ class _Associations:
     """The user's associations with accounts.
 
     Args:
-        cluster: The name of the cluster; None if it is not known.
+        settings: The cluster's configuration.
         runner: Runs Slurm's commands.
     """
 
-    def __init__(self, cluster: str | None, runner: Runner):
+    def __init__(self, settings: dict[str, str], runner: Runner):
         self.user = _user()
         self.problem: str | None = None
         self.rows: list[Association] = []
         self._runner = runner
+        if not has_accounting(settings):
+            self.problem = "the cluster has no accounting"
+            return
         try:
-            self.rows = read_associations(self.user, cluster, runner)
+            self.rows = read_associations(self.user, settings.get("ClusterName"), runner)
         except CommandFailed as error:
             self.problem = str(error)
 
@@ -146,16 +150,15 @@ def _check_limits(
         partitions: All partitions of the cluster.
         runner: Runs Slurm's commands.
     """
-    try:
-        limits = read_limits(settings, associations.charged(site), runner)
-    except CommandFailed as error:
-        limits = None
-        yield Finding("note", "max_submitted_jobs", f"the submit limits of the cluster are not known: {error}")
+    limits = Limits(settings, (), {}, {})
+    if has_accounting(settings):
+        try:
+            limits = read_limits(settings, associations.charged(site), runner)
+        except CommandFailed as error:
+            yield Finding("note", "max_submitted_jobs", f"the submit limits of users are not known: {error}")
     for key, mine in used.items():
-        quality = limits.quality(getattr(site, key)) if limits else None
-        yield from check_preemption(key, mine, partitions, settings, quality)
-    if limits:
-        yield from check_submit_limit(site, profile.jobs if profile else None, limits, used)
+        yield from check_preemption(key, mine, partitions, settings, limits.quality(getattr(site, key)))
+    yield from check_submit_limit(site, profile.jobs if profile else None, limits, used)
 
 
 def _check_account(site: Site, associations: _Associations) -> Iterator[Finding]:
