@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+import types
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hafabench.cluster.accounting import Sacct
 from hafabench.cluster.commands import run
 from hafabench.cluster.costs import read_accounting, update_accounting, write_costs
-from hafabench.cluster.pyslurm_backend import choose_accounting
+from hafabench.cluster.pyslurm_backend import PySlurm, choose_accounting
 from hafabench.config.experiment import load_experiment
 from tests.support.markdown import table_rows
 from tests.support.slurm_jobs import EVALUATION, TRAINING, submit, wait_for_state
+from tools.slurm_cluster.configuration import GPU_TYPE
 from tools.waiting import wait_until
 
 
@@ -91,6 +94,74 @@ def test_a_running_job_is_known_by_its_submission(cluster, workspace, write_expe
     ended(job, 1)
     record = update_accounting(experiment, Sacct(run), datetime.now() - timedelta(hours=1))
     assert [(job.state, len(job.attempts)) for job in record.jobs] == [("CANCELLED", 1)]
+
+
+# One job for each way to request GPUs: options of sbatch, and the GPUs that Slurm then allocates.
+GPU_REQUESTS = {
+    "of the job": (["--gpus=2"], 2),
+    "of a node": (["--gres=gpu:2"], 2),
+    "with a type, on two nodes": ([f"--gres=gpu:{GPU_TYPE}:1", "--nodes=2"], 2),
+    "per node, on two nodes": (["--gpus-per-node=1", "--nodes=2"], 2),
+    "per task": (["--gpus-per-task=1", "--ntasks=2"], 2),
+    "all of a node": (["--exclusive"], 2),
+    "none": ([], 0),
+}
+
+
+def as_pyslurm_reports(jobs: dict[str, str], work_s: float) -> types.ModuleType:
+    """A stand-in of pyslurm 22.5.3: its jobs have no GPUs and no CPU seconds, and their steps have milliseconds."""
+    loaded = []
+    for attempt in Sacct(run).of_jobs(list(jobs.values())):
+        statistics = SimpleNamespace(total_cpu_time=int(1000 * work_s), max_resident_memory=10**7)
+        times = {
+            f"{name}_time": int(datetime.fromisoformat(value).timestamp())
+            for name, value in (("submit", attempt.submitted), ("start", attempt.started), ("end", attempt.ended))
+        }
+        loaded.append(
+            SimpleNamespace(
+                **times,
+                id=int(attempt.job_id),
+                state=attempt.state,
+                exit_code=0,
+                elapsed_time=int(attempt.elapsed_s),
+                cpus=attempt.cpus,
+                comment=attempt.comment,
+                nodelist=attempt.nodes,
+                submit_command=attempt.submit_line,
+                working_directory=attempt.folder,
+                steps={0: SimpleNamespace(state="COMPLETED", stats=statistics)},
+                stats=SimpleNamespace(total_cpu_time=0),
+            )
+        )
+    module = types.ModuleType("pyslurm")
+    module.RPCError = OSError
+    module.db = SimpleNamespace(JobFilter=SimpleNamespace, Jobs=SimpleNamespace(load=lambda _filter: loaded))
+    return module
+
+
+def test_gpus_and_cpu_seconds_however_they_were_requested(cluster, workspace):
+    """The same from sacct and from what pyslurm 22.5.3 reports, completed by sacct; then by very many ids."""
+    work_s = 1.0
+    script = f"python3 -c 'import time\nwhile time.process_time() < {work_s}: pass'"
+    jobs = {
+        name: submit(cluster, workspace, script, TRAINING, *options) for name, (options, _) in GPU_REQUESTS.items()
+    }
+    for job in jobs.values():
+        ended(job, 1)
+    expected = {jobs[name]: gpus for name, (_, gpus) in GPU_REQUESTS.items()}
+    by_sacct = Sacct(run).of_jobs(list(jobs.values()))
+    assert {attempt.job_id: attempt.gpus for attempt in by_sacct} == expected
+    assert all(attempt.cpu_s == pytest.approx(work_s, abs=0.5) for attempt in by_sacct)
+
+    since = datetime.now() - timedelta(hours=1)
+    by_pyslurm = PySlurm(as_pyslurm_reports(jobs, work_s), run).attempts(since)
+    mine = {attempt.job_id: attempt for attempt in by_pyslurm if attempt.job_id in expected}
+    assert {job: attempt.gpus for job, attempt in mine.items()} == expected
+    assert all(attempt.cpu_s == work_s for attempt in mine.values())
+
+    unknown = map(str, range(10**6, 10**6 + 17_000))
+    found = Sacct(run).of_jobs([*jobs.values(), *unknown])
+    assert {attempt.job_id for attempt in found} == set(expected)
 
 
 def test_sacct_serves_where_pyslurm_does_not(cluster, workspace):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hafabench.errors import UserError
 
+# An operating system limits the length of an argument and of all arguments together.
+IDS_PER_COMMAND = 1000
+_SHOWN_CHARACTERS = 300
 # A controller under load answers late, and one that is down does not answer at all.
 TIMEOUT_S = 60.0
 
@@ -35,6 +38,8 @@ def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
         CommandFailed: If it is not installed, fails, or takes longer than ``timeout`` seconds.
     """
     line = shlex.join(arguments)
+    if len(line) > _SHOWN_CHARACTERS:
+        line = f"{line[:_SHOWN_CHARACTERS]}..."
     try:
         done = subprocess.run(
             list(arguments),
@@ -47,7 +52,7 @@ def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
         )
     except FileNotFoundError:
         raise CommandFailed(f"{arguments[0]}: not found; this machine has no Slurm commands") from None
-    except PermissionError as error:
+    except OSError as error:
         raise CommandFailed(f"{line}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise CommandFailed(f"{line}: no answer within {timeout:g} s", f"no answer within {timeout:g} s") from None
@@ -55,6 +60,12 @@ def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
         message = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise CommandFailed(f"{line}: {message}", message)
     return done.stdout
+
+
+def in_chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ids of Slurm jobs in groups that one command line can contain."""
+    for start in range(0, len(ids), IDS_PER_COMMAND):
+        yield ids[start : start + IDS_PER_COMMAND]
 
 
 def is_installed(command: str = "squeue") -> bool:

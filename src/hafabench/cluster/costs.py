@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hafabench.cluster.accounting import Accounting, Attempt
+from hafabench.cluster.accounting import Accounting, Attempt, in_time
 from hafabench.cluster.commands import Runner, run
 from hafabench.cluster.queue import live_jobs
 from hafabench.config.base import StrictModel
@@ -67,8 +67,8 @@ class JobCost(StrictModel):
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours of all attempts."""
-        return sum(attempt.gpus * attempt.elapsed_s for attempt in self.attempts) / 3600
+        """GPU-hours of all attempts whose GPUs are known."""
+        return sum(attempt.gpu_hours for attempt in self.attempts)
 
     @property
     def peak_memory_mb(self) -> float | None:
@@ -88,8 +88,8 @@ class JobCost(StrictModel):
     def gpu_use(self) -> float | None:
         """Share of the allocated GPUs' time in which kernels ran, over the attempts for which it is known."""
         known = [attempt for attempt in self.attempts if attempt.gpu_use is not None and attempt.gpus]
-        allocated = sum(attempt.gpus * attempt.elapsed_s for attempt in known)
-        used = sum((attempt.gpu_use or 0) * attempt.gpus * attempt.elapsed_s for attempt in known)
+        allocated = sum(attempt.gpu_hours for attempt in known)
+        used = sum((attempt.gpu_use or 0) * attempt.gpu_hours for attempt in known)
         return used / allocated if allocated else None
 
     @property
@@ -130,6 +130,8 @@ def update_accounting(
 ) -> AccountingRecord:
     """Read the accounting, add what is new to the experiment's file, and return the whole.
 
+    Values that are stored and that the accounting does not know now are kept.
+
     Args:
         experiment: The experiment whose jobs are looked for.
         accounting: The source of attempts.
@@ -142,10 +144,15 @@ def update_accounting(
     path, jobs = accounting_file(experiment), jobs_by_comment(JobList(experiment))
     attempts: dict[str, dict[tuple[str, str | None], Attempt]] = {job.id: {} for job in jobs.values()}
     for cost in read_accounting(path).jobs if path.exists() else []:
-        stored = {(attempt.job_id, attempt.started): attempt for attempt in cost.attempts}
-        attempts.setdefault(cost.id, {}).update(stored)
-    for job, attempt in assign(experiment, jobs, accounting.attempts(since), folder or Path.cwd()):
-        attempts[job.id][attempt.job_id, attempt.started] = attempt
+        attempts.setdefault(cost.id, {}).update({attempt.key: attempt for attempt in cost.attempts})
+    stored = {key: identifier for identifier, found in attempts.items() for key in found}
+    found = accounting.attempts(since)
+    owned = [(job.id, attempt) for job, attempt in assign(experiment, jobs, found, folder or Path.cwd())]
+    # An attempt that is stored is known by its id and its start, also if its comment is not reported now.
+    owned += [(stored[one.key], one) for one in found if not one.comment and one.key in stored]
+    for identifier, attempt in owned:
+        earlier = attempts[identifier].get(attempt.key)
+        attempts[identifier][attempt.key] = attempt.with_values_of(earlier) if earlier else attempt
     content = {
         "schema": "hafabench.accounting/1",
         "experiment": experiment.name,
@@ -155,10 +162,7 @@ def update_accounting(
             {
                 "rule": identifier.split(" ")[0],
                 "subject": identifier.partition(" ")[2],
-                "turns": [
-                    attempt.model_dump()
-                    for attempt in sorted(found.values(), key=lambda one: (one.started or "", int(one.job_id)))
-                ],
+                "turns": [attempt.model_dump() for attempt in sorted(found.values(), key=in_time)],
             }
             for identifier, found in attempts.items()
             if found
@@ -251,8 +255,8 @@ def cost_rows(record: AccountingRecord) -> list[tuple[str, ...]]:
             str(job.submissions),
             str(job.requeues),
             f"{job.elapsed_h:.3f}",
-            str(job.attempts[-1].gpus),
-            f"{job.gpu_hours:.3f}",
+            "" if job.attempts[-1].gpus is None else str(job.attempts[-1].gpus),
+            "" if all(attempt.gpus is None for attempt in job.attempts) else f"{job.gpu_hours:.3f}",
             "" if job.peak_memory_mb is None else f"{job.peak_memory_mb:.0f}",
             "" if job.cpu_use is None else f"{100 * job.cpu_use:.0f}",
             "" if job.gpu_use is None else f"{100 * job.gpu_use:.0f}",

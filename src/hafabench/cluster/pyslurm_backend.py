@@ -1,22 +1,22 @@
 """Attempts through pyslurm, for the interfaces of its releases 22.x and 25.11.
 
-Each release of pyslurm fits one release of Slurm, so it is used only where both are the same. It loads only the last
-attempt of a requeued Slurm job; earlier attempts are read from sacct. Release 22.x does not report GPUs; they are
-read from the ``--gpus`` of the submission.
+Each release of pyslurm fits one release of Slurm, so it is used only where both are the same. What it does not report
+is read from sacct: the earlier attempts of a requeued Slurm job, in release 22.x the GPUs of every job, and comments
+that it does not know.
 """
 
 from __future__ import annotations
 
 import getpass
 import importlib
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from types import ModuleType
 from typing import Any
 
-from hafabench.cluster.accounting import Accounting, Attempt, Sacct, comment_of
+from hafabench.cluster.accounting import Accounting, Attempt, Sacct, comment_of, in_time, known
 from hafabench.cluster.commands import CommandFailed, Runner, release_of, run, slurm_release
+from hafabench.runs.snakemake import is_job_comment
 
 NAME = "pyslurm"
 
@@ -45,16 +45,14 @@ class PySlurm:
         except self._pyslurm.RPCError as error:
             raise CommandFailed(f"pyslurm: {error}") from None
         jobs = list(_values(loaded))
-        last = [_attempt(job) for job in jobs if job.start_time]
-        found = last + self._earlier_attempts(jobs, last)
-        return sorted(found, key=lambda attempt: (attempt.started or "", int(attempt.job_id)))
-
-    def _earlier_attempts(self, jobs: list[Any], last: list[Attempt]) -> list[Attempt]:
-        # Release 22.x does not count requeues: any job may have earlier attempts.
-        requeued = [str(job.id) for job in jobs if getattr(job, "requeue_count", 1)]
-        known = {(attempt.job_id, attempt.started) for attempt in last}
-        earlier = self._sacct.of_jobs(requeued)
-        return [attempt for attempt in earlier if (attempt.job_id, attempt.started) not in known]
+        found = {attempt.key: attempt for job in jobs if _time(job.start_time) for attempt in [_attempt(job)]}
+        # Of jobs that no driver submitted, nothing more is needed.
+        for attempt in self._sacct.of_jobs(
+            [str(job.id) for job in jobs if _may_be_ours(job) and _is_incomplete(job)]
+        ):
+            own = found.get(attempt.key)
+            found[attempt.key] = attempt if own is None else own.with_values_of(attempt)
+        return sorted(found.values(), key=in_time)
 
 
 def choose_accounting(runner: Runner = run) -> tuple[Accounting, str]:
@@ -91,19 +89,36 @@ def _values(loaded: Any) -> Iterable[Any]:
     return loaded.values() if hasattr(loaded, "values") else loaded
 
 
+def _comment(job: Any) -> str:
+    return job.comment or comment_of(job.submit_command or "")
+
+
+def _may_be_ours(job: Any) -> bool:
+    """Whether a driver may have submitted a job; Slurm stores the comment of a job when it ends."""
+    return is_job_comment(_comment(job)) or not job.submit_command
+
+
+def _is_incomplete(job: Any) -> bool:
+    """Whether sacct knows more about a job. Release 22.x does not count requeues: any job may have been requeued."""
+    return bool(getattr(job, "requeue_count", 1)) or _gpus(job) is None or not _comment(job)
+
+
 def _attempt(job: Any) -> Attempt:
-    steps = list(_values(job.steps))
-    memory = [step.stats.max_resident_memory for step in steps if step.stats.max_resident_memory]
+    steps = list(_values(job.steps or []))
+    memory = list(filter(None, (_statistic(step, "max_resident_memory") for step in steps)))
+    cpu_ms = list(filter(None, (_statistic(step, "total_cpu_time") for step in steps)))
     # A step may report OUT_OF_MEMORY even if the job does not.
     killed = any(step.state == "OUT_OF_MEMORY" for step in steps)
     return Attempt(
         job_id=str(job.id),
-        state="OUT_OF_MEMORY" if killed else job.state,
-        exit_code=job.exit_code or 0,
-        elapsed_s=float(job.elapsed_time or 0),
+        state="OUT_OF_MEMORY" if killed else job.state or "UNKNOWN",
+        exit_code=int(known(job.exit_code) or 0),
+        elapsed_s=float(known(job.elapsed_time) or 0),
         gpus=_gpus(job),
-        cpus=job.cpus or 0,
-        cpu_s=float(job.stats.total_cpu_time) or None,
+        cpus=int(known(job.cpus) or 0),
+        # Up to release 25.5 the sum of the job, in seconds, is 0, and its steps have milliseconds. In later releases
+        # the steps have seconds too, and the sum of the job is theirs.
+        cpu_s=_statistic(job, "total_cpu_time") or (sum(cpu_ms) / 1000 or None),
         peak_memory_mb=round(max(memory) / 1e6, 1) if memory else None,
         gpu_use=None,
         nodes=job.nodelist if job.nodelist and job.nodelist != "None assigned" else "",
@@ -111,22 +126,28 @@ def _attempt(job: Any) -> Attempt:
         started=_time(job.start_time),
         ended=_time(job.end_time),
         name=job.name or "",
-        comment=job.comment or comment_of(job.submit_command or ""),
+        comment=_comment(job),
         folder=job.working_directory or "",
         submit_line=job.submit_command or "",
     )
 
 
-def _gpus(job: Any) -> int:
-    """Allocated GPUs (25.11), or those that the submission requested (22.x does not report GPUs)."""
+def _statistic(job_or_step: Any, name: str) -> float | None:
+    """A number among the statistics of a job or step; None if it is unknown, or if there are no statistics."""
+    value = known(getattr(job_or_step.stats, name, None))
+    return None if value is None else float(value)
+
+
+def _gpus(job: Any) -> int | None:
+    """The allocated GPUs (25.11); None if pyslurm does not report them (22.x)."""
     allocated = getattr(job, "gpus", None)
-    if allocated is not None:
-        # Typed and untyped entries count the same devices.
-        untyped = [gpu.count for gpu in allocated.values() if gpu.type is None]
-        return untyped[0] if untyped else sum(gpu.count for gpu in allocated.values())
-    requested = re.search(r"--gpus[= ](?:[\w.-]+:)?(\d+)", job.submit_command or "")
-    return int(requested.group(1)) if requested else 0
+    if allocated is None:
+        return None
+    # Typed and untyped entries count the same devices.
+    untyped = [gpu.count for gpu in allocated.values() if gpu.type is None]
+    return untyped[0] if untyped else sum(gpu.count for gpu in allocated.values())
 
 
 def _time(seconds: int | None) -> str | None:
+    seconds = known(seconds)
     return datetime.fromtimestamp(seconds).isoformat(timespec="seconds") if seconds else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, run
+from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, in_chunks, run
 from hafabench.config.experiment import Experiment
 from hafabench.runs.snakemake import is_job_comment, is_submitted_for, names_experiment
 
@@ -84,25 +84,32 @@ def live_jobs_of(experiment: Experiment, folder: Path, runner: Runner = run) -> 
 
 def _submit_lines(ids: Sequence[str], runner: Runner) -> dict[str, str]:
     """The command lines of submissions by the ids of the jobs, as far as Slurm's accounting knows them."""
-    if not ids:
-        return {}
     options = ["--allocations", "--noheader", "--parsable2", "--format=JobIDRaw,SubmitLine"]
-    try:
-        text = runner(["sacct", *options, f"--jobs={','.join(ids)}"], TIMEOUT_S)
-    except CommandFailed:
-        return {}
-    found = re.split(rf"^({'|'.join(ids)})\|", text, flags=re.MULTILINE)[1:]
-    return dict(zip(found[::2], found[1::2], strict=True))
+    lines: dict[str, str] = {}
+    for some in in_chunks(ids):
+        try:
+            text = runner(["sacct", *options, f"--jobs={','.join(some)}"], TIMEOUT_S)
+        except CommandFailed:
+            return lines
+        found = re.split(rf"^({'|'.join(some)})\|", text, flags=re.MULTILINE)[1:]
+        lines |= zip(found[::2], found[1::2], strict=True)
+    return lines
 
 
 def cancel(jobs: Sequence[QueuedJob], runner: Runner = run) -> None:
     """Cancel Slurm jobs; they take a moment to end.
 
     Raises:
-        CommandFailed: If scancel fails.
+        CommandFailed: If scancel fails. The other jobs are cancelled nevertheless.
     """
-    if jobs:
-        runner(["scancel", *(job.id for job in jobs)], TIMEOUT_S)
+    failures = []
+    for ids in in_chunks([job.id for job in jobs]):
+        try:
+            runner(["scancel", *ids], TIMEOUT_S)
+        except CommandFailed as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def has_ended(job: str, runner: Runner = run) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from hafabench.cluster.accounting import Sacct, gpus_of_tres, parse_sacct
-from hafabench.cluster.commands import CommandFailed, release_of
+from hafabench.cluster import accounting
+from hafabench.cluster.accounting import Sacct, gpus_of_tres, known, parse_sacct
+from hafabench.cluster.commands import IDS_PER_COMMAND, CommandFailed, release_of, run
 from hafabench.cluster.costs import (
     COLUMNS,
     accounting_file,
     assign,
     complete_accounting,
+    cost_markdown,
     cost_rows,
     read_accounting,
     update_accounting,
@@ -118,11 +121,81 @@ def test_lines_of_other_fields_are_refused():
         ("cpu=8,gres/gpu:a100=4,gres/gpu:v100=2", 6),
         ("cpu=8,gres/gpu=3", 3),
         ("cpu=8,gres/gpumem=3", 0),
-        ("", 0),
+        ("billing=1,cpu=1,mem=1G,node=1", 0),
+        ("", None),
     ],
 )
 def test_gpus_of_trackable_resources(text, gpus):
     assert gpus_of_tres(text) == gpus
+
+
+# Recorded from Slurm 22.05.8 (names and folders replaced): the options are those of the submissions.
+GPU_JOBS = """\
+1|COMPLETED|0:0|9|billing=1,cpu=1,gres/gpu=2,mem=307200K,node=1|1|00:02.121|||node1|2026-11-29T00:33:53|2026-11-29T00:33:53|2026-11-29T00:34:02|hafabench_x|rule_x|/home/ann|sbatch --gres=gpu:2
+1.0|COMPLETED|0:0|8|cpu=1,gres/gpu=2,mem=307200K,node=1|1|00:02.097|13428K|cpu=00:00:01,energy=0,mem=13428K|node1|2026-11-29T00:33:53|2026-11-29T00:33:53|2026-11-29T00:34:01|python3|||srun
+2|COMPLETED|0:0|9|billing=2,cpu=2,gres/gpu=2,mem=614400K,node=2|2|00:02.107|||node[2-3]|2026-11-29T00:33:53|2026-11-29T00:33:53|2026-11-29T00:34:02|hafabench_x|rule_x|/home/ann|sbatch --gres=gpu:fake:1 --nodes=2
+3|COMPLETED|0:0|9|billing=2,cpu=2,gres/gpu=2,mem=614400K,node=2|2|00:02.111|||node[2-3]|2026-11-29T00:33:53|2026-11-29T00:33:53|2026-11-29T00:34:02|hafabench_x|rule_x|/home/ann|sbatch --gpus-per-node=1 --nodes=2
+4|COMPLETED|0:0|9|billing=2,cpu=2,gres/gpu=2,mem=307200K,node=1|2|00:02.102|||node4|2026-11-29T00:33:53|2026-11-29T00:33:53|2026-11-29T00:34:02|hafabench_x|rule_x|/home/ann|sbatch --gpus-per-task=1 --ntasks=2
+5|COMPLETED|0:0|10|billing=8,cpu=8,gres/gpu=2,mem=307200K,node=1|8|00:02.096|||node1|2026-11-29T00:33:53|2026-11-29T00:34:02|2026-11-29T00:34:12|hafabench_x|rule_x|/home/ann|sbatch --exclusive
+7|COMPLETED|0:0|11|billing=1,cpu=1,gres/gpu=2,mem=307200K,node=1|1|00:02.103|||node3|2026-11-29T00:33:53|2026-11-29T00:34:02|2026-11-29T00:34:13|hafabench_x|rule_x|/home/ann|sbatch --gpus=2
+9|COMPLETED|0:0|11|billing=1,cpu=1,gres/gpu=1,mem=307200K,node=1|1|00:02.097|||node4|2026-11-29T00:33:53|2026-11-29T00:34:02|2026-11-29T00:34:13|hafabench_x|rule_x|/home/ann|sbatch --array=0-1 --gpus=1
+8|COMPLETED|0:0|10|billing=1,cpu=1,gres/gpu=1,mem=307200K,node=1|1|00:02.114|||node4|2026-11-29T00:33:53|2026-11-29T00:34:02|2026-11-29T00:34:12|hafabench_x|rule_x|/home/ann|sbatch --array=0-1 --gpus=1
+"""  # noqa: E501 (recorded lines)
+
+
+class Slurm:
+    """A `sacct` that knows every job it is asked for, and refuses arguments that Linux would refuse."""
+
+    def __init__(self, line: str):
+        self.line, self.calls = line, []
+
+    def __call__(self, arguments, timeout):
+        assert timeout > 0
+        assert max(map(len, arguments)) < 2**17, "Linux limits the length of one argument"
+        (ids,) = (word.removeprefix("--jobs=").split(",") for word in arguments if word.startswith("--jobs="))
+        self.calls.append(ids)
+        return "".join(self.line.format(id=one) for one in ids)
+
+
+ONE_JOB = (
+    "{id}|COMPLETED|0:0|3600|cpu=1,gres/gpu=1|1|00:01.000|||n|2026-11-23T15:38:12|2026-11-23T16:00:00|"
+    f"2026-11-23T17:00:00|x|{TRAINING}|/home/ann|sbatch\n"
+)
+
+
+def test_very_many_jobs_are_asked_for_in_several_commands():
+    sacct, ids = Slurm(ONE_JOB), [str(number) for number in range(1, 17_001)]
+    assert [attempt.job_id for attempt in Sacct(sacct).of_jobs(ids)] == ids
+    assert [len(call) for call in sacct.calls] == [IDS_PER_COMMAND] * 17
+
+
+def test_very_many_jobs_have_one_time_limit(monkeypatch):
+    now = iter(range(0, 10_000, 250))
+    monkeypatch.setattr(accounting.time, "monotonic", lambda: next(now))
+    with pytest.raises(CommandFailed, match=r"sacct: only 2,000 of 17,000 jobs were read within 600 s"):
+        Sacct(Slurm(ONE_JOB)).of_jobs([str(number) for number in range(1, 17_001)])
+
+
+def test_a_command_that_is_too_long_is_one_short_message():
+    with pytest.raises(CommandFailed, match="Argument list too long") as caught:
+        run(["true", "1," * 2**17], 5)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "value", [None, float("nan"), float("inf"), -1, 2**32 - 2, 2**32 - 1, 2**63, 2**64 - 2, 2**64 - 1]
+)
+def test_numbers_that_stand_for_unknown_values(value):
+    assert known(value) is None
+
+
+def test_numbers_that_sacct_does_not_know_are_unknown():
+    job, step = (line for line in SACCT.splitlines() if line.startswith(("4|", "4.0|")))
+    job = job.replace("|1:0|5|cpu=1,mem=512000K,node=1|1|00:01.000|", "|:|4294967294|||INVALID|")
+    step = step.replace("|511000K||", "|18446744073709551614|cpu=0,gres/gpuutil=18446744073709551614|")
+    (found,) = parse_sacct(f"{job}\n{step}\n")
+    assert (found.exit_code, found.elapsed_s, found.gpus, found.cpus) == (0, 0, None, 0)
+    assert (found.cpu_s, found.peak_memory_mb, found.gpu_use) == (None, None, None)
 
 
 # -- which Slurm job is which job ----------------------------------------------
@@ -345,9 +418,11 @@ def moment(text: str) -> int:
 
 
 def job(kind: type, **changes):
+    # Release 22.5.3, live: the sum of the job is 0, and its steps have milliseconds.
+    unit, total = (1, 7200) if kind is Job2511 else (1000, 0)
     steps = {
-        "batch": JobStep("batch", "COMPLETED", StepStatistics(181_080_064, 1)),
-        0: JobStep(0, "COMPLETED", StepStatistics(300_490_752, 7198)),
+        "batch": JobStep("batch", "COMPLETED", StepStatistics(181_080_064, 2 * unit)),
+        0: JobStep(0, "COMPLETED", StepStatistics(300_490_752, 7198 * unit)),
     }
     values = {
         "id": 2,
@@ -364,7 +439,7 @@ def job(kind: type, **changes):
         "submit_command": "sbatch --parsable --gpus=fake:1 --configfiles /home/ann/digits.yaml",
         "working_directory": "/home/ann",
         "steps": steps,
-        "stats": JobStatistics(7200),
+        "stats": JobStatistics(total),
     }
     return kind(**(values | changes))
 
@@ -403,8 +478,10 @@ def stand_in(version: str, filter_name: str, jobs, asked: list | None = None) ->
 )
 def test_both_interfaces_equal_sacct(version, filter_name, loaded):
     asked: list = []
-    backend = PySlurm(stand_in(version, filter_name, loaded, asked), RecordedCommands({"sacct": ""}))
-    (found,) = backend.attempts(SINCE)
+    lines = "".join(line for line in SACCT.splitlines(keepends=True) if line.startswith(("2|", "2.", " --conf")))
+    (found,) = PySlurm(stand_in(version, filter_name, loaded, asked), RecordedCommands({"sacct": lines})).attempts(
+        SINCE
+    )
     by_sacct = next(attempt for attempt in parse_sacct(SACCT) if attempt.job_id == "2")
     for name in (
         *("job_id", "state", "exit_code", "elapsed_s", "gpus", "cpus", "cpu_s", "nodes", "submitted", "started"),
@@ -420,8 +497,6 @@ def test_earlier_attempts_of_requeued_jobs_come_from_sacct(kind):
     changes = {"id": 1, "state": "CANCELLED", "elapsed_time": 20, "start_time": moment("2026-11-23T15:38:42")}
     if kind is Job2511:
         changes |= {"requeue_count": 1, "gpus": {"gpu": GPU(2)}}
-    else:
-        changes["submit_command"] = "sbatch --gpus=2"
     answers = RecordedCommands({"sacct": "\n".join(SACCT.splitlines()[:4])})
     found = PySlurm(stand_in("x", "JobFilter", {1: job(kind, **changes)}), answers).attempts(SINCE)
     assert [(attempt.state, attempt.elapsed_s) for attempt in found] == [("REQUEUED", 10), ("CANCELLED", 20)]
@@ -442,6 +517,112 @@ def test_states_and_empty_values_of_pyslurm():
     (found,) = PySlurm(stand_in("x", "JobFilter", {2: killed, 3: waiting}), RecordedCommands({})).attempts(SINCE)
     assert (found.state, found.exit_code, found.peak_memory_mb, found.cpu_s) == ("OUT_OF_MEMORY", 1, None, None)
     assert found.nodes == ""
+
+
+def test_gpus_that_pyslurm_does_not_report_are_those_of_sacct():
+    """However they were requested, and for every task of an array."""
+    recorded = {one.job_id: one for one in parse_sacct(GPU_JOBS)}
+    jobs = [
+        job(
+            Job22,
+            id=int(one.job_id),
+            comment=one.comment,
+            submit_command=one.submit_line,
+            start_time=moment(one.started),
+            end_time=moment(one.ended),
+        )
+        for one in recorded.values()
+    ]
+    answers = RecordedCommands({"sacct": GPU_JOBS})
+    found = PySlurm(stand_in("22.5.3", "JobFilter", jobs), answers).attempts(SINCE)
+    assert {one.job_id: one.gpus for one in found} == {"1": 2, "2": 2, "3": 2, "4": 2, "5": 2, "7": 2, "8": 1, "9": 1}
+    assert [one.cpu_s for one in found] == [7200] * 8, "the steps know the CPU seconds"
+    assert len(answers.calls) == 1
+
+
+def test_sacct_is_asked_about_jobs_of_drivers_only():
+    mine = [job(Job22, id=number) for number in range(1, 2001)]
+    others = [job(Job22, id=number, comment=None, submit_command="sbatch x.sh") for number in range(2001, 17_001)]
+    sacct = Slurm(ONE_JOB)
+    found = PySlurm(stand_in("22.5.3", "JobFilter", mine + others), sacct).attempts(SINCE)
+    assert [len(call) for call in sacct.calls] == [1000, 1000]
+    assert {one.job_id for one in found if one.gpus == 1} == {str(number) for number in range(1, 2001)}
+
+
+def test_what_one_backend_knows_is_kept_when_the_other_does_not_know_it(digits, tmp_path):
+    """In both directions."""
+    by_sacct = here(SACCT, tmp_path)
+    full = update_accounting(digits, Sacct(RecordedCommands({"sacct": by_sacct})), SINCE)
+    training = full.jobs[0].attempts[-1]
+    assert (training.gpus, training.gpu_use, training.cpu_s) == (1, 0.8, 7200)
+    unknown = {"stats": None, "steps": None, "comment": None, "submit_command": None, "nodelist": None, "cpus": None}
+    poor = PySlurm(stand_in("22.5.3", "JobFilter", [job(Job22, **unknown)]), RecordedCommands({"sacct": ""}))
+    record = update_accounting(digits, poor, SINCE)
+    assert (record.backend, record.jobs) == ("pyslurm", full.jobs)
+
+    accounting_file(digits).unlink()
+    here_too = {"working_directory": str(tmp_path), "submit_command": f"sbatch --configfiles {tmp_path}/digits.yaml"}
+    rich = PySlurm(
+        stand_in("25.11.2", "JobFilter", [job(Job2511, gpus={"gpu": GPU(4)}, **here_too)]), RecordedCommands({})
+    )
+    before = update_accounting(digits, rich, SINCE).jobs[0].attempts[0]
+    poor_line = f"2|COMPLETED|0:0||||00:00:00|||None assigned|Unknown|2026-11-23T16:00:00|Unknown|||{tmp_path}|\n"
+    after = update_accounting(digits, Sacct(RecordedCommands({"sacct": poor_line})), SINCE).jobs[0].attempts
+    assert after == [before]
+    assert (before.gpus, before.cpu_s, before.peak_memory_mb) == (4, 7200, pytest.approx(300.5, abs=0.1))
+
+
+def test_a_late_answer_does_not_replace_the_end_of_an_attempt(digits, tmp_path):
+    full = update_accounting(digits, Sacct(RecordedCommands({"sacct": here(SACCT, tmp_path)})), SINCE)
+    running = job(
+        Job22,
+        state="RUNNING",
+        elapsed_time=5,
+        end_time=None,
+        steps={},
+        working_directory=str(tmp_path),
+        exit_code=None,
+    )
+    late = PySlurm(stand_in("22.5.3", "JobFilter", [running]), RecordedCommands({"sacct": ""}))
+    assert update_accounting(digits, late, SINCE).jobs == full.jobs
+
+
+def test_a_running_attempt_gets_its_end_and_an_out_of_memory_step_is_kept(digits, tmp_path):
+    lines = here(SACCT, tmp_path)
+    update_accounting(digits, Sacct(RecordedCommands({"sacct": lines})), SINCE)
+    ended = lines.replace("3|RUNNING|0:0|30|", "3|COMPLETED|0:0|60|").replace("18:00:01|Unknown|", f"18:00:01|{END}|")
+    without_steps = "".join(line for line in ended.splitlines(keepends=True) if not line.startswith("4.0|"))
+    record = update_accounting(digits, Sacct(RecordedCommands({"sacct": without_steps})), SINCE)
+    states = {one.job_id: (one.state, one.ended, one.elapsed_s) for cost in record.jobs for one in cost.attempts}
+    assert states["3"] == ("COMPLETED", END, 60)
+    assert states["4"][0] == "OUT_OF_MEMORY"
+
+
+def test_unknown_gpus_are_empty_in_the_table(digits, tmp_path):
+    line = f"sbatch --configfiles {tmp_path}/digits.yaml"
+    jobs = [job(Job22, working_directory=str(tmp_path), submit_command=line)]
+    record = update_accounting(
+        digits, PySlurm(stand_in("22.5.3", "JobFilter", jobs), RecordedCommands({"sacct": ""})), SINCE
+    )
+    (row,) = (dict(zip(COLUMNS, row, strict=True)) for row in cost_rows(record))
+    assert (row["GPUs"], row["GPU-hours"], row["hours"]) == ("", "", "1.000")
+    assert "0.0 GPU-hours" in cost_markdown(record)
+    assert json.loads(accounting_file(digits).read_text())["cells"][0]["turns"][0]["gpus"] is None
+
+
+@pytest.mark.parametrize("number", [float("nan"), -1, 2**64 - 1, 2**64 - 2, None])
+def test_sentinels_and_missing_statistics_of_pyslurm_are_unknown_values(number):
+    steps = {
+        0: JobStep(0, "COMPLETED", StepStatistics(number, number)),
+        1: JobStep(1, "COMPLETED", None),
+        2: JobStep(2, "COMPLETED", StepStatistics(2_000_000, 1500)),
+    }
+    values = {"exit_code": number, "elapsed_time": number, "cpus": number, "submit_time": number, "end_time": number}
+    jobs = [job(Job22, steps=steps, stats=JobStatistics(number), **values)]
+    jobs.append(job(Job22, id=3, start_time=number))
+    (found,) = PySlurm(stand_in("22.5.3", "JobFilter", jobs), RecordedCommands({"sacct": ""})).attempts(SINCE)
+    assert (found.cpu_s, found.peak_memory_mb) == (1.5, 2)
+    assert (found.exit_code, found.elapsed_s, found.cpus, found.submitted, found.ended) == (0, 0, 0, None, None)
 
 
 def test_an_unavailable_data_base_is_one_message():
