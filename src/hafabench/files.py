@@ -20,6 +20,7 @@ from hafabench.errors import Problem, UserError
 
 _LARGE = 2**24
 _RECENT_S = 5.0
+_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 # Number of files that a message names.
 _SHOWN = 5
 
@@ -47,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(Problem(str(path), "", _why_not_written(error))) from error
+        raise UserError(Problem(str(path), "", why_not_written(error, path))) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,7 +97,7 @@ def atomic_folder(path: Path, is_made: IsMade = _nothing) -> Iterator[Path]:
         else:
             temporary.rename(target)
     except OSError as error:
-        raise UserError(Problem(str(path), "", _why_not_written(error))) from error
+        raise UserError(Problem(str(path), "", why_not_written(error, path))) from error
     finally:
         if replaced.exists() and not target.exists():
             replaced.rename(target)
@@ -276,12 +277,63 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def _why_not_written(error: OSError) -> str:
+def append_text(path: Path, text: str) -> None:
+    """Append ``text`` to a file. If this fails, the file is as before.
+
+    Raises:
+        UserError: If the disk is full or the file cannot be written.
+    """
+    before = None
+    try:
+        with Path(path).open("ab") as handle:
+            before = os.fstat(handle.fileno()).st_size
+            handle.write(text.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        why = why_not_written(error, path)
+        if before is not None:
+            with suppress(OSError):
+                os.truncate(path, before)
+        raise UserError(Problem(str(path), "", why)) from error
+
+
+def why_not_written(error: OSError, path: Path | None = None) -> str:
+    """Return why something could not be written, as a clause.
+
+    Args:
+        error: The error of the operating system.
+        path: The file, or None if it is unknown. The free space is that of its file system.
+    """
+    again = "free some space and run the same command again"
     if error.errno == errno.ENOSPC:
-        return "not written: no space left on the device; free some space and run the same command again"
+        return f"not written: no space left on the device{_free_space(path)}; {again}"
     if error.errno == errno.EDQUOT:
-        return "not written: disk quota exceeded; free some space and run the same command again"
+        return f"not written: disk quota exceeded; {again}"
     return f"not written: {error.strerror or error}"
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether an error says that the disk is full, or the user's quota used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _free_space(path: Path | None) -> str:
+    """Return the free space where ``path`` is, as ``" (12 MB of 500 GB are free)"``; empty if it is unknown."""
+    if path is None:
+        return ""
+    folder = next((parent for parent in Path(path).absolute().parents if parent.is_dir()), None)
+    try:
+        found = os.statvfs(folder or "")
+    except OSError:
+        return ""
+    if found.f_files and not found.f_favail:
+        return " (it cannot have more files)"
+    free, whole = (_size(blocks * found.f_frsize) for blocks in (found.f_bavail, found.f_blocks))
+    return f" ({free} of {whole} are free)"
+
+
+def _size(number: int) -> str:
+    unit, name = next(((unit, name) for unit, name in _UNITS if number >= unit), _UNITS[-1])
+    return f"{number / unit:.3g} {name}"
 
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (

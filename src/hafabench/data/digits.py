@@ -13,6 +13,7 @@ Scene i of a split depends only on the seed, the data format, the split and i.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -38,6 +39,7 @@ CLASSES = {"imagenet": DIGIT_NAMES, "coco": DIGIT_NAMES, "ade20k": [*DIGIT_NAMES
 _BACKGROUND = 11
 _CLOSE_UP_EVERY = 4
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 92, "subsampling": 0}
+_PNG: dict[str, Any] = {"format": "PNG"}
 _OUTLINE_SAMPLES = 4  # per pixel and axis, for outlines that are finer than pixels
 _LEAST_PART = 4.0  # pixels; smaller separate parts of an instance get no polygon
 
@@ -97,6 +99,13 @@ def _problems_of_root(root: Path) -> Iterator[Problem]:
         yield Problem(str(root), "", message)
 
 
+def _encoded(image: np.ndarray, options: dict[str, Any]) -> bytes:
+    # If Pillow writes the file itself, its error need not say that the disk is full.
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, **options)
+    return buffer.getvalue()
+
+
 def _write_imagenet(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:
     pools = split_scans(generator.seed)
     used: Scans = {}
@@ -112,7 +121,7 @@ def _write_imagenet(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans
             rng = _generator(generator, "imagenet", split, index)
             scene = compose_portrait(rng, label, scan, generator.image_size)
             file = paths.imagenet_folder(dataset, split) / DIGIT_NAMES[label] / f"{split}_{index:05d}.JPEG"
-            Image.fromarray(scene.image).save(file, **_JPEG)
+            file.write_bytes(_encoded(scene.image, _JPEG))
             shown.append(scan)
         used[split] = sorted(set(shown))
     return used
@@ -127,8 +136,8 @@ def _write_ade20k(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:
         shown: set[int] = set()
         for index, scene in _scenes(dataset, generator, split):
             stem = f"ADE_{split}_{index + 1:08d}"
-            Image.fromarray(scene.image).save(images / f"{stem}.jpg", **_JPEG)
-            Image.fromarray(scene.index_mask(_BACKGROUND)).save(masks / f"{stem}.png")
+            (images / f"{stem}.jpg").write_bytes(_encoded(scene.image, _JPEG))
+            (masks / f"{stem}.png").write_bytes(_encoded(scene.index_mask(_BACKGROUND), _PNG))
             shown.update(instance.scan for instance in scene.instances)
         used[split] = sorted(shown)
     return used
@@ -149,7 +158,7 @@ def _write_coco(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans:
         for index, scene in _scenes(dataset, generator, split):
             image_id = first_id + index
             name = f"{image_id:012d}.jpg"
-            Image.fromarray(scene.image).save(folder / name, **_JPEG)
+            (folder / name).write_bytes(_encoded(scene.image, _JPEG))
             images.append({"id": image_id, "file_name": name, "width": side, "height": side, **_IMAGE_FIELDS})
             for instance in scene.instances:
                 labelled = {"id": next(ids), "image_id": image_id, "category_id": instance.label + 1, "iscrowd": 0}

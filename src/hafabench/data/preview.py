@@ -58,8 +58,9 @@ def draw_preview(dataset: DatasetConfig, path: Path, columns: int = 6, count: in
         listing.list_split(dataset, split)
     tiles = {split: _TILES[dataset.data_format](dataset, split, count) for split in paths.SPLITS}
     legend = _legend(dataset) if dataset.data_format == "ade20k" else []
-    with atomic_path(path) as temporary:
-        _sheet(dataset, tiles, columns, legend).save(temporary, format="PNG")
+    sheet = _sheet(dataset, tiles, columns, legend)
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        sheet.save(handle, format="PNG")
 
 
 def sheet_size(tiles: Sequence[int], columns: int, legend: int = 0) -> tuple[int, int]:

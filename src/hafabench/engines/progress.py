@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from hafabench.files import append_text, write_text
 from hafabench.formatting.durations import format_duration
 from hafabench.results.history import read_history
 
@@ -66,8 +67,7 @@ class Progress:
         self._last_time, self._last_step = now, step
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         entry = {"step": step, **values, "images_per_s": round(rate, 2), "eta_s": round(left, 1)}
-        with self._history.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(entry) + "\n")
+        append_text(self._history, json.dumps(entry) + "\n")
         say(f"{self._label} {step}/{self._total} {shown} {rate:.1f} images/s left {format_duration(left)}")
 
 
@@ -106,4 +106,4 @@ def _truncate(history: Path, start: int) -> None:
     if not history.exists():
         return
     kept = [entry for entry in read_history(history) if entry["step"] <= start] if start else []
-    history.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    write_text(history, "".join(json.dumps(entry) + "\n" for entry in kept))

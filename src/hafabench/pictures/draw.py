@@ -173,9 +173,9 @@ def _write_sheet(
         stored.append(SheetRow(image=name, tiles=tiles))
     pictures = [[picture for picture, _ in captioned] for _, captioned in rows]
     captions = [[caption for _, caption in captioned] for _, captioned in rows]
-    with atomic_path(folder / layout.file) as temporary:
-        sheet = compose_contact_sheet(pictures, layout.columns, captions)
-        sheet.save(temporary, format="WEBP", quality=_SHEET_QUALITY, method=6)
+    sheet = compose_contact_sheet(pictures, layout.columns, captions)
+    with atomic_path(folder / layout.file) as temporary, temporary.open("wb") as handle:
+        sheet.save(handle, format="WEBP", quality=_SHEET_QUALITY, method=6)
     return Sheet(
         file=layout.file,
         dataset=layout.runs[-1].dataset.name,

@@ -245,8 +245,8 @@ def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
     parquet, csv = folder / "frame.parquet", folder / "frame.csv"
     marked = frame.copy(deep=False)
     marked.attrs = {DIGEST: _content_digest(frame)}
-    with atomic_path(parquet) as temporary:
-        marked.to_parquet(temporary, index=False)
+    with atomic_path(parquet) as temporary, temporary.open("wb") as handle:
+        marked.to_parquet(handle, index=False)
     with atomic_path(csv) as temporary:
         _texts_with(csv_text, frame).to_csv(temporary, index=False, lineterminator="\n")
     return [parquet, csv]

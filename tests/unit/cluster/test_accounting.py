@@ -164,9 +164,9 @@ ONE_JOB = (
 
 
 def test_very_many_jobs_are_asked_for_in_several_commands():
-    sacct, ids = Slurm(ONE_JOB), [str(number) for number in range(1, 17_001)]
+    sacct, ids = Slurm(ONE_JOB), [str(10**9 + number) for number in range(4500)]
     assert [attempt.job_id for attempt in Sacct(sacct).of_jobs(ids)] == ids
-    assert [len(call) for call in sacct.calls] == [IDS_PER_COMMAND] * 17
+    assert [len(call) for call in sacct.calls] == [*[IDS_PER_COMMAND] * 4, 500]
 
 
 def test_very_many_jobs_have_one_time_limit(monkeypatch):
@@ -402,6 +402,13 @@ class Job22:
 
 
 @dataclass
+class CountedJob22(Job22):
+    """A job without GPUs of a release that counts requeues."""
+
+    requeue_count: int = 0
+
+
+@dataclass
 class Job2511(Job22):
     """`pyslurm.db.Job` of 25.11."""
 
@@ -519,12 +526,13 @@ def test_states_and_empty_values_of_pyslurm():
     assert found.nodes == ""
 
 
-def test_gpus_that_pyslurm_does_not_report_are_those_of_sacct():
+@pytest.mark.parametrize("kind", [Job22, CountedJob22])
+def test_gpus_that_pyslurm_does_not_report_are_those_of_sacct(kind):
     """However they were requested, and for every task of an array."""
     recorded = {one.job_id: one for one in parse_sacct(GPU_JOBS)}
     jobs = [
         job(
-            Job22,
+            kind,
             id=int(one.job_id),
             comment=one.comment,
             submit_command=one.submit_line,
@@ -574,15 +582,9 @@ def test_what_one_backend_knows_is_kept_when_the_other_does_not_know_it(digits, 
 
 def test_a_late_answer_does_not_replace_the_end_of_an_attempt(digits, tmp_path):
     full = update_accounting(digits, Sacct(RecordedCommands({"sacct": here(SACCT, tmp_path)})), SINCE)
-    running = job(
-        Job22,
-        state="RUNNING",
-        elapsed_time=5,
-        end_time=None,
-        steps={},
-        working_directory=str(tmp_path),
-        exit_code=None,
-    )
+    changes = {"state": "RUNNING", "elapsed_time": 5, "end_time": None, "steps": {}, "exit_code": None}
+    line = f"sbatch --configfiles {tmp_path}/digits.yaml"
+    running = job(Job22, **changes, working_directory=str(tmp_path), submit_command=line)
     late = PySlurm(stand_in("22.5.3", "JobFilter", [running]), RecordedCommands({"sacct": ""}))
     assert update_accounting(digits, late, SINCE).jobs == full.jobs
 
@@ -596,6 +598,17 @@ def test_a_running_attempt_gets_its_end_and_an_out_of_memory_step_is_kept(digits
     states = {one.job_id: (one.state, one.ended, one.elapsed_s) for cost in record.jobs for one in cost.attempts}
     assert states["3"] == ("COMPLETED", END, 60)
     assert states["4"][0] == "OUT_OF_MEMORY"
+
+
+def test_the_end_of_a_stored_attempt_is_known_without_its_comment(digits, tmp_path):
+    lines = here(SACCT, tmp_path)
+    update_accounting(digits, Sacct(RecordedCommands({"sacct": lines})), SINCE)
+    (running,) = (line for line in lines.splitlines() if line.startswith("3|"))
+    ended = running.replace("|RUNNING|", "|COMPLETED|").replace("|Unknown|", f"|{END}|").rpartition("|")[0] + "|"
+    other = ended.replace("18:00:01", "18:00:02")
+    record = update_accounting(digits, Sacct(RecordedCommands({"sacct": f"{ended}\n{other}\n"})), SINCE)
+    found = [attempt for cost in record.jobs for attempt in cost.attempts if attempt.job_id == "3"]
+    assert [(attempt.state, attempt.ended) for attempt in found] == [("COMPLETED", END)]
 
 
 def test_unknown_gpus_are_empty_in_the_table(digits, tmp_path):

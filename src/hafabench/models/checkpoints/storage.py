@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
@@ -36,12 +36,47 @@ def save_checkpoint(path: Path, content: dict[str, Any], check: Callable[[], Non
         path: The file.
         content: What it will contain.
         check: Called when everything is written but not yet in place. If it raises an error, ``path`` is unchanged.
+
+    Raises:
+        UserError: If the disk is full or the folder cannot be written. Then ``path`` is unchanged.
     """
     stored = {"format": FORMAT, **content}
     stored[DIGEST] = content_digest(stored, without=[DIGEST])
     with atomic_path(path) as temporary:
-        torch.save(stored, temporary)
+        with temporary.open("wb") as handle:
+            writer = _Writer(handle)
+            torch.save(stored, writer)
+            writer.finish()
         check()
+
+
+class _Writer:
+    """A file for torch.save, which would replace an error of the operating system by one that hides the cause.
+
+    Args:
+        handle: The file that is written.
+    """
+
+    def __init__(self, handle: IO[bytes]):
+        self._handle = handle
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write ``data``, and nothing more after an error."""
+        if self._error is None:
+            try:
+                self._handle.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing; `finish` flushes."""
+
+    def finish(self) -> None:
+        """Raise the first error of the operating system, if there was one."""
+        if self._error is not None:
+            raise self._error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
