@@ -121,6 +121,7 @@ def as_pyslurm_reports(jobs: dict[str, str], work_s: float) -> types.ModuleType:
             SimpleNamespace(
                 **times,
                 id=int(attempt.job_id),
+                name=attempt.name,
                 state=attempt.state,
                 exit_code=0,
                 elapsed_time=int(attempt.elapsed_s),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hafabench.cluster.commands import IDS_PER_COMMAND, CommandFailed
-from hafabench.cluster.queue import QueuedJob, cancel
+from hafabench.cluster.queue import QueuedJob, cancel, live_jobs_of
+from hafabench.config.experiment import load_experiment
+from tests.support.slurm_commands import squeue_line
 
 JOBS = [QueuedJob(str(number), *["x"] * 8) for number in range(1, 2501)]
 
@@ -23,6 +25,24 @@ def test_very_many_jobs_are_cancelled_by_several_commands_also_if_one_fails():
         cancel(JOBS, scancel)
     assert [job for ids in asked for job in ids] == [job.id for job in JOBS]
     assert max(map(len, asked)) == IDS_PER_COMMAND
+
+
+def test_very_many_jobs_of_another_driver_are_told_apart(tmp_path, monkeypatch, write_experiment):
+    """Their names do not tell the experiment, but their submissions do."""
+    monkeypatch.chdir(tmp_path)
+    experiment = load_experiment(write_experiment())
+    ids = [str(10**9 + number) for number in range(1500)]
+    queue = "".join(squeue_line(int(one), "PENDING", tmp_path) + "\n" for one in ids)
+
+    def slurm(arguments, _timeout):
+        if arguments[0] == "squeue":
+            return queue
+        asked = arguments[-1].removeprefix("--jobs=").split(",")
+        assert len(asked) <= IDS_PER_COMMAND
+        return "".join(f"{one}|sbatch --configfiles other.yaml --mode remote\n" for one in asked[::2])
+
+    found = live_jobs_of(experiment, tmp_path, slurm)
+    assert [job.id for job in found] == ids[1::2]
 
 
 def test_without_jobs_nothing_is_cancelled():
