@@ -32,7 +32,7 @@ def test_very_many_jobs_of_another_driver_are_told_apart(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     experiment = load_experiment(write_experiment())
     ids = [str(10**9 + number) for number in range(1500)]
-    queue = "".join(squeue_line(int(one), "PENDING", tmp_path) + "\n" for one in ids)
+    queue = "".join(squeue_line(int(one), "PENDING", tmp_path, name="hafabench_x") + "\n" for one in ids)
 
     def slurm(arguments, _timeout):
         if arguments[0] == "squeue":
