@@ -11,6 +11,7 @@ from hafabench.cluster.commands import CommandFailed
 from hafabench.cluster.nodes import gpus_of_gres
 from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Pool, Site
+from tests.support.messages import missing_facts
 from tests.support.slurm_commands import RecordedCommands
 
 PARTITIONS = """\
@@ -153,6 +154,26 @@ def test_a_long_training_is_a_note(paper):
     found = check_cluster(paper, Site(gpu=GPU, cpu=CPU), probe=False, runner=Cluster())
     notes = [finding.sentence for finding in found if finding.about == "gpu.max_hours"]
     assert len(notes) == 1 and "about 2 attempts of 24 h" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("retries", "about", "facts"),
+    [
+        (
+            "0",
+            "retries",
+            ("problem", "2 attempts of 24 h", "`retries: 0` of slurm/config.yaml allows 1", "--retries 4"),
+        ),
+        ("1", "gpu.max_hours", ("note", "2 attempts of 24 h", "allows 2")),
+        ("many", "gpu.max_hours", ("note", "keep the profile's `retries` above this number")),
+    ],
+)
+def test_the_attempts_of_long_trainings_are_compared_with_the_profile(paper, tmp_path, retries, about, facts):
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm/config.yaml").write_text(f"jobs: 100\nretries: {retries}\n")
+    ((sentence, level),) = levels(paper, Cluster(), about).items()
+    assert not missing_facts(f"{level} {sentence}", *facts)
+    assert levels(paper, Cluster(), {"retries": "gpu.max_hours", "gpu.max_hours": "retries"}[about]) == {}
 
 
 def answered(ran: str = "ok", cuda: str = "True", seen: int = 12) -> str:
