@@ -10,8 +10,8 @@ from hafabench.cluster.findings import Finding
 from hafabench.cluster.nodes import Partition
 from hafabench.cluster.pyslurm_backend import choose_accounting
 
-# The driver asks for the states of its jobs after pauses that grow to this many seconds.
-LONGEST_PAUSE_S = 180
+# The driver asks for the states of its jobs at least this often, and at least twice within MinJobAge.
+LONGEST_PAUSE_S = 60
 _UNITS = {"": 1, "s": 1, "sec": 1, "secs": 1, "min": 60, "mins": 60, "h": 3600, "hour": 3600, "hours": 3600}
 
 
@@ -76,25 +76,23 @@ def _check_age(settings: Mapping[str, str], sacct_answers: bool) -> Iterator[Fin
     seconds = _seconds(settings.get("MinJobAge", ""))
     if seconds is None:
         yield Finding("note", "MinJobAge", "not known: scontrol show config does not print it")
-    elif seconds == 0:
-        yield Finding("ok", "MinJobAge", "0: squeue shows ended jobs without an end")
-    elif seconds > LONGEST_PAUSE_S:
+    elif not sacct_answers:
+        age = f"for {seconds} s" if seconds else "without an end"
         sentence = (
-            f"squeue shows an ended job for {seconds} s; the driver asks every {LONGEST_PAUSE_S} s or more often"
+            f"squeue shows an ended job {age}, and no accounting answers: if the driver misses the end of a job, "
+            "because it was suspended, the job counts as done if its outputs were made, and is repeated otherwise"
         )
-        yield Finding("ok", "MinJobAge", sentence)
+        yield Finding("note", "MinJobAge", sentence)
+    elif 0 < seconds < 2 * LONGEST_PAUSE_S:
+        sentence = (
+            f"squeue forgets an ended job after {seconds} s, so the driver asks every {max(1, seconds // 2)} s; "
+            "about jobs whose end it misses, because it was suspended, it asks sacct"
+        )
+        yield Finding("note", "MinJobAge", sentence)
     else:
-        forgets = (
-            f"squeue forgets an ended job after {seconds} s, and the driver may ask only every {LONGEST_PAUSE_S} s"
-        )
-        if sacct_answers:
-            yield Finding("note", "MinJobAge", f"{forgets}; it then learns from sacct how the job ended")
-        else:
-            sentence = (
-                f"{forgets}; without accounting, nothing tells how such a job ended. Ask the operators for 300 s, "
-                "the default of Slurm"
-            )
-            yield Finding("note", "MinJobAge", sentence)
+        age = f"for {seconds} s" if seconds else "without an end"
+        sentence = f"squeue shows an ended job {age}, and the driver asks every {LONGEST_PAUSE_S} s or more often"
+        yield Finding("ok", "MinJobAge", sentence)
 
 
 def _seconds(text: str) -> int | None:

@@ -139,13 +139,15 @@ def test_a_healthy_cluster_has_no_problem(said, write_experiment):
 @pytest.mark.parametrize(
     ("age", "fails", "facts"),
     [
-        ("30 sec", {}, ("note", "after 30 s", "180 s", "learns from sacct")),
+        ("30 sec", {}, ("note", "after 30 s", "every 15 s", "asks sacct")),
         ("30", {}, ("note", "after 30 s")),
+        ("1", {}, ("note", "every 1 s")),
         ("1h", {}, ("ok", "3600 s")),
-        ("180 sec", {}, ("note", "after 180 s")),
+        ("119 sec", {}, ("note", "every 59 s")),
+        ("120 sec", {}, ("ok", "for 120 s", "every 60 s or more often")),
         ("0 sec", {}, ("ok", "without an end")),
         ("(null)", {}, ("note", "not known")),
-        ("30 sec", {"sacct ": "connection refused"}, ("note", "without accounting", "300 s")),
+        ("300 sec", {"sacct ": "connection refused"}, ("note", "no accounting answers", "outputs were made")),
     ],
 )
 def test_how_long_slurm_remembers_ended_jobs(said, age, fails, facts):
