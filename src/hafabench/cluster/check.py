@@ -27,12 +27,11 @@ from hafabench.formatting.durations import format_duration
 from hafabench.runs.jobs import JobList
 from hafabench.runs.resources import Resources
 from hafabench.runs.snakemake import (
-    ALL,
-    SLURM_PROFILE,
     Profile,
     executor_resources,
     slurm_profile,
     submission_problems,
+    workflow_command,
 )
 
 PROBE_WAIT_S = 60
@@ -91,7 +90,7 @@ def check_cluster(
     profile = slurm_profile()
     used = {name: partitions_of(pool, partitions) for name, pool in pools.items()}
     yield from _check_limits(site, profile, settings, associations, used, partitions, runner)
-    yield from _check_attempts(requests, profile)
+    yield from _check_attempts(experiment, requests, profile)
     for name in sorted(without_problems) if probe else ():
         yield from probe_node(name, site, experiment, runner, wait_s)
 
@@ -248,7 +247,9 @@ def _options(site: Site, request: Resources) -> list[str]:
     return options
 
 
-def _check_attempts(requests: Iterable[tuple[str, Resources]], profile: Profile | None) -> Iterator[Finding]:
+def _check_attempts(
+    experiment: Experiment, requests: Iterable[tuple[str, Resources]], profile: Profile | None
+) -> Iterator[Finding]:
     """Compare the attempts that trainings take with those that the profile allows."""
     long = [(name, request) for name, request in requests if request.attempts > 1]
     if not long:
@@ -268,7 +269,7 @@ def _check_attempts(requests: Iterable[tuple[str, Resources]], profile: Profile 
         yield Finding("note", "gpu.max_hours", sentence)
         return
     # Estimates may be wrong by a factor of two, and failures take attempts as well.
-    command = f"snakemake --profile {SLURM_PROFILE} --retries {2 * request.attempts} {ALL}"
+    command = workflow_command(experiment, retries=2 * request.attempts)
     sentence += (
         f", but `retries: {profile.retries}` of {profile.file} allows {allowed}; use a longer `gpu.max_hours`, or "
         f"start the driver with `{command}`"

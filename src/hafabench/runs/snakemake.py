@@ -62,7 +62,10 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def workflow_command(
-    experiment: Experiment, targets: Sequence[str | Path] = (ALL,), forced: Sequence[str] = ()
+    experiment: Experiment,
+    targets: Sequence[str | Path] = (ALL,),
+    forced: Sequence[str] = (),
+    retries: int | None = None,
 ) -> str:
     """The command line that makes ``targets``, on a cluster if the experiment uses GPUs.
 
@@ -70,11 +73,13 @@ def workflow_command(
         experiment: The experiment that the targets belong to.
         targets: Files or rules.
         forced: Files or rules that are made again although they are up to date.
+        retries: The number of attempts after the first; None uses that of the profile.
     """
     # Targets come first, because an option that takes several values would take them as well.
     words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
     profile = SLURM_PROFILE if experiment.config.uses_gpus else LOCAL_PROFILE
-    return shlex.join([*words, "--profile", profile, "--configfile", path_argument(experiment.file)])
+    words += ["--profile", profile, "--configfile", path_argument(experiment.file)]
+    return shlex.join(words if retries is None else [*words, "--retries", str(retries)])
 
 
 @dataclass(frozen=True)
