@@ -151,10 +151,14 @@ def _check_limits(
     """
     limits = Limits(settings, (), {}, {})
     if has_accounting(settings):
+        unknown = None if associations.rows else "sacctmgr shows no association"
         try:
             limits = read_limits(settings, associations.charged(site), runner)
         except CommandFailed as error:
-            yield Finding("note", "max_submitted_jobs", f"the submit limits of users are not known: {error}")
+            unknown = str(error)
+        if unknown:
+            sentence = f"the submit limits of user {associations.user} are not known: {unknown}"
+            yield Finding("note", "max_submitted_jobs", sentence)
     for key, mine in used.items():
         yield from check_preemption(key, mine, partitions, settings, limits.quality(getattr(site, key)))
     yield from check_submit_limit(site, profile.jobs if profile else None, limits, used)

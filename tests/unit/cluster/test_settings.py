@@ -55,6 +55,7 @@ PARTITIONS = [
     PARTITION.format("cpu", "YES", "N/A", 10, "OFF"),
     PARTITION.format("cancelled", "NO", "N/A", 1, "CANCEL"),
     PARTITION.format("preemptible", "NO", "few", 1, "REQUEUE"),
+    PARTITION.format("urgent", "NO", "N/A", 10, "REQUEUE"),
     PARTITION.format("shared", "NO", "N/A", 1, "GANG,SUSPEND"),
 ]
 RESERVATION = (
@@ -201,6 +202,8 @@ def test_any_answer_of_scontrol_is_read(said, text):
         ("shared", [("note", "PreemptMode=SUSPEND", "Latencies")]),
         ("cpu,cancelled", [("note", "partition cancelled")]),
         ("cpu", []),
+        # No partition has a higher priority.
+        ("urgent", []),
     ],
 )
 def test_preemption_by_partitions(said, partition, facts):
@@ -271,6 +274,14 @@ def test_the_number_of_jobs_follows_from_the_site_file(said, tmp_path):
     (tmp_path / "slurm/config.v9+.yaml").write_text("jobs: 5\n")
     assert said(key, slurm)[0].startswith("ok: the driver submits up to 5;")
     assert said(key, Slurm(associations=["hafa|normal|||0|"]))[0].startswith("problem: Slurm accepts at most 0 jobs")
+
+
+@pytest.mark.parametrize("fails", [{}, {"sacctmgr": "access denied"}])
+def test_unknown_limits_of_the_user_are_a_note(said, fails):
+    unknown, known = said("max_submitted_jobs", Slurm(associations=[], fails=fails), max_submitted_jobs=90)
+    reason = "access denied" if fails else "no association"
+    assert not missing_facts(unknown, "note", "limits of user", "not known", reason)
+    assert not missing_facts(known, "ok", "10,000 jobs of all users")
 
 
 def test_a_limit_that_is_not_enforced(said):
