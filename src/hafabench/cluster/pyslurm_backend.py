@@ -148,6 +148,6 @@ def _gpus(job: Any) -> int | None:
     return untyped[0] if untyped else sum(gpu.count for gpu in allocated.values())
 
 
-def _time(seconds: int | None) -> str | None:
+def _time(seconds: float | None) -> str | None:
     seconds = known(seconds)
     return datetime.fromtimestamp(seconds).isoformat(timespec="seconds") if seconds else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], check: Callable[[], Non
     with atomic_path(path) as temporary:
         with temporary.open("wb") as handle:
             writer = _Writer(handle)
-            torch.save(stored, writer)
+            torch.save(stored, cast(IO[bytes], writer))
             writer.finish()
         check()
 
