@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from hafabench.models.checkpoints.storage import load_checkpoint
 from hafabench.results.history import read_history
 from hafabench.results.record import Collapse, read_record
 from hafabench.runs.run import Run
+from tests.support.full_disk import OPERATIONS, fill_disk
 from tools.tiny_runs.classification import MODELS, RANDOM, start, tiny_run
 
 
@@ -194,6 +197,40 @@ def test_unreadable_state_is_refused_with_advice(tmp_path, images):
         UserError, match=r"not a readable checkpoint.*\n.*delete this file to start the training over"
     ):
         classification.train(run)
+
+
+@pytest.mark.parametrize(
+    ("file", "operation"),
+    [*(("state.pth", operation) for operation in OPERATIONS), ("history.jsonl", "write"), ("history.jsonl", "close")],
+)
+def test_a_training_on_a_full_disk_keeps_its_last_state_and_resumes(tmp_path, images, monkeypatch, file, operation):
+    """The disk is full from the second state on, or from the line of the history before it."""
+    run = tiny_run(tmp_path / "run", images=images)
+
+    def is_full(path: Path) -> bool:
+        return file in path.name and (run.work / "state.pth").exists()
+
+    if operation == "fsync":
+        sync = os.fsync
+
+        def fsync(handle: int) -> None:
+            if is_full(Path(f"/proc/self/fd/{handle}").readlink()):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+    else:
+        fill_disk(monkeypatch, operation, errno.ENOSPC, is_full)
+    with pytest.raises(UserError, match=rf"{file}: not written: no space left on the device") as caught:
+        classification.train(run)
+    assert len(caught.value.problems) == 1
+    monkeypatch.undo()
+    assert load_checkpoint(run.work / "state.pth")["step"] == 2
+    assert not list(run.folder.rglob("*.tmp"))
+    classification.train(run)
+    through = tiny_run(tmp_path / "through", images=images)
+    classification.train(through)
+    assert_same_training(run, through)
 
 
 def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(tmp_path, images, monkeypatch):

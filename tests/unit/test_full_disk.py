@@ -28,6 +28,7 @@ from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoin
 from hafabench.pictures.tiles import save_tile
 from hafabench.reporting.frame import write_frame
 from hafabench.results.predictions import Hits, write_predictions
+from hafabench.runs.ends import end_of_log
 from tests.support.full_disk import OPERATIONS, fill_disk
 
 IMAGES = [f"{number}.jpg" for number in range(1000)]
@@ -179,6 +180,13 @@ def test_data_that_do_not_fit_leave_no_folder(tmp_path, monkeypatch, operation, 
     with pytest.raises(UserError, match=r"data: not written: no space left on the device"):
         make_digits(DatasetConfig.model_validate({"name": "digits", **content}))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_the_end_of_a_job_on_a_full_disk_is_known_from_its_log(tmp_path, number):
+    why = files.why_not_written(OSError(number, os.strerror(number)), tmp_path / "state.pth")
+    end = end_of_log([f"error: {tmp_path}/state.pth: {why}"])
+    assert end is not None and end.kind == "space"
 
 
 def test_errors_without_a_file_are_one_sentence():

@@ -91,7 +91,8 @@ _EXPLAINS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
         ("node", r"\bDUE TO NODE FAILURE\b|\bNODE FAILURE\b"),
         (
             "space",
-            r"No space left on device|Disk quota exceeded|\[Errno (28|122)\]|inline_container\.cc.*unexpected pos"
+            r"[Nn]o space left on (the )?device|[Dd]isk quota exceeded|\[Errno (28|122)\]"
+            r"|inline_container\.cc.*unexpected pos"
             r"|PytorchStreamWriter failed writing",
         ),
         ("folder", r"couldn't chdir to|[Uu]nable to (change|chdir)|Could not open std(out|err|in) file"),
