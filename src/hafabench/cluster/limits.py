@@ -180,8 +180,8 @@ def read_limits(settings: Mapping[str, str], associations: Sequence[Association]
     """
     cluster = [f"cluster={settings['ClusterName']}"] if "ClusterName" in settings else []
     # The empty user selects the associations of accounts.
-    rows = _rows(runner, "associations", ("account", "parentname", "grpsubmitjobs"), *cluster, "user=")
-    accounts = {row["account"]: (row["parentname"], _number(row["grpsubmitjobs"])) for row in rows}
+    rows = _rows(runner, "associations", ("account", "user", "parentname", "grpsubmitjobs"), *cluster, "user=")
+    accounts = {row["account"]: (row["parentname"], _number(row["grpsubmitjobs"])) for row in rows if not row["user"]}
     qualities = {row["name"]: row for row in _rows(runner, "qos", _QUALITY)}
     for name, quality in qualities.items():
         others = (other for other in qualities.values() if name in other["preempt"].split(","))

@@ -83,7 +83,7 @@ class Slurm:
         config: str | dict[str, str] = "",
         *,
         associations: Sequence[str] = ("hafa|normal||||",),
-        accounts: Sequence[str] = ("root||", "hafa|root|"),
+        accounts: Sequence[str] = ("root|||", "hafa||root|"),
         qualities: Sequence[str] = ("normal||||||cluster", "few||||||cluster"),
         nodes: Sequence[str] = IDLE,
         reservations: Sequence[str] = ("No reservations in the system",),
@@ -245,11 +245,15 @@ LIMITED = "hafa|normal|||7|"
             ("9 jobs", "quality of service normal"),
         ),
         (Slurm(qualities=["normal|||6|||cluster"]), "cpu", ("6 jobs of all users", "MaxSubmitJobsPerAccount")),
-        (Slurm(accounts=["root||", "dep|root|5", "hafa|dep|"]), "cpu", ("5 jobs of all users", "account dep")),
-        (Slurm(accounts=["hafa|hafa|5"]), "cpu", ("5 jobs", "account hafa")),
+        (
+            Slurm(accounts=["root|||", "dep||root|5", "hafa||dep|", "dep|me||"]),
+            "cpu",
+            ("5 jobs of all users", "account dep"),
+        ),
+        (Slurm(accounts=["hafa||hafa|5"]), "cpu", ("5 jobs", "account hafa")),
         # A group limit of the quality of service takes the place of those of accounts.
         (
-            Slurm(accounts=["root||", "hafa|root|5"], qualities=["normal||||8||cluster"]),
+            Slurm(accounts=["root|||", "hafa||root|5"], qualities=["normal||||8||cluster"]),
             "cpu",
             ("8 jobs", "GrpSubmitJobs of the quality of service normal"),
         ),
