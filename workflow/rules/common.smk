@@ -4,6 +4,7 @@ import subprocess
 
 from snakemake.settings.types import RerunTrigger
 
+from hafabench.runs.growth import growth_of
 from hafabench.runs.snakemake import (
     RESOURCE_NAMES,
     can_be_input,
@@ -61,16 +62,21 @@ def log_of(rule):
 
 
 @functools.cache
-def requested(rule, attempt, *wildcards):
-    """What an attempt of a job requests, as resources of the Slurm executor."""
-    return executor_resources(JOBS.find(rule, wildcards).resources(attempt), SITE)
+def requested(rule, growth, *wildcards):
+    """What the next attempt of a job requests, as resources of the Slurm executor."""
+    job = JOBS.find(rule, wildcards)
+    return executor_resources(job.resources(growth), SITE)
 
 
 def resources_of(rule):
-    """The resources of a rule: functions of a job's wildcards and attempt, and the options that choose its nodes."""
+    """The resources of a rule: functions of a job's wildcards, and the options that choose its nodes."""
 
     def resource(name):
-        return lambda wildcards, attempt: requested(rule, attempt, *wildcards).get(name)
+        def value(wildcards):
+            growth = growth_of(rule, wildcards)
+            return requested(rule, growth, *wildcards).get(name)
+
+        return value
 
     pool = site_resources(SITE, RULES[rule].uses_gpu)
     return pool | {name: resource(name) for name in RESOURCE_NAMES}

@@ -24,6 +24,7 @@ from hafabench.runs.fingerprints import (
     fingerprint,
     latency_fingerprint,
 )
+from hafabench.runs.growth import NONE, Growth
 from hafabench.runs.picture_runs import picture_files, picture_subjects
 from hafabench.runs.records import expected_records, imported_records
 from hafabench.runs.resources import ResourceRequests, Resources
@@ -78,7 +79,7 @@ class Job:
         command: The command line that repeats it by hand.
         fingerprint: The fingerprint of what it computes; None for a job that is repeated only when its inputs change.
         wildcards: The values of the rule's wildcards by name, in the order of the path.
-        request: The resources that an attempt requests, given its number.
+        request: The resources that it requests, given how many attempts ended for want of memory or time.
         priority, threads, is_local, uses_gpu: As in `Rule`.
         run: The run that it trains or evaluates.
     """
@@ -92,7 +93,7 @@ class Job:
     command: str
     fingerprint: str | None
     wildcards: Mapping[str, str] = field(default_factory=dict)
-    request: Callable[[int], Resources] | None = field(default=None, compare=False, repr=False)
+    request: Callable[[Growth], Resources] | None = field(default=None, compare=False, repr=False)
     priority: int = 0
     threads: int | None = 1
     is_local: bool = False
@@ -109,10 +110,10 @@ class Job:
         """The file that contains its own messages, or the first of several."""
         return self.logs[0]
 
-    def resources(self, attempt: int = 1) -> Resources:
-        """What an attempt requests; the first attempt has number 1."""
+    def resources(self, growth: Growth = NONE) -> Resources:
+        """What it requests; without ``growth``, what its first attempt requests."""
         assert self.request is not None
-        return self.request(attempt)
+        return self.request(growth)
 
 
 def job_id(rule: str, subject: str = "") -> str:
@@ -256,7 +257,7 @@ class JobList(Mapping[str, Job]):
         name: str,
         inputs: list[Path],
         expected: str | None,
-        request: Callable[[int], Resources],
+        request: Callable[[Growth], Resources],
         wildcards: Mapping[str, str] = MappingProxyType({}),
         run: Run | None = None,
         is_optional: bool = False,

@@ -1,8 +1,8 @@
 """What the jobs of the workflow request: GPUs, nodes, CPUs, memory and run time. This module imports no torch.
 
 A training that needs more time than the site allows requests the longest time allowed, stops before that time is
-over, and is resumed by its next attempt. Every attempt requests more time and memory than the one before, up to the
-limits of the site.
+over, and is resumed by its next attempt. After an attempt that ended for want of memory or time, a job requests more
+of it, up to the limits of the site (`hafabench.runs.growth`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hafabench.config.recipes import Task
 from hafabench.config.site import Site
 from hafabench.errors import Problem, UserError
 from hafabench.runs.estimates import Throughput
+from hafabench.runs.growth import NONE, Growth
 from hafabench.runs.run import Run
 
 # Minutes and MB of jobs that follow no recipe, measured on the embedded experiment and rounded up.
@@ -80,7 +81,7 @@ class ResourceRequests:
         self.throughput = Throughput(experiment)
         self._uses_gpus = experiment.config.uses_gpus
 
-    def train(self, run: Run, attempt: int = 1) -> Resources:
+    def train(self, run: Run, growth: Growth = NONE) -> Resources:
         """A training uses the paper's number of GPUs, or the number that the experiment or the site limits it to.
 
         In an experiment without GPUs it uses one CPU.
@@ -90,23 +91,23 @@ class ResourceRequests:
         """
         gpus, nodes = self.gpus_of(run)
         minutes = self.throughput.train(run, gpus, self.speed).hours * 60
-        return self._request(run, gpus, nodes, minutes, attempt)
+        return self._request(run, gpus, nodes, minutes, growth)
 
-    def evaluate(self, run: Run, attempt: int = 1) -> Resources:
+    def evaluate(self, run: Run, growth: Growth = NONE) -> Resources:
         """An evaluation uses one GPU if the experiment uses GPUs."""
         gpus = 1 if self._uses_gpus else 0
-        return self._request(run, gpus, 1, self.throughput.evaluate(run, gpus, self.speed).hours * 60, attempt)
+        return self._request(run, gpus, 1, self.throughput.evaluate(run, gpus, self.speed).hours * 60, growth)
 
-    def prepare_dataset(self, task: Task, attempt: int = 1) -> Resources:
+    def prepare_dataset(self, task: Task, growth: Growth = NONE) -> Resources:
         """Making a data set, or verifying all of its files, uses no GPU."""
         generated = self.experiment.config.datasets[task].generator is not None
-        return self._without_gpu(*(_PREPARE_EMBEDDED if generated else _PREPARE_FULL), attempt)
+        return self._without_gpu(*(_PREPARE_EMBEDDED if generated else _PREPARE_FULL), growth)
 
-    def count_models(self, attempt: int = 1) -> Resources:
+    def count_models(self, growth: Growth = NONE) -> Resources:
         """Models are counted on the meta device, without a GPU."""
-        return self._without_gpu(*_COUNT_MODELS, attempt)
+        return self._without_gpu(*_COUNT_MODELS, growth)
 
-    def measure_latency(self, group: LatencyConfig, attempt: int = 1) -> Resources:
+    def measure_latency(self, group: LatencyConfig, growth: Growth = NONE) -> Resources:
         """A latency group uses one GPU if the experiment uses GPUs, and CPUs for its threads."""
         rounds = (group.warmup + group.repeats) * (len(group.models) + 1)
         images = group.batch_size + (group.throughput_batch or 0)
@@ -114,19 +115,19 @@ class ResourceRequests:
         gpus = 1 if self._uses_gpus else 0
         rates = self.throughput.rates
         mem = rates.process_memory_mb.value if self._uses_gpus else rates.embedded_memory_mb.value
-        return self._within(gpus, 1, group.threads or 2, mem, minutes, attempt)
+        return self._within(gpus, 1, group.threads or 2, mem, minutes, growth)
 
-    def collect_records(self, attempt: int = 1) -> Resources:
+    def collect_records(self, growth: Growth = NONE) -> Resources:
         """Records are read without a GPU."""
-        return self._without_gpu(*_COLLECT, attempt)
+        return self._without_gpu(*_COLLECT, growth)
 
-    def draw_pictures(self, attempt: int = 1) -> Resources:
+    def draw_pictures(self, growth: Growth = NONE) -> Resources:
         """A few images pass through three trained models, without a GPU."""
-        return self._without_gpu(*_PICTURES, attempt)
+        return self._without_gpu(*_PICTURES, growth)
 
-    def write_report(self, attempt: int = 1) -> Resources:
+    def write_report(self, growth: Growth = NONE) -> Resources:
         """The report is written without a GPU."""
-        return self._without_gpu(*_REPORT, attempt)
+        return self._without_gpu(*_REPORT, growth)
 
     def gpus_of(self, run: Run) -> tuple[int, int]:
         """GPUs and nodes of a training: the paper's number, or the largest within the limits that divides the batch.
@@ -146,29 +147,29 @@ class ResourceRequests:
                 return gpus, nodes
         raise UserError(Problem(run.id, "batch_size", f"{batch} images cannot be shared among the site's GPUs"))
 
-    def _request(self, run: Run, gpus: int, nodes: int, minutes: float, attempt: int) -> Resources:
+    def _request(self, run: Run, gpus: int, nodes: int, minutes: float, growth: Growth) -> Resources:
         rates, workers = self.throughput.rates, run.recipe.workers
         if not self._uses_gpus:
             memory = rates.embedded_memory_mb.value + workers * rates.worker_memory_mb.value
-            return self._within(0, 1, 1 + workers, memory, minutes, attempt)
+            return self._within(0, 1, 1 + workers, memory, minutes, growth)
         per_node = gpus // nodes
         memory = per_node * (rates.process_memory_mb.value + workers * rates.worker_memory_mb.value)
-        return self._within(gpus, nodes, per_node * (workers + 1), memory, minutes, attempt)
+        return self._within(gpus, nodes, per_node * (workers + 1), memory, minutes, growth)
 
-    def _without_gpu(self, minutes: float, mem_mb: float, attempt: int) -> Resources:
-        return self._within(0, 1, 1, mem_mb, minutes, attempt)
+    def _without_gpu(self, minutes: float, mem_mb: float, growth: Growth) -> Resources:
+        return self._within(0, 1, 1, mem_mb, minutes, growth)
 
-    def _within(self, gpus: int, nodes: int, cpus: int, mem_mb: float, minutes: float, attempt: int) -> Resources:
-        """The request within the limits of the site; later attempts request more time and memory."""
+    def _within(self, gpus: int, nodes: int, cpus: int, mem_mb: float, minutes: float, growth: Growth) -> Resources:
+        """The request within the limits of the site, with what earlier attempts were short of."""
         rates, pool = self.throughput.rates, self.site.pool(gpus)
         estimated = minutes + self.throughput.startup_minutes
         min_runtime = _MIN_RUNTIME[self._uses_gpus]
-        memory = (mem_mb + rates.workflow_memory_mb.value) * (1 + (attempt - 1) / 2)
+        memory = (mem_mb + rates.workflow_memory_mb.value) * (1 + growth.memory / 2)
         return Resources(
             gpus=gpus,
             nodes=nodes,
             cpus=min(cpus, pool.cpus),
             mem_mb=math.ceil(min(memory, pool.memory_gb * 1024)),
-            runtime=self.site.runtime(max(estimated * rates.margin.value, min_runtime) * attempt, gpus),
+            runtime=self.site.runtime(max(estimated * rates.margin.value, min_runtime) * (1 + growth.time), gpus),
             estimated_minutes=estimated,
         )

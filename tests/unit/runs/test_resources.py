@@ -15,6 +15,7 @@ from hafabench.config.experiment import load_experiment
 from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.errors import UserError
 from hafabench.runs.estimates import PASSES, Throughput, total_steps
+from hafabench.runs.growth import NONE, Growth
 from hafabench.runs.jobs import JobList
 from hafabench.runs.paths import complexity_record
 from hafabench.runs.resources import ResourceRequests
@@ -144,15 +145,20 @@ def test_requests_of_the_paper(paper):
     assert all(request.runtime >= 15 for request in without)
 
 
-def test_retries_ask_for_more_within_the_limits(paper):
+def test_a_job_requests_more_of_what_an_attempt_was_short_of(paper):
     book = ResourceRequests(paper, Site(gpu=GpuPool(cpus=64, memory_gb=400)))
     run = expand(paper)["segmentation/pvt_tiny/seed0"]
-    first, second, tenth = (book.train(run, attempt) for attempt in (1, 2, 10))
-    assert second.runtime == pytest.approx(2 * first.runtime, abs=1)
-    assert second.mem_mb == pytest.approx(1.5 * first.mem_mb, abs=1)
-    assert tenth.runtime == 24 * 60
-    assert tenth.mem_mb == 400 * 1024
-    assert (second.gpus, second.cpus) == (first.gpus, first.cpus)
+    first, roomier, longer = (book.train(run, growth) for growth in (NONE, Growth(memory=1), Growth(time=1)))
+    assert roomier == replace(first, mem_mb=roomier.mem_mb)
+    assert roomier.mem_mb == pytest.approx(1.5 * first.mem_mb, abs=1)
+    assert longer == replace(first, runtime=longer.runtime)
+    assert longer.runtime == pytest.approx(2 * first.runtime, abs=1)
+
+
+def test_requests_grow_within_the_limits_of_the_site(paper):
+    book = ResourceRequests(paper, Site(gpu=GpuPool(cpus=64, memory_gb=400)))
+    largest = book.train(expand(paper)["segmentation/pvt_tiny/seed0"], Growth(memory=9, time=9))
+    assert (largest.runtime, largest.mem_mb) == (24 * 60, 400 * 1024)
 
 
 def test_each_gpu_gets_an_even_number_of_images_with_mixup(paper):
@@ -209,7 +215,7 @@ def test_several_nodes_get_their_gpus_evenly_and_a_task_each(paper):
 def test_embedded_jobs_ask_for_no_gpu(digits):
     book = ResourceRequests(digits, Site(cpu=Pool(max_hours=1)))
     requests = [book.train(run) for run in expand(digits).values()] + [book.measure_latency(digits.config.latency[0])]
-    requests += [book.evaluate(run, attempt=9) for run in expand(digits).values()]
+    requests += [book.evaluate(run, Growth(9, 9)) for run in expand(digits).values()]
     assert {(request.gpus, request.cpus) for request in requests} == {(0, 1)}
     assert max(request.runtime for request in requests) == 60
 
