@@ -1,29 +1,148 @@
 """The executor of the workflow on Slurm: Snakemake's official Slurm executor, with as little changed as possible.
 
+It submits jobs as the official executor does, with three differences. Its own query decides whether a job has ended
+(`hafabench.cluster.polling`). Jobs that Slurm refuses for now wait and are submitted again, without using up an
+attempt (`hafabench.cluster.refusals`). A request grows only after an attempt that ended for want of memory or time.
+
 Every job on a node imports this module when Snakemake starts there, so it imports nothing large.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_slurm import Executor as SlurmExecutor
 from snakemake_executor_plugin_slurm import ExecutorSettings as SlurmExecutorSettings
 from snakemake_executor_plugin_slurm import common_settings
+from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
+from snakemake_executor_plugin_slurm.utils import get_job_wildcards
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+from hafabench.cluster.commands import CommandFailed, Runner, run
+from hafabench.cluster.polling import (
+    SACCT,
+    SQUEUE,
+    Answers,
+    Doubt,
+    Said,
+    judge,
+    parse_sacct,
+    parse_squeue,
+    seconds_to_next_poll,
+)
+from hafabench.cluster.refusals import Refusal, classify
+from hafabench.cluster.waiting_jobs import WaitingJobs
 
 __all__ = ["Executor", "ExecutorSettings", "common_settings"]
+
+# Seconds that squeue, sacct and scancel may take. A controller under load answers late.
+_TIMEOUT_S = 60.0
+# Ids of jobs in one command line of sacct.
+_IDS_AT_ONCE = 500
+# A silence of Slurm is reported after this time.
+_SILENCE_S = 30.0
+# Seconds between two looks at the jobs that wait for their submission.
+_TICK_S = 0.2
+_CANCEL_TRIES = 3
+_SBATCH_SAYS = re.compile(r"The error message was '(?P<words>.*?)'\.\n\s*sbatch call:", re.DOTALL)
+_NO_ACCOUNTING = re.compile(r"accounting storage is disabled|not found; this machine|SlurmDBD.*not (active|running)")
+_OWN_SETTINGS = (
+    "grace_seconds",
+    "max_seconds_between_status_checks",
+    "resubmission_seconds",
+    "max_resubmission_seconds",
+)
+_Stamps = tuple[tuple[int, int, int] | None, ...]
+
+
+def _setting(default: float, text: str) -> Any:
+    return field(default=default, metadata={"help": text, "env_var": False, "required": False, "type": float})
 
 
 @dataclass
 class ExecutorSettings(SlurmExecutorSettings):
-    """The settings of the official Slurm executor, with further ones."""
+    """The settings of the official Slurm executor, with further ones.
+
+    The official setting ``status_command`` has no effect: both squeue and sacct are asked.
+    """
+
+    status_command: str | None = field(
+        default=None, metadata={"help": "Has no effect here.", "env_var": False, "required": False, "type": str}
+    )
+    grace_seconds: float = _setting(
+        120, "Seconds after which a job has ended that Slurm has forgotten, or preempted without queueing it again."
+    )
+    max_seconds_between_status_checks: float = _setting(60, "Longest time between two queries of all jobs.")
+    resubmission_seconds: float = _setting(
+        10, "Pause before a job that Slurm refused for now is submitted again. Each further pause is twice as long."
+    )
+    max_resubmission_seconds: float = _setting(300, "Longest pause before a refused job is submitted again.")
+
+
+@dataclass
+class _Submitted:
+    """A Slurm job that this driver has submitted and not yet seen ending.
+
+    Attributes:
+        info: The job.
+        before: The outputs at its submission.
+        doubt: What the last polls did not understand about it.
+    """
+
+    info: SubmittedJobInfo
+    before: _Stamps
+    doubt: Doubt | None = None
 
 
 class Executor(SlurmExecutor):
     """Submits jobs to Slurm and waits for their ends."""
+
+    # Runs squeue, sacct and scancel. Tests replace it by recorded answers.
+    runner: Runner = staticmethod(run)
+
+    def __init__(self, workflow: Any, logger: Any):
+        self._stopping = threading.Event()
+        self._guard = threading.Lock()
+        # By Slurm's id.
+        self._submitted: dict[str, _Submitted] = {}
+        self._known_ids: set[str] = set()
+        # By id() of the Snakemake job: its outputs before its submission.
+        self._outputs_before: dict[int, _Stamps] = {}
+        self._resubmitter: threading.Thread | None = None
+        self._min_job_age: float | None = None
+        self._has_accounting = True
+        self._quiet_polls = 0
+        self._silent_since: float | None = None
+        self._silence_is_told = False
+        self._has_submitted = False
+        settings = workflow.executor_settings
+        for name in _OWN_SETTINGS:
+            if not 0 < getattr(settings, name) < math.inf:
+                raise WorkflowError(f"{name}: expected a positive number, found {getattr(settings, name):g}")
+        self._waiting: WaitingJobs[Any] = WaitingJobs(
+            settings.resubmission_seconds, settings.max_resubmission_seconds
+        )
+        super().__init__(workflow, logger)
+
+    def __post_init__(self, test_mode: bool = False) -> None:
+        super().__post_init__(test_mode)
+        if self.array_jobs:
+            raise WorkflowError(
+                "array jobs are not supported, because all tasks of an array have the comment of the first one, by "
+                "which Slurm jobs are assigned to the jobs of the workflow"
+            )
+        self._min_job_age = get_min_job_age()
+
+    # -- submission --------------------------------------------------------------------------------------------------
 
     def get_account_arg(self, job: Any) -> Generator[str, None, None]:
         """Name the account of the site file, or none. Slurm itself refuses an account that it does not know."""
@@ -43,3 +162,391 @@ class Executor(SlurmExecutor):
             job: A job of Snakemake.
         """
         return ()
+
+    def get_job_exec_prefix(self, job: Any) -> str:
+        """Tell a job on a node how much its request has grown, because its rule computes other values from it."""
+        from hafabench.runs.growth import NONE, VARIABLE
+
+        growth = self._growth(job)
+        return "" if growth == NONE else f"export {VARIABLE}={growth.text}"
+
+    def run_job(self, job: Any) -> None:
+        """Submit a job, unless jobs like it wait because Slurm refuses them for now."""
+        if self._is_ending():
+            self._drop([job])
+            return
+        if self._waiting.hold_back(job, self._kind(job)):
+            return
+        try:
+            self._log_folder(job).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._refused(job, classify(f"{error.filename}: {error.strerror}"))
+            return
+        with self._guard:
+            self._outputs_before[id(job)] = _stamps(job)
+        self._has_submitted = True
+        super().run_job(job)
+
+    def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
+        assert job_info.external_jobid is not None
+        with self._guard:
+            before = self._outputs_before.pop(id(job_info.job), ())
+            self._submitted[job_info.external_jobid] = _Submitted(job_info, before)
+            self._known_ids.add(job_info.external_jobid)
+        super()._report_job_submission_threadsafe(job_info)
+        self._tell(self._waiting.leave(job_info.job, time.monotonic()))
+
+    def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
+        """The official executor calls this only if a submission has failed."""
+        told = _SBATCH_SAYS.search(msg)
+        self._refused(job_info.job, classify(told["words"] if told else msg))
+
+    def _refused(self, job: Any, refusal: Refusal) -> None:
+        """Let a refused job wait, or end it if Slurm will never accept it."""
+        if refusal.kind == "good":
+            self._tell(self._waiting.leave(job, time.monotonic(), accepted=False))
+            self._fail_for_good(job, refusal)
+            return
+        for other in self._waiting.refuse(job, self._kind(job), refusal, time.monotonic()):
+            self._fail_for_good(other, refusal)
+        with self._guard:
+            if self._resubmitter is None and not self._stopping.is_set():
+                self._resubmitter = threading.Thread(target=self._resubmit, name="resubmit", daemon=True)
+                self._resubmitter.start()
+
+    def _fail_for_good(self, job: Any, refusal: Refusal) -> None:
+        from hafabench.cluster.ends import refused
+
+        end = refused(refusal.words)
+        # A repetition would be refused again.
+        job.attempt = job.restart_times + 1
+        self._store(job, None, end)
+        message = f"Slurm refuses this job, and it is not submitted again: {end.sentence}. "
+        self.print_job_error(SubmittedJobInfo(job), message)
+        self._end_without_removing(job)
+
+    def _resubmit(self) -> None:
+        """Submit waiting jobs again when their time has come, until the driver ends."""
+        while not self._stopping.wait(_TICK_S):
+            try:
+                self._resubmit_once()
+            except Exception as error:
+                self.logger.warning(f"Jobs that wait for their submission could not be looked at: {error!r}")
+                self._stopping.wait(10)
+
+    def _resubmit_once(self) -> None:
+        if self._is_ending():
+            self._drop(self._waiting.clear())
+            return
+        now = time.monotonic()
+        for message in self._waiting.messages(now):
+            self._tell(message)
+        for job, refusal in self._waiting.due(now):
+            try:
+                self._job_submission_executor.submit(self._try_again, job, refusal)
+            except RuntimeError:
+                # The driver ends.
+                return
+
+    def _try_again(self, job: Any, refusal: Refusal) -> None:
+        if refusal.may_have_submitted:
+            try:
+                adopted = self._find_submitted(job)
+            except CommandFailed as error:
+                # While Slurm does not answer, nobody knows whether it has the job.
+                answer = classify(error.message)
+                self._refused(job, answer if answer.may_have_submitted else refusal)
+                return
+            if adopted is not None:
+                log = self._log_folder(job) / f"{adopted}.log"
+                self.logger.info(
+                    f"Job {job.jobid} has been submitted with SLURM jobid {adopted} (log: {log}), "
+                    "although sbatch failed."
+                )
+                self._report_job_submission_threadsafe(
+                    SubmittedJobInfo(job, external_jobid=adopted, aux={"slurm_logfile": log})
+                )
+                return
+        self.run_job(job)
+
+    def _find_submitted(self, job: Any) -> str | None:
+        """Return Slurm's id of a job whose submission seemed to fail, if Slurm has accepted it nevertheless."""
+        queue = parse_squeue(self.runner([*SQUEUE, f"--name={self.run_uuid}"], _TIMEOUT_S))
+        wanted = self._comment(job)
+        with self._guard:
+            found = [name for name, said in queue.items() if said.comment == wanted and name not in self._known_ids]
+        return max(found, key=_number, default=None)
+
+    # -- the ends of jobs --------------------------------------------------------------------------------------------
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
+        """Report the jobs that have ended, and yield the others. An error here would leave all jobs unwatched."""
+        try:
+            verdicts = self._poll(active_jobs)
+        except Exception as error:
+            self.logger.warning(f"The states of Slurm jobs could not be read: {error!r}")
+            verdicts = {}
+        any_ended = False
+        for info in active_jobs:
+            verdict, said = verdicts.get(str(info.external_jobid), ("lives", None))
+            if verdict not in ("succeeded", "failed", "lost"):
+                yield info
+                continue
+            any_ended = True
+            with self._guard:
+                self._submitted.pop(str(info.external_jobid), None)
+            try:
+                self._report_end(info, succeeded=verdict == "succeeded", said=said)
+            except Exception as error:
+                self.logger.warning(f"The end of Slurm job {info.external_jobid} could not be reported: {error!r}")
+                self.workflow.scheduler.error_callback(info.job)
+        if any_ended:
+            self._waiting.make_room(time.monotonic())
+        self._quiet_polls = 0 if any_ended or not active_jobs else self._quiet_polls + 1
+        self.next_seconds_between_status_checks = seconds_to_next_poll(
+            self.workflow.executor_settings.init_seconds_before_status_checks,
+            self._quiet_polls,
+            self._min_job_age,
+            self.workflow.executor_settings.max_seconds_between_status_checks,
+        )
+
+    def _poll(self, active_jobs: Sequence[SubmittedJobInfo]) -> dict[str, tuple[str, Said | None]]:
+        """Ask Slurm about all jobs, and return a verdict by id; an empty dictionary if Slurm does not answer."""
+        if not active_jobs:
+            return {}
+        try:
+            queue = parse_squeue(self.runner([*SQUEUE, f"--name={self.run_uuid}"], _TIMEOUT_S))
+        except CommandFailed as error:
+            self._note_silence(error.message, len(active_jobs))
+            return {}
+        self._note_answer()
+        ids = [str(info.external_jobid) for info in active_jobs]
+        answers = Answers(queue, self._ask_accounting([name for name in ids if name not in queue]))
+        found: dict[str, tuple[str, Said | None]] = {}
+        for info, name in zip(active_jobs, ids, strict=True):
+            with self._guard:
+                submitted = self._submitted.setdefault(name, _Submitted(info, _stamps(info.job)))
+            verdict, said, submitted.doubt = judge(
+                name,
+                answers,
+                submitted.doubt,
+                now=time.monotonic(),
+                grace=self.workflow.executor_settings.grace_seconds,
+            )
+            if verdict in ("lost", "unclear") and _are_made(_stamps(info.job), submitted.before):
+                # Outputs are written as a whole, and a job removes those of an earlier attempt before it begins.
+                verdict = "succeeded"
+            found[name] = (verdict, said)
+        return found
+
+    def _ask_accounting(self, jobs: Sequence[str]) -> dict[str, Said] | None:
+        """What accounting says about jobs; None if it does not answer, and nothing if the cluster has none."""
+        found: dict[str, Said] = {}
+        if not self._has_accounting:
+            return found
+        for start in range(0, len(jobs), _IDS_AT_ONCE):
+            words = [*SACCT, f"--jobs={','.join(jobs[start : start + _IDS_AT_ONCE])}"]
+            try:
+                found |= parse_sacct(self.runner(words, _TIMEOUT_S), self.run_uuid)
+            except CommandFailed as error:
+                if _NO_ACCOUNTING.search(str(error)):
+                    self._has_accounting = False
+                    return {}
+                return None
+        return found
+
+    def _note_silence(self, words: str, count: int) -> None:
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= _SILENCE_S and not self._silence_is_told:
+            self._silence_is_told = True
+            self.logger.warning(
+                f"Slurm does not answer: {words}. "
+                f"The states of {count} Slurm jobs are unknown. They are still watched."
+            )
+
+    def _note_answer(self) -> None:
+        if self._silence_is_told and self._silent_since is not None:
+            seconds = time.monotonic() - self._silent_since
+            self.logger.info(f"Slurm answers again, after {seconds:.0f} s.")
+        self._silent_since, self._silence_is_told = None, False
+
+    def _report_end(self, info: SubmittedJobInfo, *, succeeded: bool, said: Said | None) -> None:
+        if succeeded:
+            self.report_job_success(info)
+            return
+        from hafabench.cluster.ends import how_it_ended
+        from hafabench.runs.growth import count
+
+        name = str(info.external_jobid)
+        if said is not None and said.exit_code is None:
+            accounted = (self._ask_accounting([name]) or {}).get(name)
+            if accounted is not None and accounted.state.split()[:1] == said.state.split()[:1]:
+                said = accounted
+        log = (info.aux or {}).get("slurm_logfile")
+        own_log = next((Path(path) for path in info.job.log), None) if info.job.log else None
+        end = how_it_ended(
+            state=said.state if said else "",
+            exit_code=(said.exit_code or "") if said else "",
+            node=said.node if said else "",
+            slurm_log=Path(log) if log else None,
+            job_log=own_log,
+            slurm_id=name,
+        )
+        if end.kind == "memory":
+            count("memory", *self._key(info.job))
+        elif end.kind in ("time", "stopped"):
+            count("time", *self._key(info.job))
+        self._store(info.job, name, end)
+        self._report_error(info, f"Slurm job {name}: {end.sentence}. ", [str(log)] if log else [])
+
+    def _report_error(self, info: SubmittedJobInfo, message: str, logs: Sequence[str] = ()) -> None:
+        super().report_job_error(info, msg=message, **({"aux_logs": list(logs)} if logs else {}))
+
+    def _store(self, job: Any, slurm_id: str | None, end: Any) -> None:
+        """Store how an attempt ended, for `hafabench status`."""
+        from hafabench.cluster.ends import StoredEnd, store_end
+        from hafabench.runs.snakemake import SLURM_LOGS
+
+        folder = self.workflow.executor_settings.logdir
+        if folder is None or Path(folder).parent != SLURM_LOGS:
+            # The workflow of a test, without an experiment.
+            return
+        try:
+            store_end(
+                StoredEnd(
+                    comment=self._comment(job),
+                    slurm_id=slurm_id,
+                    end=end,
+                    attempt=job.attempt,
+                    attempts=job.restart_times + 1,
+                    time=time.time(),
+                    fingerprint=_fingerprint(job),
+                ),
+                Path(folder).name,
+            )
+        except OSError as error:
+            self.logger.warning(f"The end of a job could not be stored: {error}")
+
+    # -- the end of the driver ---------------------------------------------------------------------------------------
+
+    async def sleep(self) -> None:
+        """Wait until the next poll, or until the driver ends."""
+        self._stopping.wait(self.next_seconds_between_status_checks)
+
+    def cancel(self) -> None:
+        """Cancel all Slurm jobs of this driver, also those that are being submitted."""
+        self._stop_submitting()
+        super().cancel()
+
+    def cancel_jobs(self, active_jobs: Iterable[SubmittedJobInfo]) -> None:
+        """Cancel the Slurm jobs of this driver by their name, which no other driver shares.
+
+        The list of active jobs is empty while their states are read, and sbatch may have failed after a submission.
+        """
+        if not self._has_submitted:
+            return
+        command = ["scancel", f"--name={self.run_uuid}"]
+        words = ""
+        for tries in range(_CANCEL_TRIES):
+            if tries:
+                time.sleep(2)
+            try:
+                self.runner(command, _TIMEOUT_S)
+                return
+            except CommandFailed as error:
+                words = error.message
+        self.logger.error(
+            f"The Slurm jobs of this driver could not be cancelled: {words}. They continue. "
+            f"When Slurm answers again, run: {shlex.join(command)}"
+        )
+
+    def shutdown(self) -> None:
+        """End the threads. Jobs that are not submitted yet are left out."""
+        self._stop_submitting()
+        super().shutdown()
+
+    def _stop_submitting(self) -> None:
+        self._stopping.set()
+        self._waiting.clear()
+        self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
+
+    def _is_ending(self) -> bool:
+        """Whether the driver submits no more jobs: it ends, or waits for its running jobs after SIGTERM."""
+        return self._stopping.is_set() or bool(getattr(self.workflow.scheduler, "_user_kill", None))
+
+    def _drop(self, jobs: Sequence[Any]) -> None:
+        """Let the driver end without jobs that it has not submitted."""
+        if jobs and not self._stopping.is_set():
+            self._tell(f"Jobs that were not submitted, because the driver was asked to end: {len(jobs)}.")
+            for job in jobs:
+                job.attempt = job.restart_times + 1
+                self._end_without_removing(job)
+
+    def _end_without_removing(self, job: Any) -> None:
+        """End a job that never began. The usual way would remove its outputs, which are those of an earlier run."""
+        scheduler = self.workflow.scheduler
+        with scheduler._lock:
+            scheduler._handle_error(job, postprocess_job=False)
+            scheduler._open_jobs.release()
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    def _tell(self, message: str | None) -> None:
+        if message:
+            self.logger.warning(message)
+
+    def _log_folder(self, job: Any) -> Path:
+        """The folder in which the official executor stores the output of a job's Slurm jobs."""
+        kind = "group" if job.is_group() else "rule"
+        return Path(self.slurm_logdir) / f"{kind}_{job.name}" / get_job_wildcards(job)
+
+    def _comment(self, job: Any) -> str:
+        """The comment that the official executor gives to a job's Slurm jobs."""
+        from hafabench.runs.snakemake import comment
+
+        wildcards = get_job_wildcards(job)
+        return comment(job.name, [wildcards] if wildcards else [])
+
+    def _key(self, job: Any) -> tuple[str, tuple[str, ...]]:
+        return job.name, () if job.is_group() else tuple(job.wildcards)
+
+    def _growth(self, job: Any) -> Any:
+        from hafabench.runs.growth import growth_of
+
+        return growth_of(*self._key(job))
+
+    def _kind(self, job: Any) -> str:
+        """Jobs of one kind make similar requests: those of a rule in a partition."""
+        return f"{job.name} {job.resources.get('slurm_partition')}"
+
+
+def _stamps(job: Any) -> _Stamps:
+    """The state of every output of a job; None for one that does not exist."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in () if job.is_group() else job.output:
+        try:
+            status = Path(path).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(found)
+
+
+def _are_made(now: _Stamps, before: _Stamps) -> bool:
+    """Whether all outputs exist and none is the one from before the submission."""
+    return bool(now) and all(stamp is not None and stamp not in before for stamp in now)
+
+
+def _fingerprint(job: Any) -> str | None:
+    try:
+        found = job.params.get("fingerprint")
+    except Exception:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _number(job: str) -> int:
+    return int(re.match(r"\d*", job)[0] or 0)  # type: ignore[index]
