@@ -199,7 +199,14 @@ class Executor(SlurmExecutor):
     def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
         """The official executor calls this only if a submission has failed."""
         told = _SBATCH_SAYS.search(msg)
-        self._refused(job_info.job, classify(told["words"] if told else msg))
+        refusal = classify(told["words"] if told else msg)
+        try:
+            self._refused(job_info.job, refusal)
+        except Exception as error:
+            # The official executor would report an error of this method to this method.
+            self.logger.error(f"A refused job is not submitted again: {error!r}")
+            self._waiting.leave(job_info.job, time.monotonic(), accepted=False)
+            self._report_error(job_info, f"Slurm refuses this job: {refusal.words}. ")
 
     def _refused(self, job: Any, refusal: Refusal) -> None:
         """Let a refused job wait, or end it if Slurm will never accept it."""
@@ -254,8 +261,7 @@ class Executor(SlurmExecutor):
                 adopted = self._find_submitted(job)
             except CommandFailed as error:
                 # While Slurm does not answer, nobody knows whether it has the job.
-                answer = classify(error.message)
-                self._refused(job, answer if answer.may_have_submitted else refusal)
+                self._refused(job, refusal if refusal.kind == "now" else _no_answer(error.message))
                 return
             if adopted is not None:
                 log = self._log_folder(job) / f"{adopted}.log"
@@ -520,6 +526,11 @@ class Executor(SlurmExecutor):
     def _kind(self, job: Any) -> str:
         """Jobs of one kind make similar requests: those of a rule in a partition."""
         return f"{job.name} {job.resources.get('slurm_partition')}"
+
+
+def _no_answer(words: str) -> Refusal:
+    """The refusal by a Slurm that does not answer."""
+    return Refusal(words, "now", may_have_submitted=True)
 
 
 def _stamps(job: Any) -> _Stamps:

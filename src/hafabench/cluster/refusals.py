@@ -118,7 +118,7 @@ _FOR_GOOD = (
 )
 # Limits of how many jobs may be in Slurm at a time. All other limits that refuse a job refuse it by itself.
 _SUBMIT_LIMIT = re.compile(r"\b(assoc|qos)\w*submit\w*")
-_OTHER_LIMIT = re.compile(r"\b(assoc(grp|max)|qos(grp|max|min|notallowed|resourcelimit|timelimit))\w+")
+_OTHER_LIMIT = re.compile(r"\b(assoc(grp|max)|qos(grp|max|min|notallowed|resourcelimit|timelimit))\w*")
 _LONGEST = 400
 _PREFIX = re.compile(r"^\w+: (error: |fatal: )?")
 
@@ -138,6 +138,11 @@ class Refusal:
     kind: Kind
     may_have_submitted: bool = False
     is_limit: bool = False
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether Slurm does not answer, so that it would refuse every other job as well."""
+        return self.kind == "now" and self.may_have_submitted
 
 
 def classify(text: str) -> Refusal:

@@ -83,7 +83,7 @@ class WaitingJobs(Generic[J]):
                 return False
             for group in self._groups.values():
                 kinds = {other for _, other in (*group.jobs, *([group.tried] if group.tried else []))}
-                if kind in kinds or (group.refusal.may_have_submitted and group.refusal.kind == "now"):
+                if kind in kinds or group.refusal.is_silence:
                     group.jobs.append((job, kind))
                     return True
             return False
@@ -98,7 +98,7 @@ class WaitingJobs(Generic[J]):
             now: The present time.
         """
         with self._lock:
-            key = re.sub(r"\d+", "#", refusal.words)
+            key = "no answer" if refusal.is_silence else re.sub(r"\d+", "#", refusal.words)
             before, group = self._group_of(job), self._groups.get(key)
             if before is not None:
                 before.tried = None
@@ -180,7 +180,7 @@ class WaitingJobs(Generic[J]):
     def _describe(self, group: _Group[J], now: float) -> str:
         count = len(group.jobs) + (group.tried is not None)
         jobs = "1 job waits" if count == 1 else f"{count} jobs wait"
-        seconds = max(0, round(group.next_try - now))
+        seconds = max(1, round(group.next_try - now))
         after = "This uses no attempt."
         if group.refusal.kind == "unknown":
             after = f"If Slurm refuses it {_TRIES_IF_UNKNOWN} times, it has failed."

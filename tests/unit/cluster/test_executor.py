@@ -1,0 +1,325 @@
+"""The executor of the workflow: which jobs it watches, submits again, and reports. Slurm's answers are recorded."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from snakemake_interface_common.exceptions import WorkflowError
+
+from hafabench.runs import growth
+from hafabench.runs.growth import NONE, Growth, growth_of
+from tests.support.slurm_executor import RETRIES, FakeDriver, FakeJob, with_path
+from tools.waiting import wait_until
+
+LIMIT = "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+AWAY = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+ACCOUNT = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified"
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Return a function that makes a driver, which is shut down at the end of the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", with_path(tmp_path))
+    monkeypatch.setattr(growth, "_counted", {})
+    monkeypatch.delenv(growth.VARIABLE, raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    made = []
+
+    def make(**settings) -> FakeDriver:
+        made.append(FakeDriver(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        driver.executor.shutdown()
+
+
+@pytest.fixture
+def driver(make) -> FakeDriver:
+    return make()
+
+
+@pytest.fixture
+def job(tmp_path) -> FakeJob:
+    return FakeJob("train_run", tmp_path / "checkpoint.pth", ["classification", "pvt_tiny", "0"])
+
+
+def submit(driver, job, name="8"):
+    driver.submit(job)
+    driver.wait_submitted(name)
+
+
+def soon(condition):
+    wait_until(condition, "the executor acts", timeout=10, every=0.01)
+
+
+# -- the ends of jobs
+
+
+def test_a_finished_job_is_reported_and_a_running_one_is_kept(driver, job):
+    submit(driver, job)
+    driver.slurm.answers["squeue"] = "8|RUNNING|node1|c"
+    assert driver.poll() == ["8"]
+    driver.slurm.answers["squeue"] = "8|COMPLETED|node1|c"
+    assert driver.poll() == []
+    assert driver.scheduler.finished == [job]
+
+
+def test_no_answer_keeps_every_job_and_is_told_once(driver, job, monkeypatch):
+    monkeypatch.setattr("hafabench.cluster.executor._SILENCE_S", 0.0)
+    submit(driver, job)
+    driver.slurm.away()
+    for _ in range(4):
+        assert driver.poll() == ["8"]
+    driver.slurm.answers.update(squeue="", sacct=f"8|CANCELLED by 0|0:15|node1|{driver.executor.run_uuid}")
+    assert driver.poll() == []
+    assert driver.scheduler.failed == [job]
+    told = driver.logger.text()
+    assert told.count("Slurm does not answer: Unable to contact slurm controller") == 1
+    assert told.count("Slurm answers again") == 1
+
+
+def test_an_error_while_polling_keeps_every_job(driver, job, monkeypatch):
+    submit(driver, job)
+    monkeypatch.setattr("hafabench.cluster.executor.parse_squeue", lambda text: 1 / 0)
+    assert driver.poll() == ["8"]
+    assert "ZeroDivisionError" in driver.logger.text()
+
+
+def test_an_error_while_reporting_ends_the_job(driver, job, monkeypatch):
+    submit(driver, job)
+    monkeypatch.setattr(job, "log_error", lambda *_, **__: 1 / 0)
+    driver.slurm.answers["squeue"] = "8|FAILED|node1|c"
+    assert driver.poll() == []
+    assert driver.scheduler.failed == [job]
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_lost_job_has_succeeded_if_its_outputs_are_new(driver, job, tmp_path, made):
+    old = tmp_path / "checkpoint.pth"
+    old.write_text("of an earlier run")
+    submit(driver, job)
+    assert driver.poll() == ["8"], "it may appear later"
+    if made:
+        new = tmp_path / "new"
+        new.write_text("of this run")
+        new.replace(old)
+    time.sleep(driver.settings.grace_seconds)
+    assert driver.poll() == []
+    assert (driver.scheduler.finished, driver.scheduler.failed) == (([job], []) if made else ([], [job]))
+    if not made:
+        assert "Slurm job 8: Slurm no longer knows it" in job.errors[0]
+
+
+def test_a_forgotten_job_waits_for_an_answer_of_accounting_unless_its_outputs_are_new(driver, job, tmp_path):
+    submit(driver, job)
+    driver.slurm.away("sacct", words="Problem talking to the database: Connection refused")
+    assert driver.poll() == ["8"]
+    time.sleep(driver.settings.grace_seconds)
+    assert driver.poll() == ["8"]
+    (tmp_path / "checkpoint.pth").touch()
+    assert driver.poll() == []
+    assert driver.scheduler.finished == [job]
+
+
+def test_a_cluster_without_accounting_is_asked_once(driver, job):
+    submit(driver, job)
+    driver.slurm.away("sacct", words="Slurm accounting storage is disabled")
+    assert driver.poll() == ["8"]
+    time.sleep(driver.settings.grace_seconds)
+    assert driver.poll() == []
+    assert driver.scheduler.failed == [job]
+    assert len(driver.slurm.called("sacct")) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "counted"),
+    [
+        ("OUT_OF_MEMORY", Growth(memory=1)),
+        ("TIMEOUT", Growth(time=1)),
+        *((state, NONE) for state in ("FAILED", "CANCELLED", "DEADLINE", "BOOT_FAIL")),
+    ],
+)
+def test_a_request_grows_only_for_want_of_memory_or_time(driver, job, state, counted):
+    submit(driver, job)
+    driver.slurm.answers["squeue"] = f"8|{state}|node1|c"
+    assert driver.poll() == []
+    assert driver.scheduler.failed == [job]
+    assert growth_of(job.name, job.wildcards) == counted
+    told = driver.executor.get_job_exec_prefix(job)
+    assert told == ("" if counted == NONE else f"export HAFABENCH_GROWTH={counted.text}")
+
+
+def test_the_time_between_polls_is_shorter_than_slurm_remembers(driver, job):
+    submit(driver, job)
+    driver.slurm.answers["squeue"] = "8|RUNNING|node1|c"
+    driver.executor._min_job_age = 30
+    intervals = [driver.poll() and driver.executor.next_seconds_between_status_checks for _ in range(4)]
+    assert intervals == [15, 15, 15, 15]
+    driver.executor._min_job_age = 300
+    driver.slurm.answers["squeue"] = "8|COMPLETED|node1|c"
+    assert driver.poll() == []
+    assert driver.executor.next_seconds_between_status_checks == 20
+
+
+# -- submission
+
+
+def test_the_account_of_the_site_file_is_used_and_no_other_is_looked_for(driver, job):
+    submit(driver, job)
+    assert " -A " not in driver.submissions[0]
+    assert " -p " not in driver.submissions[0]
+    job.resources.update(slurm_account="vision", slurm_partition="a100")
+    driver.submit(job)
+    driver.wait_submitted("8", "9")
+    assert " -A vision " in driver.submissions[1]
+    assert " -p a100 " in driver.submissions[1]
+    assert driver.slurm.calls == []
+
+
+def test_options_of_one_submission_reach_sbatch(driver, job, monkeypatch):
+    monkeypatch.setattr(driver.executor, "extra_options", lambda job: ["--dependency=afterany:7"])
+    submit(driver, job)
+    assert " --dependency=afterany:7 " in driver.submissions[0]
+
+
+def test_a_job_that_is_refused_for_now_is_submitted_again_with_the_same_request(driver, job):
+    driver.refuse(LIMIT)
+    driver.submit(job)
+    soon(lambda: len(driver.submissions) == 3)
+    driver.accept(8)
+    driver.wait_submitted("8")
+    assert len(set(driver.submissions)) == 1
+    assert job.attempt == 1
+    assert driver.scheduler.failed == []
+    assert job.errors == []
+    assert driver.logger.text().count("QOSMaxSubmitJobPerUserLimit. 1 job waits") == 1
+
+
+def test_many_refused_jobs_are_tried_one_for_all(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("hafabench.cluster.executor._TICK_S", 0.02)
+    driver = make(resubmission_seconds=0.5, max_resubmission_seconds=0.5)
+    driver.refuse(LIMIT)
+    jobs = [FakeJob("train_run", tmp_path / str(number), [str(number)]) for number in range(9)]
+    driver.submit(*jobs)
+    soon(lambda: len(driver.executor._waiting) == 9)
+    assert len(driver.submissions) <= 3, "the others wait without a try"
+    driver.accept(8)
+    wait_until(lambda: len(driver.submitted()) == 9, driver.submitted, timeout=30)
+    assert "9 jobs wait" in driver.logger.text()
+
+
+def test_a_job_that_is_refused_for_good_is_not_tried_again(driver, job):
+    driver.refuse(ACCOUNT)
+    driver.submit(job)
+    soon(lambda: driver.scheduler.ended_without_removal)
+    assert driver.scheduler.ended_without_removal == [job]
+    assert job.attempt == RETRIES + 1, "Snakemake makes no further attempt"
+    assert "Invalid account or account/partition combination specified" in job.errors[0]
+    assert "sbatch --parsable" not in job.errors[0]
+    time.sleep(0.3)
+    assert len(driver.submissions) == 1
+
+
+def test_a_job_whose_submission_seemed_to_fail_is_not_submitted_twice(driver, job):
+    driver.refuse(AWAY)
+    driver.slurm.away("squeue")
+    driver.submit(job)
+    soon(lambda: len(driver.slurm.called("squeue")) >= 2)
+    assert len(driver.submissions) == 1, "it is not submitted while nobody knows whether Slurm has it"
+    wanted = "rule_train_run_wildcards_classification_pvt_tiny_0"
+    driver.slurm.answers["squeue"] = f"3|RUNNING|node1|another\n4|PENDING||{wanted}\n"
+    driver.wait_submitted("4")
+    assert len(driver.submissions) == 1
+    (info,) = driver.executor.active_jobs
+    assert info.aux["slurm_logfile"].name == "4.log"
+    assert "Job 1 has been submitted with SLURM jobid 4" in driver.logger.text()
+
+
+def test_the_slurm_job_of_an_earlier_attempt_is_not_adopted(driver, job):
+    submit(driver, job)
+    driver.slurm.answers["squeue"] = f"8|FAILED|node1|{driver.executor._comment(job)}"
+    assert driver.poll() == []
+    driver.refuse(AWAY)
+    driver.submit(job)
+    soon(lambda: len(driver.submissions) == 2)
+    driver.accept(9)
+    driver.wait_submitted("9")
+
+
+def test_a_full_disk_for_the_logs_is_a_refusal_for_now(driver, job, tmp_path, monkeypatch):
+    (tmp_path / "logs").write_text("no folder")
+    driver.executor.slurm_logdir = tmp_path / "logs"
+    driver.submit(job)
+    soon(lambda: len(driver.executor._waiting) == 1)
+    assert driver.submissions == []
+    (tmp_path / "logs").unlink()
+    driver.wait_submitted("8")
+
+
+def test_array_jobs_are_refused_in_one_sentence(make):
+    with pytest.raises(WorkflowError, match="array jobs are not supported, because all tasks of an array"):
+        make(array_jobs="train_run")
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_settings_are_positive(make, value):
+    with pytest.raises(WorkflowError, match="grace_seconds: expected a positive number"):
+        make(grace_seconds=value)
+
+
+# -- the end of the driver
+
+
+def test_an_interrupt_cancels_all_jobs_and_submits_no_others(driver, job, tmp_path):
+    submit(driver, job)
+    driver.refuse(LIMIT)
+    driver.submit(FakeJob("evaluate_run", tmp_path / "evaluate.json"))
+    soon(lambda: len(driver.executor._waiting) == 1)
+    driver.executor.active_jobs.clear()  # as during a poll
+    begin = time.monotonic()
+    driver.executor.cancel()
+    assert time.monotonic() - begin < 5
+    assert driver.slurm.called("scancel") == [["scancel", f"--name={driver.executor.run_uuid}"]]
+    count = len(driver.submissions)
+    time.sleep(0.3)
+    assert len(driver.submissions) == count
+
+
+def test_jobs_that_cannot_be_cancelled_are_named_with_the_command(driver, job, monkeypatch):
+    monkeypatch.setattr("hafabench.cluster.executor._CANCEL_TRIES", 1)
+    submit(driver, job)
+    driver.slurm.away("scancel")
+    driver.executor.cancel()
+    assert f"run: scancel --name={driver.executor.run_uuid}" in driver.logger.text()
+
+
+def test_a_driver_that_submitted_nothing_cancels_nothing(driver):
+    driver.executor.cancel()
+    assert driver.slurm.calls == []
+
+
+def test_sigterm_lets_running_jobs_finish_and_leaves_the_waiting_ones_out(driver, job, tmp_path):
+    submit(driver, job)
+    driver.refuse(LIMIT)
+    waiting = FakeJob("evaluate_run", tmp_path / "evaluate.json")
+    driver.submit(waiting)
+    soon(lambda: len(driver.executor._waiting) == 1)
+    driver.scheduler._user_kill = "graceful"
+    soon(lambda: driver.scheduler.ended_without_removal)
+    driver.submit(another := FakeJob("evaluate_run", tmp_path / "another.json"))
+    soon(lambda: len(driver.scheduler.ended_without_removal) == 2)
+    assert driver.scheduler.ended_without_removal == [waiting, another]
+    assert driver.submitted() == ["8"]
+    assert driver.slurm.called("scancel") == []
+
+
+def test_the_driver_does_not_wait_for_its_next_poll_to_end(driver):
+    driver.executor.next_seconds_between_status_checks = 600
+    ending = threading.Thread(target=driver.executor.shutdown)
+    ending.start()
+    ending.join(5)
+    assert not ending.is_alive()
