@@ -301,6 +301,12 @@ class SlurmCluster:
             self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=died")
         wait_until(lambda: self.nodes()[name] == "down", lambda: f"{name} is down ({self.nodes()})", timeout=90)
 
+    def lose_contact(self, name: str) -> None:
+        """Kill only the daemon of a node, and set the node down. The processes of its jobs continue."""
+        self.daemons.stop(name, number=signal.SIGKILL)
+        self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=silent")
+        wait_until(lambda: self.nodes()[name] == "down", lambda: f"{name} is down ({self.nodes()})", timeout=90)
+
     def node_up(self, name: str) -> None:
         """Bring a killed node back into service. Does nothing for a running node."""
         if self.daemons.pid(name) is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from hafabench.formatting.numbers import format_significant
 from hafabench.runs.run import Run
 
 if TYPE_CHECKING:
-    from hafabench.runs.lease import Lease, Verb
+    from hafabench.runs.lease import Verb
 
 
 @click.command()
@@ -127,14 +128,22 @@ def evaluate(
             click.echo(f"wrote {run.outputs}")
 
 
-def _leased(run: Run, verb: Verb) -> AbstractContextManager[Lease | None]:
+@contextmanager
+def _leased(run: Run, verb: Verb) -> Iterator[None]:
     """Hold the lease of a run. A job of the workflow waits for another holder; a command of a user is refused."""
     from hafabench.cluster.queue import has_ended, is_abandoned
     from hafabench.runs.attempts import is_job
-    from hafabench.runs.lease import hold, patience_of_job
+    from hafabench.runs.lease import LeaseLost, hold, patience_of_job
+    from hafabench.runs.snakemake import end_snakemake_of_slurm_job
 
     patience = patience_of_job() if is_job() else 0.0
-    return hold(run, verb, patience=patience, has_ended=has_ended, is_abandoned=is_abandoned)
+    try:
+        with hold(run, verb, patience=patience, has_ended=has_ended, is_abandoned=is_abandoned):
+            yield
+    except LeaseLost:
+        if is_job():
+            end_snakemake_of_slurm_job()
+        raise
 
 
 def _evaluate_foreign(

@@ -1,4 +1,4 @@
-"""Slurm jobs of earlier drivers that still live. A new Slurm job for the same job of the workflow waits for their end.
+"""Slurm jobs of earlier drivers that still live: a new Slurm job for the same job of the workflow waits for them.
 
 A driver that was killed leaves its Slurm jobs behind. Without this, a driver that is started after `--unlock` would
 submit the same jobs again. The lease of a run (`hafabench.runs.lease`) lets only one of two trainings write, but the
@@ -57,5 +57,5 @@ class EarlierJobs:
 
 
 def dependency(ids: list[str]) -> list[str]:
-    """The option of sbatch that lets a Slurm job wait until others have ended. Slurm ignores ids that it has forgotten."""
+    """The option of sbatch that lets a Slurm job wait until others have ended. Slurm ignores ids that it forgot."""
     return [f"--dependency=afterany:{':'.join(ids)}"] if ids else []

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snakemake_executor_plugin_slurm import Executor as SlurmExecutor
 from snakemake_executor_plugin_slurm import ExecutorSettings as SlurmExecutorSettings
@@ -41,6 +41,9 @@ from hafabench.cluster.polling import (
 )
 from hafabench.cluster.refusals import Refusal, classify
 from hafabench.cluster.waiting_jobs import WaitingJobs
+
+if TYPE_CHECKING:
+    from hafabench.cluster.earlier_jobs import EarlierJobs
 
 __all__ = ["Executor", "ExecutorSettings", "common_settings"]
 
@@ -119,6 +122,7 @@ class Executor(SlurmExecutor):
         self._outputs_before: dict[int, _Stamps] = {}
         self._resubmitter: threading.Thread | None = None
         self._min_job_age: float | None = None
+        self._earlier: EarlierJobs | None = None
         self._has_accounting = True
         self._quiet_polls = 0
         self._silent_since: float | None = None
@@ -161,7 +165,17 @@ class Executor(SlurmExecutor):
         Args:
             job: A job of Snakemake.
         """
-        return ()
+        from hafabench.cluster.earlier_jobs import EarlierJobs, dependency
+
+        with self._guard:
+            if self._earlier is None:
+                prefix = self.workflow.executor_settings.jobname_prefix or ""
+                self._earlier = EarlierJobs(Path(self.workflow.workdir_init), prefix, self.runner)
+        ids = self._earlier.ids(self._comment(job))
+        if ids:
+            others = ", ".join(ids)
+            self.logger.info(f"Job {job.jobid} begins after Slurm job {others}, which does the same, has ended.")
+        return dependency(ids)
 
     def get_job_exec_prefix(self, job: Any) -> str:
         """Tell a job on a node how much its request has grown, because its rule computes other values from it."""
@@ -391,13 +405,12 @@ class Executor(SlurmExecutor):
             if accounted is not None and accounted.state.split()[:1] == said.state.split()[:1]:
                 said = accounted
         log = (info.aux or {}).get("slurm_logfile")
-        own_log = next((Path(path) for path in info.job.log), None) if info.job.log else None
         end = how_it_ended(
             state=said.state if said else "",
             exit_code=(said.exit_code or "") if said else "",
             node=said.node if said else "",
             slurm_log=Path(log) if log else None,
-            job_log=own_log,
+            job_log=_own_log(info.job),
             slurm_id=name,
         )
         if end.kind == "memory":
@@ -549,6 +562,18 @@ def _stamps(job: Any) -> _Stamps:
 def _are_made(now: _Stamps, before: _Stamps) -> bool:
     """Whether all outputs exist and none is the one from before the submission."""
     return bool(now) and all(stamp is not None and stamp not in before for stamp in now)
+
+
+def _own_log(job: Any) -> Path | None:
+    """The log of a job, which trainings and evaluations do not declare, because Snakemake would delete it."""
+    if job.is_group():
+        return None
+    declared = next(iter(job.log or ()), None)
+    try:
+        path = declared or job.params.get("log")
+    except Exception:
+        return None
+    return Path(path) if path else None
 
 
 def _fingerprint(job: Any) -> str | None:

@@ -17,9 +17,11 @@ from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.text import one_line
+from hafabench.runs.attempts import last_lines
+from hafabench.runs.job_log import BEGINS
 from hafabench.runs.jobs import Job, JobList
-from hafabench.runs.lease import holder_of
-from hafabench.runs.snakemake import driver_processes, is_locked, jobs_by_comment
+from hafabench.runs.lease import WAITS, holder_of
+from hafabench.runs.snakemake import driver_processes, is_locked, jobs_by_comment, slurm_log_folder
 from hafabench.runs.state import FRESH_S, JobState, RunState, job_states
 from hafabench.runs.verified_data import data_of, different_data
 
@@ -89,7 +91,7 @@ def experiment_status(
     jobs = JobList(experiment)
     states = job_states(jobs, fresh_s)
     found = [
-        _status(states[job.id], queued.get(comment))
+        _status(experiment.name, states[job.id], queued.get(comment))
         for comment, job in jobs_by_comment(jobs).items()
         if job.id in jobs or comment in queued
     ]
@@ -106,7 +108,9 @@ def _queue(experiment: Experiment, folder: Path, runner: Runner) -> tuple[dict[s
         jobs = live_jobs_of(experiment, folder, runner)
     except CommandFailed as error:
         return {}, f"squeue failed: {_last_error(error.message)}"
-    return {job.comment: job for job in sorted(jobs, key=lambda job: not job.is_pending)}, ""
+    # A job that waits for the end of another one comes before the one for which it waits.
+    jobs.sort(key=lambda job: (not job.is_pending, job.reason != "Dependency"))
+    return {job.comment: job for job in jobs}, ""
 
 
 def _last_error(message: str) -> str:
@@ -114,7 +118,7 @@ def _last_error(message: str) -> str:
     return re.split(r"\bsqueue: (?:(?:error|fatal): )?", message)[-1]
 
 
-def _status(state: JobState, queued: QueuedJob | None) -> JobStatus:
+def _status(experiment: str, state: JobState, queued: QueuedJob | None) -> JobStatus:
     job = state.job
     training = state.run if job.rule == "train_run" else None
     if state.state == "done":
@@ -127,6 +131,7 @@ def _status(state: JobState, queued: QueuedJob | None) -> JobStatus:
     running = state.last_line if state.attempt == "running" else ""
     if queued is not None:
         detail = progress(training) if training is not None else running or f"for {queued.elapsed}"
+        detail = _waits_for_lease(experiment, job, queued) or detail
         if queued.state != "RUNNING":
             detail = f"{queued.state.lower()}; {detail}"
         return JobStatus(job, "running", detail, queued.node, queued.id)
@@ -139,6 +144,15 @@ def _status(state: JobState, queued: QueuedJob | None) -> JobStatus:
     if state.state == "failed":
         return JobStatus(job, "failed", state.last_line, log=state.log)
     return JobStatus(job, state.state, "; ".join(state.changes))
+
+
+def _waits_for_lease(experiment: str, job: Job, queued: QueuedJob) -> str:
+    """What a running Slurm job last said, if it waits for the lease of its run; empty otherwise."""
+    if job.run is None:
+        return ""
+    lines = last_lines(slurm_log_folder(experiment, job) / f"{queued.id}.log")
+    said = next((line for line in reversed(lines) if WAITS in line or line.startswith(BEGINS.decode())), "")
+    return said.removeprefix(f"{job.run.id}: ") if WAITS in said else ""
 
 
 def _process(job: Job) -> str:

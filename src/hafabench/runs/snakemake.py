@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -309,10 +310,39 @@ def driver_processes(folder: Path) -> list[int]:
     return sorted(found)
 
 
+def end_snakemake_of_slurm_job() -> None:
+    """Kill the processes of Snakemake in this Slurm job and on this node, if this process runs in one.
+
+    After the command of a job has failed, they delete the outputs of the job. These must not be deleted if another
+    process has taken the job over and may have made them meanwhile.
+    """
+    own = _slurm_attempt(os.environ)
+    if own[0] is None:
+        return
+    found = []
+    for process in psutil.process_iter(["cmdline", "create_time"]):
+        if _is_snakemake(process.info["cmdline"] or []) and "--mode" in process.info["cmdline"]:
+            with suppress(psutil.Error, OSError):
+                if _slurm_attempt(process.environ()) == own:
+                    found.append((process.info["create_time"], process.pid))
+    # The first one would notice the end of the second one, and delete the outputs as well.
+    for _, pid in sorted(found):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _slurm_attempt(environment: Mapping[str, str]) -> tuple[str | None, ...]:
+    """The Slurm job, the node, and how often the job was queued again."""
+    return tuple(map(environment.get, ("SLURM_JOB_ID", "SLURMD_NODENAME", "SLURM_RESTART_COUNT")))
+
+
 def _is_driver(words: list[str]) -> bool:
-    programs = [Path(word).name for word in words[:3]]
     # Jobs run the same program with `--mode`.
-    return "snakemake" in programs and "--mode" not in words
+    return _is_snakemake(words) and "--mode" not in words
+
+
+def _is_snakemake(words: list[str]) -> bool:
+    return "snakemake" in [Path(word).name for word in words[:3]]
 
 
 # -- the Slurm executor ----------------------------------------------

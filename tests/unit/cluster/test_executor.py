@@ -10,6 +10,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from hafabench.runs import growth
 from hafabench.runs.growth import NONE, Growth, growth_of
+from tests.support.slurm_commands import UUID, squeue_line
 from tests.support.slurm_executor import RETRIES, FakeDriver, FakeJob, with_path
 from tools.waiting import wait_until
 
@@ -177,7 +178,29 @@ def test_the_account_of_the_site_file_is_used_and_no_other_is_looked_for(driver,
     driver.wait_submitted("8", "9")
     assert " -A vision " in driver.submissions[1]
     assert " -p a100 " in driver.submissions[1]
-    assert driver.slurm.calls == []
+    assert {call[0] for call in driver.slurm.calls} <= {"squeue"}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_job_waits_for_that_of_an_earlier_driver(driver, job, tmp_path, answers):
+    name = f"{driver.settings.jobname_prefix}_{UUID}"
+    driver.slurm.answers["squeue"] = squeue_line(7, "RUNNING", tmp_path, name=name)
+    if not answers:
+        driver.slurm.away("squeue")
+    submit(driver, job)
+    assert (" --dependency=afterany:7 " in f"{driver.submissions[0]} ") is answers
+    assert ("begins after Slurm job 7, which does the same, has ended" in driver.logger.text()) is answers
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_the_log_of_a_job_tells_the_reason_even_if_its_rule_declares_none(driver, job, tmp_path, declares):
+    log = tmp_path / "train.log"
+    log.write_text("error: r: its images are missing\n")
+    job.log, job.params = ([log], {}) if declares else ([], {"log": str(log)})
+    submit(driver, job)
+    driver.slurm.answers["squeue"] = "8|FAILED|node1|c"
+    assert driver.poll() == []
+    assert "its images are missing" in job.errors[0]
 
 
 def test_options_of_one_submission_reach_sbatch(driver, job, monkeypatch):
