@@ -138,6 +138,16 @@ def test_submit_limits(cluster, workspace, digits):
             assert any(line.startswith("note") and "does not enforce it" in line for line in said)
 
 
+def test_submit_limits_of_accounts(cluster, workspace, digits):
+    account = ("sacctmgr", "--immediate", "modify", "account", "where", f"name={ACCOUNT}", "set")
+    cluster.run(*account, "GrpSubmitJobs=6")
+    try:
+        (said,) = about(digits, "max_submitted_jobs", max_submitted_jobs=7)
+        assert not missing_facts(said, "problem", "6 jobs of all users", f"GrpSubmitJobs of account {ACCOUNT}")
+    finally:
+        cluster.run(*account, "GrpSubmitJobs=-1")
+
+
 def test_nodes_that_are_reserved_for_maintenance(cluster, workspace, digits):
     cpu = CPU.model_copy(update={"constraint": "only_node1"})
     assert about(digits, "cpu", cpu=cpu)[0].startswith("ok: Slurm accepts")
