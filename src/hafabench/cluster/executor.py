@@ -29,6 +29,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from hafabench.cluster.commands import CommandFailed, Runner, run
 from hafabench.cluster.polling import (
+    LONGEST_PAUSE_S,
     SACCT,
     SQUEUE,
     Answers,
@@ -84,7 +85,9 @@ class ExecutorSettings(SlurmExecutorSettings):
     grace_seconds: float = _setting(
         120, "Seconds after which a job has ended that Slurm has forgotten, or preempted without queueing it again."
     )
-    max_seconds_between_status_checks: float = _setting(60, "Longest time between two queries of all jobs.")
+    max_seconds_between_status_checks: float = _setting(
+        LONGEST_PAUSE_S, "Longest time between two queries of all jobs."
+    )
     resubmission_seconds: float = _setting(
         10, "Pause before a job that Slurm refused for now is submitted again. Each further pause is twice as long."
     )

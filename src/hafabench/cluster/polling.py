@@ -15,6 +15,8 @@ from typing import Literal
 # the steps of a job.
 SQUEUE = ("squeue", "--array", "--states=all", "--noheader", "--format=%i|%T|%N|%k")
 SACCT = ("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,ExitCode,NodeList,JobName")
+# The longest time between two polls in seconds, unless the user sets another one.
+LONGEST_PAUSE_S = 60.0
 
 _FAILED = (
     "BOOT_FAIL",

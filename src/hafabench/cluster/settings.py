@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner
 from hafabench.cluster.findings import Finding
 from hafabench.cluster.nodes import Partition
+from hafabench.cluster.polling import LONGEST_PAUSE_S, seconds_to_next_poll
 from hafabench.cluster.pyslurm_backend import choose_accounting
 
-# The driver asks for the states of its jobs at least this often, and at least twice within MinJobAge.
-LONGEST_PAUSE_S = 60
 _UNITS = {"": 1, "s": 1, "sec": 1, "secs": 1, "min": 60, "mins": 60, "h": 3600, "hour": 3600, "hours": 3600}
 
 
@@ -83,15 +82,15 @@ def _check_age(settings: Mapping[str, str], sacct_answers: bool) -> Iterator[Fin
             "because it was suspended, the job counts as done if its outputs were made, and is repeated otherwise"
         )
         yield Finding("note", "MinJobAge", sentence)
-    elif 0 < seconds < 2 * LONGEST_PAUSE_S:
+    elif (pause := seconds_to_next_poll(LONGEST_PAUSE_S, 0, seconds, LONGEST_PAUSE_S)) < LONGEST_PAUSE_S:
         sentence = (
-            f"squeue forgets an ended job after {seconds} s, so the driver asks every {max(1, seconds // 2)} s; "
+            f"squeue forgets an ended job after {seconds} s, so the driver asks every {pause:g} s; "
             "about jobs whose end it misses, because it was suspended, it asks sacct"
         )
         yield Finding("note", "MinJobAge", sentence)
     else:
         age = f"for {seconds} s" if seconds else "without an end"
-        sentence = f"squeue shows an ended job {age}, and the driver asks every {LONGEST_PAUSE_S} s or more often"
+        sentence = f"squeue shows an ended job {age}, and the driver asks every {LONGEST_PAUSE_S:g} s or more often"
         yield Finding("ok", "MinJobAge", sentence)
 
 

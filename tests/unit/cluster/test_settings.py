@@ -144,7 +144,7 @@ def test_a_healthy_cluster_has_no_problem(said, write_experiment):
         ("30", {}, ("note", "after 30 s")),
         ("1", {}, ("note", "every 1 s")),
         ("1h", {}, ("ok", "3600 s")),
-        ("119 sec", {}, ("note", "every 59 s")),
+        ("119 sec", {}, ("note", "every 59.5 s")),
         ("120 sec", {}, ("ok", "for 120 s", "every 60 s or more often")),
         ("0 sec", {}, ("ok", "without an end")),
         ("(null)", {}, ("note", "not known")),
