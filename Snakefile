@@ -120,7 +120,7 @@ onsuccess:
 onerror:
     report_what_there_is()
     account()
-    run_verb("status", "--failed")
+    list_failures()
 
 
 # These jobs take seconds. The driver runs them itself, even if it submits the others to a cluster.

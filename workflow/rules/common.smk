@@ -14,6 +14,7 @@ from hafabench.runs.snakemake import (
     incomplete_outputs,
     launcher,
     name_slurm_jobs,
+    repeated_command,
     site_resources,
     submission_problems,
     submits_to_slurm,
@@ -103,6 +104,17 @@ def report_what_there_is():
     # These run as jobs do, perhaps in a container image with the packages for reports.
     if run_verb("collect", "--partial", program=["hafabench"]):
         run_verb("report", "--partial", program=["hafabench"])
+
+
+def list_failures():
+    """List the jobs that failed by reason, and the command that runs them again."""
+    given_up = [
+        word
+        for job in workflow.scheduler.failed
+        if job.rule.name in RULES
+        for word in ("--job", JOBS.find(job.rule.name, job.wildcards).id)
+    ]
+    run_verb("status", "--failed", *given_up, "--command", repeated_command(sys.argv))
 
 
 def account():

@@ -67,16 +67,20 @@ def plan(
 @click.option(
     "--failed", is_flag=True, help="List only failed and interrupted jobs. Use it after the driver has ended."
 )
-def status(experiment: Path, everything: bool, failed: bool) -> None:
+@click.option("--job", "jobs", multiple=True, help="With --failed: a job that the driver has given up; repeatable.")
+@click.option("--command", help="The command that runs all jobs again [default: a complete run].")
+def status(experiment: Path, everything: bool, failed: bool, jobs: tuple[str, ...], command: str | None) -> None:
     """Show the state of every job.
 
-    Running jobs are shown with progress and node, queued jobs with the reason, and failed jobs with the error and the
-    command that repeats them.
+    Running jobs are shown with progress and node, queued jobs with the reason, and failed jobs with the reason and
+    the command that repeats them.
     """
     from hafabench.cluster.status import experiment_status, render, render_failed
     from hafabench.runs.state import FRESH_S
 
-    found = experiment_status(load(experiment), fresh_s=0 if failed else FRESH_S)
+    found = experiment_status(
+        load(experiment), fresh_s=0 if failed else FRESH_S, given_up=jobs if failed else (), command=command
+    )
     click.echo(render_failed(found) if failed else render(found, everything=everything))
 
 

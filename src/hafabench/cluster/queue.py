@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hafabench.cluster.commands import TIMEOUT_S, CommandFailed, Runner, in_chunks, run
@@ -94,6 +95,57 @@ def _submit_lines(ids: Sequence[str], runner: Runner) -> dict[str, str]:
         found = re.split(rf"^({'|'.join(some)})\|", text, flags=re.MULTILINE)[1:]
         lines |= zip(found[::2], found[1::2], strict=True)
     return lines
+
+
+@dataclass(frozen=True)
+class EndedJob:
+    """A Slurm job that has ended, as Slurm knows it.
+
+    Attributes:
+        state: Slurm's state, with ``by <uid>`` for a cancelled job; ``OUT_OF_MEMORY`` also if only a step reports it.
+        exit_code: Exit code and signal, ``1:0``; may be empty.
+        node: The node; may be empty.
+    """
+
+    state: str
+    exit_code: str = ""
+    node: str = ""
+
+
+def ended_jobs(ids: Sequence[str], runner: Runner = run) -> dict[str, EndedJob]:
+    """Return the last attempts of Slurm jobs that have ended, by their ids, as far as Slurm knows them.
+
+    The accounting knows all jobs. Without it, squeue knows those that ended within the last minutes.
+
+    Args:
+        ids: Slurm's ids of the jobs.
+        runner: Runs Slurm's commands.
+    """
+    found: dict[str, EndedJob] = {}
+    for chunk in in_chunks(ids):
+        some = f"--jobs={','.join(chunk)}"
+        try:
+            fields = "--format=JobIDRaw,State,ExitCode,NodeList"
+            lines = runner(["sacct", "--noheader", "--parsable2", fields, some], TIMEOUT_S).splitlines()
+        except CommandFailed:
+            with suppress(CommandFailed):
+                answer = runner(["squeue", "--states=all", "--noheader", "--format=%i|%T||%N", some], TIMEOUT_S)
+                found |= _ended(answer.splitlines())
+            continue
+        found |= _ended(lines)
+    return found
+
+
+def _ended(lines: Sequence[str]) -> dict[str, EndedJob]:
+    found: dict[str, EndedJob] = {}
+    for line in lines:
+        name, state, exit_code, node = (line.strip().split("|") + [""] * 3)[:4]
+        job = name.partition(".")[0]
+        if name == job and state.split()[:1] and state.split()[0] in (*_ENDED, "NODE_FAIL"):
+            found[job] = EndedJob(state, exit_code, "" if node == "None assigned" else node)
+        elif job in found and state == "OUT_OF_MEMORY":
+            found[job] = replace(found[job], state=state)
+    return found
 
 
 def cancel(jobs: Sequence[QueuedJob], runner: Runner = run) -> None:

@@ -7,27 +7,38 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hafabench.cluster.commands import CommandFailed, Runner, is_installed, run
-from hafabench.cluster.queue import QueuedJob, live_jobs_of
+from hafabench.cluster.ends import how_it_ended
+from hafabench.cluster.queue import EndedJob, QueuedJob, ended_jobs, live_jobs_of
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.text import one_line
 from hafabench.runs.attempts import last_lines
+from hafabench.runs.ends import HEADINGS, End, Kind
 from hafabench.runs.job_log import BEGINS
 from hafabench.runs.jobs import Job, JobList
 from hafabench.runs.lease import WAITS, holder_of
-from hafabench.runs.snakemake import driver_processes, is_locked, jobs_by_comment, slurm_log_folder
+from hafabench.runs.snakemake import (
+    SLURM_LOGS,
+    driver_processes,
+    is_locked,
+    jobs_by_comment,
+    slurm_log_folder,
+    workflow_command,
+)
 from hafabench.runs.state import FRESH_S, JobState, RunState, job_states
 from hafabench.runs.verified_data import data_of, different_data
 
 ORDER = ("running", "queued", "failed", "interrupted", "stale", "collapsed", "to do", "done")
 # The last attempt has ended, and the job is not done.
 _UNSUCCESSFUL = ("failed", "interrupted")
+_NOT_RUN = ("to do", "stale")
 # Shown instead of a node for a job outside Slurm whose process is not known.
 OUTSIDE = "without a Slurm job"
 
@@ -40,10 +51,12 @@ class JobStatus:
         job: The job.
         state: One of `ORDER`; ``to do``: not submitted yet; ``collapsed``: done, but the training diverged, or did
             not begin because that of its starting weights diverged.
-        detail: Its progress, the reason why it waits, or the last line of its log; may be empty.
+        detail: Its progress, the reason why it waits or why its last attempt ended; may be empty.
         node: Where it runs.
-        slurm_id: Slurm's id of its live Slurm job.
+        slurm_id: Slurm's id of its live Slurm job, or of that of its last attempt if this was unsuccessful.
         log: The file to read about a failed or interrupted job.
+        kind: How the last attempt ended, if this was unsuccessful.
+        attempt: The number of the last attempt and that of all attempts, if the executor has stored them.
     """
 
     job: Job
@@ -52,6 +65,8 @@ class JobStatus:
     node: str = ""
     slurm_id: str = ""
     log: Path | None = None
+    kind: Kind = "unknown"
+    attempt: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,16 +78,25 @@ class Status:
         driver: A sentence about the driver.
         slurm: The reason why the queue is not shown; empty if it is shown.
         notes: Sentences about records that come from different data.
+        is_driven: Whether a driver runs here.
+        command: The command that runs the unsuccessful jobs again.
     """
 
     jobs: tuple[JobStatus, ...]
     driver: str
     slurm: str
     notes: tuple[str, ...] = ()
+    is_driven: bool = False
+    command: str = ""
 
 
 def experiment_status(
-    experiment: Experiment, folder: Path | None = None, runner: Runner = run, fresh_s: float = FRESH_S
+    experiment: Experiment,
+    folder: Path | None = None,
+    runner: Runner = run,
+    fresh_s: float = FRESH_S,
+    given_up: Collection[str] = (),
+    command: str | None = None,
 ) -> Status:
     """Return the state of every job.
 
@@ -80,8 +104,10 @@ def experiment_status(
         experiment: A checked experiment.
         folder: The working folder of the workflow; the current one by default.
         runner: Runs Slurm's commands.
-        fresh_s: A job that is not in Slurm's queue counts as running if its files grew within this many seconds;
-            0 if no job can be running.
+        fresh_s: A job that is not in Slurm's queue counts as running if its files grew within this many seconds,
+            unless its Slurm job or process has ended; 0 if no job can be running.
+        given_up: The ids of jobs that a driver has run without success, whether or not a log says so.
+        command: The command that runs the unsuccessful jobs again; by default a complete run.
 
     Raises:
         UserError: If the jobs cannot be listed (`hafabench.runs.jobs.JobList`).
@@ -89,15 +115,32 @@ def experiment_status(
     folder = folder or Path.cwd()
     queued, slurm = _queue(experiment, folder, runner)
     jobs = JobList(experiment)
-    states = job_states(jobs, fresh_s)
+    states = job_states(jobs, fresh_s, live=None if slurm else {job.id for job in queued.values()})
+    unexplained = {
+        state.slurm_id: state
+        for state in states.values()
+        if state.attempt in _UNSUCCESSFUL and state.slurm_id is not None and state.stored is None
+    }
+    known = {} if slurm else ended_jobs(list(unexplained), runner)
     found = [
-        _status(experiment.name, states[job.id], queued.get(comment))
+        _status(experiment.name, states[job.id], queued.get(comment), known.get(states[job.id].slurm_id or ""))
         for comment, job in jobs_by_comment(jobs).items()
         if job.id in jobs or comment in queued
     ]
+    found = [_given_up(one) if one.job.id in given_up and one.state in _NOT_RUN else one for one in found]
     records = [state.run.record for state in states.values() if state.run and state.job.rule == "evaluate_run"]
     notes = different_data(data_of(record) for record in records if record is not None)
-    return Status(tuple(found), _driver(folder), slurm, tuple(notes))
+    drivers = driver_processes(folder)
+    # A folder with Slurm logs of the experiment was used on a cluster.
+    on_cluster = (folder / SLURM_LOGS / experiment.name).is_dir() or None
+    command = command or workflow_command(experiment, on_cluster=on_cluster)
+    return Status(tuple(found), _driver(folder, drivers), slurm, tuple(notes), bool(drivers), command)
+
+
+def _given_up(status: JobStatus) -> JobStatus:
+    """A job that a driver has run without success, and about which neither a log nor Slurm says anything."""
+    log = status.job.log if status.job.log.is_file() else None
+    return replace(status, state="failed", detail="its own log does not say why; see that of the driver", log=log)
 
 
 def _queue(experiment: Experiment, folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
@@ -118,7 +161,15 @@ def _last_error(message: str) -> str:
     return re.split(r"\bsqueue: (?:(?:error|fatal): )?", message)[-1]
 
 
-def _status(experiment: str, state: JobState, queued: QueuedJob | None) -> JobStatus:
+def _status(experiment: str, state: JobState, queued: QueuedJob | None, ended: EndedJob | None) -> JobStatus:
+    """The status of a job.
+
+    Args:
+        experiment: The name of the experiment.
+        state: The state of its files.
+        queued: Its live Slurm job.
+        ended: The Slurm job of its last attempt, if this was unsuccessful.
+    """
     job = state.job
     training = state.run if job.rule == "train_run" else None
     if state.state == "done":
@@ -138,11 +189,8 @@ def _status(experiment: str, state: JobState, queued: QueuedJob | None) -> JobSt
     if state.state == "running":
         detail = running or (progress(training) if training is not None else "")
         return JobStatus(job, "running", detail, _process(job))
-    if state.state == "interrupted":
-        detail = progress(training) if training is not None else "ended without an error message"
-        return JobStatus(job, "interrupted", detail, log=state.log)
-    if state.state == "failed":
-        return JobStatus(job, "failed", state.last_line, log=state.log)
+    if state.attempt in _UNSUCCESSFUL:
+        return _unsuccessful(state, ended, training)
     return JobStatus(job, state.state, "; ".join(state.changes))
 
 
@@ -153,6 +201,33 @@ def _waits_for_lease(experiment: str, job: Job, queued: QueuedJob) -> str:
     lines = last_lines(slurm_log_folder(experiment, job) / f"{queued.id}.log")
     said = next((line for line in reversed(lines) if WAITS in line or line.startswith(BEGINS.decode())), "")
     return said.removeprefix(f"{job.run.id}: ") if WAITS in said else ""
+
+
+def _unsuccessful(state: JobState, ended: EndedJob | None, training: RunState | None) -> JobStatus:
+    """The status of a job whose last attempt was not successful.
+
+    Args:
+        state: The state of its files.
+        ended: The Slurm job of its last attempt, if Slurm knows it.
+        training: The state of the run, if the job trains it.
+    """
+    end, log = state.end, state.log
+    if ended is not None:
+        job_log = state.job.log
+        slurm_log = log if log is not None and log != job_log else None
+        end = how_it_ended(ended.state, ended.exit_code, ended.node, slurm_log, job_log, state.slurm_id)
+    if end is None:
+        end = End("unknown", "it ended without an error message")
+    words = [end.sentence]
+    name = state.attempt or ""
+    if training is not None and state.attempt == "interrupted":
+        words = [progress(training), *([] if end.kind == "unknown" else words)]
+    elif end.kind != "unknown":
+        name = "failed"
+    attempt = (state.stored.attempt, state.stored.attempts) if state.stored is not None else None
+    return JobStatus(
+        state.job, name, "; ".join(words), slurm_id=state.slurm_id or "", log=log, kind=end.kind, attempt=attempt
+    )
 
 
 def _process(job: Job) -> str:
@@ -178,8 +253,7 @@ def progress(state: RunState) -> str:
     return ", ".join(words)
 
 
-def _driver(folder: Path) -> str:
-    drivers = driver_processes(folder)
+def _driver(folder: Path, drivers: Sequence[int]) -> str:
     if drivers:
         return f"the driver runs here, process {', '.join(map(str, drivers))}"
     if is_locked(folder):
@@ -207,22 +281,55 @@ def render(status: Status, *, everything: bool = False) -> str:
     for state in ORDER:
         shown = [job for job in status.jobs if job.state == state]
         if state not in hidden and shown:
-            lines += ["", state, *(line for job in shown for line in _lines(job, width))]
+            lines += ["", state, *(line for job in shown for line in _lines(job, width, status.is_driven))]
+    if not status.is_driven and any(job.state in _UNSUCCESSFUL for job in status.jobs):
+        lines += _repeat(status)
     return "\n".join(lines)
 
 
 def render_failed(status: Status) -> str:
-    """Only failed and interrupted jobs, each with the reason, its log and the command that repeats it."""
+    """Failed and interrupted jobs by reason, each with its log and its command, and the command that repeats all."""
     failed = [job for job in status.jobs if job.state in _UNSUCCESSFUL]
-    width = max((len(job.job.id) for job in failed), default=0)
-    heading = f"{len(failed)} failed or interrupted" if failed else "no job has failed"
-    return "\n".join([heading, *(line for job in failed for line in _lines(job, width))])
+    if not failed:
+        return "no job has failed"
+    lines = [f"{len(failed)} failed or interrupted"]
+    for kind, heading in HEADINGS.items():
+        shown = [job for job in failed if job.kind == kind]
+        width = max((len(job.job.id) for job in shown), default=0)
+        if shown:
+            lines += ["", f"{heading} ({len(shown)})", *(line for job in shown for line in _lines(job, width))]
+    return "\n".join([*lines, *_repeat(status)])
 
 
-def _lines(status: JobStatus, width: int) -> list[str]:
+def _repeat(status: Status) -> list[str]:
+    return ["", "This command runs all of them again:", f"  {status.command}"]
+
+
+def _lines(status: JobStatus, width: int, is_driven: bool = False) -> list[str]:
+    """The lines about a job.
+
+    Args:
+        status: The job.
+        width: The width of the first column.
+        is_driven: Whether a driver runs, which may submit the job again.
+    """
     slurm_job = f"job {status.slurm_id}" if status.slurm_id else ""
     words = [status.job.id.ljust(width), one_line(status.detail), slurm_job, status.node]
     lines = ["  " + "  ".join(word for word in words if word).rstrip()]
-    if status.state in _UNSUCCESSFUL and status.log is not None:
-        lines += [f"    log: {status.log}", f"    again: {status.job.command}"]
-    return lines
+    if status.state not in _UNSUCCESSFUL:
+        return lines
+    if is_driven:
+        lines.append(f"    next: {_next(status)}")
+    if status.log is not None:
+        lines.append(f"    log: {status.log}")
+    return [*lines, f"    again: {status.job.command}"]
+
+
+def _next(status: JobStatus) -> str:
+    """What a driver that runs does about a job whose last attempt was not successful."""
+    if status.attempt is None:
+        return "the driver runs it again when it notices the end, if an attempt is left"
+    number, attempts = status.attempt
+    if number < attempts:
+        return f"the driver runs it again, attempt {number + 1} of {attempts}"
+    return f"no attempt is left of {attempts}; the driver does not run it again"

@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Literal
 
 import psutil
 
-from hafabench.runs.ends import End, end_of_log
+from hafabench.runs.ends import End, StoredEnd, end_of_log
 from hafabench.runs.job_log import BEGINS
 from hafabench.runs.jobs import Job
 
@@ -61,7 +61,8 @@ class Attempt:
     """The last attempt of a job, as its log describes it.
 
     Attributes:
-        log: The file to read about it.
+        log: The file to read about it; None if there is none.
+        time: When it last gave a sign, in seconds since 1970, from the time of a file.
         ended: ``finished``; ``error`` (`end` tells the reason); ``stopped`` (a training saved its state and can be
             resumed); or ``unknown``: it runs, it was killed, or its version did not write how it ended.
         line: The reason, or else the last line; may be empty.
@@ -70,7 +71,8 @@ class Attempt:
         end: How it ended; None if no log explains it.
     """
 
-    log: Path
+    log: Path | None
+    time: float
     ended: Literal["finished", "error", "stopped", "unknown"]
     line: str
     fingerprint: str | None = None
@@ -83,11 +85,46 @@ class Attempt:
         """Whether the attempt may have been made under the present fingerprint of the job."""
         return self.fingerprint in (None, job.fingerprint or "none")
 
-    @property
-    def may_run(self) -> bool:
-        """Whether it may still run. If its process ran on this machine, it has to exist."""
+    def may_run(self, live: Collection[str] | None) -> bool:
+        """Return whether it may still run. If its process ran on this machine, it has to exist.
+
+        Args:
+            live: The ids of the Slurm jobs that have not ended; None if they are unknown.
+        """
+        if self.ended != "unknown":
+            return False
+        if self.slurm_id is not None and live is not None:
+            return self.slurm_id in live
         is_here = self.pid is not None and self.host == platform.node()
-        return self.ended == "unknown" and (not is_here or psutil.pid_exists(self.pid or 0))
+        return not is_here or psutil.pid_exists(self.pid or 0)
+
+    def with_stored(self, stored: StoredEnd, slurm_log: Path | None) -> Attempt:
+        """Return this attempt, or the one whose end the executor has stored if that was a later one.
+
+        Args:
+            stored: The last stored end of the job.
+            slurm_log: The output of the last Slurm job that was submitted for the job.
+        """
+        if stored.slurm_id is None or self.slurm_id is None:
+            return self if self.time > stored.time else stored_attempt(stored, slurm_log)
+        if int(stored.slurm_id) < int(self.slurm_id) or self.ended == "finished":
+            return self
+        if stored.slurm_id != self.slurm_id:
+            return stored_attempt(stored, slurm_log)
+        is_explained = self.end is not None and stored.end.kind in ("unknown", "lost")
+        return self if is_explained else _ended(self, stored.end)
+
+
+def stored_attempt(stored: StoredEnd, slurm_log: Path | None) -> Attempt:
+    """Return an attempt about which only the executor knows, because it has no log or none that tells about it.
+
+    Args:
+        stored: Its stored end.
+        slurm_log: The output of the last Slurm job that was submitted for the job.
+    """
+    log = slurm_log if slurm_log is not None and slurm_log.stem == stored.slurm_id else None
+    found = Attempt(log, stored.time, "error", "", stored.fingerprint, slurm_id=stored.slurm_id)
+    return _ended(found, stored.end)
 
 
 def last_attempt(log: Path, slurm_log: Path | None) -> Attempt | None:
@@ -98,13 +135,15 @@ def last_attempt(log: Path, slurm_log: Path | None) -> Attempt | None:
         slurm_log: The output of the last Slurm job that was submitted for the job.
     """
     own = _read(log) if log.is_file() else None
-    slurm = _read(slurm_log) if slurm_log is not None and slurm_log.is_file() else None
-    if own is None or slurm is None:
-        return own or slurm
-    if own.slurm_id is not None and own.slurm_id != slurm.log.stem:
-        # The last Slurm job ended, or waits, before its command began.
+    if slurm_log is None or not slurm_log.is_file():
+        return own
+    slurm = replace(_read(slurm_log), slurm_id=slurm_log.stem)
+    if own is None:
         return slurm
-    if own.slurm_id is None and _modified(slurm.log) < _modified(log):
+    if own.slurm_id is not None and own.slurm_id != slurm.slurm_id:
+        # The last Slurm job ended, or waits, before its command began.
+        return slurm if int(slurm_log.stem) > int(own.slurm_id) else own
+    if own.slurm_id is None and slurm.time < own.time:
         return own
     if own.slurm_id is None and own.fingerprint is not None:
         # The log is of an attempt outside Slurm, after which the Slurm job was submitted.
@@ -112,10 +151,10 @@ def last_attempt(log: Path, slurm_log: Path | None) -> Attempt | None:
     if own.ended == "finished" or slurm.end is None:
         return own
     # The log of Slurm repeats the output of the command. Only Slurm knows why it killed the command.
-    end = end_of_log([*lines_of_last_attempt(log), *last_lines(slurm.log)])
+    end = end_of_log([*lines_of_last_attempt(log), *last_lines(slurm_log)])
     if end is None or end == own.end:
         return own
-    return _ended(replace(own, log=slurm.log), end)
+    return _ended(replace(own, log=slurm_log), end)
 
 
 def _read(log: Path) -> Attempt:
@@ -125,6 +164,7 @@ def _read(log: Path) -> Attempt:
     lines = _last_attempt_of(tail)
     found = Attempt(
         log,
+        _modified(log),
         "unknown",
         lines[-1] if lines else "",
         fingerprint=known.get("fingerprint"),

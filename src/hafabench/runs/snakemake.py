@@ -46,6 +46,8 @@ RESOURCE_NAMES = (
     *("nodes", "cpus_per_task", "mem_mb", "runtime", "gpu", "gpu_model"),
     *("gres", "mpi", "tasks", "tasks_per_gpu"),
 )
+# Options with which a driver repeats finished jobs; some are followed by files or rules.
+_FORCE, _FORCE_SOME = ("-f", "--force", "-F", "--forceall"), ("-R", "--forcerun")
 # A word of a command line for the shell.
 _WORD = r"""(?:[^\s'"]|'[^']*'|"[^"]*")+"""
 _WILDCARD = re.compile(r"\{\s*[.\w]+\s*[,}]")
@@ -67,18 +69,21 @@ def workflow_command(
     targets: Sequence[str | Path] = (ALL,),
     forced: Sequence[str] = (),
     retries: int | None = None,
+    on_cluster: bool | None = None,
 ) -> str:
-    """The command line that makes ``targets``, on a cluster if the experiment uses GPUs.
+    """The command line that makes ``targets``.
 
     Args:
         experiment: The experiment that the targets belong to.
         targets: Files or rules.
         forced: Files or rules that are made again although they are up to date.
         retries: The number of attempts after the first; None uses that of the profile.
+        on_cluster: Whether to use the profile for Slurm; by default, whether the experiment uses GPUs.
     """
     # Targets come first, because an option that takes several values would take them as well.
     words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
-    profile = SLURM_PROFILE if experiment.config.uses_gpus else LOCAL_PROFILE
+    is_slurm = experiment.config.uses_gpus if on_cluster is None else on_cluster
+    profile = SLURM_PROFILE if is_slurm else LOCAL_PROFILE
     words += ["--profile", profile, "--configfile", path_argument(experiment.file)]
     return shlex.join(words if retries is None else [*words, "--retries", str(retries)])
 
@@ -110,6 +115,24 @@ def slurm_profile(folder: Path = Path()) -> Profile | None:
         return None
     numbers = {name: written.get(name) for name in ("jobs", "retries")}
     return Profile(files[-1], **{name: value if isinstance(value, int) else None for name, value in numbers.items()})
+
+
+def repeated_command(arguments: Sequence[str]) -> str:
+    """The command line of a driver without the options that force jobs, with which it would repeat finished jobs.
+
+    Args:
+        arguments: The program and its arguments, as in `sys.argv`.
+    """
+    words, is_forced = ["snakemake"], False
+    for word in arguments[1:]:
+        if word.startswith("-"):
+            is_forced = word in _FORCE or word.partition("=")[0] in _FORCE_SOME or re.match(r"-R.", word) is not None
+            if is_forced:
+                is_forced = word in _FORCE_SOME
+                continue
+        if not is_forced:
+            words.append(word)
+    return shlex.join(words)
 
 
 def unlock_command(experiment: Path, snakefile: Path | None = None) -> list[str]:

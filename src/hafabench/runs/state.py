@@ -10,7 +10,7 @@ import csv
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +21,15 @@ from hafabench.files import sha256_of, sha256_of_large, write_text
 from hafabench.results import counts
 from hafabench.results.history import read_history
 from hafabench.results.record import Record, read_record
-from hafabench.runs.attempts import Attempt, last_attempt
+from hafabench.runs.attempts import Attempt, last_attempt, stored_attempt
+from hafabench.runs.ends import End, StoredEnd, stored_ends
 from hafabench.runs.estimates import total_steps
 from hafabench.runs.fingerprints import fingerprint
 from hafabench.runs.jobs import Job, JobList
-from hafabench.runs.lease import is_held
+from hafabench.runs.lease import Verb, holder_of, is_held
 from hafabench.runs.paths import CONFIGURATION, STATE_SUMMARY
 from hafabench.runs.run import Run
-from hafabench.runs.snakemake import slurm_log
+from hafabench.runs.snakemake import comment, slurm_log
 from hafabench.runs.verified_data import data_changes, data_of, stored_digest
 from hafabench.runs.weights import describe_weights
 
@@ -274,7 +275,10 @@ class JobState:
         run: The state of the run that the job trains or evaluates.
         changes: What differs from the configuration that stale outputs were made under.
         log: The file to read about the last attempt.
-        last_line: The line of the log with the reason why the attempt ended, or else its last line.
+        last_line: The reason why the attempt ended, or else the last line of its log.
+        end: How the attempt ended; None if nothing explains it.
+        slurm_id: Slurm's id of the attempt; None if it ran outside Slurm or was not submitted.
+        stored: What the executor has stored about the end of the attempt.
     """
 
     job: Job
@@ -284,6 +288,9 @@ class JobState:
     changes: tuple[str, ...] = ()
     log: Path | None = None
     last_line: str = ""
+    end: End | None = None
+    slurm_id: str | None = None
+    stored: StoredEnd | None = None
 
     @property
     def state(self) -> str:
@@ -297,7 +304,10 @@ class JobState:
 
 
 def job_states(
-    jobs: JobList, fresh_s: float = FRESH_S, known: Mapping[str, RunState] | None = None
+    jobs: JobList,
+    fresh_s: float = FRESH_S,
+    known: Mapping[str, RunState] | None = None,
+    live: Collection[str] | None = None,
 ) -> dict[str, JobState]:
     """Read the states of all jobs, optional ones included, by their ids.
 
@@ -305,14 +315,37 @@ def job_states(
         jobs: The jobs of an experiment.
         fresh_s: A job is taken to be running if its files grew within this many seconds; 0 if no job can be running.
         known: States of runs that were read already, by the ids of the runs.
+        live: The ids of the Slurm jobs that have not ended; None if they are unknown. The attempt of another Slurm
+            job does not run, however fresh its files are.
     """
     found: dict[str, JobState] = {}
+    stored = stored_ends(jobs.experiment.name)
     for name, state in output_states(jobs, known).items():
         if state.outputs != "done":
-            log = slurm_log(jobs.experiment.name, state.job)
-            state = _with_attempt(state, found, fresh_s, log)
+            attempt = _last_attempt(state.job, jobs.experiment.name, stored)
+            state = _with_attempt(state, found, _Clues(attempt, fresh_s, live))
+            if attempt is not None and state.attempt is not None:
+                ended = stored.get(comment(state.job.rule, state.job.wildcards.values()))
+                is_its = ended is not None and ended.end == attempt.end and ended.slurm_id == attempt.slurm_id
+                state = replace(state, end=attempt.end, slurm_id=attempt.slurm_id, stored=ended if is_its else None)
         found[name] = state
     return found
+
+
+def _last_attempt(job: Job, experiment: str, stored: Mapping[str, StoredEnd]) -> Attempt | None:
+    """The last attempt of a job, from its logs and what the executor has stored about its end.
+
+    Args:
+        job: The job.
+        experiment: The name of its experiment.
+        stored: The stored ends by the comments of jobs.
+    """
+    log = slurm_log(experiment, job)
+    attempt = last_attempt(job.log, log)
+    end = stored.get(comment(job.rule, job.wildcards.values()))
+    if end is None or end.fingerprint not in (None, job.fingerprint):
+        return attempt
+    return stored_attempt(end, log) if attempt is None else attempt.with_stored(end, log)
 
 
 def output_states(jobs: JobList, known: Mapping[str, RunState] | None = None) -> dict[str, JobState]:
@@ -508,22 +541,44 @@ _COMBINED = {
 }
 
 
-def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: float, slurm: Path | None) -> JobState:
+@dataclass(frozen=True)
+class _Clues:
+    """What tells whether an attempt at a job runs: the last attempt, and the options of `job_states`."""
+
+    attempt: Attempt | None
+    fresh_s: float
+    live: Collection[str] | None
+
+    def is_held(self, run: Run, verb: Verb) -> bool | None:
+        """Whether a process has the lease of the run for ``verb`` and runs; None if this is not known."""
+        found = holder_of(run.folder)
+        if found is None or found[0].verb != verb:
+            return None
+        holder = found[0]
+        if holder.slurm_job is not None and self.live is not None and not holder.is_here:
+            return holder.slurm_job in self.live
+        return is_held(run, verb) or (False if holder.is_here else None)
+
+    def may_run(self) -> bool:
+        return self.attempt is None or self.attempt.may_run(self.live)
+
+
+def _with_attempt(state: JobState, needed: Mapping[str, JobState], clues: _Clues) -> JobState:
     """Add how the last attempt ended, or that it runs, for a job that is not done.
 
     Args:
         state: The state of the outputs.
         needed: The states of the jobs before it.
-        fresh_s: As in `job_states`.
-        slurm: The output of the last Slurm job that was submitted for it.
+        clues: What tells whether it runs.
     """
     job, training = state.job, state.run if state.job.rule == "train_run" else None
-    attempt = last_attempt(job.log, slurm)
-    if fresh_s and job.run is not None and is_held(job.run, "train" if training is not None else "evaluate"):
+    attempt, fresh_s = clues.attempt, clues.fresh_s
+    held = clues.is_held(job.run, "train" if training is not None else "evaluate") if job.run is not None else None
+    if fresh_s and held:
         return replace(state, attempt="running")
+    may_run = held is not False and clues.may_run()
     if training is not None:
-        is_growing = training.is_begun and _is_fresh(training.run.history, fresh_s)
-        if is_growing and (attempt is None or attempt.may_run):
+        if may_run and training.is_begun and _is_fresh(_modified(training.run.history), fresh_s):
             return replace(state, attempt="running")
         if not _was_attempted(training, attempt):
             return state
@@ -541,14 +596,15 @@ def _with_attempt(state: JobState, needed: Mapping[str, JobState], fresh_s: floa
     # If inputs are missing or newer than the log, the log belongs to an attempt with earlier inputs.
     if training is None and any(needed[name].outputs != "done" for name in job.needs if needed[name].run is not None):
         return state
-    if any(_modified(path) > _modified(attempt.log) for path in job.inputs):
+    if any(_modified(path) > attempt.time for path in job.inputs):
         return state
     if attempt.ended == "error":
         return replace(told, attempt="failed")
-    if attempt.may_run and _is_fresh(attempt.log, fresh_s):
+    if may_run and _is_fresh(attempt.time, fresh_s):
         return replace(told, attempt="running")
     # Logs of earlier versions do not tell whether an attempt without an error was killed or has succeeded.
-    return replace(told, attempt="interrupted") if attempt.fingerprint is not None else state
+    is_over = attempt.slurm_id is not None and clues.live is not None
+    return replace(told, attempt="interrupted") if attempt.fingerprint is not None or is_over else state
 
 
 def _was_attempted(training: RunState, attempt: Attempt | None) -> bool:
@@ -570,6 +626,6 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _is_fresh(path: Path, seconds: float) -> bool:
+def _is_fresh(modified: float, seconds: float) -> bool:
     # The clocks of a file system and of this machine may differ, in both directions.
-    return abs(time.time() - _modified(path)) < seconds
+    return abs(time.time() - modified) < seconds

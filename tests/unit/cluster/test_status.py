@@ -183,7 +183,7 @@ def test_a_log_that_grows_without_a_slurm_job_is_of_a_running_job(digits, tiny):
     assert (job.state, job.detail) == ("running", f"{RUN}: evaluated 16 of 40 images")
     ended = {one.job.id: one for one in experiment_status(digits, runner=squeue(), fresh_s=0).jobs}
     killed = ended[f"evaluate_run {RUN}"]
-    assert (killed.state, killed.detail) == ("interrupted", "ended without an error message")
+    assert (killed.state, killed.detail) == ("interrupted", "it ended without an error message")
 
 
 def test_failed_jobs_are_named_with_its_log_and_its_command(digits, tiny):
