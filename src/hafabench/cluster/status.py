@@ -218,15 +218,19 @@ def _unsuccessful(state: JobState, ended: EndedJob | None, training: RunState | 
         end = how_it_ended(ended.state, ended.exit_code, ended.node, slurm_log, job_log, state.slurm_id)
     if end is None:
         end = End("unknown", "it ended without an error message")
-    words = [end.sentence]
-    name = state.attempt or ""
-    if training is not None and state.attempt == "interrupted":
-        words = [progress(training), *([] if end.kind == "unknown" else words)]
-    elif end.kind != "unknown":
-        name = "failed"
+    is_told = end.kind not in ("unknown", "stopped")
+    # Without a reason, a training that has a saved state is not known to have failed.
+    is_interrupted = state.attempt == "interrupted" and not is_told
+    detail = progress(training) if training is not None and is_interrupted else end.sentence
     attempt = (state.stored.attempt, state.stored.attempts) if state.stored is not None else None
     return JobStatus(
-        state.job, name, "; ".join(words), slurm_id=state.slurm_id or "", log=log, kind=end.kind, attempt=attempt
+        state.job,
+        "interrupted" if is_interrupted else "failed",
+        detail,
+        slurm_id=state.slurm_id or "",
+        log=log,
+        kind=end.kind,
+        attempt=attempt,
     )
 
 

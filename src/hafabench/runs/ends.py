@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hafabench.formatting.text import one_line
-from hafabench.runs.snakemake import SLURM_LOGS
+from hafabench.runs.snakemake import PROGRAM, SLURM_LOGS
 
 Kind = Literal[
     "memory",
@@ -98,7 +98,7 @@ _EXPLAINS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
         ("folder", r"couldn't chdir to|[Uu]nable to (change|chdir)|Could not open std(out|err|in) file"),
         (
             "environment",
-            r"No module named '?(snakemake|hafabench)\b|(python[\d.]*|snakemake|hafabench|srun|env): "
+            rf"No module named '?({PROGRAM}|hafabench)\b|(python[\d.]*|{PROGRAM}|hafabench|srun|env): "
             r"(.{0,20}: )?(command )?not found|^(env|/usr/bin/env): .*No such file or directory"
             r"|(slurm_script|sh|bash): (line )?\d*:? ?[^ ]*(bin/\S*|python[\d.]*): (No such file or dir|not found)"
             r"|execve\(\): .*: No such file or directory|: command not found$",
@@ -137,8 +137,8 @@ def end_of_log(lines: Iterable[str]) -> End | None:
         if kind is None:
             if _KILLED.search(line):
                 killed = End("error", _short(line))
-        elif kind != "cancelled" or found is None:
-            # A step that runs out of memory is cancelled after it.
+        elif found is None or (kind != "cancelled" and (found.kind, kind) != ("folder", "error")):
+            # A step that runs out of memory is cancelled after it. In another folder, a job finds none of its files.
             found = End(kind, _short(line))
     return found or killed
 

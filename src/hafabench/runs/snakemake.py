@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 LOCAL_PROFILE, SLURM_PROFILE = "workflow/profiles/local", "slurm"
 # The names of this project's executor and of the official one, on which it is built.
 SLURM_EXECUTOR, OFFICIAL_SLURM_EXECUTOR = "hafabench-slurm", "slurm"
+# The program of a driver.
+PROGRAM = "snakemake"
 # The target of a complete run.
 ALL = "all"
 # The folder that contains the output of Slurm jobs, in a folder per experiment.

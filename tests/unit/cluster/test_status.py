@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hafabench.cluster.ends import End, StoredEnd, store_end
 from hafabench.cluster.queue import live_jobs
-from hafabench.cluster.status import experiment_status, render, render_failed
+from hafabench.cluster.status import JobStatus, Status, experiment_status, render, render_failed
 from hafabench.config.experiment import load_experiment
 from hafabench.files import write_text
 from hafabench.results.record import read_record, write_record
 from hafabench.runs.jobs import JobList
 from hafabench.runs.lease import take, this_process
 from hafabench.runs.run import expand
+from hafabench.runs.snakemake import repeated_command
 from tests.support.experiments import evaluated, fixed_length
 from tests.support.slurm_commands import COMMENT, UUID, RecordedCommands, squeue, squeue_line
 
@@ -196,13 +199,154 @@ def test_failed_jobs_are_named_with_its_log_and_its_command(digits, tiny):
     assert said[0] == "3 failed or interrupted"
     commands = [line.removeprefix("    again: hafabench ") for line in said if "again: " in line]
     option = f"--experiment {digits.file}"
+    # By reason: errors come before what nothing explains.
     assert commands == [
         f"data prepare detection {option}",
-        f"train {RUN} {option}",
         f"complexity --task detection --format record {option}",
+        f"train {RUN} {option}",
     ]
+    assert [said.index(heading) for heading in ("error (2)", "no reason known (1)")] == [2, 10]
+    profile = "--profile workflow/profiles/local"
+    assert said[-1] == f"  snakemake all {profile} --configfile {digits.file}"
     assert f"    log: {tiny.folder / 'train.log'}" in said
     assert sum("error: something is wrong" in line for line in said) == 2
+
+
+def store(digits, kind: str, slurm_id: str | None, attempt: int = 1, **changes) -> None:
+    stored = StoredEnd(COMMENT, slurm_id, End(kind, f"the reason is {kind}"), attempt, 6, time.time())
+    store_end(replace(stored, **changes), digits.name)
+
+
+def only(status: Status) -> JobStatus:
+    (job,) = (one for one in status.jobs if one.job.id == f"train_run {RUN}")
+    return job
+
+
+def begins(tiny, slurm_job: int, host: str = "node1") -> str:
+    where = f"process 7 on {host}, Slurm job {slurm_job}"
+    return f"hafabench: begins train_run {RUN}, fingerprint {tiny.fingerprint}, {where}\n"
+
+
+def test_a_slurm_job_that_left_the_queue_has_ended_however_fresh_its_files_are(digits, tiny, tmp_path):
+    begin(tiny)
+    tiny.history.touch()
+    write_text(tiny.folder / "train.log", begins(tiny, 7) + f"{RUN} 32/128 loss 2\n")
+    assert only(experiment_status(digits, runner=squeue(squeue_line(7, "RUNNING", tmp_path)))).state == "running"
+    # The next attempt waits.
+    assert only(experiment_status(digits, runner=squeue(squeue_line(8, "PENDING", tmp_path)))).state == "queued"
+    ended = only(experiment_status(digits, runner=squeue()))
+    assert (ended.state, ended.node) == ("interrupted", "")
+    # If Slurm does not answer, the age of the files decides.
+    assert only(experiment_status(digits, runner=RecordedCommands({}))).state == "running"
+
+
+def test_a_process_of_this_machine_that_has_ended_does_not_run_however_fresh_its_files_are(digits, tiny):
+    begin(tiny)
+    tiny.history.touch()
+    assert only(experiment_status(digits, runner=squeue())).state == "running"
+    # A killed process leaves its lease.
+    take(tiny.folder, tiny.id, replace(this_process("train"), began=1.0))
+    assert only(experiment_status(digits, runner=squeue())).state == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("accounting", "kind", "detail"),
+    [
+        ("7|NODE_FAIL|0:0|node1\n7.batch|CANCELLED||node1\n", "node", "its node failed or lost contact on node1"),
+        ("7|FAILED|1:0|node1\n7.0|OUT_OF_MEMORY|0:125|node1\n", "memory", "more memory than it requested on node1"),
+        ("7|CANCELLED by 0|0:0|node1\n", "cancelled", "it was cancelled by root on node1"),
+        ("7|RUNNING|0:0|node1\n", "unknown", "step 32 of 128"),
+        (None, "unknown", "step 32 of 128"),
+    ],
+    ids=["node", "memory", "cancelled", "the accounting is late", "no accounting"],
+)
+def test_the_accounting_tells_what_the_logs_do_not(digits, tiny, accounting, kind, detail):
+    begin(tiny)
+    write_text(tiny.folder / "train.log", begins(tiny, 7) + f"{RUN} 32/128 loss 2\n")
+    answers = squeue()
+    if accounting is not None:
+        answers.outputs["sacct"] = accounting
+    job = only(experiment_status(digits, runner=answers))
+    assert (job.state, job.kind) == ("interrupted" if kind == "unknown" else "failed", kind)
+    assert detail in job.detail
+    assert "step 32 of 128" in job.detail or kind != "unknown"
+
+
+@pytest.mark.parametrize("kind", ["refused", "folder"])
+def test_a_job_that_never_ran_has_failed_if_the_executor_says_so(digits, kind):
+    store(digits, kind, None if kind == "refused" else "7")
+    job = only(experiment_status(digits, runner=squeue(), fresh_s=0))
+    assert (job.state, job.kind, job.detail, job.log) == ("failed", kind, f"the reason is {kind}", None)
+    text = render_failed(experiment_status(digits, runner=squeue(), fresh_s=0))
+    assert f"again: hafabench train {RUN}" in text and "log: " not in text
+    assert text.endswith(f"  snakemake all --profile slurm --configfile {digits.file}")
+    # A later attempt that succeeded.
+    assert states(digits, squeue())["evaluate_run " + RUN] == ("to do", "")
+
+
+def test_the_end_of_the_last_attempt_counts(digits, tiny):
+    begin(tiny)
+    log = tiny.folder / "train.log"
+    write_text(log, begins(tiny, 7) + "error: of attempt 7\n")
+    store(digits, "memory", "6")
+    assert only(experiment_status(digits, runner=squeue())).detail == "error: of attempt 7"
+    store(digits, "unknown", "7")
+    assert only(experiment_status(digits, runner=squeue())).detail == "error: of attempt 7"
+    store(digits, "memory", "7")
+    assert only(experiment_status(digits, runner=squeue())).detail == "the reason is memory"
+    store(digits, "refused", None, time=time.time() + 5)
+    assert only(experiment_status(digits, runner=squeue())).detail == "the reason is refused"
+    # A command that was started by hand afterwards.
+    by_hand = begins(tiny, 7).replace(", Slurm job 7", "")
+    write_text(log, by_hand + "error: by hand\n")
+    later = time.time() + 10
+    os.utime(log, (later, later))
+    assert only(experiment_status(digits, runner=squeue())).detail == "error: by hand"
+    store(digits, "memory", "8", time=later + 1, fingerprint="of another configuration")
+    assert only(experiment_status(digits, runner=squeue())).detail == "error: by hand"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sentence"),
+    [
+        (2, "the driver runs it again, attempt 3 of 6"),
+        (6, "no attempt is left of 6; the driver does not run it again"),
+        (None, "the driver runs it again when it notices the end, if an attempt is left"),
+    ],
+)
+def test_what_the_driver_does_next(digits, tiny, monkeypatch, attempt, sentence):
+    if attempt is not None:
+        store(digits, "node", "7", attempt)
+    else:
+        write_text(tiny.folder / "train.log", "error: no GPU\n")
+    command = (
+        f"  snakemake all --profile {'slurm' if attempt else 'workflow/profiles/local'} --configfile {digits.file}"
+    )
+    assert render(experiment_status(digits, runner=squeue())).splitlines()[-1] == command
+    monkeypatch.setattr("hafabench.cluster.status.driver_processes", lambda _folder: [7])
+    lines = render(experiment_status(digits, runner=squeue())).splitlines()
+    assert f"    next: {sentence}" in lines and command not in lines
+
+
+def test_the_summary_names_jobs_that_the_driver_gave_up_without_a_log(digits):
+    given_up = (f"train_run {RUN}", "no such job")
+    status = experiment_status(digits, runner=squeue(), fresh_s=0, given_up=given_up, command="snakemake x --cores 2")
+    text = render_failed(status).splitlines()
+    assert text[0] == "1 failed or interrupted" and text[2] == "no reason known (1)"
+    assert text[-1] == "  snakemake x --cores 2"
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("all --profile slurm --configfile 'a b.yaml'", "snakemake all --profile slurm --configfile 'a b.yaml'"),
+        ("a b --cores 2 -F", "snakemake a b --cores 2"),
+        ("-R train_run x --profile slurm all", "snakemake --profile slurm all"),
+        ("all --forcerun=x --profile slurm --forceall -f", "snakemake all --profile slurm"),
+    ],
+)
+def test_the_command_of_the_driver_is_repeated_without_forced_jobs(words, command):
+    assert repeated_command(["/venv/bin/snakemake", *shlex.split(words)]) == command
 
 
 def test_an_evaluation_fails_only_after_its_training(digits, tiny):
