@@ -28,6 +28,8 @@ _BY_STATE: dict[str, tuple[Kind, str]] = {
 _CERTAIN = ("OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "DEADLINE")
 # What an exit code means if no log says more.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+# The exit code of a job that Slurm could not start, because it could not open its log.
+_NO_LAUNCH = "0:53"
 
 
 def how_it_ended(
@@ -64,8 +66,8 @@ def how_it_ended(
     if told is not None:
         return told
     code, signal = _codes(exit_code)
-    if slurm_log is not None and not slurm_log.exists() and word:
-        return End("folder", f"Slurm could not write its log {slurm_log}{where}: a folder does not exist there")
+    if slurm_log is not None and not slurm_log.exists() and word == "FAILED" and exit_code in ("", _NO_LAUNCH):
+        return End("folder", f"Slurm could not write its log {slurm_log}{where}: its folder does not exist there")
     if code in (_NOT_FOUND, _NOT_EXECUTABLE):
         return End("environment", f"a program was not found or could not be started{where} (exit code {code})")
     if signal or code:

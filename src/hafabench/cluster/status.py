@@ -190,7 +190,7 @@ def _status(experiment: str, state: JobState, queued: QueuedJob | None, ended: E
         detail = running or (progress(training) if training is not None else "")
         return JobStatus(job, "running", detail, _process(job))
     if state.attempt in _UNSUCCESSFUL:
-        return _unsuccessful(state, ended, training)
+        return _unsuccessful(experiment, state, ended, training)
     return JobStatus(job, state.state, "; ".join(state.changes))
 
 
@@ -203,19 +203,19 @@ def _waits_for_lease(experiment: str, job: Job, queued: QueuedJob) -> str:
     return said.removeprefix(f"{job.run.id}: ") if WAITS in said else ""
 
 
-def _unsuccessful(state: JobState, ended: EndedJob | None, training: RunState | None) -> JobStatus:
+def _unsuccessful(experiment: str, state: JobState, ended: EndedJob | None, training: RunState | None) -> JobStatus:
     """The status of a job whose last attempt was not successful.
 
     Args:
+        experiment: The name of the experiment.
         state: The state of its files.
         ended: The Slurm job of its last attempt, if Slurm knows it.
         training: The state of the run, if the job trains it.
     """
     end, log = state.end, state.log
     if ended is not None:
-        job_log = state.job.log
-        slurm_log = log if log is not None and log != job_log else None
-        end = how_it_ended(ended.state, ended.exit_code, ended.node, slurm_log, job_log, state.slurm_id)
+        slurm_log = slurm_log_folder(experiment, state.job) / f"{state.slurm_id}.log"
+        end = how_it_ended(ended.state, ended.exit_code, ended.node, slurm_log, state.job.log, state.slurm_id)
     if end is None:
         end = End("unknown", "it ended without an error message")
     is_told = end.kind not in ("unknown", "stopped")
