@@ -138,6 +138,13 @@ def test_submit_limits(cluster, workspace, digits):
             assert any(line.startswith("note") and "does not enforce it" in line for line in said)
 
 
+def test_a_reached_submit_limit_is_no_problem(cluster, workspace, digits):
+    with cluster.limit(MaxSubmitJobs=1):
+        submit(cluster, workspace, "sleep 300", "others")
+        assert findings(digits, "problem", probe=True) == []
+        assert "AssocMaxSubmitJobLimit" in about(digits, "cpu")[0]
+
+
 def test_submit_limits_of_accounts(cluster, workspace, digits):
     account = ("sacctmgr", "--immediate", "modify", "account", "where", f"name={ACCOUNT}", "set")
     cluster.run(*account, "GrpSubmitJobs=6")

@@ -19,6 +19,7 @@ from hafabench.cluster.limits import (
 )
 from hafabench.cluster.nodes import Partition, check_pool, partitions_of, read_partitions, reservation_key
 from hafabench.cluster.probe import node_options, probe_node
+from hafabench.cluster.refusals import classify
 from hafabench.cluster.settings import check_preemption, check_settings, has_accounting, read_settings
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import Pool, Site
@@ -229,6 +230,11 @@ def _check_submission(
         if has_reserved and "node configuration is not available" in error.message:
             # The test leaves out reserved nodes, but a submission waits for them.
             sentence = f"Slurm cannot test the request of {name} while nodes are reserved; it accepts such jobs"
+            yield Finding("note", key, sentence)
+        elif classify(error.message).kind == "now":
+            sentence = (
+                f"Slurm does not test the request of {name} now: {error.message}; the driver waits in this case"
+            )
             yield Finding("note", key, sentence)
         else:
             yield Finding("problem", key, f"Slurm refuses the request of {name}: {error.message}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hafabench.cluster.commands import CommandFailed, Runner
 from hafabench.cluster.findings import Finding
+from hafabench.cluster.refusals import classify
 from hafabench.config.experiment import Experiment
 from hafabench.config.site import GpuPool, Pool, Site
 from hafabench.data.paths import required_paths
@@ -49,6 +50,11 @@ def probe_node(key: str, site: Site, experiment: Experiment, runner: Runner, wai
     except CommandFailed as error:
         if re.search(r"busy|[Ii]mmediate|timed out|revoked", error.message):
             yield Finding("note", about, f"none was free within {wait_s} s: data and environment were not tested")
+        elif classify(error.message).kind == "now":
+            sentence = (
+                f"Slurm accepts no test job now, so data and environment were not tested: {error.message[-300:]}"
+            )
+            yield Finding("note", about, sentence)
         else:
             yield Finding("problem", about, f"a test job did not run: {error.message[-300:]}")
         return

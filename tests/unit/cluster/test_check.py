@@ -201,6 +201,19 @@ def test_problems_found_on_a_compute_node(paper, answer, expected):
         assert any(sentence.startswith(expected) for sentence in said), said
 
 
+def test_a_probe_that_slurm_refuses_for_now_is_a_note(paper):
+    class Full(Cluster):
+        def __call__(self, arguments, timeout):
+            if arguments[0] == "srun":
+                raise CommandFailed("srun ...: x", "srun: error: QOSMaxSubmitJobPerUserLimit")
+            return super().__call__(arguments, timeout)
+
+    site = Site(account="vision", gpu=GPU, cpu=CPU)
+    found = [one for one in check_cluster(paper, site, runner=Full()) if one.about.endswith(" node")]
+    assert [one.level for one in found] == ["note", "note"]
+    assert all("QOSMaxSubmitJobPerUserLimit" in one.sentence for one in found)
+
+
 def test_the_probe_is_bounded_and_asks_like_the_jobs(paper):
     cluster = Cluster(srun=answered())
     problems(paper, cluster, probe=True)

@@ -280,6 +280,20 @@ def test_the_number_of_jobs_follows_from_the_site_file(said, tmp_path):
     assert said(key, Slurm(associations=["hafa|normal|||0|"]))[0].startswith("problem: Slurm accepts at most 0 jobs")
 
 
+# From Slurm 22.05.8.
+LIMIT_REACHED = (
+    "sbatch: error: AssocMaxSubmitJobLimit allocation failure: Job violates accounting/QOS policy (job submit limit, "
+    "user's size and/or time limits)"
+)
+
+
+def test_a_reached_submit_limit_is_no_problem(said):
+    (sentence,) = said("cpu", Slurm(fails={"sbatch": LIMIT_REACHED}))
+    assert not missing_facts(sentence, "note", "AssocMaxSubmitJobLimit", "the driver waits")
+    too_large = LIMIT_REACHED.replace("AssocMaxSubmitJobLimit", "AssocMaxCpuPerJobLimit")
+    assert said("cpu", Slurm(fails={"sbatch": too_large}))[0].startswith("problem: Slurm refuses")
+
+
 @pytest.mark.parametrize("fails", [{}, {"sacctmgr": "access denied"}])
 def test_unknown_limits_of_the_user_are_a_note(said, fails):
     unknown, known = said("max_submitted_jobs", Slurm(associations=[], fails=fails), max_submitted_jobs=90)
