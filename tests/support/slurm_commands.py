@@ -36,7 +36,7 @@ def squeue(*lines: str) -> RecordedCommands:
 
 
 def squeue_line(
-    job: int,
+    job: int | str,
     state: str,
     folder: Path,
     comment: str = COMMENT,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hafabench.cluster.commands import IDS_PER_COMMAND, CommandFailed
-from hafabench.cluster.queue import QueuedJob, cancel, live_jobs_of
+from hafabench.cluster.queue import QueuedJob, cancel, has_ended, is_abandoned, live_jobs_of
 from hafabench.config.experiment import load_experiment
-from tests.support.slurm_commands import squeue_line
+from tests.support.slurm_commands import RecordedCommands, squeue_line
 
 JOBS = [QueuedJob(str(number), *["x"] * 8) for number in range(1, 2501)]
 
@@ -25,6 +25,24 @@ def test_very_many_jobs_are_cancelled_by_several_commands_also_if_one_fails():
         cancel(JOBS, scancel)
     assert [job for ids in asked for job in ids] == [job.id for job in JOBS]
     assert max(map(len, asked)) == IDS_PER_COMMAND
+
+
+@pytest.mark.parametrize(
+    ("states", "ended", "abandoned"),
+    [
+        ("COMPLETED\n", True, False),
+        ("CANCELLED\nTIMEOUT\n", True, False),
+        ("COMPLETING\n", False, False),
+        ("RUNNING\nCOMPLETED\n", False, False),
+        ("NODE_FAIL\n", False, True),
+        ("", False, False),
+        (None, False, False),
+    ],
+)
+def test_what_is_known_about_the_processes_of_a_slurm_job(states, ended, abandoned):
+    """After a node has lost contact, its processes may live on although the job has ended for Slurm."""
+    answers = RecordedCommands({} if states is None else {"squeue": states})
+    assert (has_ended("7", answers), is_abandoned("7", answers)) == (ended, abandoned)
 
 
 def test_very_many_jobs_of_another_driver_are_told_apart(tmp_path, monkeypatch, write_experiment):

@@ -401,3 +401,22 @@ def test_every_job_is_shown_on_request(digits):
     assert render(status).splitlines()[0] == f"{known} to do"
     assert len(render(status, everything=True).splitlines()) == 2 + 2 + known
     assert {one.job.id for one in status.jobs} == set(JobList(digits))
+
+
+def test_a_job_that_waits_for_the_lease_of_its_run_says_so(digits, tiny, tmp_path):
+    begin(tiny)
+    waits = "waits for the lease of process 7 on n017, Slurm job 7, until it has ended"
+    log = tmp_path / f"logs/slurm/{digits.name}/rule_train_run/classification_pvt_tiny_0/8.log"
+    write_text(log, f"Building DAG of jobs...\n{RUN}: {waits}\n")
+    answers = squeue(squeue_line(8, "RUNNING", tmp_path))
+    assert states(digits, answers)[f"train_run {RUN}"] == ("running", waits)
+    write_text(log, f"{log.read_text()}{RUN}: has the lease after 9 s\nhafabench: begins train_run {RUN}, ...\n")
+    assert "step 32" in states(digits, answers)[f"train_run {RUN}"][1]
+
+
+def test_of_two_waiting_jobs_that_one_is_shown_for_which_the_other_waits(digits, tmp_path):
+    answers = squeue(
+        squeue_line(8, "PENDING", tmp_path, reason="Resources", node=""),
+        squeue_line(9, "PENDING", tmp_path, reason="Dependency", node=""),
+    )
+    assert states(digits, answers)[f"train_run {RUN}"] == ("queued", "Resources")

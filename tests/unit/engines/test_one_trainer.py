@@ -24,6 +24,7 @@ from hafabench.errors import UserError
 from hafabench.models.checkpoints import final, storage
 from hafabench.models.checkpoints.storage import load_checkpoint, save_checkpoint
 from hafabench.results.history import read_history
+from hafabench.runs import lease as leases
 from hafabench.runs.lease import Holder, Lease, LeaseLost, take, this_process
 from hafabench.runs.run import Run
 from tools.tiny_runs.classification import tiny_run
@@ -126,9 +127,9 @@ def test_a_trainer_that_lost_its_lease_saves_and_concludes_nothing(run, monkeypa
 def test_a_lease_that_is_lost_while_a_file_is_written_keeps_the_old_file(run, monkeypatch, name):
     write = torch.save
 
-    def write_slowly(content: dict[str, Any], path: Path) -> None:
-        write(content, path)
-        if f".{name}." in path.name and content.get("step") in (None, 4):
+    def write_slowly(content: dict[str, Any], file: Any) -> None:
+        write(content, file)
+        if ("step" in content) == (name == "state.pth") and content.get("step") in (None, 4):
             take_over(run)
 
     monkeypatch.setattr(storage.torch, "save", write_slowly)
@@ -136,6 +137,26 @@ def test_a_lease_that_is_lost_while_a_file_is_written_keeps_the_old_file(run, mo
         train(run)
     assert not run.checkpoint.exists() and not run.kept_checkpoint.exists()
     assert load_checkpoint(run.work / "state.pth")["step"] == (2 if name == "state.pth" else 8)
+
+
+def test_the_time_for_which_a_training_waited_for_its_lease_counts(run, monkeypatch, capsys):
+    """Otherwise Slurm would end the training at its time limit, before it has saved its state."""
+    monkeypatch.setenv(STOP_AFTER, "300")
+    taken = leases.take
+
+    def take_late(*arguments: Any, **options: Any) -> Lease:
+        lease = taken(*arguments, **options)
+        lease.waited = 301.0
+        return lease
+
+    monkeypatch.setattr(leases, "take", take_late)
+    with pytest.raises(SystemExit):
+        train(run)
+    assert load_checkpoint(run.work / "state.pth")["step"] == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "compared_digest", lambda *_: "0" * 64)
+    assert train(run) == list(range(2, STEPS + 1))
+    assert f"{run.id}: resumed after step 1, which attempt 1 saved" in capsys.readouterr().err
 
 
 def test_the_state_names_the_attempt(run, monkeypatch):
