@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,8 @@ class RemoteJob:
     holder: Holder
 
     def __str__(self) -> str:
-        return f"process {self.holder.pid}  {self.holder.verb} {self.run_id}  running on {self.holder.host}"
+        words = f"process {self.holder.pid}  {self.holder.verb} {self.run_id}  running on {self.holder.host}"
+        return f"{words}, which Slurm job {self.holder.slurm_job} started" if self.holder.slurm_job else words
 
 
 def local_jobs(folder: Path) -> list[LocalJob]:
@@ -82,18 +83,24 @@ def local_jobs(folder: Path) -> list[LocalJob]:
     return sorted(first, key=lambda job: (job.began, job.pid))
 
 
-def remote_jobs(runs: Iterable[Run]) -> list[RemoteJob]:
-    """The processes of other machines, outside Slurm, that train or evaluate runs, according to their leases.
+def remote_jobs(
+    runs: Iterable[Run], slurm_jobs: Collection[str] = (), has_ended: Callable[[str], bool] = lambda _job: False
+) -> list[RemoteJob]:
+    """The processes of other machines that train or evaluate runs, according to their leases.
+
+    Such a process of a Slurm job that is not in the queue may run on a node that has lost contact.
 
     Args:
         runs: The runs of an experiment.
+        slurm_jobs: The ids of Slurm jobs that are known to be live. Their processes are left out.
+        has_ended: Tells whether the processes of a Slurm job are known to have ended, given its id.
     """
     found = []
     for run in runs:
         about = holder_of(run.folder)
-        if about is None or about[0].is_here or about[0].slurm_job is not None:
+        if about is None or about[0].is_here or about[0].slurm_job in slurm_jobs or not is_held(run, about[0].verb):
             continue
-        if is_held(run, about[0].verb):
+        if about[0].slurm_job is None or not has_ended(about[0].slurm_job):
             found.append(RemoteJob(run.id, about[0]))
     return found
 

@@ -1,8 +1,8 @@
 """Recovery from a killed driver: show what it left running, wait for it or end it, then unlock the folder.
 
 The Slurm jobs and the local processes of a killed driver continue. A new driver does not know about them and would
-start the same jobs again. The leases of the runs (`hafabench.runs.lease`) would refuse these, but they would count as
-failed.
+start the same jobs again. On Slurm these would wait for those of the killed driver, and on one machine for the leases
+of the runs (`hafabench.runs.lease`).
 
 Outputs of jobs that finished after the driver was killed are kept (`hafabench.runs.kept_outputs`).
 """
@@ -18,7 +18,7 @@ from typing import Literal
 
 from hafabench.cluster.commands import CommandFailed, Runner, run
 from hafabench.cluster.local import LocalJob, RemoteJob, local_jobs, remote_jobs, stop
-from hafabench.cluster.queue import QueuedJob, cancel, live_jobs
+from hafabench.cluster.queue import QueuedJob, cancel, has_ended, live_jobs
 from hafabench.config.experiment import Experiment
 from hafabench.errors import UserError
 from hafabench.runs.jobs import JobList
@@ -107,7 +107,7 @@ def _live(folder: Path, runs: Sequence[Run], runner: Runner) -> _Live:
         queued = []
     known = {job.id for job in queued}
     local = [job for job in local_jobs(folder) if job.slurm_job not in known]
-    return _Live(queued, local, remote_jobs(runs))
+    return _Live(queued, local, remote_jobs(runs, known, lambda job: has_ended(job, runner)))
 
 
 def _cancel(live: _Live, report_progress: Callable[[str], None], runner: Runner) -> None:

@@ -180,6 +180,28 @@ def test_recover_waits_for_trainings_on_other_machines(digits, tmp_path, lock, m
     recover(*arguments, "show", said.append, squeue(), experiment=digits)
 
 
+@pytest.mark.parametrize("state", ["NODE_FAIL", "", "CANCELLED", "RUNNING"])
+def test_recover_knows_the_process_of_a_slurm_job_whose_node_lost_contact(digits, tmp_path, lock, state):
+    run = expand(digits)[RUN]
+    far = replace(this_process("train"), host="n017", system="elsewhere", pid=7, slurm_job="12")
+    take(run.folder, run.id, far)
+
+    def slurm(arguments, _timeout):
+        if "--states=all" in arguments:
+            return f"{state}\n"
+        return squeue_line(12, state, tmp_path) if state == "RUNNING" else ""
+
+    said: list[str] = []
+    if state == "CANCELLED":
+        # Slurm has ended its processes, which could not give the lease back.
+        recover(tmp_path, unlocking(lock), "show", said.append, slurm, experiment=digits)
+        return
+    with pytest.raises(UserError, match="1 live jobs of this folder"):
+        recover(tmp_path, unlocking(lock), "show", said.append, slurm, experiment=digits)
+    lost = f"process 7  train {RUN}  running on n017, which Slurm job 12 started"
+    assert (said == [lost]) is (state != "RUNNING")
+
+
 def test_recover_keeps_what_is_proven_to_be_complete(digits, tmp_path):
     trained, torn, other, missing = list(expand(digits).values())[:4]
     for one, fingerprint in ((trained, trained.fingerprint), (torn, torn.fingerprint), (other, "0" * 12)):
