@@ -53,6 +53,7 @@ def _origin(path: Path, record: Record, metric: Metric, run: Run | None, *, is_s
             provenance.git_dirty,
             provenance.experiment_tracked,
             provenance.packages.get("hafabench"),
+            provenance.git_changes,
         ),
         device=device_text(provenance.device, provenance.threads),
         host=provenance.host,

@@ -177,7 +177,8 @@ def _training(origin: Origin) -> str | None:
     if not training or origin.source is not None:
         return None
     version = (training.get("packages") or {}).get("hafabench")
-    commit = commit_text(training.get("git_commit"), training.get("git_dirty"), version=version)
+    changes = training.get("git_changes")
+    commit = commit_text(training.get("git_commit"), training.get("git_dirty"), version=version, changes=changes)
     parts = [
         f"{training['steps']:,} steps" if "steps" in training else None,
         format_duration(training.get("seconds")),

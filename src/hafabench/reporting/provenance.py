@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def commit_text(
-    commit: str | None, dirty: bool | None, experiment_tracked: bool | None = None, version: str | None = None
+    commit: str | None,
+    dirty: bool | None,
+    experiment_tracked: bool | None = None,
+    version: str | None = None,
+    changes: Sequence[str] | None = None,
 ) -> str | None:
     """Return ``0123456789``, followed by what the commit does not describe.
 
@@ -16,11 +22,13 @@ def commit_text(
         dirty: Whether the code differed from the commit.
         experiment_tracked: Whether the experiment file was tracked.
         version: The version of this package.
+        changes: The files that differed, if their names are shown.
     """
     if not commit:
         return f"none, hafabench {version} (not a git checkout)" if version else None
     untracked = " (the experiment file is not tracked)" if experiment_tracked is False else ""
-    return commit[:10] + (" with local changes" if dirty else "") + untracked
+    named = f" ({', '.join(changes)})" if changes else ""
+    return commit[:10] + (f" with local changes{named}" if dirty else "") + untracked
 
 
 def device_text(device: str | None, threads: int | None) -> str | None:

@@ -14,8 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hafabench import __version__
 from hafabench.config.experiment import Experiment
+from hafabench.config.site import site_file
 from hafabench.results.record import Provenance
 
 PACKAGES = (
@@ -38,13 +41,16 @@ PACKAGES = (
 # The root of the checkout that this package runs from, if it does. A link to the package is followed.
 _CHECKOUT = Path(__file__).resolve().parents[3]
 _PACKAGE = "src/hafabench/__init__.py"
-# What can change a number. The site and the rates of GPUs only change where and how long jobs run.
-_CODE = ("src", "workflow", "Snakefile")
+# What can change a number. The site, the rates of GPUs and the profiles only change where and how long jobs run.
+_CODE = ("src", "workflow", "Snakefile", ":(exclude)workflow/profiles")
+# Files that git does not track change a number only if they are imported or included.
+_IMPORTED = (".py", ".so", ".pyd", ".smk")
 _WHAT_COUNTS = (
     *_CODE,
     "configs",
     *(f":(exclude)configs/{name}" for name in ("site.yaml", "throughput.yaml", "schemas")),
 )
+_SHOWN = 10
 
 
 class Stopwatch:
@@ -115,9 +121,11 @@ def peak_memory_mb() -> float:
 def code_state(checkout: Path, experiment_file: Path | None) -> dict[str, Any]:
     """Return the commit of a checkout and what it does not describe, as fields of `Provenance`.
 
-    Changed documentation, tests, samples and tools do not count as changes, and neither do untracked configuration
-    files other than the experiment file. The repository is that which contains the package. Neither the working
-    directory nor git's environment variables, which git sets for hooks, choose another one.
+    What cannot change a number is no change: documentation, tests, samples, tools, permissions of files, the site
+    file, profiles of Snakemake, the folders of data sets (records contain the digests of data), experiments other
+    than the one that is worked on, and untracked files that are neither code nor the experiment file. The repository
+    is that which contains the package. Neither the working directory nor git's environment variables, which git sets
+    for hooks, choose another one.
 
     Args:
         checkout: The root of the checkout that this package runs from. Unless the last commit of the repository
@@ -134,7 +142,8 @@ def code_state(checkout: Path, experiment_file: Path | None) -> dict[str, Any]:
     environment["GIT_OPTIONAL_LOCKS"] = "0"
 
     def git(*arguments: str | Path) -> str | None:
-        command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false", *map(str, arguments)]
+        options = [word for name in ("fsmonitor", "quotepath", "fileMode") for word in ("-c", f"core.{name}=false")]
+        command = ["git", *options, *map(str, arguments)]
         try:
             done = subprocess.run(
                 command, cwd=checkout, env=environment, capture_output=True, errors="replace", timeout=20
@@ -152,23 +161,72 @@ def code_state(checkout: Path, experiment_file: Path | None) -> dict[str, Any]:
 
     commit = git("rev-parse", "HEAD") if git("ls-tree", "--name-only", "HEAD", "--", _PACKAGE) else None
     if commit is None:
-        return {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", *_WHAT_COUNTS)
+        return {"git_commit": None, "git_dirty": None, "git_changes": None, "experiment_tracked": None}
     # New modules change what is imported; new configuration files do nothing unless they are named.
     added = git("ls-files", "--others", "--exclude-standard", "--", *_CODE)
+    if added is not None:
+        added = "\n".join(path for path in added.splitlines() if path.strip('"').endswith(_IMPORTED))
     # git does not compare files with the flags `assume-unchanged` (a lower-case letter) and `skip-worktree` (S).
     listed = git("ls-files", "-v", "--", *_WHAT_COUNTS)
     flagged = (line[2:] for line in (listed or "").splitlines() if line[0].islower() or line[0] == "S")
     hidden = None if listed is None else "\n".join(path for path in flagged if is_changed(path))
-    states = [changed, added, hidden]
+    differences = ("diff", "--no-ext-diff", "--no-renames", "--name-only")
+    answers = [git(*differences, "--relative", "HEAD", "--", *_WHAT_COUNTS), added, hidden]
     tracked = None
     if experiment_file is not None:
         experiment_file = experiment_file.resolve()
         tracked = is_tracked(experiment_file)
         if tracked:
-            states.append(git("--literal-pathspecs", "status", "--porcelain", "--", experiment_file))
-    dirty = None if None in states else any(states)
-    return {"git_commit": commit, "git_dirty": dirty, "experiment_tracked": tracked}
+            # It may be outside of the checkout, in the same repository.
+            own = git("--literal-pathspecs", *differences, "HEAD", "--", experiment_file)
+            answers.append(own and os.path.relpath(experiment_file, checkout.resolve()))
+    fields = {"git_commit": commit, "git_dirty": None, "git_changes": None, "experiment_tracked": tracked}
+    if None in answers:
+        return fields
+    site = site_file().resolve()
+    differing = sorted({path for answer in answers for path in (answer or "").splitlines()})
+    changes = [
+        path
+        for path in differing
+        if (checkout / path).resolve() != site
+        and not _is_irrelevant(checkout / path, git("show", f"HEAD:./{path}"), experiment_file)
+    ]
+    if len(changes) > _SHOWN:
+        changes[_SHOWN:] = [f"and {len(changes) - _SHOWN} more"]
+    return fields | {"git_dirty": bool(changes), "git_changes": changes}
+
+
+def _is_irrelevant(file: Path, committed: str | None, experiment_file: Path | None) -> bool:
+    """Whether the changes of a tracked file cannot change the numbers of an experiment.
+
+    Args:
+        file: The file.
+        committed: Its content in the last commit; None if it is new or not known.
+        experiment_file: The file of the experiment; None if it is not known.
+    """
+    if committed is None or file.suffix != ".yaml":
+        return False
+    try:
+        before, after = yaml.safe_load(committed), yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    if not all(isinstance(content, dict) and "experiment" in content for content in (before, after)):
+        return False
+    if experiment_file is not None and file.resolve() != experiment_file:
+        return True
+    return _without_roots(before) == _without_roots(after)
+
+
+def _without_roots(experiment: dict[str, Any]) -> dict[str, Any]:
+    """The content of an experiment file without the folders of its data sets."""
+    datasets = experiment.get("datasets")
+    if not isinstance(datasets, dict):
+        return experiment
+    return {**experiment, "datasets": {task: _without_root(dataset) for task, dataset in datasets.items()}}
+
+
+def _without_root(dataset: Any) -> Any:
+    return {key: value for key, value in dataset.items() if key != "root"} if isinstance(dataset, dict) else dataset
 
 
 def device_fields() -> dict[str, Any]:

@@ -99,6 +99,9 @@ class Provenance(StrictModel):
     ``dataset_digest`` is the digest of the whole data set when it was verified. ``listing_digest`` is the digest of
     the files of the split that was evaluated.
 
+    ``git_changes`` names the files that differed from the commit and can change a number; records of earlier versions
+    do not have it.
+
     Interpreter, device, host, times and memory are always known, except for an imported record. The commit describes
     the code only if ``git_dirty`` is False, and the experiment file only if ``experiment_tracked`` is True.
     """
@@ -106,6 +109,7 @@ class Provenance(StrictModel):
     command: str
     git_commit: str | None
     git_dirty: bool | None
+    git_changes: list[str] | None = None
     experiment_tracked: bool | None = None
     packages: dict[str, str]
     python: str | None

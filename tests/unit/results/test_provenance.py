@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hafabench import __version__
+from hafabench.config.site import SITE_VARIABLE
 from hafabench.reporting.provenance import commit_text
 from hafabench.results.provenance import Stopwatch, code_state, package_versions
 from tools.checkout import REPOSITORY
@@ -18,6 +19,7 @@ FILES = (
     "Snakefile",
     "configs/digits.yaml",
     "configs/site.yaml",
+    "workflow/profiles/slurm/config.yaml",
     "docs/samples/digits/report/tables.md",
     "README.md",
     "tests/test_a.py",
@@ -47,16 +49,89 @@ def is_dirty(checkout: Path, experiment: str = "configs/digits.yaml") -> bool | 
 
 
 def test_a_clean_checkout_is_its_commit(checkout):
-    expected = {"git_commit": git(checkout, "rev-parse", "HEAD"), "git_dirty": False, "experiment_tracked": True}
+    expected = {
+        "git_commit": git(checkout, "rev-parse", "HEAD"),
+        "git_dirty": False,
+        "git_changes": [],
+        "experiment_tracked": True,
+    }
     for name in ("configs/digits.yaml", FILES[-1]):
         assert code_state(checkout, checkout / name) == expected
 
 
-@pytest.mark.parametrize("name", ["configs/site.yaml", FILES[5], "README.md", "tests/test_a.py", FILES[-1]])
-def test_edited_documentation_samples_tests_site_and_other_experiments_are_no_local_changes(checkout, name):
+@pytest.mark.parametrize("name", FILES[4:])
+def test_edited_documentation_samples_tests_site_and_profiles_are_no_local_changes(checkout, name):
     (checkout / name).write_text("edited")
-    (checkout / "configs/another.yaml").write_text("new")
+    for new in ("configs/another.yaml", "src/hafabench/notes.txt", "workflow/profiles/mine.smk"):
+        (checkout / new).write_text("new")
+    assert code_state(checkout, checkout / "configs/digits.yaml")["git_changes"] == []
     assert is_dirty(checkout) is False
+
+
+def test_a_deleted_site_file_and_other_permissions_are_no_local_changes(checkout):
+    (checkout / "configs/site.yaml").unlink()
+    (checkout / "src/hafabench/__init__.py").chmod(0o755)
+    (checkout / "Snakefile").touch()
+    assert is_dirty(checkout) is False
+
+
+def test_the_site_file_that_is_named_is_no_local_change(checkout, monkeypatch):
+    mine = checkout / "configs/our_cluster.yaml"
+    mine.write_text("account: a")
+    git(checkout, "add", "--all")
+    commit(checkout)
+    mine.write_text("account: b")
+    assert code_state(checkout, checkout / "configs/digits.yaml")["git_changes"] == ["configs/our_cluster.yaml"]
+    monkeypatch.chdir(checkout / "configs")
+    monkeypatch.setenv(SITE_VARIABLE, "our_cluster.yaml")
+    assert is_dirty(checkout) is False
+
+
+EXPERIMENT = "experiment: {name}\nseeds: [{seeds}]\ndatasets:\n  detection: {{name: coco, root: {root}}}\n"
+
+
+@pytest.fixture
+def experiments(checkout: Path) -> Path:
+    for name in ("mine", "other"):
+        (checkout / f"configs/{name}.yaml").write_text(EXPERIMENT.format(name=name, seeds=0, root="data/coco"))
+    git(checkout, "add", "--all")
+    commit(checkout)
+    return checkout
+
+
+@pytest.mark.parametrize("experiment", ["configs/mine.yaml", None])
+def test_other_folders_of_data_sets_are_no_local_changes(experiments, experiment):
+    """The records contain the digests of the data. The guide asks users to enter these folders."""
+    edited = "# ours\n" + EXPERIMENT.format(name="mine", seeds=0, root="/scratch/coco")
+    (experiments / "configs/mine.yaml").write_text(edited)
+    state = code_state(experiments, experiment and experiments / experiment)
+    assert (state["git_dirty"], state["git_changes"]) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("edited", "experiment", "changes"),
+    [
+        ("mine", "mine", ["configs/mine.yaml"]),
+        ("other", "mine", []),
+        # A training does not know its experiment file.
+        ("other", None, ["configs/other.yaml"]),
+    ],
+)
+def test_an_edited_experiment_is_a_change_of_its_own_records(experiments, edited, experiment, changes):
+    file = experiments / f"configs/{edited}.yaml"
+    file.write_text(EXPERIMENT.format(name=edited, seeds="0, 1", root="data/coco"))
+    state = code_state(experiments, experiment and experiments / f"configs/{experiment}.yaml")
+    assert (state["git_dirty"], state["git_changes"]) == (bool(changes), changes)
+
+
+@pytest.mark.parametrize("text", ["experiment: [", "- a list", "experiment: mine\ndatasets: [1]", None])
+def test_an_experiment_that_cannot_be_compared_is_a_change(experiments, text):
+    file = experiments / "configs/mine.yaml"
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    assert code_state(experiments, None)["git_changes"] == ["configs/mine.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +142,7 @@ def test_edited_documentation_samples_tests_site_and_other_experiments_are_no_lo
 def test_edited_source_workflow_configuration_and_experiment_are_local_changes(checkout, name, experiment):
     (checkout / name).write_text("edited")
     assert is_dirty(checkout, experiment) is True
+    assert code_state(checkout, checkout / experiment)["git_changes"] == [name]
 
 
 def test_an_experiment_file_that_git_does_not_track_is_told(checkout, tmp_path):
@@ -88,7 +164,7 @@ def test_a_package_inside_the_checkout_of_something_else_has_no_commit(checkout)
     installed = checkout / ".venv/lib/python3/site-packages"
     (installed / "src/hafabench").mkdir(parents=True)
     (installed / "src/hafabench/__init__.py").write_text("")
-    nothing = {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
+    nothing = {"git_commit": None, "git_dirty": None, "git_changes": None, "experiment_tracked": None}
     assert code_state(installed, checkout / "configs/digits.yaml") == nothing
 
 
@@ -100,7 +176,7 @@ def commit(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-NOTHING = {"git_commit": None, "git_dirty": None, "experiment_tracked": None}
+NOTHING = {"git_commit": None, "git_dirty": None, "git_changes": None, "experiment_tracked": None}
 
 
 @pytest.fixture
@@ -158,7 +234,33 @@ def test_a_copy_in_somebodys_repository_has_a_commit_once_it_is_committed(other)
     git(other, "add", "--all")
     assert code_state(copy, None) == NOTHING, "the last commit does not contain the package"
     expected = commit(other)
-    assert code_state(copy, None) == {"git_commit": expected, "git_dirty": False, "experiment_tracked": None}
+    assert code_state(copy, None) == {
+        "git_commit": expected,
+        "git_dirty": False,
+        "git_changes": [],
+        "experiment_tracked": None,
+    }
+
+
+def test_an_experiment_outside_of_the_checkout_in_the_same_repository_is_compared(other):
+    copy = other / "tools/hafabench"
+    (copy / "src/hafabench").mkdir(parents=True)
+    (copy / "src/hafabench/__init__.py").write_text("")
+    file = other / "configs/mine.yaml"
+    file.write_text(EXPERIMENT.format(name="mine", seeds=0, root="a"))
+    git(other, "add", "--all")
+    commit(other)
+    file.write_text(EXPERIMENT.format(name="mine", seeds=0, root="b"))
+    assert code_state(copy, file)["git_dirty"] is False
+    file.write_text(EXPERIMENT.format(name="mine", seeds=1, root="b"))
+    assert code_state(copy, file)["git_changes"] == ["../../configs/mine.yaml"]
+
+
+def test_many_changes_are_named_in_part(checkout):
+    for number in range(15):
+        (checkout / f"src/hafabench/new_{number:02d}.py").write_text("")
+    changes = code_state(checkout, None)["git_changes"]
+    assert changes == [*(f"src/hafabench/new_{number:02d}.py" for number in range(10)), "and 5 more"]
 
 
 def test_a_repository_without_commits_has_none(tmp_path):
@@ -179,7 +281,12 @@ def test_worktrees_and_submodules_have_their_own_commits(checkout, other, tmp_pa
     assert code_state(checkout, None)["git_commit"] == first
     git(other, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(checkout), "sub")
     commit(other)
-    assert code_state(other / "sub", None) == {"git_commit": first, "git_dirty": False, "experiment_tracked": None}
+    assert code_state(other / "sub", None) == {
+        "git_commit": first,
+        "git_dirty": False,
+        "git_changes": [],
+        "experiment_tracked": None,
+    }
     # A submodule whose repository is lost belongs to nobody.
     (other / "sub/.git").unlink()
     assert code_state(other / "sub", None) == NOTHING
@@ -207,6 +314,7 @@ def test_the_version_is_that_of_the_code_that_runs(monkeypatch):
 def test_without_a_commit_a_record_says_its_version():
     assert commit_text(None, None, None, "1.2.3") == "none, hafabench 1.2.3 (not a git checkout)"
     assert commit_text("0" * 40, False, None, "1.2.3") == "0" * 10
+    assert commit_text("0" * 40, True, changes=["a.py", "b.py"]) == "0000000000 with local changes (a.py, b.py)"
     assert commit_text(None, None) is None
 
 
