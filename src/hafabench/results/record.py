@@ -189,8 +189,9 @@ class StartingFile(StrictModel):
 
 
 class _TrainingFacts(StrictModel):
-    """The entries of the provenance of a training that the frame contains."""
+    """The entries of the provenance of a training that frames and explanations contain."""
 
+    git_changes: list[str] | None = None
     listing_digest: str | None = None
     seconds: Annotated[FiniteNumber, Field(ge=0)] | None = None
     steps: Count | None = None
