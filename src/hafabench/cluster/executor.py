@@ -9,6 +9,7 @@ Every job on a node imports this module when Snakemake starts there, so it impor
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import shlex
@@ -335,7 +336,7 @@ class Executor(SlurmExecutor):
 
     def _poll(self, active_jobs: Sequence[SubmittedJobInfo]) -> dict[str, tuple[str, Said | None]]:
         """Ask Slurm about all jobs, and return a verdict by id; an empty dictionary if Slurm does not answer."""
-        if not active_jobs:
+        if not active_jobs or self._stopping.is_set():
             return {}
         try:
             queue = parse_squeue(self.runner([*SQUEUE, f"--name={self.run_uuid}"], _TIMEOUT_S))
@@ -343,6 +344,9 @@ class Executor(SlurmExecutor):
             self._note_silence(error.message, len(active_jobs))
             return {}
         self._note_answer()
+        if self._min_job_age is None:
+            # Slurm did not answer when the driver started.
+            self._min_job_age = get_min_job_age()
         ids = [str(info.external_jobid) for info in active_jobs]
         answers = Answers(queue, self._ask_accounting([name for name in ids if name not in queue]))
         found: dict[str, tuple[str, Said | None]] = {}
@@ -455,7 +459,8 @@ class Executor(SlurmExecutor):
 
     async def sleep(self) -> None:
         """Wait until the next poll, or until the driver ends."""
-        self._stopping.wait(self.next_seconds_between_status_checks)
+        if self._stopping.wait(self.next_seconds_between_status_checks):
+            await asyncio.sleep(_TICK_S)
 
     def cancel(self) -> None:
         """Cancel all Slurm jobs of this driver, also those that are being submitted."""

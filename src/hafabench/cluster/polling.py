@@ -76,11 +76,14 @@ class Doubt:
         state: The state; empty if squeue does not know the job.
         since: The time of the first of these polls, in seconds of a clock that is never set.
         polls: The number of these polls.
+        accounted: Whether squeue or accounting answered about the job. Accounting that answers again may still be
+            behind for a moment.
     """
 
     state: str
     since: float
     polls: int = 1
+    accounted: bool = True
 
 
 def plain(state: str) -> str:
@@ -144,10 +147,11 @@ def judge(
         return "lives", said, None
     # A job that accounting alone calls pending or running has just ended, or was lost together with the queue.
     doubtful = state if state in _PERHAPS_REQUEUED else ""
-    if doubt is not None and doubtful in (doubt.state, ""):
+    accounted = queued is not None or answers.accounting is not None
+    if doubt is not None and doubtful in (doubt.state, "") and accounted == doubt.accounted:
         doubt = replace(doubt, polls=doubt.polls + 1)
     else:
-        doubt = Doubt(doubtful, now)
+        doubt = Doubt(doubtful or (doubt.state if doubt else ""), now, accounted=accounted)
     if doubt.polls < 2 or now - doubt.since < grace:
         return "lives", said, doubt
     if doubt.state:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from snakemake_interface_common.exceptions import WorkflowError
@@ -310,6 +311,16 @@ def test_an_interrupt_cancels_all_jobs_and_submits_no_others(driver, job, tmp_pa
     count = len(driver.submissions)
     time.sleep(0.3)
     assert len(driver.submissions) == count
+
+
+def test_an_interrupt_waits_for_a_submission_before_it_cancels(driver, job):
+    driver.sbatch("sleep 0.3; echo 8; touch accepted")
+    driver.submit(job)
+    soon(lambda: driver.submissions)
+    accepted = []
+    driver.executor.runner = lambda *_: accepted.append(Path("accepted").exists()) or ""
+    driver.executor.cancel()
+    assert accepted == [True]
 
 
 def test_jobs_that_cannot_be_cancelled_are_named_with_the_command(driver, job, monkeypatch):

@@ -130,6 +130,13 @@ def test_without_an_answer_of_accounting_a_forgotten_job_is_unclear():
     assert watched.poll(180, accounting=f"8|FAILED|1:0|node1|{NAME}") == "failed"
 
 
+def test_accounting_that_answers_again_has_time_to_catch_up():
+    watched, behind = Watched(), f"8|RUNNING|0:0|node1|{NAME}"
+    assert [watched.poll(now, accounting=None) for now in (0, 120)] == ["lives", "unclear"]
+    assert [watched.poll(now, accounting=behind) for now in (180, 240)] == ["lives"] * 2
+    assert watched.poll(300, accounting=f"8|COMPLETED|0:0|node1|{NAME}") == "succeeded"
+
+
 def test_the_time_between_polls_grows_within_its_bounds():
     assert [seconds_to_next_poll(20, quiet, 300, 60) for quiet in (0, 1, 4, 99)] == [20, 30, 60, 60]
     assert seconds_to_next_poll(20, 0, 30, 60) == 15, "Slurm forgets a job 30 s after its end"
