@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from tools.checkout import REPOSITORY, snakemake
 
 
@@ -9,10 +11,15 @@ def test_the_last_lines_name_the_job_its_log_and_the_command_to_repeat_it(tmp_pa
     (tmp_path / "data").write_text("a file where a folder should be")
     done = snakemake(tmp_path, REPOSITORY / "configs/digits.yaml", "results/digits/data/classification.json")
     assert done.returncode != 0
-    _, job, log, command = done.stdout[done.stdout.index("1 failed or interrupted") :].splitlines()[:4]
+    summary = done.stdout[done.stdout.index("1 failed or interrupted") :].splitlines()
+    _, _, reason, job, log, command = summary[:6]
+    assert reason == "error (1)"
     assert job.split()[:3] == ["prepare_dataset", "classification", "error:"]
     assert log.strip() == "log: results/digits/data/classification.log"
     assert command.strip().startswith("again: hafabench data prepare classification --experiment ")
+    repeat = summary[summary.index("This command runs all of them again:") + 1]
+    # As the workflow was started.
+    assert repeat == f"  {shlex.join(['snakemake', *done.args[1:]])}"
     begins, error = (tmp_path / "results/digits/data/classification.log").read_text().splitlines()
     assert begins.startswith("hafabench: begins prepare_dataset classification, fingerprint ")
     assert error.startswith("error: ")

@@ -28,6 +28,8 @@ _BY_STATE: dict[str, tuple[Kind, str]] = {
 _CERTAIN = ("OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "DEADLINE")
 # What an exit code means if no log says more.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+# How a shell begins a message about the script of a Slurm job.
+_SCRIPT = re.compile(r"^\S*/slurm_script: (line )?\d+: ")
 # The exit code of a job that Slurm could not start, because it could not open its log.
 _NO_LAUNCH = "0:53"
 
@@ -64,7 +66,10 @@ def how_it_ended(
     if word == "CANCELLED":
         return End("cancelled", f"{_cancelled(state)}{where}")
     if told is not None:
-        return told
+        # These depend on the node.
+        is_local = told.kind in ("environment", "folder", "space") and node
+        sentence = _SCRIPT.sub("", told.sentence)
+        return End(told.kind, f"on {node}: {sentence}" if is_local else sentence)
     code, signal = _codes(exit_code)
     if slurm_log is not None and not slurm_log.exists() and word == "FAILED" and exit_code in ("", _NO_LAUNCH):
         return End("folder", f"Slurm could not write its log {slurm_log}{where}: its folder does not exist there")

@@ -221,7 +221,8 @@ def _unsuccessful(experiment: str, state: JobState, ended: EndedJob | None, trai
     is_told = end.kind not in ("unknown", "stopped")
     # Without a reason, a training that has a saved state is not known to have failed.
     is_interrupted = state.attempt == "interrupted" and not is_told
-    detail = progress(training) if training is not None and is_interrupted else end.sentence
+    is_begun = training is not None and training.last is not None
+    detail = progress(training) if training is not None and is_begun and is_interrupted else end.sentence
     attempt = (state.stored.attempt, state.stored.attempts) if state.stored is not None else None
     return JobStatus(
         state.job,
