@@ -58,6 +58,8 @@ _SILENCE_S = 30.0
 # Seconds between two looks at the jobs that wait for their submission.
 _TICK_S = 0.2
 _CANCEL_TRIES = 3
+# Seconds after the first answer of Slurm at which a submission that seemed to fail must be in the queue.
+_SETTLED_AFTER_S = 2.0
 _SBATCH_SAYS = re.compile(r"The error message was '(?P<words>.*?)'\.\n\s*sbatch call:", re.DOTALL)
 _NO_ACCOUNTING = re.compile(r"accounting storage is disabled|not found; this machine|SlurmDBD.*not (active|running)")
 _OWN_SETTINGS = (
@@ -122,7 +124,7 @@ class Executor(SlurmExecutor):
         # By Slurm's id.
         self._submitted: dict[str, _Submitted] = {}
         self._known_ids: set[str] = set()
-        # By id() of the Snakemake job: its outputs before its submission.
+        # By id() of a Snakemake job that sbatch was called for: its outputs at that time.
         self._outputs_before: dict[int, _Stamps] = {}
         self._resubmitter: threading.Thread | None = None
         self._min_job_age: float | None = None
@@ -274,9 +276,13 @@ class Executor(SlurmExecutor):
                 return
 
     def _try_again(self, job: Any, refusal: Refusal) -> None:
-        if refusal.may_have_submitted:
+        if refusal.may_have_submitted and id(job) in self._outputs_before:
             try:
                 adopted = self._find_submitted(job)
+                if adopted is None:
+                    # A slow controller may answer before it has worked on the submission.
+                    self._stopping.wait(_SETTLED_AFTER_S)
+                    adopted = self._find_submitted(job)
             except CommandFailed as error:
                 # While Slurm does not answer, nobody knows whether it has the job.
                 self._refused(job, refusal if refusal.kind == "now" else _no_answer(error.message))

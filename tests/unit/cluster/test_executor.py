@@ -25,6 +25,7 @@ def make(tmp_path, monkeypatch):
     """Return a function that makes a driver, which is shut down at the end of the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", with_path(tmp_path))
+    monkeypatch.setattr("hafabench.cluster.executor._SETTLED_AFTER_S", 0.02)
     monkeypatch.setattr(growth, "_counted", {})
     monkeypatch.delenv(growth.VARIABLE, raising=False)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -261,6 +262,28 @@ def test_a_job_whose_submission_seemed_to_fail_is_not_submitted_twice(driver, jo
     (info,) = driver.executor.active_jobs
     assert info.aux["slurm_logfile"].name == "4.log"
     assert "Job 1 has been submitted with SLURM jobid 4" in driver.logger.text()
+
+
+def test_a_submission_that_appears_after_the_first_answer_is_not_repeated(driver, job, monkeypatch):
+    monkeypatch.setattr("hafabench.cluster.executor._SETTLED_AFTER_S", 0.3)
+    driver.refuse(AWAY)
+    driver.submit(job)
+    soon(lambda: driver.slurm.called("squeue"))
+    driver.slurm.answers["squeue"] = "4|PENDING||rule_train_run_wildcards_classification_pvt_tiny_0"
+    driver.wait_submitted("4")
+    assert len(driver.submissions) == 1
+
+
+def test_jobs_that_sbatch_was_not_called_for_are_not_looked_for(driver, job, tmp_path):
+    driver.refuse(AWAY)
+    driver.submit(job)
+    soon(lambda: len(driver.executor._waiting) == 1)
+    driver.submit(another := FakeJob("evaluate_run", tmp_path / "evaluate.json"))
+    soon(lambda: len(driver.executor._waiting) == 2)
+    driver.accept(8)
+    driver.slurm.answers["squeue"] = "4|RUNNING|node1|rule_evaluate_run"
+    driver.wait_submitted("8", "9")
+    assert another.external_jobid == "9"
 
 
 def test_the_slurm_job_of_an_earlier_attempt_is_not_adopted(driver, job):
