@@ -183,6 +183,10 @@ class FakeDriver:
     def submit(self, *jobs: FakeJob) -> None:
         self.executor.run_jobs(list(jobs))
 
+    def asked_for_states(self) -> list[list[str]]:
+        """Return the queries of the Slurm jobs of this driver."""
+        return [call for call in self.slurm.called("squeue") if f"--name={self.executor.run_uuid}" in call]
+
     def submitted(self) -> list[str]:
         """Return the ids of the jobs that the executor watches."""
         return [info.external_jobid for info in self.executor.active_jobs]

@@ -253,7 +253,7 @@ def test_a_job_whose_submission_seemed_to_fail_is_not_submitted_twice(driver, jo
     driver.refuse(AWAY)
     driver.slurm.away("squeue")
     driver.submit(job)
-    soon(lambda: len(driver.slurm.called("squeue")) >= 2)
+    soon(lambda: len(driver.asked_for_states()) >= 2)
     assert len(driver.submissions) == 1, "it is not submitted while nobody knows whether Slurm has it"
     wanted = "rule_train_run_wildcards_classification_pvt_tiny_0"
     driver.slurm.answers["squeue"] = f"3|RUNNING|node1|another\n4|PENDING||{wanted}\n"
@@ -268,7 +268,7 @@ def test_a_submission_that_appears_after_the_first_answer_is_not_repeated(driver
     monkeypatch.setattr("hafabench.cluster.executor._SETTLED_AFTER_S", 0.3)
     driver.refuse(AWAY)
     driver.submit(job)
-    soon(lambda: driver.slurm.called("squeue"))
+    soon(lambda: driver.asked_for_states())
     driver.slurm.answers["squeue"] = "4|PENDING||rule_train_run_wildcards_classification_pvt_tiny_0"
     driver.wait_submitted("4")
     assert len(driver.submissions) == 1
