@@ -76,38 +76,36 @@ class End:
 
 # Lines that explain an end, by kind. The first pattern that matches a line counts, so that those of memory on a GPU
 # come before those of other memory.
-_EXPLAINS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("error", r"CUDA out of memory|OutOfMemoryError: (CUDA|HIP)|CUDA error: out of memory"),
-        (
-            "memory",
-            r"\boom[-_ ]?kill|OOM Killed|Out Of Memory|exceeded (job |step )?memory limit|^MemoryError\b"
-            r"|Cannot allocate memory|DefaultCPUAllocator: (can't|not enough memory)|std::bad_alloc"
-            r"|Unable to allocate .* for an array",
-        ),
-        ("time", r"\bDUE TO TIME LIMIT\b"),
-        ("preempted", r"\bDUE TO PREEMPTION\b"),
-        ("node", r"\bDUE TO NODE FAILURE\b|\bNODE FAILURE\b"),
-        (
-            "space",
-            r"[Nn]o space left on (the )?device|[Dd]isk quota exceeded|\[Errno (28|122)\]"
-            r"|inline_container\.cc.*unexpected pos"
-            r"|PytorchStreamWriter failed writing",
-        ),
-        ("folder", r"couldn't chdir to|[Uu]nable to (change|chdir)|Could not open std(out|err|in) file"),
-        (
-            "environment",
-            rf"No module named '?({PROGRAM}|hafabench)\b|(python[\d.]*|{PROGRAM}|hafabench|srun|env): "
-            r"(.{0,20}: )?(command )?not found|^(env|/usr/bin/env): .*No such file or directory"
-            r"|(slurm_script|sh|bash): (line )?\d*:? ?[^ ]*(bin/\S*|python[\d.]*): (No such file or dir|not found)"
-            r"|execve\(\): .*: No such file or directory|: command not found$",
-        ),
-        ("error", r"^error: |^\w*(\.\w+)*(Error|Exception)\b(:|$)|^hafabench: error|^Fatal Python error"),
-        ("error", r"Segmentation fault|Bus error|Illegal instruction|CUDA error:|NCCL error"),
-        ("cancelled", r"\*\*\* (JOB|STEP) .* CANCELLED AT "),
-    )
+_PATTERNS: tuple[tuple[Kind, str], ...] = (
+    ("error", r"CUDA out of memory|OutOfMemoryError: (CUDA|HIP)|CUDA error: out of memory"),
+    (
+        "memory",
+        r"\boom[-_ ]?kill|OOM Killed|Out Of Memory|exceeded (job |step )?memory limit|^MemoryError\b"
+        r"|Cannot allocate memory|DefaultCPUAllocator: (can't|not enough memory)|std::bad_alloc"
+        r"|Unable to allocate .* for an array",
+    ),
+    ("time", r"\bDUE TO TIME LIMIT\b"),
+    ("preempted", r"\bDUE TO PREEMPTION\b"),
+    ("node", r"\bDUE TO NODE FAILURE\b|\bNODE FAILURE\b"),
+    (
+        "space",
+        r"[Nn]o space left on (the )?device|[Dd]isk quota exceeded|\[Errno (28|122)\]"
+        r"|inline_container\.cc.*unexpected pos"
+        r"|PytorchStreamWriter failed writing",
+    ),
+    ("folder", r"couldn't chdir to|[Uu]nable to (change|chdir)|Could not open std(out|err|in) file"),
+    (
+        "environment",
+        rf"No module named '?({PROGRAM}|hafabench)\b|(python[\d.]*|{PROGRAM}|hafabench|srun|env): "
+        r"(.{0,20}: )?(command )?not found|^(env|/usr/bin/env): .*No such file or directory"
+        r"|(slurm_script|sh|bash): (line )?\d*:? ?[^ ]*(bin/\S*|python[\d.]*): (No such file or dir|not found)"
+        r"|execve\(\): .*: No such file or directory|: command not found$",
+    ),
+    ("error", r"^error: |^\w*(\.\w+)*(Error|Exception)\b(:|$)|^hafabench: error|^Fatal Python error"),
+    ("error", r"Segmentation fault|Bus error|Illegal instruction|CUDA error:|NCCL error"),
+    ("cancelled", r"\*\*\* (JOB|STEP) .* CANCELLED AT "),
 )
+_EXPLAINS = tuple((kind, re.compile(pattern)) for kind, pattern in _PATTERNS)
 # These lines follow from an end and do not explain it.
 _FOLLOWS = re.compile(
     r"(Error in (rule|group)|WorkflowError\b|\w*CalledProcessError|RuleException|SpawnedJobError"
