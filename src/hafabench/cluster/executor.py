@@ -192,6 +192,12 @@ class Executor(SlurmExecutor):
 
     def run_job(self, job: Any) -> None:
         """Submit a job, unless jobs like it wait because Slurm refuses them for now."""
+        try:
+            self._run_job(job)
+        except Exception as error:
+            self._fail(job, error)
+
+    def _run_job(self, job: Any) -> None:
         if self._is_ending():
             self._drop([job])
             return
@@ -224,9 +230,7 @@ class Executor(SlurmExecutor):
             self._refused(job_info.job, refusal)
         except Exception as error:
             # The official executor would report an error of this method to this method.
-            self.logger.error(f"A refused job is not submitted again: {error!r}")
-            self._waiting.leave(job_info.job, time.monotonic(), accepted=False)
-            self._report_error(job_info, f"Slurm refuses this job: {refusal.words}. ")
+            self._fail(job_info.job, error)
 
     def _refused(self, job: Any, refusal: Refusal) -> None:
         """Let a refused job wait, or end it if Slurm will never accept it."""
@@ -247,10 +251,21 @@ class Executor(SlurmExecutor):
         end = refused(refusal.words)
         # A repetition would be refused again.
         job.attempt = job.restart_times + 1
-        self._store(job, None, end)
-        message = f"Slurm refuses this job, and it is not submitted again: {end.sentence}. "
-        self.print_job_error(SubmittedJobInfo(job), message)
-        self._end_without_removing(job)
+        try:
+            self._store(job, None, end)
+            message = f"Slurm refuses this job, and it is not submitted again: {end.sentence}. "
+            self.print_job_error(SubmittedJobInfo(job), message)
+        finally:
+            self._end_without_removing(job)
+
+    def _fail(self, job: Any, error: Exception) -> None:
+        """End an attempt whose submission met an error of this program. The driver would wait for it for ever."""
+        self._waiting.leave(job, time.monotonic(), accepted=False)
+        try:
+            self._report_error(SubmittedJobInfo(job), f"This job could not be submitted: {error!r}. ")
+        except Exception as second:
+            self.logger.error(f"Job {job.jobid} could not be submitted: {error!r}; {second!r}")
+            self.workflow.scheduler.error_callback(job)
 
     def _resubmit(self) -> None:
         """Submit waiting jobs again when their time has come, until the driver ends."""
@@ -276,6 +291,14 @@ class Executor(SlurmExecutor):
                 return
 
     def _try_again(self, job: Any, refusal: Refusal) -> None:
+        try:
+            if not self._adopt(job, refusal):
+                self.run_job(job)
+        except Exception as error:
+            self._fail(job, error)
+
+    def _adopt(self, job: Any, refusal: Refusal) -> bool:
+        """Watch the Slurm job of a submission that seemed to fail. Return whether the job needs no submission now."""
         if refusal.may_have_submitted and id(job) in self._outputs_before:
             try:
                 adopted = self._find_submitted(job)
@@ -286,7 +309,7 @@ class Executor(SlurmExecutor):
             except CommandFailed as error:
                 # While Slurm does not answer, nobody knows whether it has the job.
                 self._refused(job, refusal if refusal.kind == "now" else _no_answer(error.message))
-                return
+                return True
             if adopted is not None:
                 log = self._log_folder(job) / f"{adopted}.log"
                 self.logger.info(
@@ -296,8 +319,8 @@ class Executor(SlurmExecutor):
                 self._report_job_submission_threadsafe(
                     SubmittedJobInfo(job, external_jobid=adopted, aux={"slurm_logfile": log})
                 )
-                return
-        self.run_job(job)
+                return True
+        return False
 
     def _find_submitted(self, job: Any) -> str | None:
         """Return Slurm's id of a job whose submission seemed to fail, if Slurm has accepted it nevertheless."""

@@ -307,6 +307,17 @@ def test_a_full_disk_for_the_logs_is_a_refusal_for_now(driver, job, tmp_path, mo
     driver.wait_submitted("8")
 
 
+@pytest.mark.parametrize("method", ["_kind", "_find_submitted"])
+def test_an_error_of_a_submission_ends_the_attempt(driver, job, monkeypatch, method):
+    driver.refuse(AWAY)
+    monkeypatch.setattr(driver.executor, method, lambda job: 1 / 0)
+    driver.submit(job)
+    soon(lambda: driver.scheduler.failed)
+    assert driver.scheduler.failed == [job]
+    assert "ZeroDivisionError" in job.errors[0]
+    assert len(driver.executor._waiting) == 0
+
+
 def test_array_jobs_are_refused_in_one_sentence(make):
     with pytest.raises(WorkflowError, match="array jobs are not supported, because all tasks of an array"):
         make(array_jobs="train_run")
