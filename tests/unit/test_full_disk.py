@@ -95,6 +95,31 @@ def test_the_last_checkpoint_can_be_read_after_a_full_disk(tmp_path, monkeypatch
     assert torch.equal(load_checkpoint(path)["weights"], torch.arange(100_000.0))
 
 
+@pytest.mark.parametrize("free", [0, 10, 500, 5_000, 100_000, 400_500, 400_900])
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_is_understood(tmp_path, monkeypatch, free):
+    """torch.save itself hides the error of the operating system unless it is the first or the last write."""
+    opened, left = Path.open, [free]
+
+    def open_file(self, mode="r", *arguments, **options):
+        handle = opened(self, mode, *arguments, **options)
+        write = handle.write
+
+        def write_what_fits(data):
+            left[0] -= len(data)
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(data)
+
+        if "w" in mode:
+            handle.write = write_what_fits
+        return handle
+
+    monkeypatch.setattr(Path, "open", open_file)
+    with pytest.raises(UserError, match="not written: no space left on the device"):
+        checkpoint(tmp_path / "state.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("kind", ["checkpoint", "predictions", "text", "tile", "frame"])
 def test_the_error_of_the_operating_system_is_understood_in_every_format(tmp_path, monkeypatch, kind):
