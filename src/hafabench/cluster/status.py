@@ -113,9 +113,10 @@ def experiment_status(
         UserError: If the jobs cannot be listed (`hafabench.runs.jobs.JobList`).
     """
     folder = folder or Path.cwd()
-    queued, slurm = _queue(experiment, folder, runner)
+    live, slurm = _queue(experiment, folder, runner)
+    queued = {job.comment: job for job in live}
     jobs = JobList(experiment)
-    states = job_states(jobs, fresh_s, live=None if slurm else {job.id for job in queued.values()})
+    states = job_states(jobs, fresh_s, live=None if slurm else {job.id for job in live})
     unexplained = {
         state.slurm_id: state
         for state in states.values()
@@ -143,17 +144,17 @@ def _given_up(status: JobStatus) -> JobStatus:
     return replace(status, state="failed", detail="its own log does not say why; see that of the driver", log=log)
 
 
-def _queue(experiment: Experiment, folder: Path, runner: Runner) -> tuple[dict[str, QueuedJob], str]:
-    """Live Slurm jobs of an experiment by comment, and why there are none. A running one replaces a pending one."""
+def _queue(experiment: Experiment, folder: Path, runner: Runner) -> tuple[list[QueuedJob], str]:
+    """Live Slurm jobs of an experiment, and why they are not known. Of several for one job, that to show is last."""
     if runner is run and not is_installed():
-        return {}, "no Slurm on this machine"
+        return [], "no Slurm on this machine"
     try:
         jobs = live_jobs_of(experiment, folder, runner)
     except CommandFailed as error:
-        return {}, f"squeue failed: {_last_error(error.message)}"
+        return [], f"squeue failed: {_last_error(error.message)}"
     # A job that waits for the end of another one comes before the one for which it waits.
     jobs.sort(key=lambda job: (not job.is_pending, job.reason != "Dependency"))
-    return {job.comment: job for job in jobs}, ""
+    return jobs, ""
 
 
 def _last_error(message: str) -> str:
