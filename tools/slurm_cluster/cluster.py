@@ -35,7 +35,7 @@ from tools.slurm_cluster.machine import (
     stop_daemons,
     why_unavailable,
 )
-from tools.slurm_cluster.processes import MARK, Daemons, kill, kill_marked
+from tools.slurm_cluster.processes import MARK, Daemons, kill, kill_marked, paused
 from tools.waiting import NeverHappened, wait_until
 
 UP = ("idle", "mixed", "allocated", "completing", "planned")
@@ -337,6 +337,15 @@ class SlurmCluster:
             self.daemons.start("slurmctld", ["slurmctld", "-D"], self.env)
         self._wait_for("slurmctld answers", "scontrol", "ping")
 
+    @contextmanager
+    def paused_controller(self) -> Iterator[None]:
+        """Let slurmctld do nothing until exit. It then serves the requests that reached it, late."""
+        pid = self.daemons.pid("slurmctld")
+        if pid is None:
+            raise ValueError("slurmctld does not run")
+        with paused(pid):
+            yield
+
     def stop_accounting(self) -> None:
         """Stop slurmdbd. The controller keeps what it has to report until `start_accounting`."""
         self.daemons.stop("slurmdbd")
@@ -350,7 +359,7 @@ class SlurmCluster:
 
     @contextmanager
     def configure(self, **values: object) -> Iterator[None]:
-        """Change parameters of slurm.conf that a running controller reads again, and put them back on exit."""
+        """Change parameters of slurm.conf, and put them back on exit. Running jobs continue."""
         before = self.settings.slurm_conf.read_text()
         kept = [line for line in before.splitlines() if line.partition("=")[0] not in values]
         changed = [f"{name}={value}" for name, value in values.items()]
@@ -363,6 +372,8 @@ class SlurmCluster:
     def _reconfigure(self, text: str) -> None:
         self.settings.slurm_conf.write_text(text)
         self.run("scontrol", "reconfigure")
+        # A running controller keeps the interval at which it forgets old jobs, and it does not change all parameters.
+        self.restart_controller()
 
     @contextmanager
     def limit(self, **limits: int) -> Iterator[None]:

@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tools.slurm_cluster.cluster import SlurmCluster
+from tools.slurm_cluster.processes import paused
 from tools.waiting import wait_until
 
 BIN = Path(sys.executable).parent
@@ -75,6 +77,10 @@ class Driver:
     def interrupt(self) -> None:
         """Send SIGINT to Snakemake, as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Stop Snakemake until exit, as the suspension of a laptop does."""
+        return paused(self.process.pid)
 
     def kill(self) -> None:
         """Kill Snakemake and all processes that it started outside Slurm."""
