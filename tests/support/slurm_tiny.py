@@ -36,7 +36,6 @@ RESOURCES = {"slurm_account": ACCOUNT, "slurm_partition": "cpu", "mem_mb": 400, 
 # With the intervals of the profile, a test would mostly wait.
 INTERVALS = {
     "grace-seconds": 6,
-    "max-seconds-between-status-checks": 3,
     "resubmission-seconds": 1,
     "max-resubmission-seconds": 4,
 }

@@ -16,7 +16,11 @@ from tools.waiting import wait_until
 
 BIN = Path(sys.executable).parent
 # Only the polling intervals differ from those of the profile, with which a short job would mostly wait.
-QUICK = ("--hafabench-slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
+QUICK = (
+    "--hafabench-slurm-init-seconds-before-status-checks=1",
+    "--hafabench-slurm-max-seconds-between-status-checks=4",
+    "--latency-wait=5",
+)
 SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
 
 
