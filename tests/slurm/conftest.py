@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.slurm_jobs import PATIENCE, restore
+from tests.support.slurm_workspace import EXPERIMENT, MODEL, Workspace
 from tools.slurm_cluster.cluster import SlurmCluster
+from tools.slurm_cluster.driver import BIN
 from tools.slurm_cluster.machine import why_unavailable
 
 HERE = Path(__file__).parent
@@ -46,6 +49,17 @@ def cluster(session_cluster: SlurmCluster) -> Iterator[SlurmCluster]:
     """The session's cluster: accounting, and four nodes with two GPUs and eight CPUs each, without jobs."""
     yield session_cluster
     restore(session_cluster)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, session_cluster: SlurmCluster) -> Workspace:
+    """Two runs of the experiment of `Workspace`, trained one after the other without Snakemake or Slurm."""
+    workspace = Workspace(tmp_path_factory.mktemp("undisturbed") / "checkout", {})
+    trainings = [["train", f"classification/{MODEL}/seed{seed}", "--threads", "1"] for seed in (0, 1)]
+    for words in (["data", "prepare", "classification"], *trainings):
+        command = [BIN / "hafabench", *words, "--experiment", EXPERIMENT]
+        subprocess.run(command, cwd=workspace.folder, check=True, timeout=600)
+    return workspace
 
 
 @pytest.fixture

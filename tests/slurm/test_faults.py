@@ -6,10 +6,8 @@ weights must equal those of an undisturbed training outside Slurm, bit for bit.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +22,7 @@ from tests.support.markdown import table_rows
 from tests.support.slurm_jobs import restore
 from tests.support.slurm_workspace import EXPERIMENT, MODEL, Workspace
 from tools.slurm_cluster.cluster import SlurmCluster
-from tools.slurm_cluster.driver import BIN, Driver
+from tools.slurm_cluster.driver import Driver
 from tools.waiting import wait_until
 
 RUN = f"classification/{MODEL}/seed0"
@@ -85,20 +83,6 @@ def restart_controller(session: Session) -> None:
 
 def none(session: Session) -> None:
     session.seen["job"] = session.job().id
-
-
-def hafabench(folder: Path, *arguments: str) -> None:
-    subprocess.run([BIN / "hafabench", *arguments, "--experiment", EXPERIMENT], cwd=folder, check=True)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, session_cluster) -> Workspace:
-    """The same runs, trained one after the other without Snakemake or Slurm."""
-    workspace = Workspace(tmp_path_factory.mktemp("undisturbed") / "checkout", {})
-    hafabench(workspace.folder, "data", "prepare", "classification")
-    for seed in (0, 1):
-        hafabench(workspace.folder, "train", f"classification/{MODEL}/seed{seed}", "--threads", "1")
-    return workspace
 
 
 @pytest.fixture(scope="module")

@@ -32,20 +32,6 @@ PATIENCE = 300
 LOST_NODE = "node4"
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, session_cluster) -> Workspace:
-    """The run, trained and evaluated without Snakemake or Slurm."""
-    workspace = Workspace(tmp_path_factory.mktemp("undisturbed") / "checkout", {})
-    for words in (["data", "prepare", "classification"], ["train", RUN, "--threads", "1"]):
-        subprocess.run(
-            [BIN / "hafabench", *words, "--experiment", EXPERIMENT],
-            cwd=workspace.folder,
-            check=True,
-            timeout=PATIENCE,
-        )
-    return workspace
-
-
 @pytest.fixture
 def workspace(tmp_path, cluster, undisturbed) -> Iterator[Workspace]:
     """A checkout. Drivers that a test started in it are killed at the end."""
