@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ IDS_PER_COMMAND = 1000
 _SHOWN_CHARACTERS = 300
 # A controller under load answers late, and one that is down does not answer at all.
 TIMEOUT_S = 60.0
+# With these environment variables users filter what Slurm's commands print, make scancel ask, and change times.
+_CHANGES_ANSWERS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SLURM_TIME_FORMAT")
 
 # Runs a command: (arguments, time limit in seconds) -> standard output. Tests replace it by recorded answers.
 Runner = Callable[[Sequence[str], float], str]
@@ -38,6 +41,7 @@ def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
         CommandFailed: If it is not installed, fails, or takes longer than ``timeout`` seconds.
     """
     line = shlex.join(arguments)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_CHANGES_ANSWERS)}
     if len(line) > _SHOWN_CHARACTERS:
         line = f"{line[:_SHOWN_CHARACTERS]}..."
     try:
@@ -47,6 +51,7 @@ def run(arguments: Sequence[str], timeout: float = TIMEOUT_S) -> str:
             capture_output=True,
             text=True,
             errors="replace",
+            env=environment,
             timeout=timeout,
             check=False,
         )

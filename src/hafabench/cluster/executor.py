@@ -33,6 +33,7 @@ from hafabench.cluster.polling import (
     LONGEST_PAUSE_S,
     SACCT,
     SQUEUE,
+    UNCLEAR_GRACES,
     Answers,
     Doubt,
     Said,
@@ -133,6 +134,8 @@ class Executor(SlurmExecutor):
         self._quiet_polls = 0
         self._silent_since: float | None = None
         self._silence_is_told = False
+        self._accounting_says = ""
+        self._unclear_is_told = False
         self._has_submitted = False
         settings = workflow.executor_settings
         for name in _OWN_SETTINGS:
@@ -356,21 +359,23 @@ class Executor(SlurmExecutor):
         if any_ended:
             self._waiting.make_room(time.monotonic())
         self._quiet_polls = 0 if any_ended or not active_jobs else self._quiet_polls + 1
+        longest = self.workflow.executor_settings.max_seconds_between_status_checks
         self.next_seconds_between_status_checks = seconds_to_next_poll(
             self.workflow.executor_settings.init_seconds_before_status_checks,
             self._quiet_polls,
             self._min_job_age,
-            self.workflow.executor_settings.max_seconds_between_status_checks,
+            longest if self._silent_since is None else min(longest, _SILENCE_S),
         )
 
     def _poll(self, active_jobs: Sequence[SubmittedJobInfo]) -> dict[str, tuple[str, Said | None]]:
         """Ask Slurm about all jobs, and return a verdict by id; an empty dictionary if Slurm does not answer."""
         if not active_jobs or self._stopping.is_set():
             return {}
+        begin = time.monotonic()
         try:
             queue = parse_squeue(self.runner([*SQUEUE, f"--name={self.run_uuid}"], _TIMEOUT_S))
         except CommandFailed as error:
-            self._note_silence(error.message, len(active_jobs))
+            self._note_silence(error.message, len(active_jobs), begin)
             return {}
         self._note_answer()
         if self._min_job_age is None:
@@ -393,6 +398,14 @@ class Executor(SlurmExecutor):
                 # Outputs are written as a whole, and a job removes those of an earlier attempt before it begins.
                 verdict = "succeeded"
             found[name] = (verdict, said)
+        self._note_unclear(sum(verdict == "unclear" for verdict, _ in found.values()))
+        if answers.accounting is not None:
+            # squeue prints no exit codes. All jobs are asked about at once, because accounting may hang.
+            failed = [name for name, (verdict, said) in found.items() if verdict == "failed" and _lacks_code(said)]
+            for name, accounted in (self._ask_accounting(failed) or {}).items():
+                verdict, said = found.get(name, ("", None))
+                if said is not None and accounted.state.split()[:1] == said.state.split()[:1]:
+                    found[name] = (verdict, accounted)
         return found
 
     def _ask_accounting(self, jobs: Sequence[str]) -> dict[str, Said] | None:
@@ -408,14 +421,25 @@ class Executor(SlurmExecutor):
                 if _NO_ACCOUNTING.search(str(error)):
                     self._has_accounting = False
                     return {}
+                self._accounting_says = error.message
                 return None
         return found
 
-    def _note_silence(self, words: str, count: int) -> None:
-        now = time.monotonic()
+    def _note_unclear(self, count: int) -> None:
+        """Say once that accounting has to tell how jobs ended, and does not answer."""
+        if count and not self._unclear_is_told:
+            minutes = UNCLEAR_GRACES * self.workflow.executor_settings.grace_seconds / 60
+            self.logger.warning(
+                f"The accounting of Slurm does not answer: {self._accounting_says.rstrip('.')}. Slurm jobs that have "
+                f"ended unnoticed and whose outputs are not made: {count}. They count as failed if it does not answer "
+                f"within {minutes:.0f} min."
+            )
+        self._unclear_is_told = count > 0
+
+    def _note_silence(self, words: str, count: int, begin: float) -> None:
         if self._silent_since is None:
-            self._silent_since = now
-        elif now - self._silent_since >= _SILENCE_S and not self._silence_is_told:
+            self._silent_since = begin
+        if time.monotonic() - self._silent_since >= _SILENCE_S and not self._silence_is_told:
             self._silence_is_told = True
             self.logger.warning(
                 f"Slurm does not answer: {words}. "
@@ -436,10 +460,6 @@ class Executor(SlurmExecutor):
         from hafabench.runs.growth import count
 
         name = str(info.external_jobid)
-        if said is not None and said.exit_code is None:
-            accounted = (self._ask_accounting([name]) or {}).get(name)
-            if accounted is not None and accounted.state.split()[:1] == said.state.split()[:1]:
-                said = accounted
         log = (info.aux or {}).get("slurm_logfile")
         end = how_it_ended(
             state=said.state if said else "",
@@ -581,6 +601,10 @@ class Executor(SlurmExecutor):
 def _no_answer(words: str) -> Refusal:
     """The refusal by a Slurm that does not answer."""
     return Refusal(words, "now", may_have_submitted=True)
+
+
+def _lacks_code(said: Said | None) -> bool:
+    return said is not None and said.exit_code is None
 
 
 def _stamps(job: Any) -> _Stamps:

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 # Arguments of the commands whose output is parsed here. `--array` prints each task of an array, `--allocations` omits
-# the steps of a job.
-SQUEUE = ("squeue", "--array", "--states=all", "--noheader", "--format=%i|%T|%N|%k")
+# the steps of a job. With `--me`, the controller sends the jobs of one user instead of all jobs of the cluster.
+SQUEUE = ("squeue", "--me", "--array", "--states=all", "--noheader", "--format=%i|%T|%N|%k")
 SACCT = ("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,ExitCode,NodeList,JobName")
 # The longest time between two polls in seconds, unless the user sets another one.
 LONGEST_PAUSE_S = 60.0
+# Slurm has forgotten a job and accounting does not answer: after so many times the grace, it counts as lost.
+UNCLEAR_GRACES = 10
 
 _FAILED = (
     "BOOT_FAIL",
@@ -34,7 +36,7 @@ _PERHAPS_REQUEUED = ("NODE_FAIL", "PREEMPTED")
 # - lives: It waits, runs or ends, or this is not decided yet.
 # - succeeded, failed: It ended.
 # - lost: Neither squeue nor accounting knows it any longer.
-# - unclear: squeue no longer knows it, and accounting does not answer.
+# - unclear: squeue no longer knows it, and accounting does not answer. It is lost if this lasts.
 Verdict = Literal["lives", "succeeded", "failed", "lost", "unclear"]
 
 
@@ -156,7 +158,9 @@ def judge(
         return "lives", said, doubt
     if doubt.state:
         return "failed", said or Said(doubt.state), doubt
-    return ("unclear" if answers.accounting is None else "lost"), said, doubt
+    if answers.accounting is None and now - doubt.since < UNCLEAR_GRACES * grace:
+        return "unclear", said, doubt
+    return "lost", said, doubt
 
 
 def unknown_to_squeue(jobs: Iterable[str], queue: Mapping[str, Said]) -> list[str]:

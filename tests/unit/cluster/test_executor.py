@@ -128,6 +128,51 @@ def test_a_forgotten_job_waits_for_an_answer_of_accounting_unless_its_outputs_ar
     assert driver.scheduler.finished == [job]
 
 
+def test_a_forgotten_job_has_failed_if_accounting_never_answers(driver, job):
+    submit(driver, job)
+    driver.slurm.away("sacct", words="Problem talking to the database: Connection refused")
+    assert driver.poll() == ["8"]
+    time.sleep(driver.settings.grace_seconds)
+    assert driver.poll() == ["8"]
+    assert driver.poll() == ["8"]
+    time.sleep(10 * driver.settings.grace_seconds)
+    assert driver.poll() == []
+    assert driver.scheduler.failed == [job]
+    words = "The accounting of Slurm does not answer: Problem talking to the database: Connection refused. Slurm jobs"
+    assert driver.logger.text().count(words) == 1
+
+
+def test_accounting_that_hangs_is_asked_once_about_all_failed_jobs(driver, tmp_path):
+    jobs = [FakeJob(f"rule{number}", tmp_path / f"{number}.out", jobid=number) for number in (8, 9, 10)]
+    driver.submit(*jobs)
+    soon(lambda: len(driver.submitted()) == 3)
+    driver.slurm.answers["squeue"] = "8|FAILED|node1|c\n9|FAILED|node1|c\n10|FAILED|node1|c"
+    driver.slurm.away("sacct", words="no answer within 60 s")
+    assert driver.poll() == []
+    assert len(driver.scheduler.failed) == 3
+    assert len(driver.slurm.called("sacct")) == 1
+
+
+def test_a_controller_that_hangs_is_told_after_its_first_query_and_asked_again_soon(driver, job, monkeypatch):
+    monkeypatch.setattr("hafabench.cluster.executor._SILENCE_S", 5)
+    submit(driver, job)
+    driver.executor._quiet_polls = 10
+    driver.slurm.away("squeue", words="no answer within 60 s")
+    assert driver.poll() == ["8"]
+    assert driver.executor.next_seconds_between_status_checks == 5
+    assert "does not answer" not in driver.logger.text()
+
+    def hang(arguments, timeout):
+        time.sleep(0.05)
+        return driver.slurm(arguments, timeout)
+
+    monkeypatch.setattr("hafabench.cluster.executor._SILENCE_S", 0.05)
+    monkeypatch.setattr(driver.executor, "_silent_since", None)
+    monkeypatch.setattr(driver.executor, "runner", hang)
+    assert driver.poll() == ["8"]
+    assert driver.logger.text().count("Slurm does not answer: no answer within 60 s") == 1
+
+
 def test_a_cluster_without_accounting_is_asked_once(driver, job):
     submit(driver, job)
     driver.slurm.away("sacct", words="Slurm accounting storage is disabled")
