@@ -140,7 +140,8 @@ class Executor(SlurmExecutor):
         settings = workflow.executor_settings
         for name in _OWN_SETTINGS:
             if not 0 < getattr(settings, name) < math.inf:
-                raise WorkflowError(f"{name}: expected a positive number, found {getattr(settings, name):g}")
+                option = f"hafabench-slurm-{name.replace('_', '-')}"
+                raise WorkflowError(f"{option}: expected a positive number, found {getattr(settings, name):g}")
         self._waiting: WaitingJobs[Any] = WaitingJobs(
             settings.resubmission_seconds, settings.max_resubmission_seconds
         )
@@ -403,9 +404,9 @@ class Executor(SlurmExecutor):
             # squeue prints no exit codes. All jobs are asked about at once, because accounting may hang.
             failed = [name for name, (verdict, said) in found.items() if verdict == "failed" and _lacks_code(said)]
             for name, accounted in (self._ask_accounting(failed) or {}).items():
-                verdict, said = found.get(name, ("", None))
+                _, said = found.get(name, ("failed", None))
                 if said is not None and accounted.state.split()[:1] == said.state.split()[:1]:
-                    found[name] = (verdict, accounted)
+                    found[name] = ("failed", accounted)
         return found
 
     def _ask_accounting(self, jobs: Sequence[str]) -> dict[str, Said] | None:
@@ -431,8 +432,8 @@ class Executor(SlurmExecutor):
             minutes = UNCLEAR_GRACES * self.workflow.executor_settings.grace_seconds / 60
             self.logger.warning(
                 f"The accounting of Slurm does not answer: {self._accounting_says.rstrip('.')}. Slurm jobs that have "
-                f"ended unnoticed and whose outputs are not made: {count}. They count as failed if it does not answer "
-                f"within {minutes:.0f} min."
+                f"ended unnoticed and whose outputs are not made: {count}. They count as failed if accounting does "
+                f"not answer within {minutes:.0f} min."
             )
         self._unclear_is_told = count > 0
 

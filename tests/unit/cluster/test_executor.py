@@ -370,7 +370,7 @@ def test_array_jobs_are_refused_in_one_sentence(make):
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_settings_are_positive(make, value):
-    with pytest.raises(WorkflowError, match="grace_seconds: expected a positive number"):
+    with pytest.raises(WorkflowError, match="hafabench-slurm-grace-seconds: expected a positive number"):
         make(grace_seconds=value)
 
 
