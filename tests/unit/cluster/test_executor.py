@@ -144,8 +144,9 @@ def test_a_forgotten_job_has_failed_if_accounting_never_answers(driver, job):
 
 def test_accounting_that_hangs_is_asked_once_about_all_failed_jobs(driver, tmp_path):
     jobs = [FakeJob(f"rule{number}", tmp_path / f"{number}.out", jobid=number) for number in (8, 9, 10)]
-    driver.submit(*jobs)
-    soon(lambda: len(driver.submitted()) == 3)
+    for count, one in enumerate(jobs, start=1):
+        driver.submit(one)
+        driver.wait_submitted(*("8", "9", "10")[:count])
     driver.slurm.answers["squeue"] = "8|FAILED|node1|c\n9|FAILED|node1|c\n10|FAILED|node1|c"
     driver.slurm.away("sacct", words="no answer within 60 s")
     assert driver.poll() == []
