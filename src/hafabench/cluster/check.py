@@ -62,7 +62,7 @@ def check_cluster(
     except CommandFailed as error:
         settings = {}
         yield Finding("note", "settings", f"the settings of the cluster are not known: {error}")
-    yield from check_settings(settings, runner)
+    yield from check_settings(settings, runner, experiment.config.uses_gpus)
     for sentence in submission_problems(experiment.file, Path("Snakefile")):
         yield Finding("problem", "paths", sentence)
     associations = _Associations(settings, runner)

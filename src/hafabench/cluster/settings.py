@@ -31,12 +31,19 @@ def has_accounting(settings: Mapping[str, str]) -> bool:
     return settings.get("AccountingStorageType", "?") not in ("accounting_storage/none", "none", "(null)", "")
 
 
-def check_settings(settings: Mapping[str, str], runner: Runner) -> Iterator[Finding]:
+def tracks_gpus(settings: Mapping[str, str]) -> bool:
+    """Whether the accounting records allocated GPUs; True if this is not known."""
+    tracked = settings.get("AccountingStorageTRES")
+    return tracked is None or re.search(r"(^|,)gres/gpu(:|,|$)", tracked) is not None
+
+
+def check_settings(settings: Mapping[str, str], runner: Runner, uses_gpus: bool = False) -> Iterator[Finding]:
     """Findings about accounting and MinJobAge, and what they mean for the driver.
 
     Args:
         settings: The cluster's configuration.
         runner: Runs Slurm's commands.
+        uses_gpus: Whether jobs request GPUs.
     """
     accounting, answers = has_accounting(settings), False
     if not accounting:
@@ -57,6 +64,12 @@ def check_settings(settings: Mapping[str, str], runner: Runner) -> Iterator[Find
         sentence = (
             "comments of jobs are not stored (AccountingStoreFlags has no job_comment): costs and reasons of ended "
             "jobs are assigned by the command line of their submission"
+        )
+        yield Finding("note", "accounting", sentence)
+    if accounting and uses_gpus and not tracks_gpus(settings):
+        sentence = (
+            "GPUs are not recorded (AccountingStorageTRES has no gres/gpu): the costs show 0 GPUs and 0 GPU-hours "
+            "for all jobs. The operators of the cluster can add it; this does not change earlier jobs"
         )
         yield Finding("note", "accounting", sentence)
     yield from _check_age(settings, answers)

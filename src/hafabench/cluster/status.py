@@ -5,9 +5,11 @@ Without Slurm only files and logs are read, and a job whose history or log has g
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,11 @@ from hafabench.formatting.text import one_line
 from hafabench.runs.attempts import last_lines
 from hafabench.runs.ends import HEADINGS, End, Kind
 from hafabench.runs.job_log import BEGINS
-from hafabench.runs.jobs import Job, JobList
+from hafabench.runs.jobs import Job, JobList, path_argument
 from hafabench.runs.lease import WAITS, holder_of
 from hafabench.runs.snakemake import (
     SLURM_LOGS,
-    driver_processes,
+    experiments_of_drivers,
     is_locked,
     jobs_by_comment,
     slurm_log_folder,
@@ -78,7 +80,8 @@ class Status:
         driver: A sentence about the driver.
         slurm: The reason why the queue is not shown; empty if it is shown.
         notes: Sentences about records that come from different data.
-        is_driven: Whether a driver runs here.
+        is_driven: Whether a driver of the experiment runs here.
+        recover: The command that must be run before a driver can start; empty if there is none.
         command: The command that runs the unsuccessful jobs again.
     """
 
@@ -88,6 +91,7 @@ class Status:
     notes: tuple[str, ...] = ()
     is_driven: bool = False
     command: str = ""
+    recover: str = ""
 
 
 def experiment_status(
@@ -131,11 +135,20 @@ def experiment_status(
     found = [_given_up(one) if one.job.id in given_up and one.state in _NOT_RUN else one for one in found]
     records = [state.run.record for state in states.values() if state.run and state.job.rule == "evaluate_run"]
     notes = different_data(data_of(record) for record in records if record is not None)
-    drivers = driver_processes(folder)
+    drivers = experiments_of_drivers(folder)
+    is_driven = any(_is_own(experiment, file, folder) for file in drivers.values())
     # A folder with Slurm logs of the experiment was used on a cluster.
     on_cluster = (folder / SLURM_LOGS / experiment.name).is_dir() or None
     command = command or workflow_command(experiment, on_cluster=on_cluster)
-    return Status(tuple(found), _driver(folder, drivers), slurm, tuple(notes), bool(drivers), command)
+    return Status(
+        jobs=tuple(found),
+        driver=_driver(experiment, folder, drivers),
+        slurm=slurm,
+        notes=tuple(notes),
+        is_driven=is_driven,
+        command=command,
+        recover=_recover_command(experiment) if is_locked(folder) and not drivers else "",
+    )
 
 
 def _given_up(status: JobStatus) -> JobStatus:
@@ -259,13 +272,38 @@ def progress(state: RunState) -> str:
     return ", ".join(words)
 
 
-def _driver(folder: Path, drivers: Sequence[int]) -> str:
+def _recover_command(experiment: Experiment) -> str:
+    return f"hafabench cluster recover --experiment {shlex.quote(path_argument(experiment.file))}"
+
+
+def _is_own(experiment: Experiment, file: Path | None, folder: Path) -> bool:
+    """Whether a driver with this experiment file may run the experiment, as far as it is known."""
+    return file is None or file.resolve() == (folder / experiment.file).resolve()
+
+
+def _driver(experiment: Experiment, folder: Path, drivers: Mapping[int, Path | None]) -> str:
+    """A sentence about the drivers in a folder.
+
+    Args:
+        experiment: The experiment.
+        folder: The working folder of the workflow.
+        drivers: The experiment files of the drivers by their processes.
+    """
+    own = [process for process, file in drivers.items() if _is_own(experiment, file, folder)]
+    if own:
+        return f"the driver runs here, process {', '.join(map(str, own))}"
     if drivers:
-        return f"the driver runs here, process {', '.join(map(str, drivers))}"
+        others = (
+            f"process {process} is one of {os.path.relpath(file, folder)}"
+            for process, file in drivers.items()
+            if file
+        )
+        return f"no driver of this experiment runs here; {', '.join(others)}"
     if is_locked(folder):
         return (
             "the folder is locked and no driver runs on this machine; if none runs on another machine either, "
-            "continue with `hafabench cluster recover`, which looks for jobs that still run, and do not unlock it"
+            f"continue with `{_recover_command(experiment)}`, which looks for jobs that still run, and do not unlock "
+            "it yourself"
         )
     return "no driver runs here"
 
@@ -308,7 +346,11 @@ def render_failed(status: Status) -> str:
 
 
 def _repeat(status: Status) -> list[str]:
-    return ["", "This command runs all of them again:", f"  {status.command}"]
+    if status.recover:
+        sentence = f"After `{status.recover}` has unlocked the folder, this command runs all of them again:"
+    else:
+        sentence = "This command runs all of them again:"
+    return ["", sentence, f"  {status.command}"]
 
 
 def _lines(status: JobStatus, width: int, is_driven: bool = False) -> list[str]:

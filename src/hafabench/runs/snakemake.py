@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 from hafabench.config.experiment import Experiment
-from hafabench.config.site import GpuPool, Site
+from hafabench.config.site import SITE_VARIABLE, GpuPool, Site
 from hafabench.runs.jobs import Job, JobList, path_argument
 from hafabench.runs.resources import Resources
 
@@ -50,6 +50,12 @@ RESOURCE_NAMES = (
 )
 # Options with which a driver repeats finished jobs; some are followed by files or rules.
 _FORCE, _FORCE_SOME = ("-f", "--force", "-F", "--forceall"), ("-R", "--forcerun")
+# Options that select the experiment, as far as users must write them.
+_CONFIGURATION_FILE, _PROFILE = "--configf", "--profile"
+# The experiment that the Snakefile reads if no other one is selected.
+_DEFAULT_EXPERIMENT = "configs/digits.yaml"
+# Environment variables that select files which a driver reads.
+_SELECT_FILES = (SITE_VARIABLE, "SNAKEMAKE_PROFILE")
 # A word of a command line for the shell.
 _WORD = r"""(?:[^\s'"]|'[^']*'|"[^"]*")+"""
 _WILDCARD = re.compile(r"\{\s*[.\w]+\s*[,}]")
@@ -107,25 +113,34 @@ class Profile:
 
 def slurm_profile(folder: Path = Path()) -> Profile | None:
     """The Slurm profile of the workflow in ``folder``; None if there is none that can be read."""
+    file, written = _profile_settings(folder / SLURM_PROFILE)
+    if file is None:
+        return None
+    numbers = {name: written.get(name) for name in ("jobs", "retries")}
+    return Profile(file, **{name: value if isinstance(value, int) else None for name, value in numbers.items()})
+
+
+def _profile_settings(profile: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The file of a profile and what it sets; None and nothing if it cannot be read."""
     # Snakemake prefers the file for the highest release, as in config.v9+.yaml.
-    files = sorted((folder / SLURM_PROFILE).glob("config*.yaml"), key=lambda path: (path.stem != "config", path.name))
+    files = sorted(profile.glob("config*.yaml"), key=lambda path: (path.stem != "config", path.name))
     try:
         written = yaml.safe_load(files[-1].read_text())
     except (IndexError, OSError, ValueError, yaml.YAMLError):
-        return None
-    if not isinstance(written, dict):
-        return None
-    numbers = {name: written.get(name) for name in ("jobs", "retries")}
-    return Profile(files[-1], **{name: value if isinstance(value, int) else None for name, value in numbers.items()})
+        return None, {}
+    return (files[-1], written) if isinstance(written, dict) else (None, {})
 
 
-def repeated_command(arguments: Sequence[str]) -> str:
+def repeated_command(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
     """The command line of a driver without the options that force jobs, with which it would repeat finished jobs.
 
     Args:
         arguments: The program and its arguments, as in `sys.argv`.
+        environment: The environment variables of the driver. The command line sets those that select files.
     """
-    words, is_forced = ["snakemake"], False
+    assigned = [f"{name}={shlex.quote(environment[name])}" for name in _SELECT_FILES if environment.get(name)]
+    words: list[str] = []
+    is_forced = False
     for word in arguments[1:]:
         if word.startswith("-"):
             is_forced = word in _FORCE or word.partition("=")[0] in _FORCE_SOME or re.match(r"-R.", word) is not None
@@ -134,7 +149,7 @@ def repeated_command(arguments: Sequence[str]) -> str:
                 continue
         if not is_forced:
             words.append(word)
-    return shlex.join(words)
+    return " ".join([*assigned, shlex.join([PROGRAM, *words])])
 
 
 def unlock_command(experiment: Path, snakefile: Path | None = None) -> list[str]:
@@ -325,14 +340,51 @@ def _marks(folder: Path) -> list[tuple[Path, Path]]:
 
 def driver_processes(folder: Path) -> list[int]:
     """The ids of the drivers on this machine that run the workflow in ``folder``."""
-    root, found = folder.resolve(), []
+    return list(experiments_of_drivers(folder))
+
+
+def experiments_of_drivers(folder: Path) -> dict[int, Path | None]:
+    """The ids of the drivers on this machine that run the workflow in ``folder``, each with its experiment file.
+
+    The file is None if the command line of the driver does not tell it.
+    """
+    root, found = folder.resolve(), {}
     # psutil gives None if the operating system does not show the value, as of another user's process.
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words, working_folder = process.info["cmdline"], process.info["cwd"]
         is_here = working_folder is not None and Path(working_folder).resolve() == root
         if is_here and words and _is_driver(words) and process.pid != os.getpid():
-            found.append(process.pid)
-    return sorted(found)
+            found[process.pid] = _file_of_driver(words, root)
+    return dict(sorted(found.items()))
+
+
+def _file_of_driver(words: Sequence[str], folder: Path) -> Path | None:
+    """The experiment file that the command line of a driver names itself or by its profile."""
+    file = _last_value(words, _CONFIGURATION_FILE)
+    profile = _last_value(words, _PROFILE)
+    if file is None and profile is not None:
+        file = _profile_settings(folder / profile)[1].get("configfile")
+    if file is None and (folder / _DEFAULT_EXPERIMENT).is_file():
+        file = _DEFAULT_EXPERIMENT
+    return folder / file if isinstance(file, str) else None
+
+
+def _last_value(words: Sequence[str], option: str) -> str | None:
+    """The last value of an option that takes one or several, of its last occurrence; None if it does not occur.
+
+    Args:
+        words: A command line.
+        option: The beginning of the option's long name, which matches no other option of Snakemake.
+    """
+    value, is_value = None, False
+    for word in words:
+        if word.startswith("-"):
+            name, _, after = word.partition("=")
+            is_value = name.startswith(option) and not after
+            value = after if name.startswith(option) and after else value
+        elif is_value:
+            value = word
+    return value
 
 
 def end_snakemake_of_slurm_job() -> None:

@@ -120,12 +120,14 @@ class Slurm:
 def said(write_experiment, tmp_path, monkeypatch):
     """A function that returns what is said about one subject, with the level."""
     monkeypatch.chdir(tmp_path)
-    digits = load_experiment(write_experiment())
+    experiments = {name: load_experiment(write_experiment(base=name)) for name in ("digits", "paper")}
 
-    def said(key: str, slurm: Slurm | None = None, partition: str | None = None, **changes) -> list[str]:
+    def said(
+        key: str, slurm: Slurm | None = None, partition: str | None = None, experiment: str = "digits", **changes
+    ) -> list[str]:
         pool = {"cpus": 8, "memory_gb": 7, "partition": partition, **changes.pop("cpu", {})}
         site = Site(cpu=Pool(**pool), **changes)
-        found = check_cluster(digits, site, probe=False, runner=slurm or Slurm())
+        found = check_cluster(experiments[experiment], site, probe=False, runner=slurm or Slurm())
         return [f"{finding.level}: {finding.sentence}" for finding in found if finding.about == key]
 
     return said
@@ -165,6 +167,21 @@ def test_a_cluster_without_accounting(said, storage):
     assert said("account", slurm) == ["note: associations are not known: the cluster has no accounting"]
     (limit,) = said("max_submitted_jobs", slurm, max_submitted_jobs=20000)
     assert not missing_facts(limit, "problem", "20,000", "10,000 jobs of all users", "MaxJobCount")
+
+
+@pytest.mark.parametrize(
+    ("tracked", "experiment", "is_said"),
+    [
+        ("cpu,mem,node,billing", "paper", True),
+        ("cpu,gres/gpuutil", "paper", True),
+        ("cpu,gres/gpu:a100", "paper", False),
+        ("cpu,gres/gpu", "paper", False),
+        ("cpu,mem", "digits", False),
+    ],
+)
+def test_gpus_that_the_accounting_does_not_record(said, tracked, experiment, is_said):
+    sentences = said("accounting", Slurm({"AccountingStorageTRES": tracked}), experiment=experiment)
+    assert [not missing_facts(one, "note", "no gres/gpu", "0 GPU-hours") for one in sentences[1:]] == [True] * is_said
 
 
 @pytest.mark.parametrize(

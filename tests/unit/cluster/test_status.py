@@ -8,6 +8,7 @@ import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -323,9 +324,47 @@ def test_what_the_driver_does_next(digits, tiny, monkeypatch, attempt, sentence)
         f"  snakemake all --profile {'slurm' if attempt else 'workflow/profiles/local'} --configfile {digits.file}"
     )
     assert render(experiment_status(digits, runner=squeue())).splitlines()[-1] == command
-    monkeypatch.setattr("hafabench.cluster.status.driver_processes", lambda _folder: [7])
+    monkeypatch.setattr("hafabench.cluster.status.experiments_of_drivers", lambda _folder: {7: None})
     lines = render(experiment_status(digits, runner=squeue())).splitlines()
     assert f"    next: {sentence}" in lines and command not in lines
+
+
+def test_a_locked_folder_is_recovered_before_the_command_that_repeats_jobs(digits, tiny, tmp_path):
+    write_text(tiny.folder / "train.log", "error: no GPU\n")
+    write_text(tmp_path / ".snakemake/locks/0.output.lock", "")
+    status = experiment_status(digits, runner=squeue(), fresh_s=0)
+    recover = f"`hafabench cluster recover --experiment {digits.file}`"
+    assert recover in status.driver
+    for text in (render(status), render_failed(status)):
+        assert text.splitlines()[-2].startswith(f"After {recover} has unlocked the folder, ")
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (["all", "--profile", "slurm"], "configs/paper.yaml"),
+        (["all", "--profile=slurm", "--configfile", "old.yaml", "a b'c.yaml", "-n"], "a b'c.yaml"),
+        (["--configfiles=other.yaml", "all"], "other.yaml"),
+        (["all", "--cores", "2"], "configs/digits.yaml"),
+    ],
+)
+def test_a_driver_of_another_experiment_does_nothing_for_this_one(digits, tiny, tmp_path, monkeypatch, words, file):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/digits.yaml").touch()
+    write_text(tmp_path / "slurm/config.yaml", "configfile: configs/paper.yaml")
+    write_text(tiny.folder / "train.log", "error: no GPU\n")
+
+    def process(*more: str) -> SimpleNamespace:
+        about = {"cmdline": ["python", "/venv/bin/snakemake", *words, *more], "cwd": str(tmp_path)}
+        return SimpleNamespace(pid=7, info=about)
+
+    monkeypatch.setattr("psutil.process_iter", lambda _names: [process()])
+    status = experiment_status(digits, runner=squeue())
+    assert status.driver == f"no driver of this experiment runs here; process 7 is one of {file}"
+    assert "next:" not in render(status) and status.command in render(status)
+    monkeypatch.setattr("psutil.process_iter", lambda _names: [process("--configfile", str(digits.file))])
+    status = experiment_status(digits, runner=squeue())
+    assert (status.driver, status.is_driven) == ("the driver runs here, process 7", True)
 
 
 def test_the_summary_names_jobs_that_the_driver_gave_up_without_a_log(digits):
@@ -346,7 +385,18 @@ def test_the_summary_names_jobs_that_the_driver_gave_up_without_a_log(digits):
     ],
 )
 def test_the_command_of_the_driver_is_repeated_without_forced_jobs(words, command):
-    assert repeated_command(["/venv/bin/snakemake", *shlex.split(words)]) == command
+    assert repeated_command(["/venv/bin/snakemake", *shlex.split(words)], {}) == command
+
+
+def test_the_repeated_command_selects_the_same_site_and_profile():
+    environment = {"HAFABENCH_SITE": "my site's.yaml", "SNAKEMAKE_PROFILE": "slurm", "PATH": "/bin"}
+    command = repeated_command(["snakemake", "all", "--jobs", "2"], environment)
+    assert shlex.split(command) == [
+        *("HAFABENCH_SITE=my site's.yaml", "SNAKEMAKE_PROFILE=slurm"),
+        *("snakemake", "all", "--jobs", "2"),
+    ]
+    # A shell takes a word for an assignment only if the name is not quoted.
+    assert command.startswith("HAFABENCH_SITE=")
 
 
 def test_an_evaluation_fails_only_after_its_training(digits, tiny):
