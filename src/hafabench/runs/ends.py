@@ -7,11 +7,15 @@ the last line that explains the end.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
 
 from hafabench.formatting.text import one_line
 from hafabench.runs.snakemake import PROGRAM, SLURM_LOGS
@@ -164,12 +168,15 @@ class StoredEnd:
     """
 
     comment: str
-    slurm_id: str | None
+    slurm_id: Annotated[str, Field(pattern=r"^\d+$")] | None
     end: End
     attempt: int
     attempts: int
     time: float
     fingerprint: str | None = None
+
+
+_STORED = TypeAdapter(StoredEnd)
 
 
 def ends_file(experiment: str, folder: Path = Path()) -> Path:
@@ -195,8 +202,13 @@ def store_end(stored: StoredEnd, experiment: str, folder: Path = Path()) -> None
     """
     path = ends_file(experiment, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(asdict(stored)) + "\n")
+    line = json.dumps(asdict(stored)).encode() + b"\n"
+    with path.open("a+b") as handle:
+        # A driver that was killed may have left half a line.
+        if handle.seek(0, os.SEEK_END):
+            handle.seek(-1, os.SEEK_END)
+            line = line if handle.read(1) == b"\n" else b"\n" + line
+        handle.write(line)
 
 
 def stored_ends(experiment: str, folder: Path = Path()) -> dict[str, StoredEnd]:
@@ -215,12 +227,6 @@ def _read(path: Path) -> Iterator[StoredEnd]:
     except OSError:
         return
     for line in lines:
-        # A driver that was killed may leave half a line.
-        try:
-            fields = json.loads(line)
-            end = End(**fields.pop("end"))
-            stored = StoredEnd(end=end, **fields)
-        except (ValueError, TypeError, AttributeError, KeyError):
-            continue
-        if end.kind in get_args(Kind):
-            yield stored
+        # A driver that was killed, or a full disk, may leave half a line.
+        with suppress(ValueError):
+            yield _STORED.validate_json(line, strict=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from hafabench.cluster.ends import End, StoredEnd, how_it_ended, refused, store_end, stored_ends
@@ -193,6 +196,33 @@ def test_a_refusal_is_told_in_the_words_of_slurm():
     assert refused(said) == End(
         "refused", "Memory specification can not be satisfied; Batch job submission failed: No"
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"comment": ["x"]},
+        {"slurm_id": "x"},
+        {"slurm_id": 7},
+        {"time": "x"},
+        {"attempt": "1"},
+        {"end": None},
+        {"end": {"kind": ["x"], "sentence": "y"}},
+        {"end": {"kind": "error", "sentence": None}},
+    ],
+    ids=str,
+)
+def test_damaged_lines_of_stored_ends_are_skipped(tmp_path, changes):
+    stored = StoredEnd("rule_a", "7", End("node", "lost"), 1, 6, 2.0)
+    store_end(stored, "digits", tmp_path)
+    file = ends_file("digits", tmp_path)
+    damaged = json.dumps({**json.loads(file.read_text()), **changes})
+    file.write_text(f"{file.read_text()}{damaged}\nnull\n{damaged[:30]}")
+    assert stored_ends("digits", tmp_path) == {"rule_a": stored}
+    # The line that follows half a line is not lost with it.
+    other = replace(stored, comment="rule_b", slurm_id=None)
+    store_end(other, "digits", tmp_path)
+    assert stored_ends("digits", tmp_path) == {"rule_a": stored, "rule_b": other}
 
 
 def test_stored_ends_survive_a_killed_driver(tmp_path):
