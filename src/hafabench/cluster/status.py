@@ -10,9 +10,12 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from hafabench.cluster.commands import CommandFailed, Runner, is_installed, run
 from hafabench.cluster.ends import how_it_ended
@@ -59,6 +62,7 @@ class JobStatus:
         log: The file to read about a failed or interrupted job.
         kind: How the last attempt ended, if this was unsuccessful.
         attempt: The number of the last attempt and that of all attempts, if the executor has stored them.
+        ended: When the last attempt ended, if this was unsuccessful, in seconds since 1970; None if it is not known.
     """
 
     job: Job
@@ -69,6 +73,7 @@ class JobStatus:
     log: Path | None = None
     kind: Kind = "unknown"
     attempt: tuple[int, int] | None = None
+    ended: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Status:
         slurm: The reason why the queue is not shown; empty if it is shown.
         notes: Sentences about records that come from different data.
         is_driven: Whether a driver of the experiment runs here.
+        driven_since: When this driver was started, in seconds since 1970; 0 if it is not known.
         recover: The command that must be run before a driver can start; empty if there is none.
         command: The command that runs the unsuccessful jobs again.
     """
@@ -90,6 +96,7 @@ class Status:
     slurm: str
     notes: tuple[str, ...] = ()
     is_driven: bool = False
+    driven_since: float = 0.0
     command: str = ""
     recover: str = ""
 
@@ -136,7 +143,7 @@ def experiment_status(
     records = [state.run.record for state in states.values() if state.run and state.job.rule == "evaluate_run"]
     notes = different_data(data_of(record) for record in records if record is not None)
     drivers = experiments_of_drivers(folder)
-    is_driven = any(_is_own(experiment, file, folder) for file in drivers.values())
+    own = [process for process, file in drivers.items() if _is_own(experiment, file, folder)]
     # A folder with Slurm logs of the experiment was used on a cluster.
     on_cluster = (folder / SLURM_LOGS / experiment.name).is_dir() or None
     command = command or workflow_command(experiment, on_cluster=on_cluster)
@@ -145,7 +152,8 @@ def experiment_status(
         driver=_driver(experiment, folder, drivers),
         slurm=slurm,
         notes=tuple(notes),
-        is_driven=is_driven,
+        is_driven=bool(own),
+        driven_since=min(map(_began, own), default=0.0),
         command=command,
         recover=_recover_command(experiment) if is_locked(folder) and not drivers else "",
     )
@@ -246,7 +254,14 @@ def _unsuccessful(experiment: str, state: JobState, ended: EndedJob | None, trai
         log=log,
         kind=end.kind,
         attempt=attempt,
+        ended=state.stored.time if state.stored is not None else _modified(log),
     )
+
+
+def _modified(log: Path | None) -> float | None:
+    with suppress(OSError):
+        return log.stat().st_mtime if log is not None else None
+    return None
 
 
 def _process(job: Job) -> str:
@@ -270,6 +285,13 @@ def progress(state: RunState) -> str:
     if last.get("eta_s") is not None:
         words.append(f"{format_duration(last['eta_s'])} left")
     return ", ".join(words)
+
+
+def _began(process: int) -> float:
+    """When a process was started, in seconds since 1970; 0 if it is not known."""
+    with suppress(psutil.Error):
+        return psutil.Process(process).create_time()
+    return 0.0
 
 
 def _recover_command(experiment: Experiment) -> str:
@@ -322,10 +344,11 @@ def render(status: Status, *, everything: bool = False) -> str:
     lines += status.notes
     hidden = () if everything else ("to do", "done")
     width = max((len(job.job.id) for job in status.jobs if job.state not in hidden), default=0)
+    driven_since = status.driven_since if status.is_driven else None
     for state in ORDER:
         shown = [job for job in status.jobs if job.state == state]
         if state not in hidden and shown:
-            lines += ["", state, *(line for job in shown for line in _lines(job, width, status.is_driven))]
+            lines += ["", state, *(line for job in shown for line in _lines(job, width, driven_since))]
     if not status.is_driven and any(job.state in _UNSUCCESSFUL for job in status.jobs):
         lines += _repeat(status)
     return "\n".join(lines)
@@ -353,31 +376,40 @@ def _repeat(status: Status) -> list[str]:
     return ["", sentence, f"  {status.command}"]
 
 
-def _lines(status: JobStatus, width: int, is_driven: bool = False) -> list[str]:
+def _lines(status: JobStatus, width: int, driven_since: float | None = None) -> list[str]:
     """The lines about a job.
 
     Args:
         status: The job.
         width: The width of the first column.
-        is_driven: Whether a driver runs, which may submit the job again.
+        driven_since: When the driver was started that runs now and may submit the job again; None if none runs.
     """
     slurm_job = f"job {status.slurm_id}" if status.slurm_id else ""
     words = [status.job.id.ljust(width), one_line(status.detail), slurm_job, status.node]
     lines = ["  " + "  ".join(word for word in words if word).rstrip()]
     if status.state not in _UNSUCCESSFUL:
         return lines
-    if is_driven:
-        lines.append(f"    next: {_next(status)}")
+    if driven_since is not None:
+        lines.append(f"    next: {_next(status, driven_since)}")
     if status.log is not None:
         lines.append(f"    log: {status.log}")
     return [*lines, f"    again: {status.job.command}"]
 
 
-def _next(status: JobStatus) -> str:
-    """What a driver that runs does about a job whose last attempt was not successful."""
+def _next(status: JobStatus, driven_since: float) -> str:
+    """What a driver that runs does about a job whose last attempt was not successful.
+
+    Args:
+        status: The job.
+        driven_since: When the driver was started, in seconds since 1970.
+    """
+    if status.ended is not None and status.ended < driven_since:
+        return "this was before the driver was started, which runs it again if what it makes was requested"
     if status.attempt is None:
         return "the driver runs it again when it notices the end, if an attempt is left"
     number, attempts = status.attempt
     if number < attempts:
         return f"the driver runs it again, attempt {number + 1} of {attempts}"
+    if status.kind == "refused":
+        return "Slurm would refuse it again; the driver does not submit it again"
     return f"no attempt is left of {attempts}; the driver does not run it again"

@@ -329,6 +329,25 @@ def test_what_the_driver_does_next(digits, tiny, monkeypatch, attempt, sentence)
     assert f"    next: {sentence}" in lines and command not in lines
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_driver_that_was_started_after_the_attempt_runs_the_job_again(digits, tiny, monkeypatch, is_stored):
+    if is_stored:
+        store(digits, "node", "7", 6)
+    else:
+        write_text(tiny.folder / "train.log", "error: no GPU\n")
+    monkeypatch.setattr("hafabench.cluster.status.experiments_of_drivers", lambda _folder: {7: None})
+    monkeypatch.setattr("psutil.Process", lambda _pid: SimpleNamespace(create_time=lambda: time.time() + 5))
+    text = render(experiment_status(digits, runner=squeue()))
+    assert "next: this was before the driver was started, which runs it again if " in text
+
+
+def test_a_refused_job_has_no_further_attempt(digits, monkeypatch):
+    store(digits, "refused", None, 6)
+    monkeypatch.setattr("hafabench.cluster.status.experiments_of_drivers", lambda _folder: {7: None})
+    text = render(experiment_status(digits, runner=squeue()))
+    assert "next: Slurm would refuse it again; the driver does not submit it again" in text
+
+
 def test_a_locked_folder_is_recovered_before_the_command_that_repeats_jobs(digits, tiny, tmp_path):
     write_text(tiny.folder / "train.log", "error: no GPU\n")
     write_text(tmp_path / ".snakemake/locks/0.output.lock", "")
