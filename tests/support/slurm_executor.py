@@ -125,10 +125,11 @@ class FakeDriver:
 
     Args:
         folder: Working folder, which contains the stand-in of sbatch.
+        immediate_submit: The option `--immediate-submit` of Snakemake.
         settings: Settings of the executor that differ from the defaults.
     """
 
-    def __init__(self, folder: Path, **settings: Any):
+    def __init__(self, folder: Path, *, immediate_submit: bool = False, **settings: Any):
         self.folder, self.scheduler, self.logger, self.slurm = folder, FakeScheduler(), FakeLogger(), FakeSlurm()
         quick = {"grace_seconds": 0.05, "resubmission_seconds": 0.05, "max_resubmission_seconds": 0.1}
         self.settings = ExecutorSettings(
@@ -146,7 +147,7 @@ class FakeDriver:
                 jobname="job.{jobid}",
                 jobscript=None,
                 seconds_between_status_checks=1,
-                immediate_submit=False,
+                immediate_submit=immediate_submit,
             ),
             storage_settings=SimpleNamespace(shared_fs_usage=SharedFSUsage.all()),
             dag=None,

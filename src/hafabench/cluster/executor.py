@@ -154,6 +154,10 @@ class Executor(SlurmExecutor):
                 "array jobs are not supported, because all tasks of an array have the comment of the first one, by "
                 "which Slurm jobs are assigned to the jobs of the workflow"
             )
+        if self.workflow.remote_execution_settings.immediate_submit:
+            raise WorkflowError(
+                "--immediate-submit is not supported, because a Slurm job would not wait for those that make its inputs"
+            )
         self._min_job_age = get_min_job_age()
 
     # -- submission --------------------------------------------------------------------------------------------------
@@ -476,6 +480,12 @@ class Executor(SlurmExecutor):
             count("time", *self._key(info.job))
         self._store(info.job, name, end)
         self._report_error(info, f"Slurm job {name}: {end.sentence}. ", [str(log)] if log else [])
+
+    def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
+        """Print an error, and the message of a group of jobs, which Snakemake leaves out."""
+        if msg and job_info.job.is_group():
+            self.logger.error(f"Error in group {job_info.job.name}: {msg.rstrip()}")
+        super().print_job_error(job_info, msg=msg, **kwargs)
 
     def _report_error(self, info: SubmittedJobInfo, message: str, logs: Sequence[str] = ()) -> None:
         super().report_job_error(info, msg=message, **({"aux_logs": list(logs)} if logs else {}))

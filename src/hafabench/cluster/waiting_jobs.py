@@ -184,6 +184,8 @@ class WaitingJobs(Generic[J]):
         after = "This uses no attempt."
         if group.refusal.kind == "unknown":
             after = f"If Slurm refuses it {_TRIES_IF_UNKNOWN} times, it has failed."
+        if group.refusal.is_limit:
+            after = f"{after} `hafabench cluster check` shows the limits."
         words = group.refusal.words.rstrip(".")
         return f"Slurm refuses jobs for now: {words}. {jobs}; the next try is in {seconds} s. {after}"
 

@@ -369,6 +369,20 @@ def test_array_jobs_are_refused_in_one_sentence(make):
         make(array_jobs="train_run")
 
 
+def test_immediate_submission_is_refused_in_one_sentence(make):
+    with pytest.raises(WorkflowError, match="--immediate-submit is not supported, because a Slurm job would not"):
+        make(immediate_submit=True)
+
+
+def test_the_message_of_a_group_is_printed(driver, job, monkeypatch):
+    monkeypatch.setattr(job, "is_group", lambda: True)
+    driver.refuse(ACCOUNT)
+    driver.submit(job)
+    soon(lambda: driver.scheduler.ended_without_removal)
+    told = "Error in group train_run: Slurm refuses this job, and it is not submitted again: "
+    assert [text for text in driver.logger.messages if text.startswith(told) and "Invalid account" in text]
+
+
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_settings_are_positive(make, value):
     with pytest.raises(WorkflowError, match="hafabench-slurm-grace-seconds: expected a positive number"):

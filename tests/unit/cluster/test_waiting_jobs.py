@@ -106,7 +106,7 @@ def test_one_message_tells_the_words_the_number_and_the_next_try(waiting):
     (message,) = waiting.messages(2)
     assert message == (
         "Slurm refuses jobs for now: QOSMaxSubmitJobPerUserLimit. 3 jobs wait; the next try is in 8 s. "
-        "This uses no attempt."
+        "This uses no attempt. `hafabench cluster check` shows the limits."
     )
     assert waiting.messages(1800) == [], "not per try"
     assert len(waiting.messages(3700)) == 1, "a reminder"
