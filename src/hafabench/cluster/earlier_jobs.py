@@ -43,6 +43,11 @@ class EarlierJobs:
         found = (job.id.partition("_")[0] for job in self._live() if job.comment == comment)
         return list(dict.fromkeys(found))
 
+    def ask_again(self) -> None:
+        """Use no older answer, because one of the Slurm jobs has ended, and its repetition need not wait for it."""
+        with self._guard:
+            self._until = None
+
     def _live(self) -> list[QueuedJob]:
         with self._guard:
             if self._until is None or self._clock() >= self._until:

@@ -156,7 +156,8 @@ class Executor(SlurmExecutor):
             )
         if self.workflow.remote_execution_settings.immediate_submit:
             raise WorkflowError(
-                "--immediate-submit is not supported, because a Slurm job would not wait for those that make its inputs"
+                "--immediate-submit is not supported, because a Slurm job would not wait for those that make its "
+                "inputs"
             )
         self._min_job_age = get_min_job_age()
 
@@ -363,6 +364,8 @@ class Executor(SlurmExecutor):
                 self.workflow.scheduler.error_callback(info.job)
         if any_ended:
             self._waiting.make_room(time.monotonic())
+            if self._earlier is not None:
+                self._earlier.ask_again()
         self._quiet_polls = 0 if any_ended or not active_jobs else self._quiet_polls + 1
         longest = self.workflow.executor_settings.max_seconds_between_status_checks
         self.next_seconds_between_status_checks = seconds_to_next_poll(

@@ -240,6 +240,17 @@ def test_a_job_waits_for_that_of_an_earlier_driver(driver, job, tmp_path, answer
     assert ("begins after Slurm job 7, which does the same, has ended" in driver.logger.text()) is answers
 
 
+def test_a_repetition_does_not_wait_for_the_ended_slurm_job_of_its_driver(driver, job, tmp_path):
+    name = f"{driver.settings.jobname_prefix}_{UUID}"
+    submit(driver, job)
+    driver.slurm.answers["squeue"] = squeue_line(8, "RUNNING", tmp_path, name=name)
+    driver.executor._earlier.ask_again()
+    assert driver.executor.extra_options(job)
+    driver.slurm.answers["squeue"] = "8|FAILED|node1|c"
+    assert driver.poll() == []
+    assert driver.executor.extra_options(job) == []
+
+
 @pytest.mark.parametrize("declares", [True, False])
 def test_the_log_of_a_job_tells_the_reason_even_if_its_rule_declares_none(driver, job, tmp_path, declares):
     log = tmp_path / "train.log"
