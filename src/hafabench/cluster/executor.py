@@ -137,6 +137,7 @@ class Executor(SlurmExecutor):
         self._accounting_says = ""
         self._unclear_is_told = False
         self._has_submitted = False
+        self._cancelling_is_over = False
         settings = workflow.executor_settings
         for name in _OWN_SETTINGS:
             if not 0 < getattr(settings, name) < math.inf:
@@ -526,9 +527,13 @@ class Executor(SlurmExecutor):
             await asyncio.sleep(_TICK_S)
 
     def cancel(self) -> None:
-        """Cancel all Slurm jobs of this driver, also those that are being submitted."""
-        self._stop_submitting()
-        super().cancel()
+        """Cancel all Slurm jobs of this driver, also those that are being submitted. A second Ctrl-C ends this."""
+        try:
+            self._stop_submitting()
+            super().cancel()
+        except KeyboardInterrupt:
+            if self._has_submitted and not self._cancelling_is_over:
+                self._report_uncancelled("Ctrl-C was pressed again")
 
     def cancel_jobs(self, active_jobs: Iterable[SubmittedJobInfo]) -> None:
         """Cancel the Slurm jobs of this driver by their name, which no other driver shares.
@@ -537,19 +542,31 @@ class Executor(SlurmExecutor):
         """
         if not self._has_submitted:
             return
-        command = ["scancel", f"--name={self.run_uuid}"]
         words = ""
         for tries in range(_CANCEL_TRIES):
             if tries:
+                self._tell(
+                    f"The Slurm jobs of this driver are not cancelled yet: {words.rstrip('.')}. This is tried again; "
+                    "Ctrl-C ends the driver without it."
+                )
                 time.sleep(2)
             try:
-                self.runner(command, _TIMEOUT_S)
+                self.runner(self._cancel_command, _TIMEOUT_S)
+                self._cancelling_is_over = True
                 return
             except CommandFailed as error:
                 words = error.message
+        self._report_uncancelled(words)
+
+    @property
+    def _cancel_command(self) -> list[str]:
+        return ["scancel", f"--name={self.run_uuid}"]
+
+    def _report_uncancelled(self, words: str) -> None:
+        self._cancelling_is_over = True
         self.logger.error(
-            f"The Slurm jobs of this driver could not be cancelled: {words}. They continue. "
-            f"When Slurm answers again, run: {shlex.join(command)}"
+            f"The Slurm jobs of this driver could not be cancelled: {words.rstrip('.')}. They continue. "
+            f"When Slurm answers again, run: {shlex.join(self._cancel_command)}"
         )
 
     def shutdown(self) -> None:

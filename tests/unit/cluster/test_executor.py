@@ -436,6 +436,22 @@ def test_jobs_that_cannot_be_cancelled_are_named_with_the_command(driver, job, m
     assert f"run: scancel --name={driver.executor.run_uuid}" in driver.logger.text()
 
 
+@pytest.mark.parametrize("method", ["_stop_submitting", "runner", "shutdown"])
+def test_a_second_ctrl_c_ends_the_driver_and_names_the_command_unless_the_jobs_are_cancelled(
+    driver, job, monkeypatch, method
+):
+    submit(driver, job)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver.executor, method, interrupted)
+        driver.executor.cancel()
+    told = "could not be cancelled: Ctrl-C was pressed again. They continue. When Slurm answers again, run: scancel"
+    assert (told in driver.logger.text()) is (method != "shutdown")
+
+
 def test_a_driver_that_submitted_nothing_cancels_nothing(driver):
     driver.executor.cancel()
     assert driver.slurm.calls == []
