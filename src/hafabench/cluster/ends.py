@@ -13,7 +13,7 @@ from pathlib import Path
 from hafabench.runs.attempts import last_lines, lines_of_last_attempt
 from hafabench.runs.ends import End, Kind, StoredEnd, end_of_log, store_end, stored_ends
 
-__all__ = ["End", "Kind", "StoredEnd", "how_it_ended", "refused", "store_end", "stored_ends"]
+__all__ = ["End", "Kind", "StoredEnd", "how_it_ended", "in_words", "refused", "store_end", "stored_ends"]
 
 _BY_STATE: dict[str, tuple[Kind, str]] = {
     "OUT_OF_MEMORY": ("memory", "it used more memory than it requested"),
@@ -21,8 +21,8 @@ _BY_STATE: dict[str, tuple[Kind, str]] = {
     "NODE_FAIL": ("node", "its node failed or lost contact"),
     "BOOT_FAIL": ("node", "its node did not start"),
     "PREEMPTED": ("preempted", "Slurm gave its nodes to another job"),
-    "DEADLINE": ("cancelled", "Slurm ended it at its deadline"),
     "CANCELLED": ("cancelled", "it was cancelled"),
+    "DEADLINE": ("cancelled", "Slurm ended it at its deadline"),
 }
 # These states say more than any log.
 _CERTAIN = ("OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "DEADLINE")
@@ -61,8 +61,7 @@ def how_it_ended(
         kind, sentence = _BY_STATE[word]
         return End(kind, f"{sentence}{where}")
     if told is not None and told.kind in ("memory", "time", "preempted", "node"):
-        kind, sentence = next(one for one in _BY_STATE.values() if one[0] == told.kind)
-        return End(kind, f"{sentence}{where}: {told.sentence}")
+        return in_words(told, where)
     if word == "CANCELLED":
         return End("cancelled", f"{_cancelled(state)}{where}")
     if told is not None:
@@ -81,6 +80,19 @@ def how_it_ended(
     if not word:
         return End("lost", "Slurm no longer knows it, and no log says how it ended")
     return End("unknown", f"it ended{where} in state {word}, and no log says why")
+
+
+def in_words(told: End, where: str = "") -> End:
+    """The end of a Slurm job that only a line of a log tells, with a sentence before the line if Slurm ended the job.
+
+    Args:
+        told: The end.
+        where: The node, as the end of a sentence; empty if it is not known.
+    """
+    sentence = next((sentence for kind, sentence in _BY_STATE.values() if kind == told.kind), None)
+    if sentence is None or told.sentence.startswith(sentence):
+        return told
+    return End(told.kind, f"{sentence}{where}: {told.sentence}")
 
 
 def refused(message: str) -> End:

@@ -100,10 +100,13 @@ def recover(
 def _live(folder: Path, runs: Sequence[Run], runner: Runner) -> _Live:
     try:
         queued = live_jobs(folder, runner)
-    except CommandFailed:
+    except CommandFailed as error:
         # On a machine without Slurm, a folder from which nothing was submitted has no Slurm jobs.
         if used_slurm(folder):
-            raise
+            sentence = (
+                "Slurm jobs of this folder may still run, so nothing was changed; repeat this where squeue answers"
+            )
+            raise CommandFailed(f"{error}. {sentence}", error.message) from None
         queued = []
     known = {job.id for job in queued}
     local = [job for job in local_jobs(folder) if job.slurm_job not in known]

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from hafabench.cluster.commands import CommandFailed, Runner, is_installed, run
-from hafabench.cluster.ends import how_it_ended
+from hafabench.cluster.ends import how_it_ended, in_words
 from hafabench.cluster.queue import EndedJob, QueuedJob, ended_jobs, live_jobs_of
 from hafabench.config.experiment import Experiment
 from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
@@ -238,6 +238,8 @@ def _unsuccessful(experiment: str, state: JobState, ended: EndedJob | None, trai
     if ended is not None:
         slurm_log = slurm_log_folder(experiment, state.job) / f"{state.slurm_id}.log"
         end = how_it_ended(ended.state, ended.exit_code, ended.node, slurm_log, state.job.log, state.slurm_id)
+    elif end is not None and state.slurm_id is not None and state.stored is None:
+        end = in_words(end)
     if end is None:
         end = End("unknown", "it ended without an error message")
     is_told = end.kind not in ("unknown", "stopped")

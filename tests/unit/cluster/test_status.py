@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hafabench.cluster.commands import CommandFailed
 from hafabench.cluster.ends import End, StoredEnd, store_end
 from hafabench.cluster.queue import live_jobs
 from hafabench.cluster.status import JobStatus, Status, experiment_status, render, render_failed
@@ -339,6 +340,27 @@ def test_a_driver_that_was_started_after_the_attempt_runs_the_job_again(digits, 
     monkeypatch.setattr("psutil.Process", lambda _pid: SimpleNamespace(create_time=lambda: time.time() + 5))
     text = render(experiment_status(digits, runner=squeue()))
     assert "next: this was before the driver was started, which runs it again if " in text
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "sentence"),
+    [
+        ("error: *** JOB 7 ON n1 CANCELLED AT 2026-11-29T01:43:14 ***", "cancelled", "it was cancelled: "),
+        ("error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***", "time", "it reached its time limit: "),
+        ("error: Detected 1 oom_kill event in StepId=7.", "memory", "it used more memory than it requested: "),
+    ],
+    ids=["cancelled", "time", "memory"],
+)
+def test_without_slurm_a_reason_from_a_log_is_a_sentence(digits, line, kind, sentence):
+    log = Path("logs/slurm", digits.name, COMMENT.replace("_wildcards_", "/"), "7.log")
+    write_text(log, f"slurmstepd: {line}\n")
+
+    def absent(arguments, timeout):
+        raise CommandFailed("squeue: not found; this machine has no Slurm commands")
+
+    found = only(experiment_status(digits, runner=absent, fresh_s=0))
+    assert (found.state, found.kind) == ("failed", kind)
+    assert found.detail == f"{sentence}slurmstepd: {line}"
 
 
 def test_a_refused_job_has_no_further_attempt(digits, monkeypatch):
