@@ -104,7 +104,7 @@ def _live(folder: Path, runs: Sequence[Run], runner: Runner) -> _Live:
         # On a machine without Slurm, a folder from which nothing was submitted has no Slurm jobs.
         if used_slurm(folder):
             sentence = (
-                "Slurm jobs of this folder may still run, so nothing was changed; repeat this where squeue answers"
+                "Slurm jobs of this folder may still run; nothing was changed. Repeat this where squeue answers"
             )
             raise CommandFailed(f"{error}. {sentence}", error.message) from None
         queued = []
