@@ -25,12 +25,13 @@ from hafabench.config.recipes import ClassificationRecipe, DetectionRecipe
 from hafabench.formatting.durations import format_duration
 from hafabench.formatting.text import one_line
 from hafabench.runs.attempts import last_lines
-from hafabench.runs.ends import HEADINGS, End, Kind
+from hafabench.runs.ends import HEADINGS, End, Kind, StoredEnd, stored_ends
 from hafabench.runs.job_log import BEGINS
 from hafabench.runs.jobs import Job, JobList, path_argument
 from hafabench.runs.lease import WAITS, holder_of
 from hafabench.runs.snakemake import (
     SLURM_LOGS,
+    comment,
     experiments_of_drivers,
     is_locked,
     jobs_by_comment,
@@ -63,6 +64,7 @@ class JobStatus:
         kind: How the last attempt ended, if this was unsuccessful.
         attempt: The number of the last attempt and that of all attempts, if the executor has stored them.
         ended: When the last attempt ended, if this was unsuccessful, in seconds since 1970; None if it is not known.
+        is_kept: Whether the outputs of an earlier attempt are those of the present configuration.
     """
 
     job: Job
@@ -74,6 +76,7 @@ class JobStatus:
     kind: Kind = "unknown"
     attempt: tuple[int, int] | None = None
     ended: float | None = None
+    is_kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,13 @@ def experiment_status(
     }
     known = {} if slurm else ended_jobs(list(unexplained), runner)
     found = [
-        _status(experiment.name, states[job.id], queued.get(comment), known.get(states[job.id].slurm_id or ""))
-        for comment, job in jobs_by_comment(jobs).items()
-        if job.id in jobs or comment in queued
+        _status(experiment.name, states[job.id], queued.get(name), known.get(states[job.id].slurm_id or ""))
+        for name, job in jobs_by_comment(jobs).items()
+        if job.id in jobs or name in queued
     ]
-    found = [_given_up(one) if one.job.id in given_up and one.state in _NOT_RUN else one for one in found]
+    if given_up:
+        stored = stored_ends(experiment.name, folder)
+        found = [_given_up(one, stored) if one.job.id in given_up else one for one in found]
     records = [state.run.record for state in states.values() if state.run and state.job.rule == "evaluate_run"]
     notes = different_data(data_of(record) for record in records if record is not None)
     drivers = experiments_of_drivers(folder)
@@ -159,10 +164,24 @@ def experiment_status(
     )
 
 
-def _given_up(status: JobStatus) -> JobStatus:
-    """A job that a driver has run without success, and about which neither a log nor Slurm says anything."""
-    log = status.job.log if status.job.log.is_file() else None
-    return replace(status, state="failed", detail="its own log does not say why; see that of the driver", log=log)
+def _given_up(status: JobStatus, stored: Mapping[str, StoredEnd]) -> JobStatus:
+    """The status of a job that a driver has run without success.
+
+    Args:
+        status: Its status according to its files, which may say nothing about the last attempt.
+        stored: The ends that the executor has stored.
+    """
+    if status.state in _NOT_RUN:
+        log = status.job.log if status.job.log.is_file() else None
+        return replace(status, state="failed", detail="its own log does not say why; see that of the driver", log=log)
+    if status.state in ("done", "collapsed"):
+        # It was forced to run again.
+        told = stored.get(comment(status.job.rule, status.job.wildcards.values()))
+        why = told.end.sentence if told is not None else "see the log of the driver"
+        kind = told.end.kind if told is not None else "unknown"
+        detail = f"{why}; its earlier outputs are kept"
+        return replace(status, state="failed", detail=detail, kind=kind, is_kept=True)
+    return status
 
 
 def _queue(experiment: Experiment, folder: Path, runner: Runner) -> tuple[list[QueuedJob], str]:
@@ -375,7 +394,12 @@ def _repeat(status: Status) -> list[str]:
         sentence = f"After `{status.recover}` has unlocked the folder, this command runs all of them again:"
     else:
         sentence = "This command runs all of them again:"
-    return ["", sentence, f"  {status.command}"]
+    lines = ["", sentence, f"  {status.command}"]
+    if any(job.is_kept for job in status.jobs):
+        lines.append(
+            "Jobs whose earlier outputs are kept run again only if they are forced, as by --forcerun."
+        )
+    return lines
 
 
 def _lines(status: JobStatus, width: int, driven_since: float | None = None) -> list[str]:

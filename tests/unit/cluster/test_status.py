@@ -363,6 +363,16 @@ def test_without_slurm_a_reason_from_a_log_is_a_sentence(digits, line, kind, sen
     assert found.detail == f"{sentence}slurmstepd: {line}"
 
 
+def test_the_summary_names_forced_jobs_that_failed_although_they_were_done(digits, tiny):
+    evaluated(tiny)
+    store(digits, "refused", None, 6)
+    status = experiment_status(digits, runner=squeue(), fresh_s=0, given_up=[f"train_run {RUN}"])
+    text = render_failed(status).splitlines()
+    assert (text[0], text[2]) == ("1 failed or interrupted", "refused by Slurm (1)")
+    assert only(status).detail == "the reason is refused; its earlier outputs are kept"
+    assert "--forcerun" in text[-1]
+
+
 def test_a_refused_job_has_no_further_attempt(digits, monkeypatch):
     store(digits, "refused", None, 6)
     monkeypatch.setattr("hafabench.cluster.status.experiments_of_drivers", lambda _folder: {7: None})
