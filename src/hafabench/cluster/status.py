@@ -396,9 +396,7 @@ def _repeat(status: Status) -> list[str]:
         sentence = "This command runs all of them again:"
     lines = ["", sentence, f"  {status.command}"]
     if any(job.is_kept for job in status.jobs):
-        lines.append(
-            "Jobs whose earlier outputs are kept run again only if they are forced, as by --forcerun."
-        )
+        lines.append("Jobs whose earlier outputs are kept run again only if they are forced, as by --forcerun.")
     return lines
 
 
