@@ -348,14 +348,16 @@ def experiments_of_drivers(folder: Path) -> dict[int, Path | None]:
 
     The file is None if the command line of the driver does not tell it.
     """
-    root, found = folder.resolve(), {}
+    root, found, parents = folder.resolve(), {}, set()
     # psutil gives None if the operating system does not show the value, as of another user's process.
-    for process in psutil.process_iter(["cmdline", "cwd"]):
+    for process in psutil.process_iter(["cmdline", "cwd", "ppid"]):
         words, working_folder = process.info["cmdline"], process.info["cwd"]
         is_here = working_folder is not None and Path(working_folder).resolve() == root
         if is_here and words and _is_driver(words) and process.pid != os.getpid():
             found[process.pid] = _file_of_driver(words, root)
-    return dict(sorted(found.items()))
+            parents.add(process.info["ppid"])
+    # A parent is a program such as `timeout` that has started the driver.
+    return {process: file for process, file in sorted(found.items()) if process not in parents}
 
 
 def _file_of_driver(words: Sequence[str], folder: Path) -> Path | None:

@@ -406,10 +406,14 @@ def test_a_driver_of_another_experiment_does_nothing_for_this_one(digits, tiny, 
     write_text(tiny.folder / "train.log", "error: no GPU\n")
 
     def process(*more: str) -> SimpleNamespace:
-        about = {"cmdline": ["python", "/venv/bin/snakemake", *words, *more], "cwd": str(tmp_path)}
+        about = {"cmdline": ["python", "/venv/bin/snakemake", *words, *more], "cwd": str(tmp_path), "ppid": 6}
         return SimpleNamespace(pid=7, info=about)
 
-    monkeypatch.setattr("psutil.process_iter", lambda _names: [process()])
+    wrapped = process()
+    wrapper = SimpleNamespace(
+        pid=6, info={**wrapped.info, "cmdline": ["timeout", "9", "snakemake", *words], "ppid": 1}
+    )
+    monkeypatch.setattr("psutil.process_iter", lambda _names: [wrapper, wrapped])
     status = experiment_status(digits, runner=squeue())
     assert status.driver == f"no driver of this experiment runs here; process 7 is one of {file}"
     assert "next:" not in render(status) and status.command in render(status)
