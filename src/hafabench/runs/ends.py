@@ -38,7 +38,7 @@ Kind = Literal[
 HEADINGS: Mapping[Kind, str] = {
     "memory": "out of memory",
     "time": "time limit",
-    "stopped": "stopped before the time limit, with a saved state",
+    "stopped": "stopped, with a saved state",
     "cancelled": "cancelled",
     "preempted": "preempted",
     "node": "node lost",
