@@ -30,6 +30,7 @@ from hafabench.runs.job_log import BEGINS
 from hafabench.runs.jobs import Job, JobList, path_argument
 from hafabench.runs.lease import WAITS, holder_of
 from hafabench.runs.snakemake import (
+    FORCE_OPTION,
     SLURM_LOGS,
     comment,
     experiments_of_drivers,
@@ -396,7 +397,7 @@ def _repeat(status: Status) -> list[str]:
         sentence = "This command runs all of them again:"
     lines = ["", sentence, f"  {status.command}"]
     if any(job.is_kept for job in status.jobs):
-        lines.append("Jobs whose earlier outputs are kept run again only if they are forced, as by --forcerun.")
+        lines.append(f"Jobs whose earlier outputs are kept run again only if they are forced ({FORCE_OPTION}).")
     return lines
 
 

@@ -48,8 +48,10 @@ RESOURCE_NAMES = (
     *("nodes", "cpus_per_task", "mem_mb", "runtime", "gpu", "gpu_model"),
     *("gres", "mpi", "tasks", "tasks_per_gpu"),
 )
+# The option that repeats chosen jobs.
+FORCE_OPTION = "--forcerun"
 # Options with which a driver repeats finished jobs; some are followed by files or rules.
-_FORCE, _FORCE_SOME = ("-f", "--force", "-F", "--forceall"), ("-R", "--forcerun")
+_FORCE, _FORCE_SOME = ("-f", "--force", "-F", "--forceall"), ("-R", FORCE_OPTION)
 # Options that select the experiment, as far as users must write them.
 _CONFIGURATION_FILE, _PROFILE = "--configf", "--profile"
 # The experiment that the Snakefile reads if no other one is selected.
@@ -89,7 +91,7 @@ def workflow_command(
         on_cluster: Whether to use the profile for Slurm; by default, whether the experiment uses GPUs.
     """
     # Targets come first, because an option that takes several values would take them as well.
-    words = ["snakemake", *map(str, targets), *(["--forcerun", *forced] if forced else [])]
+    words = ["snakemake", *map(str, targets), *([FORCE_OPTION, *forced] if forced else [])]
     is_slurm = experiment.config.uses_gpus if on_cluster is None else on_cluster
     profile = SLURM_PROFILE if is_slurm else LOCAL_PROFILE
     words += ["--profile", profile, "--configfile", path_argument(experiment.file)]
