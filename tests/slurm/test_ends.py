@@ -79,14 +79,14 @@ def test_a_job_that_preemption_requeues_is_not_submitted_again(ended: SideBySide
 @pytest.mark.parametrize(
     ("name", "states", "memory", "minutes"),
     [
-        # Slurm kills the step for want of memory, and the job fails with it.
+        # Slurm kills the step that uses too much memory, and the job fails with it.
         ("memory", ("OUT_OF_MEMORY", "FAILED"), "800M", 5),
         ("time", ("TIMEOUT",), "400M", 10),
         ("failure", ("FAILED",), "400M", 5),
         ("cancelled", ("CANCELLED",), "400M", 5),
     ],
 )
-def test_only_want_of_memory_or_time_raises_a_request(
+def test_only_too_little_memory_or_time_raises_a_request(
     ended: SideBySide, name: str, states: tuple[str, ...], memory: str, minutes: int
 ):
     workflow = ended["growth"]

@@ -72,7 +72,7 @@ class TinyWorkflow:
         folder: Path of the folder, which is created.
         jobs: Shell script of each job, by the name of its rule. A job whose script succeeds makes ``<name>.done``.
         resources: Resources of all jobs, beside or instead of `RESOURCES`.
-        grows: Whether a job requests twice the memory and time after an attempt that ended for want of it.
+        grows: Whether a job requests twice the memory and time after an attempt that ran out of it.
     """
 
     driver: Driver

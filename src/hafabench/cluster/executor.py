@@ -2,7 +2,7 @@
 
 It submits jobs as the official executor does, with three differences. Its own query decides whether a job has ended
 (`hafabench.cluster.polling`). Jobs that Slurm refuses for now wait and are submitted again, without using up an
-attempt (`hafabench.cluster.refusals`). A request grows only after an attempt that ended for want of memory or time.
+attempt (`hafabench.cluster.refusals`). A request grows only after an attempt that ran out of memory or time.
 
 Every job on a node imports this module when Snakemake starts there, so it imports nothing large.
 """
@@ -663,7 +663,7 @@ def _own_log(job: Any) -> Path | None:
     declared = next(iter(job.log or ()), None)
     try:
         path = declared or job.params.get("log")
-    except Exception:
+    except Exception:  # Snakemake evaluates functions of the workflow here, which may raise anything.
         return None
     return Path(path) if path else None
 
@@ -671,10 +671,12 @@ def _own_log(job: Any) -> Path | None:
 def _fingerprint(job: Any) -> str | None:
     try:
         found = job.params.get("fingerprint")
-    except Exception:
+    except Exception:  # As above.
         return None
     return found if isinstance(found, str) else None
 
 
 def _number(job: str) -> int:
-    return int(re.match(r"\d*", job)[0] or 0)  # type: ignore[index]
+    """The number at the beginning of Slurm's id of a job, without the task of an array; 0 if there is none."""
+    found = re.match(r"\d+", job)
+    return int(found[0]) if found else 0

@@ -1,4 +1,4 @@
-"""Jobs that request more than at first, because an attempt ended for want of memory or time.
+"""Jobs that request more than at first, because an attempt ran out of memory or time.
 
 The driver counts these attempts while it runs, and tells a job on a node the counts by an environment variable. Every
 other failure repeats a job with the same request. Outside Slurm nothing is counted.
@@ -17,7 +17,7 @@ VARIABLE = "HAFABENCH_GROWTH"
 
 @dataclass(frozen=True)
 class Growth:
-    """How many attempts of a job ended for want of something.
+    """How many attempts of a job ran out of memory, and how many out of time.
 
     Attributes:
         memory: Attempts that needed more memory than they had requested.
@@ -51,7 +51,7 @@ def growth_of(rule: str, wildcards: Iterable[str] = ()) -> Growth:
 
 
 def count(want: Literal["memory", "time"], rule: str, wildcards: Iterable[str] = ()) -> Growth:
-    """Count an attempt that ended for want of something, and return the counts of the job.
+    """Count an attempt that ran out of memory or time, and return the counts of the job.
 
     Args:
         want: What the attempt needed more of.

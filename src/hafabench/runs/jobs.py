@@ -79,7 +79,7 @@ class Job:
         command: The command line that repeats it by hand.
         fingerprint: The fingerprint of what it computes; None for a job that is repeated only when its inputs change.
         wildcards: The values of the rule's wildcards by name, in the order of the path.
-        request: The resources that it requests, given how many attempts ended for want of memory or time.
+        request: The resources that it requests, given how many attempts ran out of memory or time.
         priority, threads, is_local, uses_gpu: As in `Rule`.
         run: The run that it trains or evaluates.
     """

@@ -1,7 +1,7 @@
 """What the jobs of the workflow request: GPUs, nodes, CPUs, memory and run time. This module imports no torch.
 
 A training that needs more time than the site allows requests the longest time allowed, stops before that time is
-over, and is resumed by its next attempt. After an attempt that ended for want of memory or time, a job requests more
+over, and is resumed by its next attempt. After an attempt that ran out of memory or time, a job requests more
 of it, up to the limits of the site (`hafabench.runs.growth`).
 """
 

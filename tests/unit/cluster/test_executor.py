@@ -192,7 +192,7 @@ def test_a_cluster_without_accounting_is_asked_once(driver, job):
         *((state, NONE) for state in ("FAILED", "CANCELLED", "DEADLINE", "BOOT_FAIL")),
     ],
 )
-def test_a_request_grows_only_for_want_of_memory_or_time(driver, job, state, counted):
+def test_a_request_grows_only_after_too_little_memory_or_time(driver, job, state, counted):
     submit(driver, job)
     driver.slurm.answers["squeue"] = f"8|{state}|node1|c"
     assert driver.poll() == []

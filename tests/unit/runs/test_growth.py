@@ -1,4 +1,4 @@
-"""Attempts that ended for want of memory or time are counted by job."""
+"""Attempts that ran out of memory or time are counted by job."""
 
 from __future__ import annotations
 
