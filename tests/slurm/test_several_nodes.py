@@ -60,7 +60,10 @@ def test_two_nodes_train_what_two_processes_do_also_after_scancel(
         assert torch.equal(found["state_dict"][name], value), name
     every = [int(entry["step"]) for entry in read_history(workspace.run_folder() / "history.jsonl")]
     assert every == list(range(5, found["meta"]["training"]["steps"] + 1, 5))
-    _, second = workspace.slurm_logs()
+    first, second = workspace.slurm_logs()
     resumed = int(re.search(r"resumed after step (\d+)", second).group(1))
-    assert 10 < resumed < 20, "later than the periodic state: both nodes finished the step and the first one saved"
+    # Slurm ends a job some seconds after scancel. A very busy machine may not have saved the state by then.
+    saved = "stopped after step" in first
+    assert resumed > 10 if saved else resumed == 10, "both nodes finish the step, and the first one saves the state"
+    assert resumed < 20
     assert (workspace.run_folder() / "evaluate.json").exists()

@@ -3,7 +3,7 @@
 Clusters end jobs by SIGTERM, users by Ctrl-C, and a lost connection ends them by SIGHUP. After every step a training
 checks whether it should stop. It then saves its state and exits with code 75 (``EX_TEMPFAIL``: try again later). A
 signal does not always reach a process that was started by another one; the environment variable `STOP_AFTER`
-therefore sets a time limit in seconds.
+therefore sets a time limit in seconds. In a batch job of Slurm this time counts from the start of the job.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+import psutil
 
 from hafabench.errors import Problem, UserError
 
@@ -84,6 +86,24 @@ def _end_later(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     # By default SIGALRM ends the process.
     signal.alarm(GRACE)
+
+
+def seconds_in_job() -> float:
+    """Return for how many seconds the batch job of Slurm has run that this process is part of; 0 outside of one.
+
+    Slurm 22.05 tells a job its time limit but not its start. The first node of a job has a process that Slurm names
+    after the job's batch script, and that begins with the job. On other nodes the result is 0.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return 0.0
+    title = f"slurmstepd: [{job}.batch]"
+    starts = [
+        process.info["create_time"]
+        for process in psutil.process_iter(["cmdline", "create_time"])
+        if " ".join(process.info["cmdline"] or ()).startswith(title)
+    ]
+    return max(0.0, time.time() - min(starts)) if starts else 0.0
 
 
 def _seconds_allowed() -> float:

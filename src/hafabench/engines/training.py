@@ -22,7 +22,7 @@ from torch.utils.data import default_collate
 from hafabench.data.report import compared_digest
 from hafabench.engines.distributed import World, joined_world
 from hafabench.engines.finished import discard_state, restore_final, save_final
-from hafabench.engines.interrupt import EXIT_CODE, StopRequest
+from hafabench.engines.interrupt import EXIT_CODE, StopRequest, seconds_in_job
 from hafabench.engines.progress import Progress, say
 from hafabench.engines.sampling import SeededSamples, SizedDataset, StepSampler, Stream, batches, seed_everything
 from hafabench.engines.trained import collapse_of, identity, is_trained, read_final
@@ -280,7 +280,7 @@ def run_training(run: Run, trainer: Callable[[Run, World, StopRequest, Lease | N
     """
     with (
         hold(run, "train") as lease,
-        StopRequest(spent=lease.waited if lease is not None else 0.0) as stop,
+        StopRequest(spent=max(lease.waited if lease is not None else 0.0, seconds_in_job())) as stop,
         joined_world() as world,
         deterministic(world.device),
     ):

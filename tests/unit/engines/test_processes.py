@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 import torch
 
 from hafabench.cli.launch import start_processes
 from hafabench.cli.terminal import clean_up_on_signals
 from hafabench.engines.distributed import World, joined_world
-from hafabench.engines.interrupt import EXIT_CODE, GRACE, STOP_AFTER, StopRequest, leave_signals_to_parent
+from hafabench.engines.interrupt import (
+    EXIT_CODE,
+    GRACE,
+    STOP_AFTER,
+    StopRequest,
+    leave_signals_to_parent,
+    seconds_in_job,
+)
 from hafabench.errors import UserError
 from hafabench.files import atomic_path
 from hafabench.runs.snakemake import hang_up_like_sigterm
@@ -92,6 +103,23 @@ def test_the_deadline_counts_from_the_start(monkeypatch):
         assert stop.reason is None
         now += 1
         assert stop.reason == f"{STOP_AFTER}=90"
+
+
+def test_the_time_in_a_slurm_job_counts_from_the_process_of_its_batch_script(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert seconds_in_job() == 0
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    assert seconds_in_job() == 0, "this node has no batch script of the job"
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    for title in ("slurmstepd: [47110.batch]", "slurmstepd: [4711.batch]"):
+        with subprocess.Popen([title, *command[1:]], executable=sys.executable) as step:
+            try:
+                began = psutil.Process(step.pid).create_time()
+                time.sleep(0.3)
+                expected = time.time() - began if title.startswith("slurmstepd: [4711.") else 0
+                assert seconds_in_job() == pytest.approx(expected, abs=0.2)
+            finally:
+                step.kill()
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "0", "nan"])
