@@ -28,6 +28,12 @@ WITHOUT_PYRAMID = frozenset({"vit", "hrnet", "lvvit", "dynamicvit", "dynamic_swi
 WITHOUT_DROP_PATH = frozenset({"hrnet"})
 """Families whose models have no stochastic depth."""
 
+MIN_WIDTH = 1 / 16
+"""Smallest width at which every model of the catalog can be built, and at which models keep their order of sizes."""
+
+MIN_DEPTH = 1 / 4
+"""Smallest depth at which models keep their order of sizes."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -44,6 +50,8 @@ class ModelSpec:
         fidelity: Source of the keys and values after SIA, on which the published code and the text of the paper
             disagree: ``published_code`` or ``paper``. Everything else is the same with both.
         keep: Share of the tokens that is kept after each predictor; None for models that drop no tokens.
+        width: Channels of the model as a fraction of the full size; see `hafabench.models.scaling`.
+        depth: Blocks of the model as a fraction of the full size.
     """
 
     name: str
@@ -54,6 +62,8 @@ class ModelSpec:
     query_mode: str = "q"
     fidelity: str = "published_code"
     keep: KeepRates | None = None
+    width: float = 1.0
+    depth: float = 1.0
 
     @property
     def description(self) -> str:
@@ -68,8 +78,17 @@ class ModelSpec:
         return self.mergers != GRID_ONLY
 
     def as_record(self) -> dict[str, Any]:
-        """The fields under their names in records and fingerprints, which call the query mode ``variant``."""
-        return {"variant" if name == "query_mode" else name: value for name, value in asdict(self).items()}
+        """The fields under their names in records and fingerprints, which call the query mode ``variant``.
+
+        The scale is left out for models of full size, because the first records were made without it.
+        """
+        values = {"variant" if name == "query_mode" else name: value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if name not in ("width", "depth") or value != 1}
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the model is smaller than the one of the paper."""
+        return (self.width, self.depth) != (1, 1)
 
 
 def merger_problem(family: str, mergers: tuple[str, ...]) -> str | None:

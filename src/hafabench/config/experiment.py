@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import permutations
 from pathlib import Path
@@ -29,7 +29,7 @@ from hafabench.config.bounds import (
     Threads,
     batch_problem,
 )
-from hafabench.config.catalog import CATALOG, WITHOUT_PYRAMID, ModelSpec, side_problem
+from hafabench.config.catalog import CATALOG, MIN_DEPTH, MIN_WIDTH, WITHOUT_PYRAMID, ModelSpec, side_problem
 from hafabench.config.claims import ClaimsConfig, load_claims_config
 from hafabench.config.custom_models import ModelConfig, WeightsConfig
 from hafabench.config.names import Name, pattern_problem, same_folded
@@ -222,6 +222,21 @@ class LatencyConfig(StrictModel):
         return {key: value for key, value in values.items() if key not in self.added_later or value is not None}
 
 
+class ModelScale(StrictModel):
+    """The size of the trained models as fractions of the paper's. The topology of a model does not change."""
+
+    width: float = Field(
+        1.0,
+        ge=MIN_WIDTH,
+        le=1,
+        description="Channels of the models and of the dense heads, as a fraction of the paper's. The number of "
+        "attention heads does not change, so each head is narrower.",
+    )
+    depth: float = Field(
+        1.0, ge=MIN_DEPTH, le=1, description="Blocks of each stage, as a fraction of the paper's, rounded up."
+    )
+
+
 class ExperimentConfig(StrictModel):
     """An experiment: data sets, the models to train, and what is measured."""
 
@@ -233,6 +248,11 @@ class ExperimentConfig(StrictModel):
         description="`embedded` for the generated data on CPUs, `custom` for real data with image sizes or schedules "
         "other than the paper's, `full` for the paper's matrix on GPUs. Accuracies of different scales are never "
         "shown in one table. The scale decides no verdict on the paper's claims."
+    )
+    model_scale: ModelScale = Field(
+        default_factory=ModelScale,
+        description="Size of the trained models as fractions of the paper's. Complexity and latency are always "
+        "measured on the models of full size.",
     )
     gpus: int | None = Field(
         None,
@@ -350,7 +370,8 @@ class Experiment:
     Attributes:
         file: The experiment file.
         config: The content of the experiment file.
-        models: All models that the experiment may use, by name.
+        models: All models that the experiment may use, by name, in full size. `trained_model` returns the model of a
+            run.
         recipes: The recipe file of each task.
         table_layouts: The table layouts, in the order of the report.
         tables_file: The file of the table layouts.
@@ -380,6 +401,11 @@ class Experiment:
         If the experiment uses tables by default, the file is sought beside the experiment file.
         """
         return own_or_shipped((self.file if self.config.tables is None else self.tables_file).parent, name)
+
+    def trained_model(self, name: str) -> ModelSpec:
+        """Return a model in the size in which this experiment trains it."""
+        scale = self.config.model_scale
+        return replace(self.models[name], width=scale.width, depth=scale.depth)
 
     @property
     def weights(self) -> dict[str, WeightsConfig]:

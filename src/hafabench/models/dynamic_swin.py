@@ -23,7 +23,7 @@ from hafabench.config.keep_rates import KeepRates, tokens_to_keep
 from hafabench.errors import UserError
 from hafabench.models.pyramid import check_input
 from hafabench.models.registry import ModelFamily, OwnModels, create
-from hafabench.models.swin import ANY_IMAGE_SIZE
+from hafabench.models.swin import ANY_IMAGE_SIZE, scaled_arguments
 from hafabench.models.swin import ARCHITECTURES as SWIN_ARCHITECTURES
 from hafabench.models.token_pruning import KeepPredictor, Masked, check_rates, initialise, ranked, sample, take
 
@@ -205,7 +205,7 @@ def _merge(kept_tokens: torch.Tensor, others: torch.Tensor, mask: torch.Tensor |
 
 
 def _build(spec: ModelSpec, **kwargs: Any) -> DynamicSwin:
-    return DynamicSwin(spec.keep or (), **{**ARCHITECTURES[spec.architecture], **kwargs})
+    return DynamicSwin(spec.keep or (), **{**scaled_arguments(ARCHITECTURES[spec.architecture], spec), **kwargs})
 
 
 FAMILY = ModelFamily(

@@ -18,7 +18,7 @@ from hafabench.config.catalog import ModelSpec
 from hafabench.config.keep_rates import KeepRates, tokens_to_keep
 from hafabench.errors import UserError
 from hafabench.models.lvvit import ARCHITECTURES as LVVIT_ARCHITECTURES
-from hafabench.models.lvvit import LVViT
+from hafabench.models.lvvit import LVViT, scaled_arguments
 from hafabench.models.registry import ModelFamily, OwnModels, create
 from hafabench.models.token_pruning import KeepPredictor, Masked, check_rates, initialise, ranked, sample, take
 
@@ -150,7 +150,7 @@ class DynamicViT(LVViT):
 
 
 def _build(spec: ModelSpec, **kwargs: Any) -> DynamicViT:
-    return DynamicViT(spec.keep or (), **{**ARCHITECTURES[spec.architecture], **kwargs})
+    return DynamicViT(spec.keep or (), **{**scaled_arguments(ARCHITECTURES[spec.architecture], spec), **kwargs})
 
 
 FAMILY = ModelFamily(

@@ -28,6 +28,7 @@ from hafabench.errors import UserError
 from hafabench.models.precision import at_least_single
 from hafabench.models.pyramid import check_input
 from hafabench.models.registry import ModelFamily, OwnModels, create
+from hafabench.models.scaling import scaled_channels, scaled_depths, scaled_dims
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "lvvit_small": {"embed_dim": 384, "depth": 16, "num_heads": 6, "mlp_ratio": 3.0},
@@ -39,34 +40,37 @@ _EPS = 1e-6
 
 
 class Stem(nn.Sequential):
-    """Three convolutions with batch norm and ReLU: image (B, 3, H, W) to (B, 64, H/2, W/2), rounded up."""
+    """Three convolutions with batch norm and ReLU: image (B, 3, H, W) to (B, width, H/2, W/2), rounded up."""
 
-    num_features = _STEM_WIDTH
-
-    def __init__(self, in_chans: int):
+    def __init__(self, in_chans: int, width: int = _STEM_WIDTH):
         layers: list[nn.Module] = []
-        for channels, kernel, stride in ((in_chans, 7, 2), (_STEM_WIDTH, 3, 1), (_STEM_WIDTH, 3, 1)):
+        for channels, kernel, stride in ((in_chans, 7, 2), (width, 3, 1), (width, 3, 1)):
             layers += [
-                nn.Conv2d(channels, _STEM_WIDTH, kernel, stride, kernel // 2, bias=False),
-                nn.BatchNorm2d(_STEM_WIDTH),
+                nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False),
+                nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
             ]
         super().__init__(*layers)
+        # timm's `HybridEmbed` reads it.
+        self.num_features = width
 
 
-def embed_patches(img_size: int | tuple[int, int], in_chans: int, patch_size: int, **kwargs: Any) -> HybridEmbed:
+def embed_patches(
+    img_size: int | tuple[int, int], in_chans: int, patch_size: int, stem_width: int = _STEM_WIDTH, **kwargs: Any
+) -> HybridEmbed:
     """Build the stem and patches of 8 x 8 of its pixels. Partial patches at the border are padded with zeros.
 
     Args:
         img_size: Side of the images, or (height, width), in pixels.
         in_chans: Channels of the images.
         patch_size: Side of a patch in pixels of the image, 16.
+        stem_width: Channels of the stem.
         **kwargs: Other arguments of timm's `HybridEmbed`.
     """
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     kwargs["dynamic_img_pad"] = True
     return HybridEmbed(
-        Stem(in_chans),
+        Stem(in_chans, stem_width),
         img_size=img_size,
         patch_size=patch_size // 2,
         feature_size=((height + 1) // 2, (width + 1) // 2),
@@ -144,19 +148,23 @@ class Block(nn.Module):
 class LVViT(VisionTransformer):
     """LV-ViT for images of 32 x 32 pixels or more; arguments are those of timm's `VisionTransformer`.
 
+    Args:
+        stem_width: Channels of the stem.
+        **kwargs: Arguments of timm's `VisionTransformer`.
+
     Raises:
         UserError: For a pooling other than ``token`` (class token) and ``""`` (none).
     """
 
     cls_token: nn.Parameter
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, stem_width: int = _STEM_WIDTH, **kwargs: Any):
         _check_pooling(kwargs.get("global_pool", "token"))
         super().__init__(
             patch_size=PATCH,
             qkv_bias=False,
             dynamic_img_size=True,
-            embed_layer=embed_patches,
+            embed_layer=partial(embed_patches, stem_width=stem_width),
             norm_layer=partial(nn.LayerNorm, eps=1e-5),
             block_fn=Block,
             **kwargs,
@@ -215,7 +223,20 @@ def _check_pooling(global_pool: str) -> None:
 
 
 def _build(spec: ModelSpec, **kwargs: Any) -> LVViT:
-    return LVViT(**{**ARCHITECTURES[spec.architecture], **kwargs})
+    return LVViT(**{**scaled_arguments(ARCHITECTURES[spec.architecture], spec), **kwargs})
+
+
+def scaled_arguments(full: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """Return the arguments of `LVViT` at a model's width and depth.
+
+    Args:
+        full: The arguments in full size; one of `ARCHITECTURES`.
+        spec: The model.
+    """
+    (dim,) = scaled_dims([full["embed_dim"]], [full["num_heads"]], spec.width)
+    (depth,) = scaled_depths([full["depth"]], spec.depth)
+    stem_width = scaled_channels(_STEM_WIDTH, spec.width)
+    return {**full, "embed_dim": dim, "depth": depth, "stem_width": stem_width}
 
 
 FAMILY = ModelFamily(

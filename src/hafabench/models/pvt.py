@@ -114,7 +114,7 @@ def _initialise(module: nn.Module) -> None:
 def _build(
     spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs: Any
 ) -> PyramidVisionTransformer:
-    dims = ARCHITECTURES[spec.architecture].resized(depths, embed_dims)
+    dims = ARCHITECTURES[spec.architecture].scaled(spec).resized(depths, embed_dims)
     return PyramidVisionTransformer(dims, spec.mergers, spec.query_mode, spec.fidelity, **kwargs)
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import timm
 from timm.models import register_model
 from torch import nn
 
@@ -107,14 +108,19 @@ def _initialise(module: nn.Module) -> None:
 def _build(
     spec: ModelSpec, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None, **kwargs: Any
 ) -> PyramidVisionTransformerV2:
-    dims = ARCHITECTURES[spec.architecture].resized(depths, embed_dims)
+    dims = ARCHITECTURES[spec.architecture].scaled(spec).resized(depths, embed_dims)
     return PyramidVisionTransformerV2(dims, spec.mergers, spec.query_mode, spec.fidelity, **kwargs)
+
+
+def _build_scaled(spec: ModelSpec, _full: nn.Module, **kwargs: Any) -> nn.Module:
+    dims = ARCHITECTURES[spec.architecture].scaled(spec)
+    return timm.create_model(spec.architecture, **{"depths": dims.depths, "embed_dims": dims.embed_dims, **kwargs})
 
 
 FAMILY = ModelFamily(
     "pvt_v2",
     own=OwnModels(_build, first_conv="stage1.merger.proj", classifier="head", dense=True),
-    timm=TimmModels(pyramid_levels=(0, 1, 2, 3)),
+    timm=TimmModels(scaled=_build_scaled, pyramid_levels=(0, 1, 2, 3)),
     # A 512 -> 512 projection with bias.
     dead_weights={"classification": 262_656, "segmentation": 262_656, "detection": 262_656},
 )

@@ -12,11 +12,13 @@ from timm.models._features import feature_take_indices
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from hafabench.config.catalog import ModelSpec
 from hafabench.errors import UserError
 from hafabench.models.blocks import Block, MlpKind
 from hafabench.models.dense_backbone import STRIDES
 from hafabench.models.hafa.tokens import Aggregation, Context, Tokens
 from hafabench.models.precision import at_least_single
+from hafabench.models.scaling import scaled_depths, scaled_dims
 
 MIN_SIZE = 32
 
@@ -30,6 +32,14 @@ class Dimensions:
     num_heads: tuple[int, ...]
     mlp_ratios: tuple[float, ...]
     sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
+
+    def scaled(self, spec: ModelSpec) -> Dimensions:
+        """Return the dimensions at the width and depth of a model."""
+        return replace(
+            self,
+            depths=scaled_depths(self.depths, spec.depth),
+            embed_dims=scaled_dims(self.embed_dims, self.num_heads, spec.width),
+        )
 
     def resized(self, depths: Sequence[int] | None = None, embed_dims: Sequence[int] | None = None) -> Dimensions:
         """Return the dimensions with other depths or channels, if given.

@@ -22,6 +22,7 @@ from hafabench.config.catalog import CATALOG, FIDELITIES, QUERY_MODES, ModelSpec
 from hafabench.config.keep_rates import KeepRates, describe_rates
 from hafabench.errors import UserError
 from hafabench.models.dense_backbone import DenseBackbone, TimmDenseBackbone
+from hafabench.models.scaling import check_scale
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class TimmModels:
         drop_path: Whether the models have stochastic depth.
         frozen_in_detection: Modules that detection does not train. Batch norms then keep their statistics.
         sync_batch_norm: Whether segmentation on several GPUs shares batch statistics.
+        scaled: Builds a model at the width and depth of its specification, from the specification, timm's model of
+            full size on the meta device, and keyword arguments of `timm.create_model`. None if the family has full
+            size only.
     """
 
     pyramid_levels: tuple[int, ...] | None = None
@@ -63,6 +67,7 @@ class TimmModels:
     drop_path: bool = True
     frozen_in_detection: tuple[str, ...] = ()
     sync_batch_norm: bool = False
+    scaled: Callable[..., nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,7 @@ def build_model(spec: ModelSpec, *, dense: bool = False, **kwargs: Any) -> nn.Mo
 
 
 def _check(spec: ModelSpec, family: ModelFamily) -> None:
+    check_scale(spec)
     if spec.has_mergers and (problem := merger_problem(spec.family, spec.mergers)):
         raise UserError(f"model {spec.name!r}: {problem}")
     for name, value, known in (
@@ -235,7 +241,17 @@ def _build_timm(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) ->
     assert family.timm is not None
     if not family.timm.drop_path and kwargs.pop("drop_path_rate", 0.0):
         raise UserError(f"model {spec.name!r} has no stochastic depth; expected drop_path: 0")
-    return timm.create_model(spec.architecture, **{**family.timm.options, **kwargs})
+    options = {**family.timm.options, **kwargs}
+    if not spec.is_scaled:
+        return timm.create_model(spec.architecture, **options)
+    scaled = f"model {spec.name!r} of width {spec.width:g} and depth {spec.depth:g}"
+    if family.timm.scaled is None:
+        raise UserError(f"{scaled}: models of family {spec.family!r} have full size only")
+    if options.pop("pretrained", False):
+        raise UserError(f"{scaled} has no published weights; expected width 1 and depth 1")
+    with torch.device("meta"):
+        full = timm.create_model(spec.architecture)
+    return family.timm.scaled(spec, full, **options)
 
 
 def _build_timm_backbone(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) -> nn.Module:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
 from timm.layers.patch_embed import PatchEmbed
@@ -31,6 +32,7 @@ from hafabench.models.hafa.mergers import MergerStyle, build_merger, key_value_s
 from hafabench.models.hafa.tokens import Context, Tokens
 from hafabench.models.pyramid import TokenPyramid, check_input, initialise_linear, run_blocks
 from hafabench.models.registry import ModelFamily, OwnModels, TimmModels, create
+from hafabench.models.scaling import scaled_depths, scaled_dims
 
 # With these options, timm's Swin accepts any image size.
 ANY_IMAGE_SIZE: dict[str, Any] = {
@@ -42,6 +44,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 # Kernel and padding of the grid merger are not used: Swin's grid merger is patch merging.
 _STYLE = MergerStyle(kernel=2, padding=0, laa_kernel=2, laa_padding=0, laa_pad_odd=True)
+
+
+def scaled_arguments(full: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """Return the arguments of timm's Swin at a model's width and depth.
+
+    Blocks come in pairs of windows and shifted windows. Stage 3 keeps four blocks, which Dynamic-Swin needs.
+
+    Args:
+        full: The arguments in full size; one of `ARCHITECTURES`.
+        spec: The model.
+    """
+    depths = scaled_depths(full["depths"], spec.depth, multiple=2)
+    third = max(depths[2], min(4, full["depths"][2]))
+    (dim,) = scaled_dims([full["embed_dim"]], full["num_heads"][:1], spec.width)
+    return {**full, "embed_dim": dim, "depths": (*depths[:2], third, *depths[3:])}
 
 
 class Downsample(nn.Module):
@@ -220,14 +237,19 @@ def _as_nhwc(tokens: Tokens) -> torch.Tensor:
 
 
 def _build(spec: ModelSpec, **kwargs: Any) -> SwinTransformerHafa:
-    kwargs = {**ARCHITECTURES[spec.architecture], **kwargs}
+    kwargs = {**scaled_arguments(ARCHITECTURES[spec.architecture], spec), **kwargs}
     return SwinTransformerHafa(spec.mergers, spec.query_mode, spec.fidelity, **kwargs)
+
+
+def _build_scaled(spec: ModelSpec, _full: nn.Module, **kwargs: Any) -> nn.Module:
+    arguments = scaled_arguments(ARCHITECTURES[spec.architecture], spec)
+    return timm.create_model(spec.architecture, **{**arguments, **kwargs})
 
 
 FAMILY = ModelFamily(
     "swin",
     own=OwnModels(_build, first_conv="patch_embed.proj", classifier="head.fc", dense=True),
-    timm=TimmModels(pyramid_levels=(0, 1, 2, 3), options=ANY_IMAGE_SIZE),
+    timm=TimmModels(pyramid_levels=(0, 1, 2, 3), scaled=_build_scaled, options=ANY_IMAGE_SIZE),
     # Windows of 7 x 7 positions, made for 224 pixels, would be mostly padding on small images.
     img_size_from_recipe=True,
 )

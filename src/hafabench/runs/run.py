@@ -32,7 +32,7 @@ class Run:
     """One training with its evaluation.
 
     Attributes:
-        task, model, seed: What is trained; the id consists of them.
+        task, model, seed: What is trained; the id consists of them. The model has the experiment's scale.
         dataset: The data set that it is trained and evaluated on.
         recipe: The resolved values; a subclass of `Recipe` that depends on the task.
         sources: Where each value of the recipe is defined.
@@ -190,7 +190,7 @@ def _resolve(
     experiment: Experiment, task: Task, name: str, seed: int, runs: dict[str, Run] | None, matched: list[bool]
 ) -> Run:
     """Return a run with its recipe, and with the run or the weights that it starts from unless ``runs`` is None."""
-    model = experiment.models[name]
+    model = experiment.trained_model(name)
     identifier = run_id(task, name, seed)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}

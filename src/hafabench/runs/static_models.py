@@ -66,4 +66,4 @@ def counts_fingerprint(experiment: Experiment) -> str:
 def _described(model: ModelSpec) -> dict[str, Any]:
     # Fields at their defaults are left out, so that a field that is added later does not change fingerprints.
     defaults = ModelSpec(name="", family="", size="", architecture="").as_record()
-    return {name: value for name, value in model.as_record().items() if value != defaults[name]}
+    return {name: value for name, value in model.as_record().items() if value != defaults.get(name)}

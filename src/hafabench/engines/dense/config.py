@@ -7,12 +7,15 @@ project's backbone, neck, class count and recipe are filled. Everything else is 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from hafabench.config.catalog import ModelSpec
 from hafabench.config.recipes import DenseRecipe, DetectionRecipe, SegmentationRecipe
 from hafabench.data.verify.coco import SMALLEST_TRAINED
 from hafabench.models import family_of
+from hafabench.models.scaling import scaled_channels
 from hafabench.runs.run import Run
 
 Config = dict[str, Any]
@@ -21,6 +24,19 @@ LEVELS = {"segmentation": 4, "detection": 5}
 """Levels of the pyramid. The fifth level of detection, P6, is a stride-2 max-pool."""
 
 PYRAMID_CHANNELS = 256
+
+_CHANNEL_MULTIPLE = 8
+_SCALED_CHANNELS = {
+    "segmentation": {"decode_head": ("in_channels", "channels")},
+    "detection": {
+        "rpn_head": ("in_channels", "feat_channels"),
+        "roi_head.bbox_roi_extractor": ("out_channels",),
+        "roi_head.bbox_head": ("in_channels", "fc_out_channels"),
+        "roi_head.mask_roi_extractor": ("out_channels",),
+        "roi_head.mask_head": ("in_channels", "conv_out_channels"),
+    },
+}
+"""The channels of the libraries' heads that follow the width of the model, by section of the configuration."""
 
 
 def dense_recipe(run: Run) -> DenseRecipe:
@@ -34,6 +50,11 @@ def uses_token_fpn(spec: ModelSpec, recipe: DenseRecipe | None) -> bool:
     """Return whether the neck gathers cluster tokens. With ``auto`` it does if the last stage is clustered."""
     choice = recipe.neck if recipe else "auto"
     return spec.mergers[-1] == "sia" if choice == "auto" else choice == "token_fpn"
+
+
+def head_channels(channels: int, spec: ModelSpec) -> int:
+    """Return channels of a neck or head at the width of a model, rounded to a multiple of 8 below width 1."""
+    return scaled_channels(channels, spec.width, _CHANNEL_MULTIPLE)
 
 
 def fill_model(
@@ -69,9 +90,15 @@ def fill_model(
     stock["neck"] = {
         "type": "TokenFPN" if token_fpn else "FPN",
         "in_channels": channels,
-        "out_channels": PYRAMID_CHANNELS,
+        "out_channels": head_channels(PYRAMID_CHANNELS, spec),
         "num_outs": LEVELS[task],
     }
+    for section, keys in _SCALED_CHANNELS[task].items():
+        head = reduce(getitem, section.split("."), stock)
+        for key in keys:
+            value = head[key]
+            many = isinstance(value, list | tuple)
+            head[key] = [head_channels(each, spec) for each in value] if many else head_channels(value, spec)
     if task == "segmentation":
         crop_size = recipe.crop_size if isinstance(recipe, SegmentationRecipe) else 512
         return _fill_segmentor(stock, num_classes, crop_size, sync_norm)
