@@ -64,6 +64,6 @@ def test_two_nodes_train_what_two_processes_do_also_after_scancel(
     resumed = int(re.search(r"resumed after step (\d+)", second).group(1))
     # Slurm ends a job some seconds after scancel. A very busy machine may not have saved the state by then.
     saved = "stopped after step" in first
-    assert resumed > 10 if saved else resumed == 10, "both nodes finish the step, and the first one saves the state"
-    assert resumed < 20
+    least = 11 if saved else 10
+    assert least <= resumed < 20, "both nodes finish the step, and the first one saves the state"
     assert (workspace.run_folder() / "evaluate.json").exists()
