@@ -90,6 +90,11 @@ class ModelSpec:
         """Whether the model is smaller than the one of the paper."""
         return (self.width, self.depth) != (1, 1)
 
+    @property
+    def scale_text(self) -> str:
+        """The size as a clause: ``width 0.25, depth 1``."""
+        return f"width {self.width:g}, depth {self.depth:g}"
+
 
 def merger_problem(family: str, mergers: tuple[str, ...]) -> str | None:
     """Explain why ``family`` cannot use ``mergers``; None if it can.

@@ -236,6 +236,11 @@ class ModelScale(StrictModel):
         1.0, ge=MIN_DEPTH, le=1, description="Blocks of each stage, as a fraction of the paper's, rounded up."
     )
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the trained models are smaller than the paper's."""
+        return (self.width, self.depth) != (1, 1)
+
 
 class ExperimentConfig(StrictModel):
     """An experiment: data sets, the models to train, and what is measured."""

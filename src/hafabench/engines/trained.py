@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import nn
 
@@ -47,6 +48,13 @@ def identity(run: Run) -> dict[str, Any]:
     if isinstance(run.recipe, ClassificationRecipe):
         found["image_size"] = run.recipe.image_size
     return found
+
+
+def parameters_of(run: Run) -> int:
+    """Return the number of parameters of the run's model with its head, without building it."""
+    with torch.device("meta"):
+        model = engine_for(run.task).create_model(run)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def is_trained(run: Run) -> bool:

@@ -221,6 +221,7 @@ def _explain_run(experiment: Experiment, state: RunState, digest: str | None) ->
             "mergers": list(run.model.mergers),
             "variant": run.model.query_mode,
             "fidelity": run.model.fidelity,
+            **({"scale": run.model.scale_text} if run.model.is_scaled else {}),
         },
         dataset={
             "name": run.dataset.name,

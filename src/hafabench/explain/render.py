@@ -214,7 +214,14 @@ def _configuration(group: Sequence[ExplainedRun]) -> list[tuple[str, str]]:
         ("fingerprint", ", ".join(run.fingerprint for run in group)),
         (
             "model",
-            f"{first.model['architecture']}, mergers {'-'.join(first.model['mergers'])}, {first.model['fidelity']}",
+            ", ".join(
+                [
+                    first.model["architecture"],
+                    f"mergers {'-'.join(first.model['mergers'])}",
+                    first.model["fidelity"],
+                    *([first.model["scale"]] if "scale" in first.model else []),
+                ]
+            ),
         ),
         ("data set", f"{data['name']} at {data['root']}: {images} images, {data['classes']} classes; {digest}"),
     ]

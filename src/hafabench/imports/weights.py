@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hafabench.config.experiment import Experiment
 from hafabench.data.report import compared_digest, dataset_digest
+from hafabench.engines.trained import parameters_of
 from hafabench.files import sha256_of
 from hafabench.imports.store import Stored, imported_id, imported_path, now, refuse_earlier, store_records
 from hafabench.models.checkpoints.foreign import ForeignWeights
@@ -74,6 +75,7 @@ def record_foreign(
         ),
         predictions_sha256=sha256_of(predictions),
         machine=this_machine(),
+        trained_params=parameters_of(run),
         source=ImportSource(kind="weights", file=str(weights.file), sha256=digest, read=weights.read, imported=now()),
     )
     (stored,) = store_records(experiment, [record], replace=replace)

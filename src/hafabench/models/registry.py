@@ -244,7 +244,7 @@ def _build_timm(spec: ModelSpec, family: ModelFamily, kwargs: dict[str, Any]) ->
     options = {**family.timm.options, **kwargs}
     if not spec.is_scaled:
         return timm.create_model(spec.architecture, **options)
-    scaled = f"model {spec.name!r} of width {spec.width:g} and depth {spec.depth:g}"
+    scaled = f"model {spec.name!r} ({spec.scale_text})"
     if family.timm.scaled is None:
         raise UserError(f"{scaled}: models of family {spec.family!r} have full size only")
     if options.pop("pretrained", False):

@@ -61,6 +61,7 @@ DTYPES: dict[str, str] = {
     "training_seconds": "Float64",
     "training_steps": "Int64",
     "starting_weights": "string",
+    "trained_params": "Int64",
     "record": "string",
     "record_sha256": "string",
 }
@@ -81,7 +82,7 @@ _PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "pe
 # Columns that frames of earlier versions do not have; their values are unknown.
 _ADDED = {
     *("experiment_tracked", "version", "starting_weights", "listing_digest", "training_listing_digest"),
-    "record_sha256",
+    *("record_sha256", "trained_params"),
 }
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
@@ -388,6 +389,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         "training_seconds": training.get("seconds"),
         "training_steps": training.get("steps"),
         "starting_weights": record.starting_weights.text if record.starting_weights else None,
+        "trained_params": record.trained_params,
         "record": str(path),
         "record_sha256": None,
     }

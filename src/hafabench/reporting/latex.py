@@ -57,13 +57,14 @@ def render_table(table: Table) -> str:
         blocks.append("\n".join(lines))
     body = "\n  \\midrule\n".join(blocks)
     warning = rf"\textbf{{{escape_latex(table.warning)}}} " if table.warning else ""
+    scale = f" {escape_latex(table.model_scale)}" if table.model_scale else ""
     return rf"""% {one_line(table.warning) or table.scale + " scale"} Made by hafabench; do not edit.
 % Needs \usepackage{{booktabs,graphicx}}.
 \begin{{table}}[htbp]
   \centering
   \setlength{{\abovecaptionskip}}{{6pt}}
   \setlength{{\belowcaptionskip}}{{6pt}}
-  \caption{{{warning}{escape_latex(table.title)}, {table.as_printed}.}}
+  \caption{{{warning}{escape_latex(table.title)}, {table.as_printed}.{scale}}}
   \label{{tab:{table.experiment}-{table.id}}}
   \small\setlength{{\tabcolsep}}{{{3.5 if _wide(table) else 6}pt}}
   \resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%

@@ -17,6 +17,7 @@ from hafabench.reporting.comparisons import COMPARISON_HEADER, how_to_read
 from hafabench.reporting.outcomes import Outcomes
 from hafabench.reporting.report import Report
 from hafabench.reporting.tables import Table, TableCell
+from hafabench.reporting.trained_sizes import ALIGN, HEADER, SIZES_NOTE
 from hafabench.results.findings import audit_lines
 
 
@@ -35,7 +36,15 @@ def tables_page(report: Report) -> str:
     """Return all tables on one page."""
     name, missing = report.experiment.name, _without_numbers(report)
     head = f"# Tables of experiment {name}\n\n{_subtitle(report)}\n{missing}{_audit(report)}"
-    return "\n".join([head, *map(render_table, report.tables.values())])
+    return "\n".join([head, *map(render_table, report.tables.values()), *_trained_sizes(report)])
+
+
+def _trained_sizes(report: Report) -> list[str]:
+    """The section on the sizes of the trained models, if they are smaller than the paper's."""
+    if not report.trained_sizes:
+        return []
+    table = markdown_table(HEADER, [size.fields for size in report.trained_sizes], ALIGN)
+    return [f"## Sizes of the trained models\n\n{escape_markdown(report.model_scale)} {SIZES_NOTE}\n\n{table}\n"]
 
 
 def _audit(report: Report) -> str:
@@ -66,7 +75,8 @@ def _without_numbers(report: Report) -> str:
 def render_table(table: Table) -> str:
     """Return one table with its heading, warning and legend."""
     warning = f"**{escape_inline(table.warning)}** " if table.warning else ""
-    caption = f"{warning}{escape_markdown(table.title)}, {table.as_printed}."
+    scale = f" {escape_markdown(table.model_scale)}" if table.model_scale else ""
+    caption = f"{warning}{escape_markdown(table.title)}, {table.as_printed}.{scale}"
     notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
     return f"## {table.place}\n\n{caption}\n\n{_table_grid(table)}\n\n{notes}\n"
 

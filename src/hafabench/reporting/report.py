@@ -24,6 +24,7 @@ from hafabench.reporting.frame import leave_out_stale, read_frame
 from hafabench.reporting.outcomes import Outcomes, outcomes
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import Table, build_table
+from hafabench.reporting.trained_sizes import TrainedSize, scale_sentence, trained_sizes
 from hafabench.results.counts import Counts, read_current
 from hafabench.results.findings import LinkCheck
 from hafabench.runs.jobs import JobList, job_id
@@ -114,11 +115,22 @@ class Report:
             "scale": self.experiment.config.scale,
             "seeds": len(self.experiment.config.seeds),
             "other_tasks": self.other_tasks,
+            "model_scale": self.model_scale,
         }
         return {
             name: build_table(metrics, self.paper_values, outcomes=self.outcomes, **about)
             for name, metrics in self.metrics.items()
         }
+
+    @property
+    def model_scale(self) -> str:
+        """A sentence on the size of the trained models; empty if it is the paper's."""
+        return scale_sentence(self.experiment.config.model_scale)
+
+    @cached_property
+    def trained_sizes(self) -> list[TrainedSize]:
+        """The sizes of the evaluated models if they are smaller than the paper's; otherwise empty."""
+        return trained_sizes(self.frame, self.experiment.models) if self.model_scale else []
 
     @cached_property
     def comparability(self) -> Comparability:

@@ -150,6 +150,8 @@ class Table:
             (evaluated at that scale), or ``measured``.
         rows: The rows in the paper's order.
         notes: The legend, one sentence each.
+        model_scale: A sentence on the size of the trained models, if the table has their accuracies and they are
+            smaller than the paper's.
     """
 
     id: str
@@ -162,6 +164,7 @@ class Table:
     kinds: tuple[str, ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
+    model_scale: str = ""
 
     @property
     def place(self) -> str:
@@ -199,6 +202,7 @@ def build_table(
     outcomes: Outcomes | None = None,
     seeds: int = 1,
     other_tasks: Collection[Task] = (),
+    model_scale: str = "",
 ) -> Table:
     """Fill a table layout with an experiment's numbers and the paper's.
 
@@ -211,6 +215,7 @@ def build_table(
         outcomes: The outcomes of the experiment that are no numbers.
         seeds: Number of seeds of the experiment.
         other_tasks: Tasks whose data, input size or schedule is not the paper's.
+        model_scale: A sentence on the size of the trained models; empty if it is the paper's.
 
     Raises:
         UserError: If the table layout names a row of the paper that does not exist.
@@ -252,6 +257,7 @@ def build_table(
         notes=tuple(
             legend.notes(table_layout.columns, kinds, sources, rows, marks, experiment=experiment, scale=scale)
         ),
+        model_scale=model_scale if any(column.verb == "evaluate" for column in table_layout.columns) else "",
     )
 
 

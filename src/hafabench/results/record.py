@@ -218,6 +218,8 @@ class Record(StrictModel):
         machine: The machine, with its state if something was timed.
         starting_weights: The published weights that the training started from; None if it started from weights of
             this project or from random ones.
+        trained_params: The parameters of the evaluated model with its head, in the size in which it was trained;
+            None in records of earlier versions and of other verbs.
         warnings: Sentences that a reader of the numbers must know.
     """
 
@@ -236,6 +238,7 @@ class Record(StrictModel):
     predictions_sha256: str | None = None
     machine: Machine | None = None
     starting_weights: StartingFile | None = None
+    trained_params: Count | None = None
     warnings: list[str] = Field(default_factory=list)
 
     @field_validator("metrics")

@@ -120,9 +120,14 @@ class Throughput:
         return Size(nearest.params, nearest.gmacs, "not counted; assumed as for the task's largest model")
 
     def gmacs(self, run: Run) -> float:
-        """10^9 multiply-accumulates for one training image of the run: the counted ones, scaled by image area."""
+        """10^9 multiply-accumulates for one training image of the run: the counted ones, scaled by image area.
+
+        A model at a fraction of its width and depth is taken to need these fractions of the work. It has fewer
+        multiply-accumulates than that, but small layers use processors less well.
+        """
         height, width = self.experiment.config.complexity.image_size[run.task]
-        return self.size(run.task, run.model).gmacs * image_area(run) / (height * width)
+        size = self.size(run.task, run.model).gmacs * run.model.width * run.model.depth
+        return size * image_area(run) / (height * width)
 
     def train(self, run: Run, gpus: int, speed: float = 1.0) -> Estimate:
         """Estimate the duration of the run's training from its first step.
@@ -165,7 +170,7 @@ class Throughput:
     def _classification_rate(self, run: Run, gpus: int, speed: float) -> tuple[float, tuple[str, ...]]:
         assert isinstance(run.recipe, ClassificationRecipe)
         sources: tuple[str, ...]
-        published = self.rates.images_per_s.get(run.model.architecture)
+        published = None if run.model.is_scaled else self.rates.images_per_s.get(run.model.architecture)
         if published is not None:
             area = (224 / run.recipe.image_size) ** 2
             rate, sources = published.value * area, (published.source,)
@@ -203,7 +208,8 @@ class Throughput:
         return rate.value, (f"{rate.value:g} times slower with {mergers}: {rate.source}",)
 
     def _size_source(self, run: Run) -> str:
-        return f"multiply-accumulates per image: {self.size(run.task, run.model).source}"
+        source = f"multiply-accumulates per image: {self.size(run.task, run.model).source}"
+        return f"{source}, in proportion to {run.model.scale_text}" if run.model.is_scaled else source
 
 
 def _estimate(images: int, rate: float, gpus: int, sources: tuple[str, ...]) -> Estimate:

@@ -81,6 +81,8 @@ class PaperProtocol:
         setting: list[str] = []
         if run.model.name not in CATALOG:
             setting.append(f"the model {run.model.name} is the experiment's own")
+        if run.model.is_scaled:
+            setting.append(f"model_scale {run.model.scale_text} (paper: full size)")
         if run.task in self.edited:
             setting.append(self.edited[run.task])
         setting += dataset_differences(run.dataset, self.experiment.config.datasets[run.task])

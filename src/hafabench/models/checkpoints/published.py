@@ -101,7 +101,7 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], spec: ModelSpec, rename
     dropped = []
     if own.keys() <= named.keys():
         dropped = _drop_unused(leftovers, target, prefix, dense)
-    _refuse_mismatches(own, named, leftovers)
+    _refuse_mismatches(own, named, leftovers, spec)
     return Fitted({name: named[name].value for name in own}, naming, tuple(dropped))
 
 
@@ -142,7 +142,7 @@ def fit_backbone(
     dropped = []
     if own.keys() <= named.keys():
         dropped = _drop_unused(leftovers, target, "", dense=True)
-    _refuse_mismatches(own, named, leftovers)
+    _refuse_mismatches(own, named, leftovers, spec)
     return Fitted({name: named[name].value for name in own}, naming, tuple(dropped))
 
 
@@ -331,9 +331,30 @@ def _modules(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _refuse_mismatches(own: Mapping[str, Tensor], named: _Named, leftovers: _Named) -> None:
+def _refuse_mismatches(own: Mapping[str, Tensor], named: _Named, leftovers: _Named, spec: ModelSpec) -> None:
+    """Refuse weights that do not fit a model.
+
+    Args:
+        own: The model's own tensors.
+        named: The tensors of the file that the model has, by their names in the model.
+        leftovers: The other tensors of the file.
+        spec: The model.
+    """
     missing = [name for name in own if name not in named]
     problems = []
+    unequal = [name for name, value in own.items() if name in named and named[name].value.shape != value.shape]
+    # Hundreds of tensors differ if the weights are those of a full-size model.
+    if spec.is_scaled and (unequal or leftovers):
+        example = leftovers[min(leftovers)].name + " is unknown" if leftovers else ""
+        if unequal:
+            first = named[unequal[0]]
+            found, expected = tuple(first.value.shape), tuple(own[unequal[0]].shape)
+            example = f"{first.name} has shape {found}, expected {expected}"
+        raise UserError(
+            f"weights of another size: this experiment builds {spec.name} at model_scale {spec.scale_text}, and "
+            f"{len(unequal) + len(leftovers)} tensors of the file do not fit it ({example}); expected weights of the "
+            "same scale, or an experiment without model_scale"
+        )
     if missing:
         problems.append(f"missing in the file: {', '.join(missing)}")
     if leftovers:

@@ -22,6 +22,7 @@ from hafabench.reporting.html.gallery import Gallery, read_gallery
 from hafabench.reporting.html.overview import RecordLine, experiment_details, record_lines
 from hafabench.reporting.html.tables import Details, TableView, table_view
 from hafabench.reporting.report import Report
+from hafabench.reporting.trained_sizes import HEADER, SIZES_NOTE
 from hafabench.results.findings import Finding
 from hafabench.runs.jobs import hafabench_command
 from hafabench.runs.paths import picture_index
@@ -155,6 +156,8 @@ def render(page: Page) -> str:
         no_comparison=legend.NO_COMPARISON,
         comparison_header=COMPARISON_HEADER,
         how_to_read=how_to_read(len(page.report.comparisons)),
+        sizes_header=HEADER,
+        sizes_note=SIZES_NOTE,
     )
     return text.replace(_NO_DIGEST, _digest(text), 1)
 
