@@ -26,6 +26,7 @@ from hafabench.config.bounds import (
     Images,
     Seed,
     Side,
+    SmallerFirst,
     Threads,
     batch_problem,
 )
@@ -52,6 +53,8 @@ DIGITS_CLASSES = {"imagenet": 10, "coco": 10, "ade20k": 11}
 
 _MOST_DIGITS = 10**6
 
+_Height = Annotated[float, Field(ge=0.05, le=1.2)]
+
 
 class DigitsGenerator(StrictModel):
     """How the embedded scenes of handwritten digits are composed."""
@@ -65,6 +68,45 @@ class DigitsGenerator(StrictModel):
     max_objects: int = Field(
         1, ge=1, le=20, description="Largest number of digits in a scene. Classification scenes have one."
     )
+    min_objects: int | None = Field(
+        None,
+        ge=1,
+        le=20,
+        description="Smallest number of digits that are drawn for a scene; null means two, or one if `max_objects` is "
+        "1. A digit that finds no place is left out.",
+    )
+    heights: Annotated[tuple[_Height, _Height], SmallerFirst] | None = Field(
+        None,
+        description="Smallest and largest height of the digits of a scene with several digits, relative to "
+        "`image_size`. Heights are drawn so that their logarithms are uniform. Null means small and middle-sized "
+        "digits, with one that fills most of the image in every fourth scene.",
+    )
+    background: Literal["textured", "plain"] = Field(
+        "textured",
+        description="`textured` draws stripes, bricks and other patterns with strong contrasts. `plain` draws soft "
+        "clouds of two similar colours.",
+    )
+    strokes: Literal["varied", "bold"] = Field(
+        "varied", description="Weight of the strokes: from thin to bold, or bold only."
+    )
+
+    # Keys that were added after the first data sets were made. A fingerprint contains them unless they have their
+    # default.
+    added_later: ClassVar[frozenset[str]] = frozenset({"min_objects", "heights", "background", "strokes"})
+
+    @model_validator(mode="after")
+    def _counts_in_order(self) -> DigitsGenerator:
+        if self.min_objects is not None and self.min_objects > self.max_objects:
+            raise ValueError(
+                f"min_objects: expected at most max_objects ({self.max_objects}), found {self.min_objects}"
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the scenes. It is part of the fingerprints of the runs on them."""
+        values = self.model_dump(mode="json")
+        unchanged = {key for key in self.added_later if values[key] == type(self).model_fields[key].default}
+        return {key: value for key, value in values.items() if key not in unchanged}
 
 
 class DatasetConfig(RenamedKeysModel, populate_by_name=True):
@@ -121,7 +163,8 @@ class DatasetConfig(RenamedKeysModel, populate_by_name=True):
 
     def identity(self) -> dict[str, Any]:
         """Return what identifies the data set, without its folder. It is part of a run's fingerprint."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"root"})
+        values = self.model_dump(mode="json", by_alias=True, exclude={"root"})
+        return values if self.generator is None else {**values, "generator": self.generator.identity()}
 
 
 class Override(StrictModel):

@@ -30,7 +30,7 @@ from pycocotools import mask as coco_mask
 from hafabench.config.experiment import DatasetConfig, DigitsGenerator
 from hafabench.data import manifest, paths
 from hafabench.data.scans import split_scans
-from hafabench.data.scenes import Scene, compose_portrait, compose_scene
+from hafabench.data.scenes import Scene, Style, compose_portrait, compose_scene
 from hafabench.errors import Problem, UserError
 from hafabench.files import atomic_folder
 
@@ -119,7 +119,7 @@ def _write_imagenet(dataset: DatasetConfig, generator: DigitsGenerator) -> Scans
             pool = pools[split][label]
             scan = int(pool[index // 10 % len(pool)])
             rng = _generator(generator, "imagenet", split, index)
-            scene = compose_portrait(rng, label, scan, generator.image_size)
+            scene = compose_portrait(rng, label, scan, generator.image_size, _style(generator))
             file = paths.imagenet_folder(dataset, split) / DIGIT_NAMES[label] / f"{split}_{index:05d}.JPEG"
             file.write_bytes(_encoded(scene.image, _JPEG))
             shown.append(scan)
@@ -205,11 +205,25 @@ def annotate(visible: np.ndarray) -> dict[str, Any]:
 
 
 def _scenes(dataset: DatasetConfig, generator: DigitsGenerator, split: paths.Split) -> Iterator[tuple[int, Scene]]:
-    pool = split_scans(generator.seed)[split]
+    pool, style = split_scans(generator.seed)[split], _style(generator)
     for index in range(dataset.images[split]):
         rng = _generator(generator, dataset.data_format, split, index)
-        close_up = index % _CLOSE_UP_EVERY == 0
-        yield index, compose_scene(rng, pool, generator.image_size, generator.max_objects, close_up=close_up)
+        close_up = generator.heights is None and index % _CLOSE_UP_EVERY == 0
+        yield (
+            index,
+            compose_scene(
+                rng, pool, generator.image_size, generator.max_objects, close_up=close_up, style=style
+            ),
+        )
+
+
+def _style(generator: DigitsGenerator) -> Style:
+    return Style(
+        min_objects=generator.min_objects,
+        heights=generator.heights,
+        plain=generator.background == "plain",
+        bold=generator.strokes == "bold",
+    )
 
 
 def _generator(generator: DigitsGenerator, data_format: str, split: paths.Split, index: int) -> np.random.Generator:

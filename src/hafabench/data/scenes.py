@@ -23,6 +23,27 @@ _CLOSE_UP_UNCOVERED = 0.95
 _ATTEMPTS = 40
 
 
+_BOLD = (0.7, 1.3)  # range of the weight of bold strokes
+
+
+@dataclass(frozen=True)
+class Style:
+    """What may differ between the scenes of two data sets.
+
+    Attributes:
+        min_objects: Smallest number of digits that are drawn for a scene; None means two if there may be two.
+        heights: Smallest and largest height of the digits of a scene, relative to its side. Their logarithms are
+            uniform. None means small and middle-sized digits.
+        plain: Whether backgrounds are soft clouds.
+        bold: Whether all strokes are bold.
+    """
+
+    min_objects: int | None = None
+    heights: tuple[float, float] | None = None
+    plain: bool = False
+    bold: bool = False
+
+
 @dataclass(frozen=True)
 class Instance:
     """One digit of a scene.
@@ -64,7 +85,9 @@ class Scene:
         return mask
 
 
-def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int) -> Scene:
+def compose_portrait(
+    rng: np.random.Generator, label: int, scan: int, side: int, style: Style = Style()
+) -> Scene:
     """Compose a square image that is mostly filled by one digit.
 
     Args:
@@ -72,13 +95,14 @@ def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int)
         label: The digit, 0-9.
         scan: Index of its scan.
         side: Side of the image, pixels.
+        style: How background and strokes are drawn.
     """
-    image = draw_background(rng, side)
+    image = draw_background(rng, side, plain=style.plain)
     pose = Pose(
         x=side * rng.uniform(0.43, 0.57),
         y=side * rng.uniform(0.45, 0.55),
         height=side * rng.uniform(0.58, 0.85),
-        **_gestures(rng),
+        **_gestures(rng, style),
     )
     instance = _instance(label, scan, pose, side)
     _paint(rng, image, instance.glyph)
@@ -86,7 +110,13 @@ def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int)
 
 
 def compose_scene(
-    rng: np.random.Generator, pool: dict[int, np.ndarray], side: int, max_objects: int, *, close_up: bool
+    rng: np.random.Generator,
+    pool: dict[int, np.ndarray],
+    side: int,
+    max_objects: int,
+    *,
+    close_up: bool,
+    style: Style = Style(),
 ) -> Scene:
     """Compose a square image of several digits of different sizes, nearer ones in front of further ones.
 
@@ -94,31 +124,41 @@ def compose_scene(
         rng: The source of all random numbers.
         pool: Scan indices by label, from which digits are drawn.
         side: Side of the image, pixels.
-        max_objects: Largest number of digits. There are at least two if this allows it and they fit.
+        max_objects: Largest number of digits. There are at least two if this and ``style`` allow it and they fit.
         close_up: Whether the rearmost digit fills most of the image.
+        style: How many digits of which heights there are, and how background and strokes are drawn.
     """
-    image = draw_background(rng, side)
-    count = int(rng.integers(min(2, max_objects), max_objects + 1))
-    small = rng.random(count) < 0.45
-    heights = np.where(small, rng.uniform(0.19, 0.3, count), rng.uniform(0.36, 0.78, count))
+    image = draw_background(rng, side, plain=style.plain)
+    least = min(2, max_objects) if style.min_objects is None else style.min_objects
+    count = int(rng.integers(least, max_objects + 1))
+    if style.heights is not None:
+        heights = np.exp(rng.uniform(*np.log(style.heights), count))
+    else:
+        small = rng.random(count) < 0.45
+        heights = np.where(small, rng.uniform(0.19, 0.3, count), rng.uniform(0.36, 0.78, count))
     instances: list[Instance] = []
     if close_up:
         instances.append(_close_up(rng, pool, side))
         heights = rng.uniform(0.19, 0.32, count - 1)
     # Smaller digits are in front, because large ones would cover them completely.
     for height in sorted(heights, reverse=True):
-        instances = _add_digit(rng, instances, pool, side, side * float(height))
+        instances = _add_digit(rng, instances, pool, side, side * float(height), style)
     for instance in instances:
         _paint(rng, image, instance.glyph)
     return Scene(_add_noise(rng, image), instances)
 
 
 def _add_digit(
-    rng: np.random.Generator, instances: list[Instance], pool: dict[int, np.ndarray], side: int, height: float
+    rng: np.random.Generator,
+    instances: list[Instance],
+    pool: dict[int, np.ndarray],
+    side: int,
+    height: float,
+    style: Style,
 ) -> list[Instance]:
     """Add a digit in front of ``instances``, unless every attempt hides too much of them."""
     label, scan = _draw(rng, pool)
-    gestures = _gestures(rng)
+    gestures = _gestures(rng, style)
     for _ in range(_ATTEMPTS):
         x, y = rng.uniform(0.05, 0.95, 2) * side
         new = _instance(label, scan, Pose(x=x, y=y, height=height, **gestures), side)
@@ -170,12 +210,12 @@ def _draw(rng: np.random.Generator, pool: dict[int, np.ndarray]) -> tuple[int, i
     return label, int(rng.choice(pool[label]))
 
 
-def _gestures(rng: np.random.Generator) -> dict[str, float]:
+def _gestures(rng: np.random.Generator, style: Style) -> dict[str, float]:
     return {
         "aspect": rng.uniform(0.85, 1.25),
         "rotation": rng.uniform(-15, 15),
         "slant": rng.uniform(-0.15, 0.15),
-        "weight": rng.uniform(0, 1),
+        "weight": rng.uniform(*(_BOLD if style.bold else (0, 1))),
     }
 
 

@@ -16,9 +16,9 @@ Range = tuple[float, float]
 _SATURATION, _VALUE = (0.05, 0.7), (0.12, 0.62)
 
 
-def draw_background(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Return a random textured background (side, side, 3), float32 RGB, 0-255."""
-    pattern = PATTERNS[rng.choice(list(PATTERNS))]
+def draw_background(rng: np.random.Generator, side: int, *, plain: bool = False) -> np.ndarray:
+    """Return a random background (side, side, 3), float32 RGB, 0-255: textured, or ``plain`` soft clouds."""
+    pattern = clouds if plain else PATTERNS[rng.choice(list(PATTERNS))]
     first, second = _colour_pair(rng)
     mix = pattern(rng, side)[..., None]
     image = first * (1 - mix) + second * mix
