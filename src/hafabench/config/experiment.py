@@ -89,10 +89,15 @@ class DigitsGenerator(StrictModel):
     strokes: Literal["varied", "bold"] = Field(
         "varied", description="Weight of the strokes: from thin to bold, or bold only."
     )
+    ink: Literal["coloured", "pale"] = Field(
+        "coloured",
+        description="`coloured` digits have any colour that is lighter than the background, some with an outline of "
+        "another colour. `pale` digits are nearly white.",
+    )
 
     # Keys that were added after the first data sets were made. A fingerprint contains them unless they have their
     # default.
-    added_later: ClassVar[frozenset[str]] = frozenset({"min_objects", "heights", "background", "strokes"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"min_objects", "heights", "background", "strokes", "ink"})
 
     @model_validator(mode="after")
     def _counts_in_order(self) -> DigitsGenerator:

@@ -223,6 +223,7 @@ def _style(generator: DigitsGenerator) -> Style:
         heights=generator.heights,
         plain=generator.background == "plain",
         bold=generator.strokes == "bold",
+        pale=generator.ink == "pale",
     )
 
 

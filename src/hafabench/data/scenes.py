@@ -23,6 +23,7 @@ _CLOSE_UP_UNCOVERED = 0.95
 _ATTEMPTS = 40
 
 
+_PALE = (0, 0.2), (0.9, 1)  # saturation and value of pale ink
 _BOLD = (0.7, 1.3)  # range of the weight of bold strokes
 
 
@@ -36,12 +37,14 @@ class Style:
             uniform. None means small and middle-sized digits.
         plain: Whether backgrounds are soft clouds.
         bold: Whether all strokes are bold.
+        pale: Whether all digits are nearly white, without outlines in another colour.
     """
 
     min_objects: int | None = None
     heights: tuple[float, float] | None = None
     plain: bool = False
     bold: bool = False
+    pale: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def compose_portrait(
         **_gestures(rng, style),
     )
     instance = _instance(label, scan, pose, side)
-    _paint(rng, image, instance.glyph)
+    _paint(rng, image, instance.glyph, style)
     return Scene(_add_noise(rng, image), [instance])
 
 
@@ -144,7 +147,7 @@ def compose_scene(
     for height in sorted(heights, reverse=True):
         instances = _add_digit(rng, instances, pool, side, side * float(height), style)
     for instance in instances:
-        _paint(rng, image, instance.glyph)
+        _paint(rng, image, instance.glyph, style)
     return Scene(_add_noise(rng, image), instances)
 
 
@@ -224,7 +227,7 @@ def _instance(label: int, scan: int, pose: Pose, side: int) -> Instance:
     return Instance(label, scan, glyph, glyph.silhouette, _LEAST_UNCOVERED)
 
 
-def _paint(rng: np.random.Generator, image: np.ndarray, glyph: Glyph) -> None:
+def _paint(rng: np.random.Generator, image: np.ndarray, glyph: Glyph, style: Style) -> None:
     """Paint a digit into ``image`` in a colour that contrasts with its background.
 
     Ink is always lighter. With both polarities, small networks need most of a short training to learn that alone.
@@ -236,10 +239,10 @@ def _paint(rng: np.random.Generator, image: np.ndarray, glyph: Glyph) -> None:
         shift = np.array([[1, 0, offset[0]], [0, 1, offset[1]]], np.float32)
         shadow = cv2.GaussianBlur(cv2.warpAffine(glyph.stroke, shift, (side, side)), (0, 0), 0.015 * side)
         image *= 1 - 0.45 * shadow[..., None]
-    ink = _lighter(rng, under, rng.uniform(30, 55))
+    ink = random_colour(rng, *_PALE) if style.pale else _lighter(rng, under, rng.uniform(30, 55))
     shade = ink * (1 + rng.uniform(0, 0.3) * (clouds(rng, side)[..., None] - 0.5))
     _blend(image, shade, glyph.stroke)
-    if rng.random() < 0.2:
+    if not style.pale and rng.random() < 0.2:
         _blend(image, random_colour(rng, (0.3, 1), (0.1, 0.5)), glyph.core)
 
 

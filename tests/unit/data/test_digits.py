@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import shutil
@@ -22,7 +23,7 @@ from hafabench.config.experiment import DatasetConfig
 from hafabench.data import digits, listing, manifest, paths
 from hafabench.data.digits import annotate, make_digits
 from hafabench.data.scans import Pose, draw_glyph, load_scans, split_scans
-from hafabench.data.scenes import compose_scene
+from hafabench.data.scenes import Style, compose_portrait, compose_scene
 from hafabench.errors import UserError
 from hafabench.files import atomic_folder
 
@@ -369,3 +370,82 @@ def test_importing_and_making_data_loads_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+EASY = {"background": "plain", "strokes": "bold", "ink": "pale"}
+EASY_SCENES = EASY | {"min_objects": 1, "max_objects": 3, "heights": [0.2, 0.95]}
+EASY_STYLE = Style(min_objects=1, heights=(0.2, 0.95), plain=True, bold=True, pale=True)
+
+
+def test_scenes_of_earlier_experiments_are_unchanged():
+    """The digest was computed before scenes could have a style."""
+    pool, digest = split_scans(0)["train"], hashlib.sha256()
+    for seed in range(4):
+        scene = compose_scene(np.random.default_rng(seed), pool, 64, 5, close_up=seed % 2 == 0)
+        portrait = compose_portrait(np.random.default_rng(seed), seed, int(pool[seed][0]), 64)
+        for image in (scene.image, scene.index_mask(11), portrait.image):
+            digest.update(np.ascontiguousarray(image))
+    assert digest.hexdigest().startswith("2b63d69197760580")
+
+
+def test_a_style_is_part_of_the_identity_unless_it_is_the_default(tmp_path):
+    plain = config("coco", tmp_path)
+    defaults = {"min_objects": None, "heights": None, "background": "textured", "strokes": "varied", "ink": "coloured"}
+    generator = plain.identity()["generator"]
+    assert set(generator) == {"kind", "seed", "image_size", "max_objects"}
+    assert config("coco", tmp_path, generator={**generator, **defaults}).identity() == plain.identity()
+    styled = config("coco", tmp_path, generator={**generator, **EASY_SCENES}).identity()["generator"]
+    assert styled == {**generator, **EASY_SCENES}
+
+
+def test_easy_scenes_have_the_configured_counts_and_objects_of_all_three_sizes_of_coco():
+    pool, counts, areas = split_scans(0)["val"], [], []
+    for seed in range(40):
+        scene = compose_scene(np.random.default_rng(seed), pool, 192, 3, close_up=False, style=EASY_STYLE)
+        counts.append(len(scene.instances))
+        areas += [annotate(instance.visible)["area"] for instance in scene.instances]
+        mask = scene.index_mask(11)
+        assert set(np.unique(mask)) <= {0, 11} | {instance.label + 1 for instance in scene.instances}
+        # The nearest digit is covered by no other, so that all of its ink has its class.
+        nearest = scene.instances[-1]
+        assert (mask[nearest.glyph.stroke > 2 / 3] == nearest.label + 1).all()
+    assert set(counts) == {1, 2, 3}
+    sizes = np.digitize(areas, [32**2, 96**2])
+    assert np.bincount(sizes, minlength=3).min() >= 2, "small, medium and large"
+
+
+def test_easy_scenes_have_soft_backgrounds_and_ink_that_is_lighter_than_all_of_it():
+    pool = split_scans(0)["train"]
+
+    def measured(style: Style) -> tuple[float, float]:
+        contrasts, edges = [], []
+        for seed in range(12):
+            scene = compose_portrait(np.random.default_rng(seed), seed % 10, int(pool[seed % 10][0]), 96, style)
+            image, stroke = scene.image.astype(np.float32).mean(-1), scene.instances[0].glyph.stroke
+            around = cv2.dilate(stroke, np.ones((31, 31))) == 0
+            contrasts.append(np.median(image[stroke == 1]) - image[stroke == 0].max())
+            smooth = cv2.GaussianBlur(image, (0, 0), 2)
+            edges.append(np.abs(np.gradient(smooth)[0])[around].max())
+        return min(contrasts), float(np.median(edges))
+
+    (contrast, edge), (_, textured) = measured(EASY_STYLE), measured(Style())
+    assert contrast > 0
+    assert edge < textured / 2
+
+
+def test_scenes_with_impossible_counts_are_refused(tmp_path):
+    generator = {"kind": "digits", "image_size": 64, "min_objects": 4, "max_objects": 3}
+    with pytest.raises(ValueError, match="min_objects: expected at most max_objects \\(3\\), found 4"):
+        config("coco", tmp_path, generator=generator)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_a_styled_data_set_is_made_with_its_manifest_and_stays_as_configured(data_format, tmp_path):
+    style = EASY if data_format == "imagenet" else EASY_SCENES
+    generator = {"kind": "digits", "image_size": 64, **style}
+    dataset = config(data_format, tmp_path / "made", generator=generator)
+    make_digits(dataset)
+    assert manifest.is_unchanged(dataset)
+    assert not manifest.is_unchanged(config(data_format, tmp_path / "made", generator={**generator, "ink": "coloured"}))
+    scans = manifest.read_manifest(dataset.root)["scans"]
+    assert not set(scans["train"]) & set(scans["val"])
