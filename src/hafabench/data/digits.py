@@ -211,9 +211,7 @@ def _scenes(dataset: DatasetConfig, generator: DigitsGenerator, split: paths.Spl
         close_up = generator.heights is None and index % _CLOSE_UP_EVERY == 0
         yield (
             index,
-            compose_scene(
-                rng, pool, generator.image_size, generator.max_objects, close_up=close_up, style=style
-            ),
+            compose_scene(rng, pool, generator.image_size, generator.max_objects, close_up=close_up, style=style),
         )
 
 

@@ -88,9 +88,7 @@ class Scene:
         return mask
 
 
-def compose_portrait(
-    rng: np.random.Generator, label: int, scan: int, side: int, style: Style = Style()
-) -> Scene:
+def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int, style: Style = Style()) -> Scene:
     """Compose a square image that is mostly filled by one digit.
 
     Args:

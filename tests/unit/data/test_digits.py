@@ -390,7 +390,13 @@ def test_scenes_of_earlier_experiments_are_unchanged():
 
 def test_a_style_is_part_of_the_identity_unless_it_is_the_default(tmp_path):
     plain = config("coco", tmp_path)
-    defaults = {"min_objects": None, "heights": None, "background": "textured", "strokes": "varied", "ink": "coloured"}
+    defaults = {
+        "min_objects": None,
+        "heights": None,
+        "background": "textured",
+        "strokes": "varied",
+        "ink": "coloured",
+    }
     generator = plain.identity()["generator"]
     assert set(generator) == {"kind", "seed", "image_size", "max_objects"}
     assert config("coco", tmp_path, generator={**generator, **defaults}).identity() == plain.identity()
@@ -446,6 +452,7 @@ def test_a_styled_data_set_is_made_with_its_manifest_and_stays_as_configured(dat
     dataset = config(data_format, tmp_path / "made", generator=generator)
     make_digits(dataset)
     assert manifest.is_unchanged(dataset)
-    assert not manifest.is_unchanged(config(data_format, tmp_path / "made", generator={**generator, "ink": "coloured"}))
+    other = config(data_format, tmp_path / "made", generator={**generator, "ink": "coloured"})
+    assert not manifest.is_unchanged(other)
     scans = manifest.read_manifest(dataset.root)["scans"]
     assert not set(scans["train"]) & set(scans["val"])
