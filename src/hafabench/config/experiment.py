@@ -72,8 +72,8 @@ class DigitsGenerator(StrictModel):
         None,
         ge=1,
         le=20,
-        description="Smallest number of digits that are drawn for a scene; null means two, or one if `max_objects` is "
-        "1. A digit that finds no place is left out.",
+        description="Smallest number of digits that are drawn for a scene; null means two, or one if `max_objects` "
+        "is 1. A digit that finds no place is left out.",
     )
     heights: Annotated[tuple[_Height, _Height], SmallerFirst] | None = Field(
         None,
