@@ -48,9 +48,6 @@ $(INSTALLED): envs/requirements.txt pyproject.toml
 
 demo: env
 	@$(SNAKEMAKE) all --profile workflow/profiles/local --configfile $(QUOTED_EXPERIMENT)
-	@test $(QUOTED_EXPERIMENT) != configs/digits.yaml || printf '\n%s\n%s\n' \
-		"Tables 1-6 of the embedded experiment: reports/digits/tables.md, and reports/digits/tables/table[1-6].{md,tex,csv}" \
-		"Open reports/digits/report.html in a browser; it works offline."
 
 demo-slurm: env
 	@sh tools/slurm_cluster/packages.sh install

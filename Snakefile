@@ -25,6 +25,7 @@ from hafabench.runs.experiment_file import (
 )
 from hafabench.runs.jobs import JobList
 from hafabench.runs.kept_outputs import keep_finished
+from hafabench.runs.log_handler import console_of, jobs_to_run
 from hafabench.runs.snakemake import hang_up_like_sigterm, limit_submitted_jobs
 from hafabench.runs.weights import missing_weights
 
@@ -77,6 +78,9 @@ if workflow.is_main_process:
             f"finished after its driver was killed, and kept: {path}", file=sys.stderr
         )
 
+# What the driver prints, if the profile's logger is used; None if Snakemake prints its own messages.
+CONSOLE = console_of(workflow, JOBS)
+
 # Everything that the rules declare comes from the list of jobs (`hafabench.runs.jobs`); the rules add redirections.
 RULES = JOBS.rules
 
@@ -111,15 +115,19 @@ onstart:
         store_experiment_file(EXPERIMENT)
     except UserError as error:
         raise WorkflowError(f"no job started:\n{error}") from None
+    if CONSOLE is not None:
+        CONSOLE.begin(jobs_to_run(workflow, JOBS), log)
 
 
 onsuccess:
     account()
+    show_numbers()
 
 
 onerror:
     report_what_there_is()
     account()
+    show_numbers()
     list_failures()
 
 

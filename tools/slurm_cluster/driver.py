@@ -10,6 +10,7 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from hafabench.runs.log_handler import CONSOLE_VARIABLE
 from tools.slurm_cluster.cluster import SlurmCluster
 from tools.slurm_cluster.processes import paused
 from tools.waiting import wait_until
@@ -42,7 +43,8 @@ class Driver:
             self.process = subprocess.Popen(
                 [str(BIN / "snakemake"), *arguments],
                 cwd=folder,
-                env={**environment, "PATH": path, **(env or {})},
+                # Tests read Snakemake's own messages.
+                env={**environment, "PATH": path, CONSOLE_VARIABLE: "off", **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

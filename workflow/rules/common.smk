@@ -62,6 +62,12 @@ def log_of(rule):
     return lambda wildcards: str(JOBS.find(rule, wildcards).log)
 
 
+# Where a job's output goes besides its log: to the console, unless the driver prints one line per job.
+SHOWN = "" if CONSOLE is None else " > /dev/null"
+# The same as an option of job_log, which shows the output if the log cannot be written.
+QUIETLY = "" if CONSOLE is None else " --quiet"
+
+
 @functools.cache
 def requested(rule, growth, *wildcards):
     """What the next attempt of a job requests, as resources of the Slurm executor."""
@@ -95,15 +101,25 @@ def run_verb(*words, program=(sys.executable, "-m", "hafabench")):
     return subprocess.run(command, check=False, env=environment).returncode == 0
 
 
+def report_is_requested():
+    """Whether the report is among the targets."""
+    requested = set(map(str, workflow.dag_settings.targets)) or {"all"}
+    return bool(requested & {"all", *map(str, RULES["write_report"].outputs)})
+
+
 def report_what_there_is():
     """Make the tables and the report of the records that exist, if they were requested and jobs failed."""
-    requested = set(map(str, workflow.dag_settings.targets)) or {"all"}
-    is_requested = requested & {"all", *map(str, RULES["write_report"].outputs)}
-    if not is_requested or not any(path.exists() for path in JOBS.records):
+    if not report_is_requested() or not any(path.exists() for path in JOBS.records):
         return
     # These run as jobs do, perhaps in a container image with the packages for reports.
     if run_verb("collect", "--partial", program=["hafabench"]):
         run_verb("report", "--partial", program=["hafabench"])
+
+
+def show_numbers():
+    """Print the final numbers and the paths of the report, below the lines about the jobs."""
+    if CONSOLE is not None and report_is_requested():
+        run_verb("summary")
 
 
 def list_failures():

@@ -12,5 +12,6 @@ rule prepare_dataset:
     params:
         fingerprint=fingerprint_of("prepare_dataset"),
         command=command_of("prepare_dataset"),
+        shown=SHOWN,
     shell:
-        "{params.command} 2>&1 | tee {log:q}"
+        "{params.command} 2>&1 | tee {log:q}{params.shown}"

@@ -12,6 +12,7 @@ rule evaluate_run:
         command=command_of("evaluate_run"),
         log=log_of("evaluate_run"),
         python=sys.executable,
+        shown=QUIETLY,
     shell:
         "{params.command} --threads {threads} 2>&1 "
-        "| (trap '' INT TERM HUP; exec {params.python:q} -m hafabench.runs.job_log {params.log:q})"
+        "| (trap '' INT TERM HUP; exec {params.python:q} -m hafabench.runs.job_log {params.log:q}{params.shown})"

@@ -11,8 +11,9 @@ rule collect_records:
     params:
         fingerprint=fingerprint_of("collect_records"),
         command=command_of("collect_records"),
+        shown=SHOWN,
     shell:
-        "{params.command} 2>&1 | tee {log:q}"
+        "{params.command} 2>&1 | tee {log:q}{params.shown}"
 
 
 rule draw_pictures:
@@ -46,5 +47,6 @@ rule write_report:
     params:
         fingerprint=fingerprint_of("write_report"),
         command=command_of("write_report"),
+        shown=SHOWN,
     shell:
-        "{params.command} 2>&1 | tee {log:q}"
+        "{params.command} 2>&1 | tee {log:q}{params.shown}"

@@ -14,6 +14,7 @@ rule train_run:
         command=command_of("train_run"),
         log=log_of("train_run"),
         python=sys.executable,
+        shown=QUIETLY,
         launcher=lambda wildcards, resources: launcher(request_of(wildcards)),
         nodes=lambda wildcards, resources: resources.nodes,
         processes=lambda wildcards, resources: max(
@@ -26,4 +27,4 @@ rule train_run:
         "${{SLURM_JOB_ID:+env HAFABENCH_STOP_AFTER_SECONDS={params.stop_after}}} "
         "{params.launcher}{params.command} --threads {threads} "
         "--nodes {params.nodes} --processes {params.processes} 2>&1 "
-        "| (trap '' INT TERM HUP; exec {params.python:q} -m hafabench.runs.job_log {params.log:q})"
+        "| (trap '' INT TERM HUP; exec {params.python:q} -m hafabench.runs.job_log {params.log:q}{params.shown})"

@@ -25,7 +25,7 @@ from hafabench.cli.imports import import_file
 from hafabench.cli.measure import complexity, latency
 from hafabench.cli.pictures import pictures
 from hafabench.cli.regress import regress
-from hafabench.cli.results import collect, report
+from hafabench.cli.results import collect, report, summary
 from hafabench.cli.terminal import clean_up_on_signals, print_everywhere
 from hafabench.cli.training import evaluate, train
 from hafabench.formatting.text import one_line
@@ -68,6 +68,7 @@ for _verb in (
     collect,
     pictures,
     report,
+    summary,
     audit,
     regress,
     explain,

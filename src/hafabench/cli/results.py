@@ -60,3 +60,23 @@ def report(experiment: Path, partial: bool) -> None:
         click.echo(
             f"all {len(layouts)} tables: {reports}/tables.md; each: {reports}/tables/{layouts[0].id}.md, .tex, .csv"
         )
+
+
+@click.command()
+@experiment_option
+def summary(experiment: Path) -> None:
+    """Print the final numbers of the trained models.
+
+    The table has a row per model, with the mean over its seeds and the difference from its baseline. The numbers are
+    those of the report.
+    """
+    from hafabench.reporting.html.page import page_file
+    from hafabench.reporting.report import build_report
+    from hafabench.reporting.summary import final_numbers
+
+    built = build_report(load(experiment), partial=True)
+    numbers = final_numbers(built)
+    click.echo(f"\n{numbers}\n" if numbers else "No model has been evaluated yet.")
+    if page_file(built).is_file():
+        click.echo(f"Report (any browser opens it offline): {page_file(built)}")
+        click.echo(f"Tables: {built.experiment.reports}/tables.md, and as .md, .tex and .csv in its folder tables")

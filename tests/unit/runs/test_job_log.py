@@ -97,3 +97,21 @@ def test_a_log_that_cannot_be_written_does_not_end_the_training(tmp_path, log):
     assert (
         said == f"{BEGINS}step 1\n{path}: not written completely; the output of the job is only shown here\n".encode()
     )
+
+
+def quiet(log: Path, text: str) -> str:
+    """Run the program with ``--quiet`` and return its output."""
+    command = [sys.executable, "-m", "hafabench.runs.job_log", log, "--quiet"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_quiet_log_shows_only_what_it_cannot_write(tmp_path):
+    log = tmp_path / "train.log"
+    assert quiet(log, f"first\n{BEGINS}step 1\n") == ""
+    assert log.read_text() == f"first\n{BEGINS}step 1\n"
+    assert quiet(log, "bash: hafabench: command not found\n") == ""
+    assert log.read_text() == "bash: hafabench: command not found\n"
+    lease(tmp_path, lives=True)
+    assert quiet(log, "error: r is in use\n") == "error: r is in use\n"
+    (tmp_path / "folder").mkdir()
+    assert quiet(tmp_path / "folder", f"{BEGINS}step 1\n").startswith(f"{BEGINS}step 1\n")
