@@ -94,10 +94,17 @@ class DigitsGenerator(StrictModel):
         description="`coloured` digits have any colour that is lighter than the background, some with an outline of "
         "another colour. `pale` digits are nearly white.",
     )
+    poses: Literal["varied", "upright"] = Field(
+        "varied",
+        description="`upright` digits are turned, slanted and stretched less than `varied` ones. A single digit is "
+        "in the middle of its image.",
+    )
 
     # Keys that were added after the first data sets were made. A fingerprint contains them unless they have their
     # default.
-    added_later: ClassVar[frozenset[str]] = frozenset({"min_objects", "heights", "background", "strokes", "ink"})
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"min_objects", "heights", "background", "strokes", "ink", "poses"}
+    )
 
     @model_validator(mode="after")
     def _counts_in_order(self) -> DigitsGenerator:

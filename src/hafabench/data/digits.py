@@ -222,6 +222,7 @@ def _style(generator: DigitsGenerator) -> Style:
         plain=generator.background == "plain",
         bold=generator.strokes == "bold",
         pale=generator.ink == "pale",
+        upright=generator.poses == "upright",
     )
 
 

@@ -21,6 +21,9 @@ _CLOSE_UP_SHARE = 0.6
 _CLOSE_UP_INSIDE = 0.75
 _CLOSE_UP_UNCOVERED = 0.95
 _ATTEMPTS = 40
+# Ranges of the centre and of the height of the only digit of an image, as shares of the side.
+_PORTRAIT = (0.43, 0.57), (0.45, 0.55), (0.58, 0.85)
+_UPRIGHT_PORTRAIT = (0.47, 0.53), (0.48, 0.52), (0.7, 0.81)
 
 
 _PALE = (0, 0.2), (0.9, 1)  # saturation and value of pale ink
@@ -38,6 +41,7 @@ class Style:
         plain: Whether backgrounds are soft clouds.
         bold: Whether all strokes are bold.
         pale: Whether all digits are nearly white, without outlines in another colour.
+        upright: Whether digits are turned, slanted and stretched little, and a single digit is in the middle.
     """
 
     min_objects: int | None = None
@@ -45,6 +49,7 @@ class Style:
     plain: bool = False
     bold: bool = False
     pale: bool = False
+    upright: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,11 @@ def compose_portrait(rng: np.random.Generator, label: int, scan: int, side: int,
         style: How background and strokes are drawn.
     """
     image = draw_background(rng, side, plain=style.plain)
+    across, down, height = _UPRIGHT_PORTRAIT if style.upright else _PORTRAIT
     pose = Pose(
-        x=side * rng.uniform(0.43, 0.57),
-        y=side * rng.uniform(0.45, 0.55),
-        height=side * rng.uniform(0.58, 0.85),
+        x=side * rng.uniform(*across),
+        y=side * rng.uniform(*down),
+        height=side * rng.uniform(*height),
         **_gestures(rng, style),
     )
     instance = _instance(label, scan, pose, side)
@@ -212,10 +218,11 @@ def _draw(rng: np.random.Generator, pool: dict[int, np.ndarray]) -> tuple[int, i
 
 
 def _gestures(rng: np.random.Generator, style: Style) -> dict[str, float]:
+    aspect, turn, slant = ((0.94, 1.1), 6, 0.06) if style.upright else ((0.85, 1.25), 15, 0.15)
     return {
-        "aspect": rng.uniform(0.85, 1.25),
-        "rotation": rng.uniform(-15, 15),
-        "slant": rng.uniform(-0.15, 0.15),
+        "aspect": rng.uniform(*aspect),
+        "rotation": rng.uniform(-turn, turn),
+        "slant": rng.uniform(-slant, slant),
         "weight": rng.uniform(*(_BOLD if style.bold else (0, 1))),
     }
 

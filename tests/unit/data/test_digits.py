@@ -372,9 +372,9 @@ def test_importing_and_making_data_loads_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-EASY = {"background": "plain", "strokes": "bold", "ink": "pale"}
+EASY = {"background": "plain", "strokes": "bold", "ink": "pale", "poses": "upright"}
 EASY_SCENES = EASY | {"min_objects": 1, "max_objects": 3, "heights": [0.2, 0.95]}
-EASY_STYLE = Style(min_objects=1, heights=(0.2, 0.95), plain=True, bold=True, pale=True)
+EASY_STYLE = Style(min_objects=1, heights=(0.2, 0.95), plain=True, bold=True, pale=True, upright=True)
 
 
 def test_scenes_of_earlier_experiments_are_unchanged():
