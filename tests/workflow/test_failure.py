@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from tools.checkout import REPOSITORY, snakemake
@@ -23,3 +24,23 @@ def test_the_last_lines_name_the_job_its_log_and_the_command_to_repeat_it(tmp_pa
     begins, error = (tmp_path / "results/digits/data/classification.log").read_text().splitlines()
     assert begins.startswith("hafabench: begins prepare_dataset classification, fingerprint ")
     assert error.startswith("error: ")
+
+
+def test_the_profile_prints_the_failed_job_on_one_line_with_its_reason_and_log(tmp_path):
+    (tmp_path / "data").write_text("a file where a folder should be")
+    profile = str(REPOSITORY / "workflow/profiles/local")
+    target = "results/digits/data/classification.json"
+    own = snakemake(tmp_path, REPOSITORY / "configs/digits.yaml", "--profile", profile, "--verbose", target)
+    done = snakemake(tmp_path, REPOSITORY / "configs/digits.yaml", "--profile", profile, target)
+    assert done.returncode != 0
+    assert "Error in rule prepare_dataset:" in own.stdout
+    assert "Error in rule" not in done.stdout
+    lines = done.stdout.splitlines()
+    failed = next(i for i, line in enumerate(lines) if line.startswith("failed prepare data, classification "))
+    assert lines[failed + 1].startswith("  error: ")
+    assert lines[failed + 2] == "  log: results/digits/data/classification.log"
+    assert "1 failed or interrupted" in lines
+    # The output of the job is in its log only, and Snakemake's own messages are in the file that is named.
+    assert "hafabench: begins" not in done.stdout
+    named = re.search(r"The driver's full log is (\S+)\.$", done.stdout, re.MULTILINE)
+    assert named is not None and "Error in rule prepare_dataset:" in (tmp_path / named[1]).read_text()
