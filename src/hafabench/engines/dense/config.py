@@ -26,7 +26,7 @@ LEVELS = {"segmentation": 4, "detection": 5}
 PYRAMID_CHANNELS = 256
 
 _CHANNEL_MULTIPLE = 8
-_SCALED_CHANNELS = {
+_SCALED_CHANNELS: dict[str, dict[str, tuple[str, ...]]] = {
     "segmentation": {"decode_head": ("in_channels", "channels")},
     "detection": {
         "rpn_head": ("in_channels", "feat_channels"),
