@@ -325,6 +325,11 @@ class ExperimentConfig(StrictModel):
     seeds: list[Seed] = Field(
         min_length=1, max_length=MAX_SEEDS, description="Seeds. Every model is trained once with each of them."
     )
+    fewer_seeds: dict[str, list[Seed]] = Field(
+        default_factory=dict,
+        description="Models that are trained with some of the `seeds` only, for example `{swin_tiny: [0]}`. This "
+        "applies to all tasks.",
+    )
     datasets: dict[Task, DatasetConfig] = Field(description="Data set of each task.")
     recipes: UserPath | None = Field(
         None,
@@ -381,6 +386,20 @@ class ExperimentConfig(StrictModel):
         if len(set(seeds)) != len(seeds):
             raise ValueError(f"expected different seeds, found {seeds}")
         return seeds
+
+    @model_validator(mode="after")
+    def _fewer_seeds_are_some_of_all(self) -> ExperimentConfig:
+        trained = {name for names in self.train.values() for name in names}
+        for name, own in self.fewer_seeds.items():
+            if name not in trained:
+                raise ValueError(f"fewer_seeds.{name}: no model under train has this name")
+            if not own or len(set(own)) != len(own) or not set(own) <= set(self.seeds):
+                raise ValueError(f"fewer_seeds.{name}: expected some of the seeds {self.seeds}, found {own}")
+        return self
+
+    def seeds_of(self, model: str) -> list[int]:
+        """Return the seeds with which a model is trained."""
+        return self.fewer_seeds.get(model, self.seeds)
 
     @model_validator(mode="after")
     def _generated_data_has_a_folder_of_its_own(self) -> ExperimentConfig:

@@ -88,8 +88,8 @@ def questions(experiment: Experiment, runs: Mapping[str, Run]) -> list[Question]
 
 
 def _runs(experiment: Experiment, runs: Mapping[str, Run], task: str, model: str) -> frozenset[str] | None:
-    """The runs of a model on a task with every seed; None if the experiment does not have them all."""
-    wanted = frozenset(run_id(task, model, seed) for seed in experiment.config.seeds)
+    """The runs of a model on a task with all its seeds; None if the experiment does not have them all."""
+    wanted = frozenset(run_id(task, model, seed) for seed in experiment.config.seeds_of(model))
     return wanted if wanted <= runs.keys() else None
 
 

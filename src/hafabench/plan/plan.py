@@ -183,7 +183,7 @@ def _runs_of(experiment: Experiment, table_layout: TableLayout, runs: dict[str, 
     needed = set()
     for column in table_layout.columns:
         for row in table_layout.rows if column.verb == "evaluate" else ():
-            for seed in experiment.config.seeds:
+            for seed in experiment.config.seeds_of(row.model):
                 run = runs.get(run_id(column.task, row.model, seed))
                 while run is not None:
                     needed.add(run.id)

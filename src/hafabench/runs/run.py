@@ -136,7 +136,7 @@ def expand(experiment: Experiment) -> dict[str, Run]:
     for task in TASKS:
         # A model that drops tokens starts from another run of its task and therefore comes last.
         for name in sorted(config.train.get(task, []), key=lambda name: experiment.models[name].keep is not None):
-            for seed in config.seeds:
+            for seed in config.seeds_of(name):
                 try:
                     run = _resolve(experiment, task, name, seed, runs, matched)
                 except UserError as error:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from hafabench.config.experiment import load_experiment
+from hafabench.config.recipes import TASKS
 from hafabench.errors import UserError
 from hafabench.runs.fingerprints import complexity_models, fingerprint
 from hafabench.runs.run import expand
@@ -49,6 +50,30 @@ def test_a_changed_learning_rate_changes_that_run_and_its_dependants_only(write_
         "segmentation/pvt_tiny/seed0",
         "detection/pvt_tiny/seed0",
     }
+
+
+def test_single_models_can_have_fewer_seeds(write_experiment):
+    def with_seeds(**fewer):
+        return write_experiment(lambda content: content.update(seeds=[0, 1], fewer_seeds=fewer))
+
+    everything, some = fingerprints(with_seeds()), fingerprints(with_seeds(pvt_tiny=[1], resnet18=[0]))
+    left_out = {f"{task}/{name}" for task in TASKS for name in ("pvt_tiny/seed0", "resnet18/seed1")}
+    assert some == {name: mark for name, mark in everything.items() if name not in left_out}
+
+
+@pytest.mark.parametrize(
+    ("fewer", "message"),
+    [
+        ({"pvt_tiny": [2]}, "fewer_seeds.pvt_tiny: expected some of the seeds [0, 1], found [2]"),
+        ({"pvt_tiny": []}, "fewer_seeds.pvt_tiny: expected some of the seeds [0, 1], found []"),
+        ({"pvt_tiny": [1, 1]}, "fewer_seeds.pvt_tiny: expected some of the seeds [0, 1], found [1, 1]"),
+        ({"pvt_huge": [0]}, "fewer_seeds.pvt_huge: no model under train has this name"),
+    ],
+)
+def test_fewer_seeds_that_do_not_fit_are_refused(write_experiment, fewer, message):
+    with pytest.raises(UserError) as error:
+        load_experiment(write_experiment(lambda content: content.update(seeds=[0, 1], fewer_seeds=fewer)))
+    assert message in str(error.value)
 
 
 def test_how_a_run_is_operated_does_not_change_it(write_experiment):
