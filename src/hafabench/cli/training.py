@@ -124,6 +124,8 @@ def evaluate(
             click.echo(f"{run.id}: {record.collapse.clause(run.id)}")
         for metric in record.metrics:
             click.echo(f"{run.id} {metric.name} {format_significant(metric.value)} {metric.unit}")
+        for line in record.mergers.lines if record.mergers is not None else ():
+            click.echo(f"{run.id} {line}")
         if keep_outputs and record.collapse is None:
             click.echo(f"wrote {run.outputs}")
 

@@ -7,6 +7,7 @@ from typing import Any
 from hafabench.config.experiment import Experiment
 from hafabench.data.report import compared_digest, dataset_digest
 from hafabench.engines.engine import engine_for
+from hafabench.engines.merger_measurement import measure_mergers
 from hafabench.engines.trained import collapse_of, parameters_of, read_final
 from hafabench.errors import Problem, UserError
 from hafabench.files import remove_made, sha256_of
@@ -84,6 +85,7 @@ def _record_evaluation(experiment: Experiment, run: Run, lease: Lease | None, ke
         collapse=collapse,
         starting_weights=_starting_file(run, meta),
         trained_params=parameters_of(run),
+        mergers=measure_mergers(run) if collapse is None else None,
     )
     check()
     write_record(run.record, record)

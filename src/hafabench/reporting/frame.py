@@ -62,6 +62,7 @@ DTYPES: dict[str, str] = {
     "training_steps": "Int64",
     "starting_weights": "string",
     "trained_params": "Int64",
+    "mergers": "string",
     "record": "string",
     "record_sha256": "string",
 }
@@ -82,7 +83,7 @@ _PROVENANCE = (*_CODE, "device", "threads", "host", "started", "duration_s", "pe
 # Columns that frames of earlier versions do not have; their values are unknown.
 _ADDED = {
     *("experiment_tracked", "version", "starting_weights", "listing_digest", "training_listing_digest"),
-    *("record_sha256", "trained_params"),
+    *("record_sha256", "trained_params", "mergers"),
 }
 _ORDER = ["experiment", "verb", "id", "task", "model", "seed", "name"]
 
@@ -390,6 +391,7 @@ def _rows(path: Path, record: Record) -> list[dict[str, Any]]:
         "training_steps": training.get("steps"),
         "starting_weights": record.starting_weights.text if record.starting_weights else None,
         "trained_params": record.trained_params,
+        "mergers": record.mergers.model_dump_json(exclude_none=True) if record.mergers else None,
         "record": str(path),
         "record_sha256": None,
     }

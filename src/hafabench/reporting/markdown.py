@@ -9,7 +9,7 @@ from pathlib import Path
 from hafabench.config.claims import MIN_EXPLAINED_SHARE
 from hafabench.config.tables import TableLayout
 from hafabench.formatting.markdown import escape_inline, escape_markdown, markdown_code, markdown_table
-from hafabench.reporting import legend
+from hafabench.reporting import legend, merger_facts
 from hafabench.reporting.claims.ledger import Ledger
 from hafabench.reporting.claims.static import ConventionFit
 from hafabench.reporting.claims.verdicts import ClaimVerdict
@@ -36,7 +36,7 @@ def tables_page(report: Report) -> str:
     """Return all tables on one page."""
     name, missing = report.experiment.name, _without_numbers(report)
     head = f"# Tables of experiment {name}\n\n{_subtitle(report)}\n{missing}{_audit(report)}"
-    return "\n".join([head, *map(render_table, report.tables.values()), *_trained_sizes(report)])
+    return "\n".join([head, *map(render_table, report.tables.values()), *_trained_sizes(report), *_mergers(report)])
 
 
 def _trained_sizes(report: Report) -> list[str]:
@@ -45,6 +45,14 @@ def _trained_sizes(report: Report) -> list[str]:
         return []
     table = markdown_table(HEADER, [size.fields for size in report.trained_sizes], ALIGN)
     return [f"## Sizes of the trained models\n\n{escape_markdown(report.model_scale)} {SIZES_NOTE}\n\n{table}\n"]
+
+
+def _mergers(report: Report) -> list[str]:
+    """The section on what the mergers of the models do, if it was measured."""
+    if not report.merger_rows:
+        return []
+    table = markdown_table(merger_facts.HEADER, [row.fields for row in report.merger_rows], merger_facts.ALIGN)
+    return [f"## What the mergers do\n\n{merger_facts.NOTE}\n\n{table}\n"]
 
 
 def _audit(report: Report) -> str:

@@ -21,6 +21,7 @@ from hafabench.reporting.claims.ledger import Ledger, settle_claims
 from hafabench.reporting.comparisons import Comparison, comparisons, uncompared
 from hafabench.reporting.curves import Curve, read_curve
 from hafabench.reporting.frame import leave_out_stale, read_frame
+from hafabench.reporting.merger_facts import MergerRow, merger_rows
 from hafabench.reporting.outcomes import Outcomes, outcomes
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import Table, build_table
@@ -131,6 +132,11 @@ class Report:
     def trained_sizes(self) -> list[TrainedSize]:
         """The sizes of the evaluated models if they are smaller than the paper's; otherwise empty."""
         return trained_sizes(self.frame, self.experiment.models) if self.model_scale else []
+
+    @cached_property
+    def merger_rows(self) -> list[MergerRow]:
+        """What LAA and SIA of the evaluated models do; empty if no record contains it."""
+        return merger_rows(self.frame, self.experiment.models)
 
     @cached_property
     def comparability(self) -> Comparability:

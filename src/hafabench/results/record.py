@@ -188,6 +188,65 @@ class StartingFile(StrictModel):
         return f"{Path(self.file).name} (sha256 {self.sha256[:12]})"
 
 
+class MergerFacts(StrictModel):
+    """What one merger does, averaged over images (`hafabench.engines.merger_measurement`).
+
+    Attributes:
+        stage: The stage that begins with the merger.
+        merger: ``laa`` or ``sia``.
+        adjusted_rand_index: The agreement of SIA's clusters with the windows of fixed down-sampling; 1 if equal.
+        window_pairs: The share of the pairs of positions in one window that SIA also puts into one cluster.
+        mean_shift: The mean distance of LAA's sampling points from the regular grid, in positions of its input.
+    """
+
+    stage: Annotated[int, Strict(), Field(ge=2, le=4)]
+    merger: Literal["laa", "sia"]
+    adjusted_rand_index: Annotated[FiniteNumber, Field(ge=-1, le=1)] | None = None
+    window_pairs: Annotated[FiniteNumber, Field(ge=0, le=1)] | None = None
+    mean_shift: Annotated[FiniteNumber, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _has_its_numbers(self) -> MergerFacts:
+        sia = (self.adjusted_rand_index, self.window_pairs)
+        expected, others = (sia, (self.mean_shift,)) if self.merger == "sia" else ((self.mean_shift,), sia)
+        if None in expected or any(value is not None for value in others):
+            raise ValueError("expected adjusted_rand_index and window_pairs for sia, and mean_shift for laa")
+        return self
+
+
+class MergerMeasurement(StrictModel):
+    """What the mergers of a model do.
+
+    Attributes:
+        images: The number of validation images.
+        before: The measurements on the weights that the training started from.
+        after: The measurements on the final weights.
+    """
+
+    images: Annotated[Count, Field(ge=1)]
+    before: list[MergerFacts]
+    after: list[MergerFacts]
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """Each merger's measurements before and after the training, as a line of text."""
+        for before, after in zip(self.before, self.after, strict=True):
+            if after.merger == "laa":
+                assert before.mean_shift is not None and after.mean_shift is not None
+                yield (
+                    f"stage {after.stage}, LAA: mean shift {after.mean_shift:.3f} positions "
+                    f"(before training {before.mean_shift:.3f})"
+                )
+            else:
+                assert before.adjusted_rand_index is not None and before.window_pairs is not None
+                assert after.adjusted_rand_index is not None and after.window_pairs is not None
+                yield (
+                    f"stage {after.stage}, SIA: adjusted Rand index with the fixed windows "
+                    f"{after.adjusted_rand_index:.3f} (before training {before.adjusted_rand_index:.3f}), "
+                    f"{after.window_pairs:.1%} of window pairs in one cluster (before {before.window_pairs:.1%})"
+                )
+
+
 class _TrainingFacts(StrictModel):
     """The entries of the provenance of a training that frames and explanations contain."""
 
@@ -220,6 +279,8 @@ class Record(StrictModel):
             this project or from random ones.
         trained_params: The parameters of the evaluated model with its head, in the size in which it was trained;
             None in records of earlier versions and of other verbs.
+        mergers: What the LAA and SIA mergers of the evaluated model do; None for other models, for other verbs and in
+            records of earlier versions.
         warnings: Sentences that a reader of the numbers must know.
     """
 
@@ -239,6 +300,7 @@ class Record(StrictModel):
     machine: Machine | None = None
     starting_weights: StartingFile | None = None
     trained_params: Count | None = None
+    mergers: MergerMeasurement | None = None
     warnings: list[str] = Field(default_factory=list)
 
     @field_validator("metrics")

@@ -100,7 +100,7 @@ class ClusterTable:
         key = ("positions", size, dtype)
         if key not in self._bags:
             order, starts, counts = self._sort_by_token()
-            positions = _map_positions(self.size, size, self.index.device)
+            positions = map_positions(self.size, size, self.index.device)
             positions = positions + _sample_offsets(len(self.index), size[0] * size[1], positions.device)
             self._bags[key] = Bags.means(positions.flatten()[order], starts, counts, dtype)
         return self._bags[key]
@@ -190,7 +190,7 @@ class Tokens:
             rows = features.flatten(2).transpose(1, 2)
             # A grid token has one position, so that its mean is a copy.
             same = size == self.grid
-            return rows if same else rows.index_select(1, _map_positions(self.grid, size, rows.device))
+            return rows if same else rows.index_select(1, map_positions(self.grid, size, rows.device))
         rows = features.flatten(2).transpose(1, 2).reshape(-1, channels)
         return self.table.positions_of_tokens(size, rows.dtype)(rows).view(batch, -1, channels)
 
@@ -243,7 +243,7 @@ def _sample_offsets(batch: int, items: int, device: torch.device) -> torch.Tenso
     return torch.arange(batch, device=device).unsqueeze(1) * items
 
 
-def _map_positions(initial: tuple[int, int], size: tuple[int, int], device: torch.device) -> torch.Tensor:
+def map_positions(initial: tuple[int, int], size: tuple[int, int], device: torch.device) -> torch.Tensor:
     """Return the row-major position (H0*W0,) of each position of the initial grid on a map of ``size``."""
     rows = torch.arange(initial[0], device=device) * size[0] // initial[0]
     columns = torch.arange(initial[1], device=device) * size[1] // initial[1]
@@ -254,7 +254,7 @@ def _sort_by_map_position(
     initial: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sort the positions of the initial grid by map position; also return each map position's start and count."""
-    order = _map_positions(initial, size, device).argsort(stable=True)
+    order = map_positions(initial, size, device).argsort(stable=True)
     rows, columns = (_count_per_position(initial[axis], size[axis], device) for axis in (0, 1))
     counts = (rows.unsqueeze(1) * columns).flatten()
     return order, counts.cumsum(0) - counts, counts

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from hafabench import __version__
 from hafabench.cluster.costs import COLUMNS, AccountingRecord, cost_rows
 from hafabench.formatting.text import printable
-from hafabench.reporting import legend
+from hafabench.reporting import legend, merger_facts
 from hafabench.reporting.comparisons import COMPARISON_HEADER, how_to_read
 from hafabench.reporting.html.claims import ClaimGroup, claim_groups
 from hafabench.reporting.html.gallery import Gallery, read_gallery
@@ -158,6 +158,8 @@ def render(page: Page) -> str:
         how_to_read=how_to_read(len(page.report.comparisons)),
         sizes_header=HEADER,
         sizes_note=SIZES_NOTE,
+        mergers_header=merger_facts.HEADER,
+        mergers_note=merger_facts.NOTE,
     )
     return text.replace(_NO_DIGEST, _digest(text), 1)
 
