@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.experiments import EXAMPLE
 from tools.checkout import REPOSITORY
 from tools.slurm_cluster.cluster import SlurmCluster
 from tools.slurm_cluster.configuration import ACCOUNT
@@ -60,7 +61,7 @@ class Workspace:
                 shutil.copy2(source, folder / name, follow_symlinks=False)
             else:
                 shutil.copytree(source, folder / name, symlinks=True)
-        content = yaml.safe_load((folder / "configs/digits.yaml").read_text())
+        content = yaml.safe_load(EXAMPLE.read_text())
         shrink(content, epochs)
         content["scale"] = scale
         (folder / EXPERIMENT).write_text(yaml.safe_dump(content, sort_keys=False))

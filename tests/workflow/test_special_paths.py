@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.experiments import shrink
+from tests.support.experiments import EXAMPLE, shrink
 from tests.support.snakemake_dag import snakemake_dag
 from tools.checkout import BIN, REPOSITORY
 
@@ -87,7 +87,7 @@ def test_the_shell_commands_of_every_rule_pass_paths_on(name, in_slurm, tmp_path
 
 
 def test_every_rule_works_and_the_checkout_stays_clean(checkout, tmp_path):
-    content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
+    content = yaml.safe_load(EXAMPLE.read_text())
     shrink(content)
     content["train"] = {"classification": ["pvt_tiny_hafa"]}
     content["overrides"] = [entry for entry in content["overrides"] if entry["runs"].startswith("classification")]

@@ -28,6 +28,7 @@ from hafabench.results.findings import LINKS
 from hafabench.results.predictions import read_predictions, write_predictions
 from hafabench.results.record import read_record, write_record
 from hafabench.runs.run import expand
+from tests.support.experiments import EXAMPLE
 from tests.support.whole_chain import edit_json, make_chain, shrink_to_one_task
 from tools.checkout import REPOSITORY
 from tools.samples import SAMPLES, restore
@@ -41,7 +42,7 @@ CONFIG = "digits.yaml"
 def whole(tmp_path_factory):
     """The folder of an experiment whose chain is whole."""
     folder = tmp_path_factory.mktemp("whole")
-    content = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
+    content = yaml.safe_load(EXAMPLE.read_text())
     content["recipes"] = str(REPOSITORY / "configs/recipes")
     content["tables"] = str(REPOSITORY / "configs/tables.yaml")
     content["paper_values"] = str(REPOSITORY / "configs/paper_values.csv")

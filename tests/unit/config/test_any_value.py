@@ -23,6 +23,7 @@ from hafabench.config.yaml_file import YamlFile
 from hafabench.runs.jobs import JobList
 from hafabench.runs.learning_rates import learning_rate_warnings
 from hafabench.runs.resources import ResourceRequests
+from tests.support.experiments import EXAMPLE
 from tests.support.hostile_values import VALUES, changed, read_or_refused, search
 from tools.checkout import REPOSITORY
 
@@ -59,7 +60,7 @@ def requests_are_possible(requests: ResourceRequests, jobs: JobList) -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> Experiment:
-    return load_experiment(CONFIGS / "digits.yaml")
+    return load_experiment(EXAMPLE)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def small(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-EXPERIMENT = small(elsewhere(shipped("digits.yaml")))
+EXPERIMENT = small(elsewhere(yaml.safe_load(EXAMPLE.read_text())))
 
 
 @given(content=changed(EXPERIMENT))

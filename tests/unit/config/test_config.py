@@ -7,6 +7,7 @@ import pytest
 from hafabench.config.catalog import CATALOG, merger_problem
 from hafabench.config.experiment import load_experiment
 from hafabench.errors import UserError
+from tests.support.experiments import EXAMPLE
 
 
 def problems_of(path) -> list[str]:
@@ -27,7 +28,7 @@ def test_tracked_experiments_load(name, repository):
 
 
 def test_all_problems_at_once_with_lines(tmp_path, repository):
-    text = (repository / "configs/digits.yaml").read_text()
+    text = EXAMPLE.read_text()
     text = text.replace("scale: embedded", "scale: tiny").replace("seeds: [0]", "seeds: [zero]\ncolour: red")
     path = tmp_path / "digits.yaml"
     path.write_text(text)

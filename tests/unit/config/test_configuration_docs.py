@@ -11,6 +11,7 @@ import yaml
 
 from hafabench.config.recipes import RecipeFile
 from hafabench.config.throughput import Rates
+from tests.support.experiments import EXAMPLE
 from tools.checkout import REPOSITORY
 from tools.configuration_docs import COMMAND, FILES, describe_type, generated, json_schemas, shipped_files
 
@@ -50,7 +51,7 @@ def test_examples_of_the_page_are_valid(file):
 
 @pytest.fixture
 def experiment():
-    return yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
+    return yaml.safe_load(EXAMPLE.read_text())
 
 
 def fits(content, name: str) -> bool:

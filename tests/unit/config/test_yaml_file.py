@@ -16,6 +16,7 @@ from hafabench.config.site import load_site
 from hafabench.config.throughput import Rates
 from hafabench.config.yaml_file import YamlFile
 from hafabench.errors import UserError
+from tests.support.experiments import EXAMPLE
 from tools.checkout import REPOSITORY
 
 
@@ -180,7 +181,7 @@ def test_no_reader_takes_a_trap_for_a_number(name, tmp_path):
 
 @pytest.mark.parametrize("seeds", ["[-1]", "[4294967296]", "[true]", "[0, 0]", "[1.5]", "[]", "[~]", "0"])
 def test_seeds(seeds, tmp_path):
-    text = (REPOSITORY / "configs/digits.yaml").read_text()
+    text = EXAMPLE.read_text()
     path = tmp_path / "digits.yaml"
     path.write_text(text.replace("seeds: [0]", f"seeds: {seeds}"))
     with pytest.raises(UserError) as caught:

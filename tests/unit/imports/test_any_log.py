@@ -17,8 +17,8 @@ from hafabench.imports.read import read_import
 from hafabench.imports.store import store_import
 from hafabench.reporting.frame import DTYPES
 from hafabench.results.record import read_record
+from tests.support.experiments import EXAMPLE
 from tests.support.hostile_values import VALUES, changed, read_or_refused, search
-from tools.checkout import REPOSITORY
 
 FIELDS = st.one_of(
     st.sampled_from(VALUES).map(str),
@@ -44,7 +44,7 @@ MMENGINE = {
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return load_experiment(REPOSITORY / "configs/digits.yaml")
+    return load_experiment(EXAMPLE)
 
 
 def reaches_the_frame(experiment: Experiment, file: Path, **options: Any) -> None:

@@ -26,6 +26,7 @@ from hafabench.reporting.comparisons import Comparison
 from hafabench.reporting.frame import collect
 from hafabench.reporting.legend import NO_COMPARISON
 from hafabench.stats.paired import compare_paired, summarize
+from tests.support.experiments import EXAMPLE
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import complexity, evaluation, frame_of
 
@@ -228,7 +229,7 @@ def test_figure_files_warn_of_embedded_data_and_are_the_same_every_time(curves, 
 
 
 def test_figures_without_anything_to_show_contain_a_sentence():
-    experiment = load_experiment(REPOSITORY / "configs/digits.yaml")
+    experiment = load_experiment(EXAMPLE)
     files = figure_files(experiment, draw_charts(experiment, collect([]), {}, []))
     shown = {Path(path).stem: " ".join(texts(text)) for path, text in files.items()}
     assert shown == {

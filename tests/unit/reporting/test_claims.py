@@ -31,6 +31,7 @@ from hafabench.results.counts import Counted, Counts, write_counts
 from hafabench.results.decomposition import Amount, Decomposition
 from hafabench.runs.paths import counts_record
 from hafabench.runs.static_models import counts_fingerprint
+from tests.support.experiments import EXAMPLE
 from tests.support.markdown import table_rows
 from tests.support.messages import missing_facts
 from tools.checkout import REPOSITORY
@@ -182,7 +183,7 @@ def test_measured_and_imported_are_not_subtracted(experiment, tmp_path):
 
 
 def test_embedded_numbers_settle_nothing(tmp_path):
-    digits = load_experiment(REPOSITORY / "configs/digits.yaml")
+    digits = load_experiment(EXAMPLE)
     records = [evaluation("classification", "pvt_tiny", 0, {"top1": 75.1})]
     verdict = judged(digits, "table1/pvt_tiny/top1", records, tmp_path)
     assert (verdict.verdict, verdict.value) == ("not comparable", 75.1)

@@ -23,6 +23,7 @@ from hafabench.reporting.report import Report
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import build_table
 from hafabench.reporting.write import write_report
+from tests.support.experiments import EXAMPLE
 from tests.support.markdown import table_rows
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import complexity, evaluation, frame_of, latency
@@ -242,7 +243,7 @@ def frame(tmp_path_factory):
 
 
 def report_of(frame, table_layouts=TABLE_LAYOUTS, **changes):
-    loaded = load_experiment(REPOSITORY / "configs/digits.yaml")
+    loaded = load_experiment(EXAMPLE)
     changes = {"title": '"Digits" & textures_64\u00d764 #1 (50 %)'} | changes
     config = loaded.config.model_copy(update=changes)
     return Report(replace(loaded, config=config, table_layouts=table_layouts), frame, None)

@@ -10,10 +10,11 @@ from hafabench.config.keep_rates import describe_rates
 from hafabench.config.paper_values import load_paper_values
 from hafabench.config.tables import TableLayout, load_table_layouts
 from hafabench.errors import UserError
+from tests.support.experiments import EXAMPLE
 from tools.checkout import REPOSITORY
 
 TABLE_LAYOUTS = {table.id: table for table in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
-DIGITS = load_experiment(REPOSITORY / "configs/digits.yaml")
+DIGITS = load_experiment(EXAMPLE)
 PAPER = load_paper_values(REPOSITORY / "configs/paper_values.csv")
 
 

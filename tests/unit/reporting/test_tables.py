@@ -17,12 +17,13 @@ from hafabench.reporting.legend import COLLAPSED, NOT_RUN
 from hafabench.reporting.report import Report
 from hafabench.reporting.table_metrics import TableMetrics
 from hafabench.reporting.tables import TableCell, build_table
+from tests.support.experiments import EXAMPLE
 from tests.support.messages import missing_facts
 from tools.checkout import REPOSITORY
 from tools.synthetic_records import COMMIT, complexity, evaluation, frame_of, latency
 
 TABLE_LAYOUTS = {table.id: table for table in load_table_layouts(REPOSITORY / "configs/tables.yaml")}
-DIGITS = load_experiment(REPOSITORY / "configs/digits.yaml")
+DIGITS = load_experiment(EXAMPLE)
 PAPER = load_paper_values(REPOSITORY / "configs/paper_values.csv")
 ABOUT = {"experiment": "digits", "title": "Embedded digits scenes", "scale": "embedded"}
 

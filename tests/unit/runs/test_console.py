@@ -14,12 +14,12 @@ from hafabench.runs.console import Console, label
 from hafabench.runs.jobs import JobList
 from hafabench.runs.log_handler import CONSOLE_VARIABLE, LogHandler
 from hafabench.runs.time_left import TimeLeft, describe
-from tools.checkout import REPOSITORY
+from tests.support.experiments import EXAMPLE
 
 
 @pytest.fixture(scope="module")
 def jobs() -> JobList:
-    return JobList(load_experiment(REPOSITORY / "configs/digits.yaml"))
+    return JobList(load_experiment(EXAMPLE))
 
 
 class Clock:
