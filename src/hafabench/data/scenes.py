@@ -139,7 +139,8 @@ def compose_scene(
     least = min(2, max_objects) if style.min_objects is None else style.min_objects
     count = int(rng.integers(least, max_objects + 1))
     if style.heights is not None:
-        heights = np.exp(rng.uniform(*np.log(style.heights), count))
+        low, high = np.log(style.heights)
+        heights = np.exp(rng.uniform(low, high, count))
     else:
         small = rng.random(count) < 0.45
         heights = np.where(small, rng.uniform(0.19, 0.3, count), rng.uniform(0.36, 0.78, count))
