@@ -89,9 +89,9 @@ def none(session: Session) -> None:
 def sessions(tmp_path_factory, session_cluster, undisturbed) -> Iterator[dict[str, Session]]:
     """The session of every fault, after the fault occurred in a training that had written a work checkpoint."""
     seconds = load_checkpoint(undisturbed.run_folder() / "checkpoint.pth")["meta"]["training"]["seconds"]
-    # The margin leaves a training so little of its minute that it needs another attempt on a quiet machine too. A job
-    # that needs half a minute before it trains, on a busy machine, stops after its first step and leaves the rest.
-    margin = max(0.5, 1 - 0.6 * seconds / 60)
+    # The margin leaves a training so little of its minute that it needs another attempt on a quiet machine too. On a
+    # busy one, where a job takes half a minute before it trains, each attempt needs more of the minute.
+    margin = 0.5 if seconds < 25 else 0.25
     faults: dict[str, tuple[dict[str, Any], Callable[[Session], None], tuple[str, ...], tuple[int, ...]]] = {
         "scancel": ({"constraint": "only_node1"}, cancel, (), (0,)),
         "preemption": ({"partition": "preemptible", "constraint": "only_node3"}, preempt, (), (0,)),
