@@ -85,7 +85,7 @@ def _record_evaluation(experiment: Experiment, run: Run, lease: Lease | None, ke
         collapse=collapse,
         starting_weights=_starting_file(run, meta),
         trained_params=parameters_of(run),
-        mergers=measure_mergers(run) if collapse is None else None,
+        mergers=measure_mergers(run, meta.get("initialised_from")) if collapse is None else None,
     )
     check()
     write_record(run.record, record)

@@ -35,7 +35,7 @@ class MergerRow:
     Attributes:
         task, model, stage: What was measured.
         name: The field of `hafabench.results.record.MergerFacts`.
-        before: The value of each seed before the training.
+        before: The value of each seed before the training, if it was measured.
         after: The value of each seed after the training.
     """
 
@@ -54,10 +54,14 @@ class MergerRow:
         return (*place, self._text(self.before), self._text(self.after))
 
     def _text(self, values: tuple[float, ...]) -> str:
+        if not values:
+            return "not measured"
         _, factor, places, unit = _MEASURED[self.name]
         mean = format_fixed(factor * float(np.mean(values)), places)
         spread = f" ± {format_fixed(factor * float(np.std(values, ddof=1)), places)}" if len(values) > 1 else ""
-        return f"{mean}{spread}{unit}"
+        # The weights before the training may be missing for some seeds.
+        fewer = f" ({len(values)} of {len(self.after)} seeds)" if len(values) < len(self.after) else ""
+        return f"{mean}{spread}{unit}{fewer}"
 
 
 def merger_rows(frame: pd.DataFrame, models: Iterable[str]) -> list[MergerRow]:
@@ -69,15 +73,18 @@ def merger_rows(frame: pd.DataFrame, models: Iterable[str]) -> list[MergerRow]:
     """
     order = {name: number for number, name in enumerate(models)}
     measured = frame[(frame["verb"] == "evaluate") & frame["mergers"].notna()].drop_duplicates("record")
-    values: dict[tuple[str, str, int, str], list[tuple[float, float]]] = {}
+    values: dict[tuple[str, str, int, str], tuple[list[float], list[float]]] = {}
     row: Any
     for row in measured.sort_values("seed").itertuples(index=False):
         found = json.loads(row.mergers)
-        before = {facts["stage"]: facts for facts in found["before"]}
+        before = {facts["stage"]: facts for facts in found.get("before", ())}
         for facts in found["after"]:
             for name in _MEASURED:
                 if facts.get(name) is not None:
                     place = (row.task, row.model, facts["stage"], name)
-                    values.setdefault(place, []).append((before[facts["stage"]][name], facts[name]))
+                    of_seeds = values.setdefault(place, ([], []))
+                    if facts["stage"] in before:
+                        of_seeds[0].append(before[facts["stage"]][name])
+                    of_seeds[1].append(facts[name])
     places = sorted(values, key=lambda place: (TASKS.index(place[0]), order.get(place[1], len(order)), *place[1:3]))
-    return [MergerRow(*place, *zip(*values[place], strict=True)) for place in places]
+    return [MergerRow(*place, *map(tuple, values[place])) for place in places]

@@ -219,32 +219,48 @@ class MergerMeasurement(StrictModel):
 
     Attributes:
         images: The number of validation images.
-        before: The measurements on the weights that the training started from.
+        before: The measurements on the weights that the training started from; None if those were not available.
         after: The measurements on the final weights.
+        no_before: Why there are no measurements before the training, as a clause.
     """
 
     images: Annotated[Count, Field(ge=1)]
-    before: list[MergerFacts]
-    after: list[MergerFacts]
+    before: Annotated[list[MergerFacts], Field(min_length=1)] | None = None
+    after: Annotated[list[MergerFacts], Field(min_length=1)]
+    no_before: str | None = None
+
+    @model_validator(mode="after")
+    def _measures_the_same_mergers(self) -> MergerMeasurement:
+        stages = [facts.stage for facts in self.after]
+        if stages != sorted(set(stages)):
+            raise ValueError(f"expected each stage once and in ascending order, found {stages}")
+        if (self.before is None) != (self.no_before is not None):
+            raise ValueError("expected either measurements before the training or the reason why there are none")
+        merger_stages = [(facts.stage, facts.merger) for facts in self.after]
+        if self.before is not None and [(facts.stage, facts.merger) for facts in self.before] != merger_stages:
+            raise ValueError("expected the same mergers before and after the training")
+        return self
 
     @property
     def lines(self) -> Iterator[str]:
         """Each merger's measurements before and after the training, as a line of text."""
-        for before, after in zip(self.before, self.after, strict=True):
+        for index, after in enumerate(self.after):
+            before = None if self.before is None else self.before[index]
             if after.merger == "laa":
-                assert before.mean_shift is not None and after.mean_shift is not None
-                yield (
-                    f"stage {after.stage}, LAA: mean shift {after.mean_shift:.3f} positions "
-                    f"(before training {before.mean_shift:.3f})"
-                )
+                shift = f"(before training {before.mean_shift:.3f})" if before else "(before training unknown)"
+                yield f"stage {after.stage}, LAA: mean shift {after.mean_shift:.3f} positions {shift}"
             else:
-                assert before.adjusted_rand_index is not None and before.window_pairs is not None
-                assert after.adjusted_rand_index is not None and after.window_pairs is not None
+                rand, pairs = "(before training unknown)", "(before unknown)"
+                if before:
+                    rand = f"(before training {before.adjusted_rand_index:.3f})"
+                    pairs = f"(before {before.window_pairs:.1%})"
                 yield (
                     f"stage {after.stage}, SIA: adjusted Rand index with the fixed windows "
-                    f"{after.adjusted_rand_index:.3f} (before training {before.adjusted_rand_index:.3f}), "
-                    f"{after.window_pairs:.1%} of window pairs in one cluster (before {before.window_pairs:.1%})"
+                    f"{after.adjusted_rand_index:.3f} {rand}, "
+                    f"{after.window_pairs:.1%} of window pairs in one cluster {pairs}"
                 )
+        if self.no_before is not None:
+            yield f"mergers were not measured before the training: {self.no_before}"
 
 
 class _TrainingFacts(StrictModel):

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from scipy.special import comb
 
 from hafabench.config.catalog import CATALOG, derive
-from hafabench.engines.merger_measurement import agreement, merger_facts
+from hafabench.engines.merger_measurement import agreement, fixed_windows, merger_facts
 from hafabench.models import create
 from hafabench.models.hafa import LocalAdaptiveAggregation
-from hafabench.results.record import MergerFacts
+from hafabench.results.record import MergerFacts, MergerMeasurement
 
 # The examples in scikit-learn's documentation of `adjusted_rand_score`.
 DOCUMENTED = [
@@ -47,8 +47,21 @@ def test_independent_divisions_agree_by_chance_only():
     assert np.mean(indices) == pytest.approx(0, abs=0.003)
 
 
-def build(mergers):
-    return create(derive(CATALOG["pvt_v2_b1"], "small", mergers=mergers, width=0.125), num_classes=3).eval()
+@pytest.mark.parametrize("size", [(16, 16), (18, 18), (9, 7), (43, 22), (1, 5)])
+def test_windows_are_those_of_repeated_halving(size):
+    grids = [size]
+    for _ in range(3):
+        grids.append(tuple(-(-side // 2) for side in grids[-1]))
+    for halvings, grid in enumerate(grids):
+        # Every position of the last grid covers two rows and columns of the one before it.
+        windows = np.arange(grid[0] * grid[1]).reshape(grid)
+        for height, width in reversed(grids[:halvings]):
+            windows = windows.repeat(2, 0).repeat(2, 1)[:height, :width]
+        assert fixed_windows(size, halvings).tolist() == windows.ravel().tolist()
+
+
+def build(mergers, base="pvt_v2_b1"):
+    return create(derive(CATALOG[base], "small", mergers=mergers, width=0.125), num_classes=3).eval()
 
 
 def measured(model, mergers, side):
@@ -72,6 +85,17 @@ def test_every_stage_with_laa_or_sia_is_measured(kinds, side):
             assert 0 < one.window_pairs <= 1
         else:
             assert one.mean_shift == 0, "the offsets begin at zero"
+
+
+@pytest.mark.parametrize("base", ["pvt_tiny", "swin_tiny"])
+def test_other_backbones_are_measured_in_the_same_way(base):
+    mergers = ("grid", "laa", "laa", "sia")
+    facts = measured(build(mergers, base), mergers, 72)
+    assert [(one.stage, one.merger) for one in facts] == [(2, "laa"), (3, "laa"), (4, "sia")]
+
+
+def test_models_without_laa_and_sia_have_no_measurement():
+    assert measured(build(("grid",) * 4), ("grid",) * 4, 64) == []
 
 
 def test_clusters_that_are_the_windows_agree_completely(monkeypatch):
@@ -105,3 +129,36 @@ def test_the_shift_is_the_length_of_the_offsets():
 def test_a_record_contains_the_measurements_of_its_kind_of_merger(values):
     with pytest.raises(ValidationError):
         MergerFacts(stage=4, **values)
+
+
+SHIFT = {"stage": 2, "merger": "laa", "mean_shift": 1.0}
+CLUSTERS = {"stage": 4, "merger": "sia", "adjusted_rand_index": 0.5, "window_pairs": 0.75}
+
+
+def test_lines_say_what_is_unknown():
+    known = MergerMeasurement(images=2, before=[SHIFT, CLUSTERS], after=[SHIFT, CLUSTERS])
+    assert [line.count("before") for line in known.lines] == [1, 2]
+    unknown = MergerMeasurement(images=2, after=[SHIFT, CLUSTERS], no_before="the file does not exist")
+    assert list(unknown.lines) == [
+        "stage 2, LAA: mean shift 1.000 positions (before training unknown)",
+        "stage 4, SIA: adjusted Rand index with the fixed windows 0.500 (before training unknown), "
+        "75.0% of window pairs in one cluster (before unknown)",
+        "mergers were not measured before the training: the file does not exist",
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"before": [SHIFT], "after": [SHIFT, CLUSTERS]},
+        {"before": [CLUSTERS], "after": [{**SHIFT, "stage": 4}]},
+        {"before": [CLUSTERS, SHIFT], "after": [CLUSTERS, SHIFT]},
+        {"before": [SHIFT, SHIFT], "after": [SHIFT, SHIFT]},
+        {"before": [], "after": []},
+        {"after": [SHIFT]},
+        {"before": [SHIFT], "after": [SHIFT], "no_before": "the file does not exist"},
+    ],
+)
+def test_a_record_measures_the_same_mergers_before_and_after_or_says_why_not(values):
+    with pytest.raises(ValidationError):
+        MergerMeasurement(images=2, **values)

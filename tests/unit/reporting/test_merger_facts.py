@@ -30,6 +30,23 @@ def test_the_table_has_means_over_seeds_before_and_after(tmp_path):
     ]
 
 
+def test_seeds_without_a_measurement_before_the_training_are_counted(tmp_path):
+    known = {"images": 8, "before": facts(0.1, 0.0), "after": facts(0.5, 0.25)}
+    unknown = {"images": 8, "after": facts(0.7, 0.25), "no_before": "the file does not exist"}
+
+    def table(*seeds: dict) -> list[tuple[str, ...]]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        records = [
+            evaluation("segmentation", "pvt_tiny_hafa", seed, {"miou": 40.0}, mergers=mergers)
+            for seed, mergers in enumerate(seeds)
+        ]
+        return [row.fields[4:] for row in merger_rows(frame_of(folder, *records), ["pvt_tiny_hafa"])]
+
+    assert table(known, unknown)[1] == ("2", "0.100 (1 of 2 seeds)", "0.600 ± 0.141")
+    assert table(unknown)[1] == ("1", "not measured", "0.700")
+
+
 def test_records_of_earlier_versions_have_no_rows(tmp_path):
     frame = frame_of(tmp_path, evaluation("classification", "pvt_tiny_hafa", 0, {"top1": 1.0}))
     assert merger_rows(frame, ["pvt_tiny_hafa"]) == []
